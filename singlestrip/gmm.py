@@ -1,0 +1,114 @@
+"""Image and brain mask to a label map of GMM classes: step 1 of the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import InputError
+
+INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
+MAX_CLASSES = 90
+
+
+@dataclass(frozen=True)
+class GMMConfig:
+    """How to fit the mixtures. 10 and 6 classes: Specktor-Fadida & Hoffmann, arXiv 2508.10464."""
+
+    inside: int = 10
+    outside: int = 6
+    seed: int = 0
+    # Voxels the mixtures are fitted on. The standard error of a class mean is then below 1 % of
+    # the class deviation for a class of 5 % of the voxels; ten times more moved no mean further.
+    sample: int = 200_000
+
+
+def is_inside(labels: np.ndarray) -> np.ndarray:
+    """Boolean brain mask of a label map: no other file is needed to tell the sides apart."""
+    return np.asarray(labels) > INSIDE_BASE
+
+
+def fit_side(values: np.ndarray, classes: int, config: GMMConfig, side: str) -> tuple[np.ndarray, dict]:
+    """Fit one mixture and assign every value to its most probable class.
+
+    values: float [N] intensities. Returns class numbers 0 … classes-1 [N], sorted by class mean,
+    and a record with `mean`, `standard_deviation`, `weight` and `count` per class.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    distinct = len(np.unique(values[:: max(1, len(values) // 100_000)]))
+    if len(values) < 10 * classes:
+        raise InputError(
+            f"only {len(values)} voxels {side} the brain mask: too few for {classes} classes; "
+            "check the mask or ask for fewer classes"
+        )
+    if distinct < 2:
+        raise InputError(f"the image is constant {side} the brain mask: there is nothing to fit classes to")
+    if distinct < classes:
+        raise InputError(
+            f"only {distinct} different intensities {side} the brain mask: too few for {classes} classes; "
+            "ask for fewer classes"
+        )
+    rng = np.random.default_rng(config.seed)
+    sample = values if len(values) <= config.sample else rng.choice(values, config.sample, replace=False)
+    centre, spread = sample.mean(), sample.std()  # unit variance: the fit must not depend on the scale
+    sample = ((sample - centre) / spread).astype(np.float64)[:, None]
+    start = np.quantile(sample, (np.arange(classes) + 0.5) / classes)[:, None]
+    start += np.linspace(0, 1e-3, classes)[:, None]  # apart, where one value fills several quantiles
+    mixture = GaussianMixture(
+        classes, means_init=start, random_state=config.seed, max_iter=500, tol=1e-4, reg_covar=1e-6
+    ).fit(sample)
+    order = np.argsort(mixture.means_[:, 0])
+    rank = np.empty(classes, dtype=np.uint8)
+    rank[order] = np.arange(classes)
+    assigned = np.empty(len(values), dtype=np.uint8)
+    for start_index in range(0, len(values), 1_000_000):
+        part = values[start_index : start_index + 1_000_000].astype(np.float64)
+        assigned[start_index : start_index + 1_000_000] = rank[
+            mixture.predict(((part - centre) / spread)[:, None])
+        ]
+    record = {
+        "mean": (mixture.means_[order, 0] * spread + centre).tolist(),
+        "standard_deviation": (np.sqrt(mixture.covariances_[order, 0, 0]) * spread).tolist(),
+        "weight": mixture.weights_[order].tolist(),
+        "count": np.bincount(assigned, minlength=classes).tolist(),
+        "converged": bool(mixture.converged_),
+    }
+    return assigned, record
+
+
+def fit_label_map(image: np.ndarray, mask: np.ndarray, config: GMMConfig) -> tuple[np.ndarray, dict]:
+    """Label map uint8 [X, Y, Z] of an image [X, Y, Z] with its boolean brain mask, and a record.
+
+    Labels 1 … `outside` are the classes outside the mask and 101 … 100 + `inside` those within,
+    each side sorted by mean intensity. Non-finite voxels count as the lowest finite intensity.
+
+    Raises InputError for an empty or full mask, a mask of another shape, a constant image, or too few voxels.
+    """
+    image = np.asarray(image, dtype=np.float32)
+    mask = np.asarray(mask, dtype=bool)
+    if image.shape != mask.shape:
+        raise InputError(f"image {image.shape} and mask {mask.shape} differ in shape; give both on one grid")
+    for name, count in (("inside", config.inside), ("outside", config.outside)):
+        if not 1 <= count <= MAX_CLASSES:
+            raise InputError(f"{count} classes {name}: choose from 1 to {MAX_CLASSES}")
+    if not mask.any():
+        raise InputError("the brain mask is empty: give the mask of the labelled image")
+    if mask.all():
+        raise InputError("the brain mask covers the whole image: there is nothing outside to learn from")
+    finite = np.isfinite(image)
+    if not finite.all():
+        if not finite.any():
+            raise InputError("the image has no finite voxel")
+        image = np.where(finite, image, image[finite].min())
+    labels = np.zeros(image.shape, dtype=np.uint8)
+    record = {"seed": config.seed}
+    for side, where, classes, base in (
+        ("inside", mask, config.inside, INSIDE_BASE),
+        ("outside", ~mask, config.outside, 0),
+    ):
+        assigned, record[side] = fit_side(image[where], classes, config, side)
+        labels[where] = assigned + (base + 1)
+        record[side]["label"] = list(range(base + 1, base + 1 + classes))
+    return labels, record

@@ -1,0 +1,34 @@
+"""Losses of predicted brain probability against the true brain mask."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def soft_dice_loss(logit: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """1 - soft Dice with squared denominator (Milletari et al. 2016) of each sample, [B].
+
+    All are [B, 1, X, Y, Z]; target and weight lie within [0, 1]. Voxels of weight 0 do not count.
+    """
+    probability = torch.sigmoid(logit)
+    dims = (1, 2, 3, 4)
+    overlap = (weight * probability * target).sum(dims)
+    size = (weight * (probability.square() + target.square())).sum(dims)
+    return 1 - (2 * overlap + 1) / (size + 1)
+
+
+def segmentation_loss(
+    logit: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, cross_entropy: float
+) -> torch.Tensor:
+    """Soft Dice loss plus `cross_entropy` times the weighted mean binary cross-entropy, mean over the batch.
+
+    Soft Dice alone collapsed to an empty mask in trials at learning rate 1e-3: where it predicts
+    nothing its gradient vanishes. The cross-entropy keeps a gradient everywhere.
+    """
+    loss = soft_dice_loss(logit, target, weight)
+    if cross_entropy > 0:
+        entropy = F.binary_cross_entropy_with_logits(logit, target, weight, reduction="none")
+        dims = (1, 2, 3, 4)
+        loss = loss + cross_entropy * entropy.sum(dims) / weight.sum(dims).clamp(min=1)
+    return loss.mean()

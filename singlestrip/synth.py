@@ -1,0 +1,433 @@
+"""Label map to random image and brain mask: what the network learns from.
+
+Sampling parameters (`sample_parameters`, from an explicit generator) is apart from applying them
+(`synthesise`, on any device), so that any sample can be replayed. All lengths are millimetres of
+an adult human head; `Synthesis.scale` converts them for other anatomies.
+
+Sources named below: SynthStrip (Hoopes et al., NeuroImage 2022), SynthSeg (Billot et al., Medical
+Image Analysis 2023), SingleStrip (Specktor-Fadida & Hoffmann, arXiv 2508.10464).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .gmm import INSIDE_BASE, is_inside
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """Every range of the synthesis. Pairs are uniform ranges; `_probability` is how often it happens."""
+
+    # Space. One subject must stand for all: shape varies more than between adults.
+    rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25
+    scaling: tuple[float, float] = (0.82, 1.22)  # per axis around a common factor; SynthSeg 0.8-1.2
+    anisotropy: float = 0.12  # ± of each axis about the common scaling: narrow and broad heads
+    shear: float = 0.08  # ± per plane; SynthSeg 0.012 is below what oblique heads show
+    warp_spacing_mm: tuple[float, ...] = (64.0, 32.0, 16.0)  # control points of the velocity field
+    warp_mm: tuple[float, ...] = (12.0, 6.0, 2.5)  # greatest standard deviation at each spacing
+    flip_probability: float = 0.5  # left-right, SynthSeg
+    # Intensity of the classes.
+    smooth_classes_probability: float = 0.6  # neighbouring classes alike, as tissues in real contrasts
+    smooth_knots: tuple[int, int] = (2, 6)  # turning points of intensity over class number
+    class_noise: tuple[float, float] = (0.0, 0.08)  # standard deviation per class; SynthSeg 0-25 of 255
+    dark_probability: float = 0.75  # darkest outside classes near zero, as air is in magnitude images
+    dark_classes: tuple[int, int] = (1, 3)  # how many; noise spreads air over several classes
+    # Degradation.
+    smoothing_mm: tuple[float, float] = (0.0, 2.0)  # standard deviation per axis, SynthStrip 0-2
+    slice_probability: float = 0.5
+    slice_spacing_mm: tuple[float, float] = (2.0, 8.0)  # along one random axis, SynthSeg up to 8
+    slice_profile: tuple[float, float] = (0.4, 1.0)  # thickness over spacing: gaps as clinics leave them
+    noise: tuple[float, float] = (0.0, 0.08)  # standard deviation, image in [0, 1]
+    bias_spacing_mm: tuple[float, float] = (50.0, 160.0)  # control points of the log bias field
+    bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
+    gamma: float = 0.6  # exponent exp(U(±)), SynthSeg's log-normal 0.4
+    # Field of view.
+    crop_probability: float = 0.4  # part of the head missing, as in slabs or short fields of view
+    crop_depth_mm: float = 60.0  # greatest depth cut from a face of the window
+    masked_probability: float = 0.08  # everything beyond a rim around the brain blank
+    masked_rim_mm: tuple[float, float] = (1.0, 12.0)
+    blank_probability: float = 0.5  # blank is zero, else a random constant
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A conformed label map on the training device.
+
+    labels: int32 [X, Y, Z], 0 outside the scan, 1-100 outside the brain, above 100 inside;
+    sides: float [1, 2, X, Y, Z], 1 where brain and 1 where scanned;
+    spacing_mm; brain_mm: [3], middle of the brain's bounding box, mm from the middle of the map.
+    """
+
+    labels: torch.Tensor
+    sides: torch.Tensor
+    spacing_mm: float
+    brain_mm: torch.Tensor
+
+    @staticmethod
+    def of(labels: np.ndarray, spacing_mm: float, device: torch.device | str = "cpu") -> LabelMap:
+        """From a conformed label map uint8 [X, Y, Z]."""
+        brain = is_inside(labels)
+        where = np.argwhere(brain)
+        middle = (where.min(0) + where.max(0)) / 2 - (np.array(labels.shape) - 1) / 2
+        sides = np.stack([brain, labels > 0])[None].astype(np.float32)
+        return LabelMap(
+            torch.from_numpy(labels.astype(np.int32)).to(device),
+            torch.from_numpy(sides).to(device),
+            spacing_mm,
+            torch.tensor(middle * spacing_mm, dtype=torch.float32, device=device),
+        )
+
+
+@dataclass(frozen=True)
+class Window:
+    """The grid a network sees: `shape` voxels of `voxel_size_mm`, the brain's middle within
+    ± `jitter_mm` of its own along each axis."""
+
+    shape: tuple[int, int, int]
+    voxel_size_mm: float
+    jitter_mm: float
+
+
+@dataclass(frozen=True)
+class SynthParameters:
+    """Everything that makes one batch: tensors of batch size B first, all on the CPU, and noise seeds."""
+
+    affine: torch.Tensor  # [B, 4, 4] window mm to map mm, both from the middle of the brain
+    velocity: tuple[torch.Tensor, ...]  # per scale [B, 3, x, y, z] mm
+    class_mean: torch.Tensor  # [B, 256]
+    class_noise: torch.Tensor  # [B, 256]
+    blur_mm: torch.Tensor  # [B, 3]
+    slice_axis: torch.Tensor  # [B], -1 for none
+    slice_spacing_mm: torch.Tensor  # [B]
+    slice_thickness_mm: torch.Tensor  # [B]
+    slice_offset: torch.Tensor  # [B] fraction of the spacing
+    noise: torch.Tensor  # [B]
+    bias: tuple[torch.Tensor, ...]  # per sample [1, 1, x, y, z] log gain
+    gamma: torch.Tensor  # [B]
+    crop_mm: torch.Tensor  # [B, 3, 2] cut from each face
+    rim_mm: torch.Tensor  # [B], -1 for none
+    blank: torch.Tensor  # [B]
+    noise_seed: tuple[int, ...]  # per sample
+
+
+def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> torch.Tensor:
+    return low + (high - low) * torch.rand(*shape, generator=generator)
+
+
+def _happens(generator: torch.Generator, probability: float) -> torch.Tensor:
+    return torch.rand(1, generator=generator) < probability
+
+
+def _rotation(angles: torch.Tensor) -> torch.Tensor:
+    """Rotation matrices [B, 3, 3] of angles [B, 3] in radians about x, then y, then z."""
+    result = torch.eye(3).expand(len(angles), 3, 3)
+    for axis in range(3):
+        i, j = (k for k in range(3) if k != axis)
+        turn = torch.eye(3).repeat(len(angles), 1, 1)
+        cosine, sine = angles[:, axis].cos(), angles[:, axis].sin()
+        turn[:, i, i], turn[:, j, j], turn[:, i, j], turn[:, j, i] = cosine, cosine, -sine, sine
+        result = turn @ result
+    return result
+
+
+def _sample_affine(config: SynthConfig, window: Window, g: torch.Generator) -> torch.Tensor:
+    rotation = _rotation(torch.deg2rad(_uniform(g, -config.rotation_deg, config.rotation_deg, 1, 3)))
+    common = torch.exp(_uniform(g, *(math.log(s) for s in config.scaling), 1, 1))
+    size = common * (1 + _uniform(g, -config.anisotropy, config.anisotropy, 1, 3))
+    shear = torch.eye(3)[None]
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        shear[:, i, j] = _uniform(g, -config.shear, config.shear, 1)
+    flip = torch.ones(1, 3)
+    if _happens(g, config.flip_probability):
+        flip[0, 0] = -1
+    affine = torch.eye(4)[None]
+    affine[:, :3, :3] = rotation @ shear @ torch.diag_embed(flip / size)
+    jitter = _uniform(g, -window.jitter_mm, window.jitter_mm, 1, 3, 1)
+    affine[:, :3, 3:] = affine[:, :3, :3] @ jitter
+    return affine
+
+
+def _class_curve(config: SynthConfig, count: int, g: torch.Generator) -> torch.Tensor:
+    """Intensities [count] of neighbouring classes on a random curve: linear between random knots."""
+    low, high = config.smooth_knots
+    step = 10.0 / (low - 1 + int(torch.randint(high - low + 1, (1,), generator=g)))
+    knots = torch.rand(int(count / step) + 3, generator=g)
+    at = torch.arange(count) / step + float(torch.rand(1, generator=g))
+    whole = at.long()
+    return torch.lerp(knots[whole], knots[whole + 1], at - whole)
+
+
+def _sample_class_means(config: SynthConfig, g: torch.Generator) -> torch.Tensor:
+    """Intensities [1, 256]: independent per class, or a random curve over the classes of each side."""
+    means = torch.rand(1, 256, generator=g)
+    for first, count in ((1, INSIDE_BASE), (INSIDE_BASE + 1, 255 - INSIDE_BASE)):
+        if _happens(g, config.smooth_classes_probability):
+            means[0, first : first + count] = _class_curve(config, count, g)
+    if _happens(g, config.dark_probability):
+        low, high = config.dark_classes
+        dark = int(torch.randint(low, high + 1, (1,), generator=g))
+        means[0, 1 : 1 + dark] = _uniform(g, 0, 0.08, dark)
+    means[0, 0] = 0
+    return means
+
+
+def _sample_crop(config: SynthConfig, scale: float, g: torch.Generator) -> torch.Tensor:
+    """Depths [1, 3, 2] in mm cut from the faces: from one or two, since more would leave no head."""
+    depth = _uniform(g, 0, config.crop_depth_mm * scale, 6)
+    faces = 1 + int(torch.randint(2, (1,), generator=g))
+    depth[torch.rand(6, generator=g).argsort()[faces:]] = 0
+    return depth.view(1, 3, 2) * _happens(g, config.crop_probability)
+
+
+def sample_parameters(
+    config: SynthConfig, window: Window, scale: float, generator: torch.Generator
+) -> SynthParameters:
+    """Draw the parameters of one image (B = 1). The same state of the generator draws the same.
+
+    generator: on the CPU. scale: size of the anatomy over that of an adult human head.
+    """
+    g = generator
+    extent = [n * window.voxel_size_mm for n in window.shape]
+
+    def field(spacing_mm: float, channels: int) -> torch.Tensor:
+        points = [max(2, round(e / (spacing_mm * scale)) + 1) for e in extent]
+        return torch.randn(1, channels, *points, generator=g)
+
+    velocity = tuple(
+        _uniform(g, 0, amplitude * scale, 1) * field(spacing, 3)
+        for spacing, amplitude in zip(config.warp_spacing_mm, config.warp_mm, strict=True)
+    )
+    spacing = torch.exp(_uniform(g, *(math.log(s * scale) for s in config.slice_spacing_mm), 1))
+    sliced = _happens(g, config.slice_probability)
+    masked = _happens(g, config.masked_probability)
+    return SynthParameters(
+        affine=_sample_affine(config, window, g),
+        velocity=velocity,
+        class_mean=_sample_class_means(config, g),
+        class_noise=_uniform(g, *config.class_noise, 1, 1) * torch.rand(1, 256, generator=g) * 2,
+        blur_mm=_uniform(g, *(s * scale for s in config.smoothing_mm), 1, 3),
+        slice_axis=torch.where(sliced, torch.randint(3, (1,), generator=g), -1),
+        slice_spacing_mm=spacing,
+        slice_thickness_mm=spacing * _uniform(g, *config.slice_profile, 1),
+        slice_offset=torch.rand(1, generator=g),
+        noise=_uniform(g, *config.noise, 1),
+        bias=(_uniform(g, *config.bias, 1) * field(float(_uniform(g, *config.bias_spacing_mm, 1)), 1),),
+        gamma=torch.exp(_uniform(g, -config.gamma, config.gamma, 1)),
+        crop_mm=_sample_crop(config, scale, g),
+        rim_mm=torch.where(masked, _uniform(g, *(r * scale for r in config.masked_rim_mm), 1), -1.0),
+        blank=torch.rand(1, generator=g) * _happens(g, 1 - config.blank_probability),
+        noise_seed=(int(torch.randint(2**31, (1,), generator=g)),),
+    )
+
+
+def stack(parameters: list[SynthParameters]) -> SynthParameters:
+    """Parameters of single images, drawn for the same window, to those of one batch."""
+    joined = {}
+    for field in fields(SynthParameters):
+        values = [getattr(p, field.name) for p in parameters]
+        if field.name == "velocity":
+            joined[field.name] = tuple(torch.cat(scale) for scale in zip(*values, strict=True))
+        elif isinstance(values[0], tuple):
+            joined[field.name] = sum(values, ())
+        else:
+            joined[field.name] = torch.cat(values)
+    return SynthParameters(**joined)
+
+
+def integrate(velocity: torch.Tensor, extent_mm: list[float], steps: int = 5) -> torch.Tensor:
+    """Displacement [B, 3, x, y, z] in mm of a stationary velocity field in mm by scaling and squaring
+    (Arsigny et al. 2006): a diffeomorphism. Grid corners lie at the edges of `extent_mm`."""
+    displacement = velocity / 2**steps
+    identity = _unit_grid(velocity.shape[2:], velocity.device)
+    half = torch.tensor(extent_mm, device=velocity.device) / 2
+    for _ in range(steps):
+        at = identity + (displacement.permute(0, 2, 3, 4, 1) / half).flip(-1)
+        moved = F.grid_sample(displacement, at, padding_mode="border", align_corners=True)
+        displacement = displacement + moved
+    return displacement
+
+
+def _unit_grid(shape, device) -> torch.Tensor:
+    """Identity [1, X, Y, Z, 3] for grid_sample (last axis first), corners at ±1."""
+    axes = [torch.linspace(-1, 1, n, device=device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)[None]
+
+
+def _window_coordinates(window: Window, p: SynthParameters, device) -> torch.Tensor:
+    """Where each window voxel lies in the map: [B, X, Y, Z, 3] mm from the middle of the brain."""
+    extent = [n * window.voxel_size_mm for n in window.shape]
+    # The field is integrated at 1/4 resolution: its finest control points are further apart still.
+    coarse = [max(4, n // 4) for n in window.shape]
+    velocity = sum(
+        F.interpolate(v.to(device), size=coarse, mode="trilinear", align_corners=True) for v in p.velocity
+    )
+    displacement = F.interpolate(
+        integrate(velocity, extent), size=window.shape, mode="trilinear", align_corners=True
+    )
+    axes = [
+        (torch.arange(n, device=device) - (n - 1) / 2) * window.voxel_size_mm for n in window.shape
+    ]
+    parts = [a.view([-1 if i == k else 1 for i in range(3)]) for k, a in enumerate(axes)]
+    moved = [displacement[:, k] + parts[k] for k in range(3)]
+    affine = p.affine.to(device)[..., None, None, None]
+    return torch.stack(
+        [
+            affine[:, k, 0] * moved[0] + affine[:, k, 1] * moved[1] + affine[:, k, 2] * moved[2]
+            + affine[:, k, 3]
+            for k in range(3)
+        ],
+        dim=-1,
+    )
+
+
+def _sample_map(source: LabelMap, at_mm: torch.Tensor, mean, noise, generator):
+    """Image, brain and coverage, each [1, X, Y, Z], of one map at points [X, Y, Z, 3]."""
+    device = at_mm.device
+    half = torch.tensor(source.labels.shape, device=device) * source.spacing_mm / 2
+    grid = ((at_mm + source.brain_mm) / half).flip(-1)[None]
+    flat = source.labels.flatten()
+    grain = torch.randn(flat.shape, generator=generator, device=device)
+    image = mean.index_select(0, flat).addcmul_(noise.index_select(0, flat), grain)
+    image = image.view(1, 1, *source.labels.shape)
+    image = F.grid_sample(image, grid, align_corners=False)
+    brain, covered = F.grid_sample(source.sides, grid, align_corners=False).unbind(1)
+    return image[:, 0], brain, covered
+
+
+def _profile_matrices(n: int, voxel_mm: float, blur_mm: torch.Tensor, box_mm: torch.Tensor) -> torch.Tensor:
+    """[B, n, n] that blur along one axis: a Gaussian of `blur_mm` [B] or a box of `box_mm` [B] where wider.
+
+    Blurring by a dense matrix per axis costs less than a convolution and lets each sample of a
+    batch have its own width.
+    """
+    offset = (torch.arange(n)[:, None] - torch.arange(n)[None]).abs() * voxel_mm
+    sigma = blur_mm.clamp(min=voxel_mm * 0.05).view(-1, 1, 1)
+    gaussian = torch.exp(-0.5 * (offset / sigma).square())
+    half = box_mm.view(-1, 1, 1) / 2
+    box = (half - offset + voxel_mm / 2).clamp(0, voxel_mm)
+    box = torch.where(half > 0, box, torch.eye(n))
+    gaussian = gaussian / gaussian.sum(2, keepdim=True)
+    return gaussian @ (box / box.sum(2, keepdim=True))
+
+
+def _slice_matrix(n: int, voxel_mm: float, spacing_mm: float, offset: float) -> torch.Tensor:
+    """[n, n] that takes every `spacing_mm` from the axis and interpolates linearly between."""
+    spacing = max(spacing_mm / voxel_mm, 1.0)
+    start = offset * spacing
+    slices = int((n - 1 - start) / spacing) + 1
+    at = ((torch.arange(n) - start) / spacing).clamp(0, max(slices - 1, 0))
+    below = at.floor().long().clamp(max=max(slices - 2, 0))
+    part = at - below
+    matrix = torch.zeros(n, n)
+    for index, weight in ((below, 1 - part), (below + 1, part)):
+        voxel = (start + index * spacing).clamp(max=n - 1)
+        low = voxel.floor().long().clamp(max=n - 2)
+        fraction = voxel - low
+        matrix.scatter_add_(1, low[:, None], (weight * (1 - fraction))[:, None])
+        matrix.scatter_add_(1, low[:, None] + 1, (weight * fraction)[:, None])
+    return matrix
+
+
+def _along_axes(x: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
+    """Apply a matrix [B, n, n] along each axis of x [B, X, Y, Z]."""
+    b, nx, ny, nz = x.shape
+    x = (matrices[0] @ x.reshape(b, nx, ny * nz)).view(b, nx, ny, nz)
+    x = matrices[1][:, None] @ x
+    return (x.reshape(b, nx * ny, nz) @ matrices[2].transpose(1, 2)).view(b, nx, ny, nz)
+
+
+def _acquire(image: torch.Tensor, window: Window, p: SynthParameters, generators) -> torch.Tensor:
+    """Blur, slices and noise as a scanner makes them; image [B, X, Y, Z]."""
+    device = image.device
+    batch, *shape = image.shape
+    blur, slices = [], []
+    for axis, n in enumerate(shape):
+        sliced = p.slice_axis == axis
+        box = torch.where(sliced, p.slice_thickness_mm, torch.zeros(batch))
+        sigma = torch.where(sliced, torch.zeros(batch), p.blur_mm[:, axis])
+        blur.append(_profile_matrices(n, window.voxel_size_mm, sigma, box).to(device))
+        slices.append(
+            torch.stack(
+                [
+                    _slice_matrix(n, window.voxel_size_mm, float(s), float(o)) if hit else torch.eye(n)
+                    for s, o, hit in zip(p.slice_spacing_mm, p.slice_offset, sliced, strict=True)
+                ]
+            ).to(device)
+        )
+    image = _along_axes(image, blur)
+    for b, generator in enumerate(generators):
+        grain = torch.randn(image[b].shape, generator=generator, device=device)
+        image[b] += grain * p.noise[b].to(device)
+    return _along_axes(image, slices) if bool((p.slice_axis >= 0).any()) else image
+
+
+def _keep_box(window: Window, crop_mm: torch.Tensor, device) -> torch.Tensor:
+    """Boolean [X, Y, Z] of the voxels left after cutting crop_mm [3, 2] from the faces."""
+    keep = torch.ones(window.shape, dtype=torch.bool, device=device)
+    for axis, n in enumerate(window.shape):
+        low, high = (round(float(c) / window.voxel_size_mm) for c in crop_mm[axis])
+        keep.narrow(axis, 0, min(low, n)).fill_(False)
+        keep.narrow(axis, max(n - high, 0), min(high, n)).fill_(False)
+    return keep
+
+
+def normalise(image: torch.Tensor, covered: torch.Tensor) -> torch.Tensor:
+    """Scale [B, X, Y, Z] to [0, 1] between the minimum and the 99.5th percentile of covered voxels.
+
+    The one normalisation of training and stripping. Voxels not covered become 0.
+    """
+    out = torch.empty_like(image)
+    for index, (values, where) in enumerate(zip(image, covered, strict=True)):
+        chosen = values[where]
+        chosen = chosen[:: 1 + chosen.numel() // 30_000]
+        if chosen.numel() == 0:
+            out[index] = 0
+            continue
+        low = chosen.min()
+        high = torch.quantile(chosen, 0.995)
+        scaled = (values - low) / (high - low).clamp(min=1e-6 * float(high.abs()) + 1e-12)
+        out[index] = torch.where(where, scaled.clamp(0, 1), torch.zeros((), device=image.device))
+    return out
+
+
+@torch.no_grad()
+def synthesise(
+    maps: list[LabelMap], window: Window, p: SynthParameters
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One batch from one label map per sample.
+
+    Returns image [B, 1, X, Y, Z] in [0, 1], brain [B, 1, X, Y, Z] the share of each voxel that is
+    brain, and weight [B, 1, X, Y, Z], 0 where the image has no data (the loss must not ask what
+    cannot be seen), on the device of the maps. The same parameters give the same batch.
+    """
+    device = maps[0].labels.device
+    generators = [torch.Generator(device).manual_seed(seed) for seed in p.noise_seed]
+    at_mm = _window_coordinates(window, p, device)
+    mean, grain = p.class_mean.to(device), p.class_noise.to(device)
+    samples = [_sample_map(m, at_mm[b], mean[b], grain[b], generators[b]) for b, m in enumerate(maps)]
+    image, brain, covered = (torch.cat(channel) for channel in zip(*samples, strict=True))
+    covered = covered > 0.5
+    log_gain = torch.cat(
+        [F.interpolate(b.to(device), size=window.shape, mode="trilinear", align_corners=True) for b in p.bias]
+    )[:, 0]
+    image = _acquire(image * torch.exp(log_gain), window, p, generators)
+    image = normalise(image, covered).pow(p.gamma.to(device).view(-1, 1, 1, 1))
+    for b in range(len(maps)):
+        if p.rim_mm[b] >= 0:
+            sides = [
+                _profile_matrices(n, window.voxel_size_mm, p.rim_mm[b : b + 1], torch.zeros(1)).to(device)
+                for n in window.shape
+            ]
+            far = _along_axes(brain[b : b + 1], sides)[0] < 0.02
+            image[b][far] = p.blank[b].to(device)
+        keep = _keep_box(window, p.crop_mm[b], device)
+        covered[b] &= keep
+    image = torch.where(covered, image, torch.zeros((), device=device))
+    return image[:, None], brain[:, None].contiguous(), covered[:, None].float()
+

@@ -1,0 +1,226 @@
+"""The file boundary: the only place that reads and writes images.
+
+Voxel values are kept as stored, in their own type and byte order, and scaled only where numbers
+are needed, so that an image can go back out with every voxel, its scaling and its header intact.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from .checkpoint import temporary_name
+from .errors import InputError, OutputError
+
+SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
+MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One image file.
+
+    stored: [X, Y, Z, T] as in the file, before scaling; shape: the file's own, of any length;
+    slope, intercept: value = slope · stored + intercept; vox2world: 4×4, voxel index to RAS mm;
+    header: the nibabel header with every field as in the file; extra: NIfTI pair or single file.
+    """
+
+    path: Path
+    stored: np.ndarray
+    shape: tuple[int, ...]
+    slope: float
+    intercept: float
+    vox2world: np.ndarray
+    header: nib.spatialimages.SpatialHeader
+
+    @property
+    def frames(self) -> int:
+        return self.stored.shape[3]
+
+    def frame(self, index: int) -> np.ndarray:
+        """Stored values [X, Y, Z] of one frame."""
+        return self.stored[..., index]
+
+    def scaled(self, index: int = 0) -> np.ndarray:
+        """Values float32 [X, Y, Z] of one frame."""
+        values = self.frame(index).astype(np.float32)
+        if (self.slope, self.intercept) != (1.0, 0.0):
+            values = values * np.float32(self.slope) + np.float32(self.intercept)
+        return values
+
+
+def suffix_of(path: Path) -> str:
+    """The image suffix of a path, or "" if it has none of those supported."""
+    return next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+
+
+def check_output(path: Path) -> None:
+    """Raise OutputError if an image cannot be written at this path: before any work is done."""
+    if not suffix_of(path):
+        raise OutputError(f"{path}: name outputs with one of {', '.join(SUFFIXES)}")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: folder {path.parent} cannot be written to")
+
+
+def read(path: str | os.PathLike) -> Volume:
+    """Read NIfTI-1, NIfTI-2 (single file or pair), MGH or MGZ.
+
+    Raises InputError for anything that is not a whole image of real numbers with a usable geometry.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if not suffix_of(path):
+        raise InputError(f"{path}: not a name of an image ({', '.join(SUFFIXES)})")
+    try:
+        image = nib.load(path)
+    except (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError) as error:
+        raise InputError(f"{path}: not an image, or damaged ({error})") from error
+    if not isinstance(image, nib.Nifti1Pair | nib.MGHImage):
+        raise InputError(f"{path}: {type(image).__name__} is not supported; convert to NIfTI or MGZ")
+    if image.get_data_dtype().kind not in "iuf":
+        raise InputError(f"{path}: voxels of type {image.get_data_dtype()} are not real numbers")
+    try:
+        stored = np.asanyarray(image.dataobj.get_unscaled())
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(f"{path}: the voxel data are damaged or cut short ({error})") from error
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+    shape = stored.shape
+    if 0 in shape or len(shape) < 2:
+        raise InputError(f"{path}: no voxels in an image of shape {shape}")
+    space = (*shape[:3], 1)[:3]
+    vox2world = np.asarray(image.affine, dtype=float)
+    size = np.linalg.norm(vox2world[:3, :3], axis=0)
+    if not np.isfinite(vox2world).all() or abs(np.linalg.det(vox2world[:3, :3])) < 1e-6 * size.prod():
+        raise InputError(f"{path}: the geometry in the header is singular; repair its sform or qform")
+    if size.min() < 0.01 or size.max() > 100:
+        raise InputError(f"{path}: voxels of {' × '.join(f'{s:g}' for s in size)} mm are not of a head scan")
+    return Volume(path, stored.reshape(*space, -1), shape, slope, intercept, vox2world, _file_header(image))
+
+
+def _file_header(image: nib.spatialimages.SpatialImage):
+    """The header as the file has it: nibabel forgets the scaling when it loads an image."""
+    header = image.header.copy()
+    if isinstance(image, nib.Nifti1Pair):
+        holder = image.file_map["header" if "header" in image.file_map else "image"]
+        with holder.get_prepare_fileobj("rb") as file:
+            original = type(image.header).from_fileobj(file, check=False)
+        for name in ("scl_slope", "scl_inter"):
+            header[name] = original[name]
+    return header
+
+
+def write_like(volume: Volume, path: Path, stored: np.ndarray, slope: float = 1.0, intercept: float = 0.0,
+               label: str = "") -> None:
+    """Write `stored` [X, Y, Z, T] on the grid of `volume`, format by suffix.
+
+    With the stored type and scaling of `volume` the header stays as it was, byte for byte in the
+    same format; otherwise the type changes and fields about the values (scaling, display range,
+    intent) are reset, with `label` as intent name. The file appears whole or not at all.
+    """
+    stored = _drop_frames(volume, stored)
+    mgh = suffix_of(path) in (".mgh", ".mgz")
+    like = stored.dtype == volume.stored.dtype and (slope, intercept) == (volume.slope, volume.intercept)
+    if mgh:
+        image = _mgh_image(volume, stored, slope, intercept)
+    else:
+        image = _nifti_image(volume, path, stored, slope, intercept, like, label)
+    _save_whole(image, path)
+
+
+def _drop_frames(volume: Volume, stored: np.ndarray) -> np.ndarray:
+    """[X, Y, Z, T] to the shape of the file, if it has as many frames, else [X, Y, Z]."""
+    if stored.shape[3] == volume.frames:
+        return stored.reshape(volume.shape)
+    return stored.reshape(volume.shape[:3])
+
+
+def _nifti_image(volume, path, stored, slope, intercept, like, label):
+    pair = suffix_of(path) in (".img", ".hdr")
+    if isinstance(volume.header, nib.Nifti1Header):
+        header = volume.header.copy()
+        two = isinstance(header, nib.Nifti2Header)
+        if two:
+            image_class = nib.Nifti2Pair if pair else nib.Nifti2Image
+        else:
+            image_class = nib.Nifti1Pair if pair else nib.Nifti1Image
+        header = image_class.header_class.from_header(header, check=False) if type(
+            header
+        ) is not image_class.header_class else header
+    else:
+        image_class = nib.Nifti1Pair if pair else nib.Nifti1Image
+        header = image_class.header_class()
+        header.set_xyzt_units("mm", "sec")
+        header.set_sform(volume.vox2world, code="scanner")
+        header.set_qform(volume.vox2world, code="scanner")
+        like = False
+    zooms = header.get_zooms() if isinstance(volume.header, nib.Nifti1Header) else None
+    header.set_data_shape(stored.shape)
+    if zooms is None:
+        size = np.linalg.norm(volume.vox2world[:3, :3], axis=0)
+        frame_seconds = [float(volume.header["tr"]) / 1000] if stored.ndim == 4 else []
+        header.set_zooms([*size[: stored.ndim], *frame_seconds])
+    if not like:
+        header.set_data_dtype(stored.dtype)
+        header["scl_slope"], header["scl_inter"] = slope, intercept
+        header["cal_min"] = header["cal_max"] = 0
+        header.set_intent("none", name=label)
+    image = image_class(stored, None, header)
+    image._affine = volume.vox2world  # as read: no pass through float32, no new code
+    # The constructor clears the scaling; with it in place nibabel stores the values untouched.
+    image.header["scl_slope"], image.header["scl_inter"] = header["scl_slope"], header["scl_inter"]
+    if np.isnan(image.header["scl_slope"]):
+        image.header["scl_slope"], image.header["scl_inter"] = 1, 0
+    return image
+
+
+def _mgh_image(volume, stored, slope, intercept):
+    if (slope, intercept) != (1.0, 0.0):
+        stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    elif stored.dtype.newbyteorder("=") not in MGH_TYPES:
+        exact = stored.dtype.kind in "iu" and np.can_cast(stored.dtype, np.int32)
+        stored = stored.astype(np.int32 if exact else np.float32)
+    while stored.ndim > 4:
+        stored = stored.reshape(*stored.shape[:3], -1)
+    if stored.ndim == 2:
+        stored = stored[..., None]
+    if isinstance(volume.header, nib.freesurfer.mghformat.MGHHeader):
+        header = volume.header.copy()
+    else:
+        header = nib.freesurfer.mghformat.MGHHeader()
+        if len(volume.header.get_zooms()) > 3:
+            to_ms = {"msec": 1.0, "usec": 1e-3}.get(volume.header.get_xyzt_units()[1], 1e3)
+            header["tr"] = float(volume.header.get_zooms()[3]) * to_ms
+    header.set_data_dtype(stored.dtype.newbyteorder("="))
+    return nib.MGHImage(stored, volume.vox2world, header)
+
+
+def _save_whole(image, path: Path) -> None:
+    partial = temporary_name(path)
+    image.set_filename(partial)
+    written = [Path(holder.filename) for holder in image.file_map.values()]
+    try:
+        image.to_filename(partial)
+        # The header of a pair goes last: without it there is no image.
+        for file in sorted(set(written), key=lambda f: f.name.lower().endswith(".hdr")):
+            os.replace(file, path.with_name(file.name.removeprefix(f".{os.getpid()}-partial-")))
+    except (OSError, ValueError, nib.spatialimages.HeaderDataError) as error:
+        for file in written:
+            file.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error})") from error
+
+
+def same_grid(a: Volume, b: Volume, tolerance_mm: float = 1e-2) -> bool:
+    """Whether two volumes lie on one grid: same shape, corners within `tolerance_mm`."""
+    if a.stored.shape[:3] != b.stored.shape[:3]:
+        return False
+    corner = np.array([*a.stored.shape[:3], 1.0])
+    apart = (a.vox2world - b.vox2world) * corner
+    return bool(np.abs(apart.sum(1)).max() < tolerance_mm and np.abs(apart).max() < tolerance_mm)
