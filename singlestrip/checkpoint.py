@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .cascade import Cascade, CascadeConfig
+from .cascade import Cascade
+from .configuration import cascade_config
 from .errors import ModelError, OutputError
-from .unet import UNetConfig
 
 FORMAT = "singlestrip-cascade"
 FORMAT_VERSION = 1
@@ -33,9 +33,12 @@ def temporary_name(path: Path) -> Path:
 
 
 def models_folder() -> Path:
-    """Where the shipped weights lie: $SINGLESTRIP_MODELS, else inside the installed package."""
+    """Where the shipped weights lie: $SINGLESTRIP_MODELS, else in the installed package or source tree."""
     named = os.environ.get(MODELS_VARIABLE)
-    return Path(named) if named else Path(__file__).parent / "models"
+    if named:
+        return Path(named)
+    package = Path(__file__).parent
+    return next((p for p in (package / "models", package.parent / "models") if p.is_dir()), package / "models")
 
 
 def find_model(name: str | os.PathLike | None) -> Path:
@@ -95,17 +98,6 @@ def read_header(path: Path) -> dict[str, Any]:
     }
 
 
-def cascade_config(values: dict[str, Any]) -> CascadeConfig:
-    """From the JSON of `dataclasses.asdict`."""
-
-    def network(part: dict[str, Any]) -> UNetConfig:
-        return UNetConfig(**{**part, "widths": tuple(part["widths"])})
-
-    return CascadeConfig(
-        **{**values, "segmenter": network(values["segmenter"]), "locator": network(values["locator"])}
-    )
-
-
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[Cascade, dict[str, Any]]:
     """A model in evaluation mode on `device`, and its header (see `read_header`).
 
@@ -115,7 +107,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[Cascade,
     try:
         model = Cascade(cascade_config(header["configuration"]))
         with safe_open(path, "pt") as file:
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
         if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
             raise ModelError(f"{path}: the weights are not finite; the file is damaged")
         model.load_state_dict(weights)

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from .configuration import GMMConfig
 from .errors import InputError
 
 INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
 MAX_CLASSES = 90
-
-
-@dataclass(frozen=True)
-class GMMConfig:
-    """How to fit the mixtures. 10 and 6 classes: Specktor-Fadida & Hoffmann, arXiv 2508.10464."""
-
-    inside: int = 10
-    outside: int = 6
-    seed: int = 0
-    # Voxels the mixtures are fitted on. The standard error of a class mean is then below 1 % of
-    # the class deviation for a class of 5 % of the voxels; ten times more moved no mean further.
-    sample: int = 200_000
 
 
 def is_inside(labels: np.ndarray) -> np.ndarray:

@@ -33,12 +33,17 @@ def world_bounds(shape: tuple[int, ...], vox2world: np.ndarray) -> tuple[np.ndar
 
 
 def block_mean(
-    data: np.ndarray, vox2world: np.ndarray, target_mm: float, slope: float = 1.0, intercept: float = 0.0
+    data: np.ndarray,
+    vox2world: np.ndarray,
+    target_mm: float,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    blank: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Average whole blocks of voxels so that none is much smaller than `target_mm`.
 
-    data: any numeric type, [X, Y, Z]; scaled by slope and intercept on the way, non-finite values
-    count as 0. Returns float32 data and its vox2world. It is the low-pass filter that linear
+    data: any numeric type, [X, Y, Z]; scaled by slope and intercept on the way; non-finite values
+    count as `blank`. Returns float32 data and its vox2world. It is the low-pass filter that linear
     interpolation to a coarser grid needs, and reads the data once, in slabs, so that a large scan
     is never held as a whole in floating point.
     """
@@ -55,7 +60,7 @@ def block_mean(
         if slope != 1 or intercept != 0:
             slab = slab * np.float32(slope) + np.float32(intercept)
         if not np.isfinite(slab).all():
-            slab = np.nan_to_num(slab, nan=0.0, posinf=0.0, neginf=0.0)
+            slab[~np.isfinite(slab)] = blank
         plane = slab.mean(axis=2)
         plane = np.add.reduceat(plane, edges_x, axis=0) / count_x[:, None]
         out[:, :, k] = np.add.reduceat(plane, edges_y, axis=1) / count_y

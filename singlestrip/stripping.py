@@ -1,7 +1,8 @@
-"""Volume to brain probability to brain mask."""
+"""Image to brain probability to brain mask, on arrays."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,23 @@ from scipy import ndimage
 
 from . import resample
 from .cascade import Cascade
-from .errors import InputError
+from .checkpoint import find_model, load_model
+from .distance import signed_distance
+from .errors import InputError, SingleStripError
 from .synth import normalise
+from .volume import finite_range
 
-MAX_LOCATOR_VOXELS = 160**3  # 640 mm a side for the human model
+MAX_LOCATOR_VOXELS = 160**3  # 640 mm a side for the human model: 1.2 GiB for the locator
+FAR_LOGIT = -20.0  # beyond the segmenter's window there is no brain
+RECENTRE_MM = 8.0  # the window is laid anew where the brain lies further from its middle, adult head
+
+
+@dataclass(frozen=True)
+class Stripped:
+    """A brain mask, boolean [X, Y, Z], and where asked for the SDT, float32 [X, Y, Z] mm."""
+
+    mask: np.ndarray
+    sdt: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,43 @@ class BrainField:
 
     logit: torch.Tensor
     vox2world: np.ndarray
+
+    def on_grid(self, shape: tuple[int, ...], vox2world: np.ndarray) -> np.ndarray:
+        """The logit float32 linearly interpolated to another grid; FAR_LOGIT beyond the window.
+
+        Only the part of that grid that the window reaches is computed.
+        """
+        out = np.full(shape, FAR_LOGIT, dtype=np.float32)
+        low, high = resample.world_bounds(self.logit.shape, np.linalg.inv(vox2world) @ self.vox2world)
+        start = np.clip(np.floor(low), 0, shape).astype(int)
+        stop = np.clip(np.ceil(high) + 1, 0, shape).astype(int)
+        if (stop > start).all():
+            offset = np.eye(4)
+            offset[:3, 3] = start
+            box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+            source_from_box = np.linalg.inv(self.vox2world) @ vox2world @ offset
+            size = tuple(int(n) for n in stop - start)
+            out[box] = resample.sample(self.logit, source_from_box, size, FAR_LOGIT).cpu().numpy()
+        return out
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """Slices around the True voxels; None if there are none."""
+    found = []
+    for axis in range(mask.ndim):
+        where = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        if where.size == 0:
+            return None
+        found.append(slice(int(where[0]), int(where[-1]) + 1))
+    return tuple(found)
+
+
+def middle_mm(mask: np.ndarray, vox2world: np.ndarray) -> np.ndarray | None:
+    """RAS mm [3] of the middle of the largest component's bounding box; None if empty."""
+    box = bounding_box(largest_component(mask))
+    if box is None:
+        return None
+    return vox2world[:3, :3] @ [(s.start + s.stop - 1) / 2 for s in box] + vox2world[:3, 3]
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -32,24 +83,46 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
 
 
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Background that no path joins to the outside becomes brain; boolean [X, Y, Z].
+
+    Along an axis of three slices or fewer, where every hole would be open, paths stay in the slice.
+    """
+    pad = [(1, 1) if size > 3 else (0, 0) for size in mask.shape]
+    labels, count = ndimage.label(~np.pad(mask, pad))
+    if count <= 1:
+        return mask
+    outside = np.zeros(count + 1, dtype=bool)
+    for axis, (before, _) in enumerate(pad):
+        if before:
+            outside[np.unique(labels.take((0, -1), axis))] = True
+    outside[0] = False
+    inner = tuple(slice(before, size + before) for size, (before, _) in zip(mask.shape, pad, strict=True))
+    return ~outside[labels[inner]]
+
+
 def clean(mask: np.ndarray) -> np.ndarray:
-    """Largest component with its holes filled, boolean [X, Y, Z]. Works within the bounding box."""
-    box = _bounding_box(mask)
+    """Largest component with its holes filled, boolean [X, Y, Z]; computed within the bounding box."""
+    box = bounding_box(mask)
     if box is None:
         return mask
     out = np.zeros_like(mask)
-    out[box] = ndimage.binary_fill_holes(largest_component(mask[box]))
+    thin = [size <= 3 for size in mask.shape]
+    box = tuple(slice(None) if flat else s for s, flat in zip(box, thin, strict=True))
+    out[box] = fill_holes(largest_component(mask[box]))
     return out
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    found = []
-    for axis in range(mask.ndim):
-        where = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        if where.size == 0:
-            return None
-        found.append(slice(int(where[0]), int(where[-1]) + 1))
-    return tuple(found)
+def choose_device(name: str) -> torch.device:
+    """A torch device from "auto", "cpu", "cuda" or "cuda:N"."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise SingleStripError(f"device {name}: no CUDA device is available; use --device cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise SingleStripError(f"device {name}: not a device ({error})") from error
 
 
 class Stripper:
@@ -58,64 +131,106 @@ class Stripper:
     def __init__(self, model: Cascade):
         self.model = model.eval()
         self.config = model.config
-        self.device = next(model.parameters()).device
+
+    @staticmethod
+    def load(model: str | os.PathLike | None = None, device: str = "auto") -> Stripper:
+        """From a model file, or a name in the models folder; None for the shipped weights."""
+        return Stripper(load_model(find_model(model), choose_device(device))[0])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def strip(
+        self,
+        image: np.ndarray,
+        vox2world: np.ndarray,
+        border_mm: float = 0.0,
+        sdt: bool = False,
+        slope: float = 1.0,
+        intercept: float = 0.0,
+    ) -> Stripped:
+        """Brain mask of one image.
+
+        image: [X, Y, Z] of any real type, scaled by slope and intercept where needed; non-finite
+        voxels count as background. vox2world: 4×4, voxel index to RAS mm. border_mm moves the
+        surface outward (positive) or inward. sdt: also return the signed distance, to the surface
+        before `border_mm` moved it.
+
+        Raises InputError if the image is constant, too large, or no brain is found in it.
+        """
+        image, vox2world = np.asarray(image), np.asarray(vox2world, dtype=float)
+        if image.ndim != 3 or vox2world.shape != (4, 4):
+            raise InputError(f"need an image [X, Y, Z] and a 4×4 vox2world, not {image.shape}, {vox2world.shape}")
+        field = self.field(image, vox2world, slope, intercept)
+        logit = field.on_grid(image.shape, vox2world)
+        if image.dtype.kind == "f":
+            logit[~np.isfinite(image)] = FAR_LOGIT
+        mask = clean(logit > 0)
+        if not mask.any():
+            raise InputError("no brain found: is this a head, and is the orientation in its header right?")
+        if not sdt and border_mm == 0:
+            return Stripped(mask)
+        distance = signed_distance(logit, mask, vox2world)
+        if border_mm != 0:
+            mask = clean(distance < border_mm)
+            if not mask.any():
+                raise InputError(f"a border of {border_mm:g} mm leaves no brain")
+        return Stripped(mask, distance if sdt else None)
+
+    def field(
+        self, image: np.ndarray, vox2world: np.ndarray, slope: float = 1.0, intercept: float = 0.0
+    ) -> BrainField:
+        """The brain's logit in the segmenter's window; arguments as for `strip`."""
+        blank = _lowest(image) * slope + intercept
+        fine = resample.block_mean(image, vox2world, self.config.voxel_size_mm, slope, intercept, blank)
+        coarse = resample.block_mean(*fine, self.config.locator_voxel_size_mm)
+        centre = self._locate(*coarse)
+        field, middle = self._segment(*fine, centre)
+        if middle is not None and np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale:
+            field, _ = self._segment(*fine, middle)
+        return field
+
+    def _segment(self, image, vox2world, centre) -> tuple[BrainField, np.ndarray | None]:
+        """The brain as seen in a window around `centre`, and the middle of what was seen, RAS mm."""
+        size = (self.config.segmenter_size,) * 3
+        target = resample.conformed_vox2world(centre, size, self.config.voxel_size_mm)
+        logit, covered = self._predict("segmenter", image, vox2world, size, target)
+        return BrainField(logit, target), middle_mm(((logit > 0) & covered).cpu().numpy(), target)
 
     @torch.inference_mode()
-    def _logit(self, network: str, data, vox2world, shape, target) -> tuple[torch.Tensor, torch.Tensor]:
+    def _predict(self, network, image, vox2world, shape, target) -> tuple[torch.Tensor, torch.Tensor]:
         """Logit and coverage [X, Y, Z] of one network on a conformed grid."""
-        covered = resample.conform(np.ones(data.shape, np.float32), vox2world, shape, target, self.device) > 0.5
-        image = resample.conform(data, vox2world, shape, target, self.device)
-        image = normalise(image[None], covered[None])[None]
-        net = getattr(self.model, network)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=False):
-            logit = net(image)
-        return logit[0, 0], covered
+        covered = resample.conform(np.ones_like(image), vox2world, shape, target, self.device) > 0.5
+        conformed = resample.conform(image, vox2world, shape, target, self.device)
+        conformed = normalise(conformed[None], covered[None])
+        return getattr(self.model, network)(conformed[None])[0, 0], covered
 
-    def _locate(self, data: np.ndarray, vox2world: np.ndarray) -> np.ndarray:
+    def _locate(self, image: np.ndarray, vox2world: np.ndarray) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it."""
-        voxel = self.config.locator_voxel_size_mm
         multiple = self.config.locator.multiple
-        low, high = resample.world_bounds(data.shape, vox2world)
-        shape = np.ceil((high - low) / voxel / multiple).astype(int) * multiple
-        shape = np.maximum(shape, self.config.locator_size)
-        if shape.prod() > MAX_LOCATOR_VOXELS:
+        low, high = resample.world_bounds(image.shape, vox2world)
+        shape = np.ceil((high - low) / self.config.locator_voxel_size_mm / multiple) * multiple
+        shape = tuple(int(n) for n in np.maximum(shape, self.config.locator_size))
+        if np.prod(shape) > MAX_LOCATOR_VOXELS:
+            extent = " × ".join(f"{x:.0f}" for x in high - low)
             raise InputError(
-                f"the field of view, {' × '.join(f'{x:.0f}' for x in high - low)} mm, is too large for a model "
-                f"with {self.config.voxel_size_mm:g} mm voxels; crop the image or use a model for this anatomy"
+                f"the field of view, {extent} mm, is too large for a model with {self.config.voxel_size_mm:g} mm "
+                "voxels; crop the image or use a model for this anatomy"
             )
-        target = resample.conformed_vox2world((low + high) / 2, shape, voxel)
-        logit, covered = self._logit("locator", data, vox2world, tuple(int(n) for n in shape), target)
-        logit = torch.where(covered, logit, -torch.inf)
-        mask = (logit > 0).cpu().numpy()
-        if not mask.any():  # the best guess, so that the segmenter can decide
-            mask = (logit >= torch.quantile(logit[covered][:: 1 + int(covered.sum()) // 1_000_000], 0.95)).cpu().numpy()
-        box = _bounding_box(largest_component(mask))
-        middle = np.array([(s.start + s.stop - 1) / 2 for s in box])
-        return target[:3, :3] @ middle + target[:3, 3]
+        target = resample.conformed_vox2world((low + high) / 2, shape, self.config.locator_voxel_size_mm)
+        logit, covered = self._predict("locator", image, vox2world, shape, target)
+        logit = logit.masked_fill(~covered, FAR_LOGIT).cpu().numpy()
+        # Where nothing is sure, the best guess lets the segmenter decide.
+        threshold = 0.0 if (logit > 0).any() else float(np.quantile(logit[covered.cpu().numpy()], 0.98))
+        return middle_mm(logit >= threshold, target)
 
-    def field(self, data: np.ndarray, vox2world: np.ndarray, slope=1.0, intercept=0.0, centre=None) -> BrainField:
-        """Brain logit around the brain of an image [X, Y, Z] with its 4×4 vox2world."""
-        coarse, coarse_vox2world = resample.block_mean(
-            data, vox2world, self.config.locator_voxel_size_mm, slope, intercept
-        )
-        fine, fine_vox2world = resample.block_mean(data, vox2world, self.config.voxel_size_mm, slope, intercept)
-        if centre is None: centre = self._locate(coarse, coarse_vox2world)
-        size = self.config.segmenter_size
-        for attempt in range(2):
-            target = resample.conformed_vox2world(centre, (size,) * 3, self.config.voxel_size_mm)
-            logit, covered = self._logit("segmenter", fine, fine_vox2world, (size,) * 3, target)
-            mask = torch.where(covered, logit, -torch.inf).cpu().numpy() > 0
-            box = _bounding_box(largest_component(mask))
-            if box is None:
-                break
-            middle = np.array([(s.start + s.stop - 1) / 2 for s in box])
-            off = (middle - (size - 1) / 2) * self.config.voxel_size_mm
-            if np.abs(off).max() < 8 * self.config.scale:
-                break
-            centre = target[:3, :3] @ middle + target[:3, 3]
-        return BrainField(logit, target)
 
-    def mask(self, data, vox2world, slope=1.0, intercept=0.0, centre=None):
-        field = self.field(data, vox2world, slope, intercept, centre)
-        logit = resample.sample(field.logit, np.linalg.inv(field.vox2world) @ vox2world, data.shape, -20.0)
-        return clean(logit.cpu().numpy() > 0)
+def _lowest(image: np.ndarray) -> float:
+    """The lowest finite value. Raises InputError where the image holds nothing to see."""
+    low, high = finite_range(image)
+    if not low <= high:
+        raise InputError("the image has no finite voxel")
+    if low == high:
+        raise InputError("the image is constant: there is nothing to strip")
+    return low

@@ -1,11 +1,8 @@
 """Label map to random image and brain mask: what the network learns from.
 
 Sampling parameters (`sample_parameters`, from an explicit generator) is apart from applying them
-(`synthesise`, on any device), so that any sample can be replayed. All lengths are millimetres of
-an adult human head; `Synthesis.scale` converts them for other anatomies.
-
-Sources named below: SynthStrip (Hoopes et al., NeuroImage 2022), SynthSeg (Billot et al., Medical
-Image Analysis 2023), SingleStrip (Specktor-Fadida & Hoffmann, arXiv 2508.10464).
+(`synthesise`, on any device), so that any sample can be replayed. The ranges are in
+`configuration.SynthConfig`.
 """
 
 from __future__ import annotations
@@ -17,42 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .configuration import SynthConfig, Window
 from .gmm import INSIDE_BASE, is_inside
-
-
-@dataclass(frozen=True)
-class SynthConfig:
-    """Every range of the synthesis. Pairs are uniform ranges; `_probability` is how often it happens."""
-
-    # Space. One subject must stand for all: shape varies more than between adults.
-    rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25
-    scaling: tuple[float, float] = (0.82, 1.22)  # per axis around a common factor; SynthSeg 0.8-1.2
-    anisotropy: float = 0.12  # ± of each axis about the common scaling: narrow and broad heads
-    shear: float = 0.08  # ± per plane; SynthSeg 0.012 is below what oblique heads show
-    warp_spacing_mm: tuple[float, ...] = (64.0, 32.0, 16.0)  # control points of the velocity field
-    warp_mm: tuple[float, ...] = (12.0, 6.0, 2.5)  # greatest standard deviation at each spacing
-    flip_probability: float = 0.5  # left-right, SynthSeg
-    # Intensity of the classes.
-    smooth_classes_probability: float = 0.6  # neighbouring classes alike, as tissues in real contrasts
-    smooth_knots: tuple[int, int] = (2, 6)  # turning points of intensity over class number
-    class_noise: tuple[float, float] = (0.0, 0.08)  # standard deviation per class; SynthSeg 0-25 of 255
-    dark_probability: float = 0.75  # darkest outside classes near zero, as air is in magnitude images
-    dark_classes: tuple[int, int] = (1, 3)  # how many; noise spreads air over several classes
-    # Degradation.
-    smoothing_mm: tuple[float, float] = (0.0, 2.0)  # standard deviation per axis, SynthStrip 0-2
-    slice_probability: float = 0.5
-    slice_spacing_mm: tuple[float, float] = (2.0, 8.0)  # along one random axis, SynthSeg up to 8
-    slice_profile: tuple[float, float] = (0.4, 1.0)  # thickness over spacing: gaps as clinics leave them
-    noise: tuple[float, float] = (0.0, 0.08)  # standard deviation, image in [0, 1]
-    bias_spacing_mm: tuple[float, float] = (50.0, 160.0)  # control points of the log bias field
-    bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
-    gamma: float = 0.6  # exponent exp(U(±)), SynthSeg's log-normal 0.4
-    # Field of view.
-    crop_probability: float = 0.4  # part of the head missing, as in slabs or short fields of view
-    crop_depth_mm: float = 60.0  # greatest depth cut from a face of the window
-    masked_probability: float = 0.08  # everything beyond a rim around the brain blank
-    masked_rim_mm: tuple[float, float] = (1.0, 12.0)
-    blank_probability: float = 0.5  # blank is zero, else a random constant
 
 
 @dataclass(frozen=True)
@@ -82,16 +45,6 @@ class LabelMap:
             spacing_mm,
             torch.tensor(middle * spacing_mm, dtype=torch.float32, device=device),
         )
-
-
-@dataclass(frozen=True)
-class Window:
-    """The grid a network sees: `shape` voxels of `voxel_size_mm`, the brain's middle within
-    ± `jitter_mm` of its own along each axis."""
-
-    shape: tuple[int, int, int]
-    voxel_size_mm: float
-    jitter_mm: float
 
 
 @dataclass(frozen=True)
@@ -270,16 +223,13 @@ def _window_coordinates(window: Window, p: SynthParameters, device) -> torch.Ten
     displacement = F.interpolate(
         integrate(velocity, extent), size=window.shape, mode="trilinear", align_corners=True
     )
-    axes = [
-        (torch.arange(n, device=device) - (n - 1) / 2) * window.voxel_size_mm for n in window.shape
-    ]
+    axes = [(torch.arange(n, device=device) - (n - 1) / 2) * window.voxel_size_mm for n in window.shape]
     parts = [a.view([-1 if i == k else 1 for i in range(3)]) for k, a in enumerate(axes)]
     moved = [displacement[:, k] + parts[k] for k in range(3)]
     affine = p.affine.to(device)[..., None, None, None]
     return torch.stack(
         [
-            affine[:, k, 0] * moved[0] + affine[:, k, 1] * moved[1] + affine[:, k, 2] * moved[2]
-            + affine[:, k, 3]
+            affine[:, k, 0] * moved[0] + affine[:, k, 1] * moved[1] + affine[:, k, 2] * moved[2] + affine[:, k, 3]
             for k in range(3)
         ],
         dim=-1,
@@ -430,4 +380,3 @@ def synthesise(
         covered[b] &= keep
     image = torch.where(covered, image, torch.zeros((), device=device))
     return image[:, None], brain[:, None].contiguous(), covered[:, None].float()
-

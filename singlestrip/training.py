@@ -8,12 +8,13 @@ with a larger batch would have seen.
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
+import platform
 import signal
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +22,34 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from . import checkpoint
-from .cascade import Cascade, CascadeConfig
-from .errors import Interrupted, ModelError
+from . import __version__, checkpoint, report
+from .cascade import Cascade
+from .configuration import HEAD_VOXEL_SIZE_MM, CascadeConfig, TrainConfig, Window, cascade_config
+from .errors import InputError, Interrupted, ModelError, OutputError
 from .gmm import INSIDE_BASE
 from .losses import segmentation_loss
+from .metrics import dice
 from .resample import conform_labels
-from .synth import LabelMap, SynthConfig, Window, sample_parameters, stack, synthesise
+from .stripping import Stripper
+from .synth import LabelMap, sample_parameters, stack, synthesise
 
+HEAD_EXTENT_MM = 165.0  # longest side of an adult brain's bounding box
 SOURCE_FACTOR = 0.75  # spacing of a label map over the voxel size: finer, so that sampling does not alias
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. The rate rises over `warmup`, stays, and falls to zero over the last `decay` of the
-    steps, so that a run can be given more steps up to that point without a loss."""
+REPORT_EVERY = 20  # steps between rows of metrics.csv
 
-    steps: int = 8000
-    batch: int = 1
-    lr: float = 1e-3
-    warmup: int = 200
-    decay: float = 0.3
-    weight_decay: float = 1e-2
-    clip: float = 1.0  # greatest norm of the gradient
-    average: float = 0.998  # of the weights' exponential moving average, which is what is kept
-    cross_entropy: float = 0.5  # beside soft Dice; see losses.py
-    amp: str = "auto"  # bfloat16 where it is fast: "auto", "on" or "off"
-    seed: int = 0
-    validate_every: int = 500
-    save_every: int = 250
-    log_every: int = 20
-    synth: SynthConfig = field(default_factory=SynthConfig)
+# What may change between the parts of one run.
+CHANGEABLE = ("steps", "validate_every", "save_every")
 
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
-        rising = min(1.0, (step + 1) / max(1, self.warmup))
-        falling = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
-        return self.lr * rising * falling
+
+def fitting_voxel_size(labels: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Voxel size in mm, two digits, at which the largest brain fills the window as an adult's does at 2 mm."""
+    extent = 0.0
+    for array, vox2world in labels:
+        where = np.argwhere(array > INSIDE_BASE) @ vox2world[:3, :3].T
+        extent = max(extent, float(np.ptp(where, axis=0).max()))
+    return float(f"{HEAD_VOXEL_SIZE_MM * extent / HEAD_EXTENT_MM:.2g}")
 
 
 def prepare_maps(
@@ -159,22 +151,22 @@ class Run:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state`. Raises ModelError if the networks are of another shape."""
-        if checkpoint.cascade_config(state["cascade"]) != self.cascade:
+        if cascade_config(state["cascade"]) != self.cascade:
             raise ModelError("the checkpoint is of networks of another shape or voxel size")
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
 
-    def update(self) -> float:
-        """One step; returns the loss, summed over both networks."""
+    def update(self) -> dict[str, float]:
+        """One step; returns the loss of each network."""
         config = self.config
         rate = config.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         first = (self.step * self.world + self.rank) * config.batch
         numbers = list(range(first, first + config.batch))
-        total = 0.0
+        losses = {}
         for network, (name, window) in enumerate(self.cascade.windows().items()):
             image, brain, weight = draw_batch(
                 self.maps[name], window, config, self.cascade.scale, network, numbers
@@ -183,11 +175,14 @@ class Run:
                 logit = getattr(self.model, name)(image)
             loss = segmentation_loss(logit, brain, weight, config.cross_entropy)
             loss.backward()
-            total += float(loss.detach())
+            losses[name] = float(loss.detach())
         if self.distributed:
             for parameter in self.model.parameters():
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= self.world
+            together = torch.tensor(list(losses.values()), device=self.device)
+            dist.all_reduce(together)
+            losses = dict(zip(losses, (together / self.world).tolist(), strict=True))
         for network in (self.model.locator, self.model.segmenter):
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         self.optimizer.step()
@@ -195,4 +190,219 @@ class Run:
         share = 1 - min(config.average, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), share)
         self.step += 1
-        return total
+        return losses
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run writes, all beside the model and named after it."""
+
+    model: Path
+
+    @property
+    def _stem(self) -> str:
+        return self.model.name.removesuffix(".safetensors")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.model.with_name(f"{self._stem}.checkpoint")
+
+    @property
+    def metrics(self) -> Path:
+        return self.model.with_name(f"{self._stem}.metrics.csv")
+
+    @property
+    def curve(self) -> Path:
+        return self.model.with_name(f"{self._stem}.curve.png")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: losses are means since the last report, validation Dice the latest or None."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    dice: float | None
+    steps_per_second: float
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.steps - self.step) / self.steps_per_second
+
+
+class _Metrics:
+    """metrics.csv: a row per report; a resumed run drops the rows after its checkpoint."""
+
+    COLUMNS = ("step", "segmenter_loss", "locator_loss", "rate", "validation_dice", "seconds")
+
+    def __init__(self, path: Path, step: int):
+        self.path = path
+        kept = [row for row in self.rows() if int(row["step"]) <= step] if step and path.is_file() else []
+        try:
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.COLUMNS)
+                writer.writeheader()
+                writer.writerows(kept)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error})") from error
+
+    def rows(self) -> list[dict[str, str]]:
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def add(self, **values) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.COLUMNS).writerow(values)
+
+
+class _StopSignal:
+    """Within the context SIGINT and SIGTERM only set `received`; a second one acts at once."""
+
+    def __enter__(self):
+        self.received = 0
+        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _handle(self, number, frame):
+        self.received = number
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def fingerprint(labels: list[tuple[np.ndarray, np.ndarray]]) -> str:
+    """SHA-256 of label maps and their geometry: a run must be resumed with what it began with."""
+    digest = hashlib.sha256()
+    for array, vox2world in labels:
+        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.asarray(vox2world, dtype=np.float64).tobytes())
+    return digest.hexdigest()
+
+
+def validate(model: Cascade, pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
+    """Mean Dice of stripping images [X, Y, Z] against masks; a pair is image, mask, vox2world.
+
+    An image in which no brain is found counts as 0.
+    """
+    stripper = Stripper(model)
+    scores = []
+    for image, mask, vox2world in pairs:
+        try:
+            scores.append(dice(stripper.strip(image, vox2world).mask, mask))
+        except InputError:
+            scores.append(0.0)
+    return float(np.mean(scores))
+
+
+def _check_same(state: dict[str, Any], config: TrainConfig, digest: str, path: Path) -> None:
+    """Raise ModelError unless the checkpoint is of this very run."""
+    before, now = dict(state["config"]), asdict(config)
+    changed = [name for name in now if name not in CHANGEABLE and before.get(name) != now[name]]
+    if changed:
+        raise ModelError(f"{path}: the run began with another {', '.join(changed)}; resume with the same options")
+    if state["labels"] != digest:
+        raise ModelError(f"{path}: the run began with other label maps; resume with the same images")
+
+
+def train(
+    labels: list[tuple[np.ndarray, np.ndarray]],
+    out: Path,
+    cascade: CascadeConfig,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    init: Cascade | None = None,
+    resume: bool = False,
+    validation: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = (),
+    provenance: dict[str, Any] | None = None,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """Train from native label maps (uint8 [X, Y, Z], vox2world) and write the model to `out`.
+
+    The model is the average of the weights at the last step, or with validation pairs (image,
+    mask, vox2world) at the step where they scored best. Beside it lie a checkpoint, from which
+    `resume` continues exactly, metrics.csv and a picture of the curves. Returns `out`.
+
+    Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written.
+    """
+    files = RunFiles(out)
+    run = Run(cascade, config, prepare_maps(labels, cascade, device), device, init)
+    digest = fingerprint(labels)
+    if files.checkpoint.is_file():
+        if not resume:
+            raise OutputError(f"{files.checkpoint}: holds an unfinished run; continue with --resume, or remove it")
+        state = checkpoint.load_training_state(files.checkpoint)
+        _check_same(state, config, digest, files.checkpoint)
+        run.restore(state)
+    first = run.rank == 0
+    metrics = _Metrics(files.metrics, run.step) if first else None
+
+    def save() -> None:
+        if first:
+            checkpoint.save_training_state(files.checkpoint, run.state() | {"labels": digest})
+
+    def write_model() -> None:
+        record = (provenance or {}) | {
+            "seed": config.seed,
+            "step": run.step,
+            "images_seen": run.step * config.batch * run.world,
+            "seconds": round(run.seconds),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {device.type}",
+            "versions": {"singlestrip": __version__, "torch": torch.__version__},
+            "configuration": asdict(config),
+            "validation_dice": run.best[0] if run.best else None,
+        }
+        checkpoint.save_model(out, run.averaged, record)
+
+    losses: dict[str, list[float]] = {}
+    began = time.monotonic()
+    with _StopSignal() as stop:
+        while run.step < config.steps:
+            start = time.monotonic()
+            for name, loss in run.update().items():
+                losses.setdefault(name, []).append(loss)
+            run.seconds += time.monotonic() - start
+            last = run.step == config.steps
+            score = None
+            if validation and first and (last or run.step % config.validate_every == 0):
+                score = validate(run.averaged, validation)
+                if run.best is None or score > run.best[0]:
+                    run.best = (score, run.step)
+                    write_model()
+            if first and (last or score is not None or run.step % REPORT_EVERY == 0):
+                means = {name: float(np.mean(values)) for name, values in losses.items()}
+                metrics.add(
+                    step=run.step,
+                    **{f"{name}_loss": f"{mean:.5f}" for name, mean in means.items()},
+                    rate=f"{config.rate(run.step - 1):.3g}",
+                    validation_dice="" if score is None else f"{score:.5f}",
+                    seconds=f"{run.seconds:.1f}",
+                )
+                speed = sum(map(len, losses.values())) / len(losses) / max(time.monotonic() - began, 1e-9)
+                progress(Progress(run.step, config.steps, means, score, speed))
+                losses, began = {}, time.monotonic()
+            stopping = _agree(stop.received, run)
+            if last or stopping or run.step % config.save_every == 0:
+                save()
+            if stopping and not last:
+                raise Interrupted(
+                    f"{files.checkpoint}: stopped by a signal at step {run.step}; continue with --resume"
+                )
+    if first:
+        if not validation:
+            write_model()
+        report.curve_figure(metrics.rows(), files.curve)
+    return out
+
+
+def _agree(received: int, run: Run) -> bool:
+    """Whether any process of the run was told to stop, so that all stop at one step."""
+    if not run.distributed:
+        return received != 0
+    flag = torch.tensor([received], device=run.device)
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag.item())

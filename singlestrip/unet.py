@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .configuration import UNetConfig
+
 LEAK = 0.2  # negative slope, SynthStrip
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """Shape of one network.
-
-    `patch` folds blocks of patch³ voxels into channels before the first level and unfolds them
-    after the last. The top level of a U-Net takes over half of all arithmetic; with `patch=2` a
-    step takes 0.4 times as long at the same voxel size (benchmarks/README.md), which buys 2.5
-    times the training.
-    """
-
-    widths: tuple[int, ...] = (32, 64, 96, 96)
-    norm: str = "instance"  # "instance" or "none" (SynthStrip has none)
-    patch: int = 2
-
-    @property
-    def multiple(self) -> int:
-        """Sizes the network accepts are multiples of this many voxels."""
-        return self.patch * 2 ** (len(self.widths) - 1)
 
 
 class ChannelNorm(nn.Module):

@@ -27,7 +27,7 @@ class Volume:
 
     stored: [X, Y, Z, T] as in the file, before scaling; shape: the file's own, of any length;
     slope, intercept: value = slope · stored + intercept; vox2world: 4×4, voxel index to RAS mm;
-    header: the nibabel header with every field as in the file; extra: NIfTI pair or single file.
+    header: the nibabel header with every field as in the file.
     """
 
     path: Path
@@ -117,8 +117,14 @@ def _file_header(image: nib.spatialimages.SpatialImage):
     return header
 
 
-def write_like(volume: Volume, path: Path, stored: np.ndarray, slope: float = 1.0, intercept: float = 0.0,
-               label: str = "") -> None:
+def write_like(
+    volume: Volume,
+    path: Path,
+    stored: np.ndarray,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    label: str = "",
+) -> None:
     """Write `stored` [X, Y, Z, T] on the grid of `volume`, format by suffix.
 
     With the stored type and scaling of `volume` the header stays as it was, byte for byte in the
@@ -144,29 +150,17 @@ def _drop_frames(volume: Volume, stored: np.ndarray) -> np.ndarray:
 
 def _nifti_image(volume, path, stored, slope, intercept, like, label):
     pair = suffix_of(path) in (".img", ".hdr")
-    if isinstance(volume.header, nib.Nifti1Header):
-        header = volume.header.copy()
-        two = isinstance(header, nib.Nifti2Header)
-        if two:
-            image_class = nib.Nifti2Pair if pair else nib.Nifti2Image
-        else:
-            image_class = nib.Nifti1Pair if pair else nib.Nifti1Image
-        header = image_class.header_class.from_header(header, check=False) if type(
-            header
-        ) is not image_class.header_class else header
+    if isinstance(volume.header, nib.Nifti2Header):
+        image_class = nib.Nifti2Pair if pair else nib.Nifti2Image
     else:
         image_class = nib.Nifti1Pair if pair else nib.Nifti1Image
-        header = image_class.header_class()
-        header.set_xyzt_units("mm", "sec")
-        header.set_sform(volume.vox2world, code="scanner")
-        header.set_qform(volume.vox2world, code="scanner")
+    if isinstance(volume.header, nib.Nifti1Header):
+        header = image_class.header_class.from_header(volume.header, check=False)
+        if header.get_data_shape() != stored.shape:
+            header.set_data_shape(stored.shape)
+    else:
+        header = _nifti_header(volume, image_class.header_class(), stored)
         like = False
-    zooms = header.get_zooms() if isinstance(volume.header, nib.Nifti1Header) else None
-    header.set_data_shape(stored.shape)
-    if zooms is None:
-        size = np.linalg.norm(volume.vox2world[:3, :3], axis=0)
-        frame_seconds = [float(volume.header["tr"]) / 1000] if stored.ndim == 4 else []
-        header.set_zooms([*size[: stored.ndim], *frame_seconds])
     if not like:
         header.set_data_dtype(stored.dtype)
         header["scl_slope"], header["scl_inter"] = slope, intercept
@@ -175,10 +169,20 @@ def _nifti_image(volume, path, stored, slope, intercept, like, label):
     image = image_class(stored, None, header)
     image._affine = volume.vox2world  # as read: no pass through float32, no new code
     # The constructor clears the scaling; with it in place nibabel stores the values untouched.
-    image.header["scl_slope"], image.header["scl_inter"] = header["scl_slope"], header["scl_inter"]
-    if np.isnan(image.header["scl_slope"]):
-        image.header["scl_slope"], image.header["scl_inter"] = 1, 0
+    for name, value in (("scl_slope", 1.0), ("scl_inter", 0.0)):
+        image.header[name] = value if np.isnan(header[name]) else header[name]
     return image
+
+
+def _nifti_header(volume: Volume, header: nib.Nifti1Header, stored: np.ndarray) -> nib.Nifti1Header:
+    """Geometry and frame time of an MGH file as a new NIfTI header."""
+    header.set_data_shape(stored.shape)
+    header.set_xyzt_units("mm", "sec")
+    frame_seconds = [float(volume.header["tr"]) / 1000] * (stored.ndim - 3)
+    header.set_zooms([*np.linalg.norm(volume.vox2world[:3, :3], axis=0), *frame_seconds])
+    header.set_sform(volume.vox2world, code="scanner")
+    header.set_qform(volume.vox2world, code="scanner")
+    return header
 
 
 def _mgh_image(volume, stored, slope, intercept):
@@ -215,6 +219,26 @@ def _save_whole(image, path: Path) -> None:
         for file in written:
             file.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written ({error})") from error
+
+
+def finite_range(values: np.ndarray) -> tuple[float, float]:
+    """Lowest and highest finite value; (inf, -inf) if there is none."""
+    if values.dtype.kind != "f":
+        return float(values.min()), float(values.max())
+    finite = np.isfinite(values)
+    return (
+        float(np.min(values, initial=np.inf, where=finite)),
+        float(np.max(values, initial=-np.inf, where=finite)),
+    )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether an image file is there with all its voxels, read through to the end."""
+    try:
+        read(path)
+    except InputError:
+        return False
+    return True
 
 
 def same_grid(a: Volume, b: Volume, tolerance_mm: float = 1e-2) -> bool:

@@ -1,0 +1,34 @@
+"""Package description. Weights in models/ travel inside the package."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="singlestrip",
+    version="0.1.0",
+    description="Skull-stripping of any head image, learned from one labelled scan",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["singlestrip", "singlestrip.*"]) + ["singlestrip.models"],
+    package_dir={"singlestrip.models": "models"},
+    package_data={"singlestrip.models": ["*.safetensors", "*.md"]},
+    install_requires=[
+        "torch>=2.4",
+        "nibabel>=5.2",
+        "numpy>=1.24",
+        "scipy>=1.11",
+        "scikit-learn>=1.3",
+        "safetensors>=0.4.3",
+        "matplotlib>=3.8",
+    ],
+    extras_require={"test": ["pytest>=8", "ruff>=0.6"]},
+    entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)

@@ -1,0 +1,95 @@
+"""Skull-stripping of any head image, learned from one labelled scan.
+
+    import singlestrip
+    result = singlestrip.strip(image, vox2world)          # arrays
+    singlestrip.strip_file("t1.nii.gz", mask="mask.nii.gz")  # files
+
+Both load the shipped weights once per process. `Stripper.load` gives a session with another model.
+Importing the package loads no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import SingleStripError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .stripping import Stripped, Stripper
+
+try:
+    __version__ = version("singlestrip")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+__all__ = ["SingleStripError", "Stripper", "__version__", "strip", "strip_file"]
+
+
+def __getattr__(name: str):
+    if name == "Stripper":
+        from .stripping import Stripper
+
+        return Stripper
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.lru_cache(maxsize=2)
+def _session(model: str | None, device: str) -> Stripper:
+    from .stripping import Stripper
+
+    return Stripper.load(model, device)
+
+
+def strip(
+    image: np.ndarray,
+    vox2world: np.ndarray,
+    *,
+    border_mm: float = 0.0,
+    sdt: bool = False,
+    model: str | os.PathLike | None = None,
+    device: str = "auto",
+) -> Stripped:
+    """Brain mask of an array.
+
+    image: [X, Y, Z] of any real type; vox2world: 4×4, voxel index to RAS mm (nibabel's `affine`).
+    border_mm moves the surface out or in; sdt asks for the signed distance too. Returns an object
+    with `mask`, boolean [X, Y, Z], and `sdt`, float32 [X, Y, Z] in mm, negative inside, or None.
+    Raises SingleStripError with one sentence if no brain can be found.
+    """
+    session = _session(None if model is None else os.fspath(model), device)
+    return session.strip(image, vox2world, border_mm, sdt)
+
+
+def strip_file(
+    image: str | os.PathLike,
+    out: str | os.PathLike | None = None,
+    mask: str | os.PathLike | None = None,
+    sdt: str | os.PathLike | None = None,
+    *,
+    border_mm: float = 0.0,
+    fill: float | None = None,
+    mean_frame: bool = False,
+    model: str | os.PathLike | None = None,
+    device: str = "auto",
+) -> None:
+    """Strip an image file, as `singlestrip strip` does; name at least one output.
+
+    out: the image with its background set to `fill` (None: min(image minimum, 0)); mask: uint8;
+    sdt: float32 mm. mean_frame: one mask for all frames of a 4-D image.
+    Raises SingleStripError with one sentence; no output is left in part.
+    """
+    from .batch import Job, StripOptions
+    from .batch import strip_file as run
+
+    named = {"brain": out, "mask": mask, "sdt": sdt}
+    outputs = {kind: Path(path) for kind, path in named.items() if path is not None}
+    if not outputs:
+        raise SingleStripError("name at least one output: out, mask or sdt")
+    session = _session(None if model is None else os.fspath(model), device)
+    run(session, Job(Path(image), outputs), StripOptions(border_mm, fill, mean_frame))

@@ -1,0 +1,210 @@
+"""Files in, files out: one scan or thousands through one loaded model."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import memory, report, volume
+from .errors import InputError, OutputError, SingleStripError
+from .stripping import Stripper
+from .volume import Volume
+
+@dataclass(frozen=True)
+class StripOptions:
+    """How to strip files.
+
+    border_mm: how far the mask's surface is moved out (or, negative, in). fill: background value
+    of the brain image, None for min(image minimum, 0). mean_frame: one mask from the mean of all
+    frames. memory_gib: refuse scans that would take more.
+    """
+
+    border_mm: float = 0.0
+    fill: float | None = None
+    mean_frame: bool = False
+    memory_gib: float | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image and where its outputs go, by kind: "brain", "mask", "sdt" and "picture"."""
+
+    image: Path
+    outputs: dict[str, Path]
+
+
+def strip_file(
+    stripper: Stripper, job: Job, options: StripOptions = StripOptions(), warn=lambda text: None
+) -> None:
+    """Strip one image file; each output appears whole or not at all.
+
+    warn: called with a sentence about anything unusual. Raises SingleStripError.
+    """
+    for kind, path in job.outputs.items():
+        report.check_picture(path) if kind == "picture" else volume.check_output(path)
+    scan = volume.read(job.image)
+    wants_sdt = "sdt" in job.outputs
+    memory.check(scan, wants_sdt or options.border_mm != 0, options.memory_gib)
+    bad = _count_bad(scan)
+    if bad:
+        warn(f"{job.image}: {bad} voxels are not finite and count as background")
+    try:
+        masks, sdts = _strip_frames(stripper, scan, options, wants_sdt)
+    except InputError as error:
+        raise InputError(f"{job.image}: {error}") from error
+    if "brain" in job.outputs:
+        brain = fill_background(scan, masks, options.fill)
+        volume.write_like(scan, job.outputs["brain"], brain, scan.slope, scan.intercept)
+    if "mask" in job.outputs:
+        volume.write_like(scan, job.outputs["mask"], masks.astype(np.uint8), label="brain mask")
+    if wants_sdt:
+        volume.write_like(scan, job.outputs["sdt"], sdts, label="brain SDT mm")
+    if "picture" in job.outputs:
+        report.mask_figure(scan.scaled(), masks[..., 0], scan.vox2world, job.outputs["picture"], job.image.name)
+
+
+def _count_bad(scan: Volume) -> int:
+    if scan.stored.dtype.kind != "f":
+        return 0
+    return sum(int(np.count_nonzero(~np.isfinite(scan.frame(t)))) for t in range(scan.frames))
+
+
+def _strip_frames(stripper, scan: Volume, options: StripOptions, sdt: bool):
+    """Masks boolean [X, Y, Z, T] and SDTs [X, Y, Z, T] or None; T is 1 for the mean frame."""
+    if options.mean_frame and scan.frames > 1:
+        frames = [_mean_frame(scan)]
+    else:
+        frames = (scan.frame(t) for t in range(scan.frames))
+    masks, sdts = [], []
+    for number, frame in enumerate(frames):
+        try:
+            result = stripper.strip(frame, scan.vox2world, options.border_mm, sdt, scan.slope, scan.intercept)
+        except InputError as error:
+            raise InputError(f"frame {number}: {error}" if scan.frames > 1 else str(error)) from error
+        masks.append(result.mask)
+        sdts.append(result.sdt)
+    return np.stack(masks, axis=-1), np.stack(sdts, axis=-1) if sdt else None
+
+
+def _mean_frame(scan: Volume) -> np.ndarray:
+    """Mean over frames of the stored values float32 [X, Y, Z]; frames that are not finite do not count."""
+    total = np.zeros(scan.stored.shape[:3], dtype=np.float32)
+    count = np.zeros(scan.stored.shape[:3], dtype=np.int32)
+    for t in range(scan.frames):
+        frame = scan.frame(t).astype(np.float32)
+        finite = np.isfinite(frame)
+        np.add(total, frame, out=total, where=finite)
+        count += finite
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+
+
+def fill_background(scan: Volume, masks: np.ndarray, fill: float | None) -> np.ndarray:
+    """Stored values [X, Y, Z, T] with all beyond the mask set to `fill`, in the stored type.
+
+    fill: a value after scaling; None for min(image minimum, 0), or the nearest that can be stored.
+    Raises InputError if a given value cannot be stored.
+    """
+    value = fill
+    if value is None:
+        ends = [stored * scan.slope + scan.intercept for stored in volume.finite_range(scan.stored)]
+        value = min(*ends, 0.0)
+    raw = (value - scan.intercept) / scan.slope
+    kind = scan.stored.dtype
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        stored = round(raw)
+        if fill is not None and not limits.min <= stored <= limits.max:
+            raise InputError(f"a fill of {fill:g} cannot be stored as {kind} with the scaling of this image")
+        raw = min(max(stored, limits.min), limits.max)
+    return np.where(masks, scan.stored, np.array(raw, dtype=kind)).astype(kind, copy=False)
+
+
+def strip_files(
+    stripper: Stripper,
+    jobs: Iterable[Job],
+    options: StripOptions = StripOptions(),
+    resume: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
+    done: Callable[[int, Job, str, float], None] = lambda number, job, outcome, seconds: None,
+) -> list[tuple[Job, str]]:
+    """Strip each job; one that fails does not stop the others. Returns the failures with their reasons.
+
+    resume: pass over jobs whose outputs are all there and whole. done: called after each job with
+    its number from 1, the job, "stripped", "kept" or the reason of failure, and seconds taken.
+    """
+    failures = []
+    for number, job in enumerate(jobs, start=1):
+        start = time.monotonic()
+        outcome = "stripped"
+        if resume and all(_is_whole(kind, path) for kind, path in job.outputs.items()):
+            outcome = "kept"
+        else:
+            try:
+                strip_file(stripper, job, options, warn)
+            except SingleStripError as error:
+                outcome = str(error)
+            except MemoryError:
+                outcome = f"{job.image}: out of memory"
+            if outcome != "stripped":
+                failures.append((job, outcome))
+        done(number, job, outcome, time.monotonic() - start)
+    return failures
+
+
+def _is_whole(kind: str, path: Path) -> bool:
+    return path.is_file() if kind == "picture" else volume.is_whole(path)
+
+
+def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: str | None = None) -> list[Job]:
+    """Jobs that write `<name>_<kind><suffix>` into one folder, suffix as the image's own unless given.
+
+    Where two images have one name, all keep their folders below the one that they share. Creates
+    the folders. Raises InputError if an image is named twice, OutputError if a folder can't be made.
+    """
+    resolved = [Path(os.path.abspath(image)) for image in images]  # noqa: PTH100 - links stay as named
+    twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: named more than once")
+
+    def stem(path: Path) -> str:
+        return path.name[: len(path.name) - len(volume.suffix_of(path))]
+
+    names = [Path(stem(path)) for path in resolved]
+    if len(set(names)) < len(names):
+        shared = Path(os.path.commonpath([path.parent for path in resolved]))
+        names = [path.parent.relative_to(shared) / stem(path) for path in resolved]
+    if len(set(names)) < len(names):
+        raise InputError(f"{folder}: images that differ in suffix alone would write the same files")
+    jobs = []
+    for image, name in zip(images, names, strict=True):
+        target = folder / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{target.parent}: cannot be made ({error})") from error
+        ending = suffix or volume.suffix_of(image) or ".nii.gz"
+        endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
+        outputs = {kind: target.with_name(f"{target.name}_{kind}{end}") for kind, end in endings.items()}
+        jobs.append(Job(image, outputs))
+    return jobs
+
+
+def read_list(path: Path) -> list[Path]:
+    """Image paths of a text file, one a line; blank lines and lines from # on do not count.
+
+    Relative paths are as seen from the working folder.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list of paths ({error})") from error
+    found = [Path(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not found:
+        raise InputError(f"{path}: the list names no image")
+    return found

@@ -1,0 +1,122 @@
+"""The command line: parser and dispatch. Knows no arithmetic and imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from . import __version__
+from .commands import fit_gmm, strip, train
+from .errors import SingleStripError
+
+COMMANDS = {"strip": strip, "fit-gmm": fit_gmm, "train": train}
+
+EXIT_STATUS = """\
+0 all went well; 1 something failed, or a signal stopped the work; 2 the command line is wrong."""
+
+REFERENCES = """\
+Specktor-Fadida & Hoffmann, SingleStrip: learning skull-stripping from a single labeled example, arXiv 2508.10464.
+Hoopes et al., SynthStrip: skull-stripping for any brain image, NeuroImage 260:119474 (2022).
+Billot et al., SynthSeg: segmentation of brain MRI scans of any contrast and resolution without retraining, \
+Medical Image Analysis 86:102789 (2023)."""
+
+
+class ManualParser(argparse.ArgumentParser):
+    """Help in the manner of a manual page: sections named in capitals, text indented."""
+
+    def __init__(self, *args, synopsis: Sequence[str] = (), examples: str = "", **keywords):
+        super().__init__(*args, add_help=False, allow_abbrev=False, **keywords)
+        self.synopsis, self.examples = synopsis, examples
+        self.add_argument("-h", "--help", action="help", help="show this page and stop")
+
+    def format_help(self) -> str:
+        width = min(100, shutil.get_terminal_size().columns)
+
+        def section(title: str, body: str) -> str:
+            return f"{title}\n{textwrap.indent(body.strip(chr(10)), '    ')}\n"
+
+        def fold(text: str) -> str:
+            return "\n".join(
+                textwrap.fill(" ".join(part.split()), width - 4) for part in text.strip().split("\n\n")
+            ).replace("\n\n", "\n")
+
+        formatter = argparse.HelpFormatter(self.prog, indent_increment=4, max_help_position=12, width=width)
+        for group in self._action_groups:
+            actions = [a for a in group._group_actions if a.help is not argparse.SUPPRESS]
+            if actions:
+                formatter.start_section("OPTIONS" if group.title == "options" else group.title)
+                formatter.add_arguments(actions)
+                formatter.end_section()
+        title, _, text = (self.description or "").partition("\n")
+        parts = [section("NAME", f"{self.prog} - {title}"), section("SYNOPSIS", "\n".join(self.synopsis))]
+        parts += [section("DESCRIPTION", fold(text))] if text.strip() else []
+        parts += [formatter.format_help()]
+        parts += [section("EXAMPLES", textwrap.dedent(self.examples))] if self.examples else []
+        parts += [section("EXIT STATUS", fold(EXIT_STATUS))]
+        parts += [section("REFERENCES", "\n".join(fold(line) for line in REFERENCES.splitlines()))]
+        return "\n".join(parts)
+
+    def format_usage(self) -> str:
+        return f"usage: {' | '.join(self.synopsis)}\n"
+
+
+def build_parser() -> ManualParser:
+    """The whole command line, for parsing, help and whatever else needs to know the options."""
+    parser = ManualParser(
+        "singlestrip",
+        synopsis=["singlestrip COMMAND [OPTIONS]", "singlestrip COMMAND --help"],
+        description="skull-stripping of any head image, learned from one labelled scan\n"
+        "strip works at once, with the weights that come with it. fit-gmm and train make weights for another "
+        "anatomy or technique from one image with a brain mask.",
+        examples="""\
+            singlestrip strip -i t1.nii.gz -o brain.nii.gz -m mask.nii.gz
+            singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors
+            singlestrip strip --model my-anatomy.safetensors -i mouse.mgz -m mask.mgz""",
+    )
+    parser.add_argument("-v", "--version", action="version", version=f"singlestrip {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="COMMANDS", required=True)
+    for name, module in COMMANDS.items():
+        sub = subparsers.add_parser(
+            name,
+            help=module.DESCRIPTION.partition("\n")[0],
+            description=module.DESCRIPTION,
+            synopsis=module.SYNOPSIS,
+            examples=module.EXAMPLES,
+        )
+        module.add_options(sub)
+        general = sub.add_argument_group("GENERAL OPTIONS")
+        general.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+        general.add_argument("--debug", action="store_true", help="show where an error came from")
+        general.add_argument("-v", "--version", action="version", version=f"singlestrip {__version__}")
+        sub.set_defaults(run=module.run, parser=sub)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    args = build_parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except SingleStripError as error:
+        if args.debug:
+            raise
+        print(f"singlestrip: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("singlestrip: interrupted", file=sys.stderr)
+    except MemoryError:
+        if args.debug:
+            raise
+        print("singlestrip: out of memory; use a larger machine or fewer or smaller images", file=sys.stderr)
+    except Exception as error:
+        if args.debug:
+            raise
+        kind = type(error).__name__
+        print(f"singlestrip: unexpected {kind}: {error}; run again with --debug and report it", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""singlestrip fit-gmm: image and brain mask to a label map of GMM classes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .options import positive_int
+
+DESCRIPTION = """fit Gaussian mixtures to a labelled scan
+Fits one mixture to the intensities inside the brain mask and one outside, and writes the most probable class of each \
+voxel: the label map that train makes images from. Labels 1, 2, ... are the classes outside, 101, 102, ... those \
+inside, each side sorted by mean intensity, so that inside is whatever is above 100.
+
+A JSON file beside the output, with its name, holds mean, standard deviation, weight and number of voxels of each \
+class, the seed and the versions used."""
+
+SYNOPSIS = ["singlestrip fit-gmm -i IMAGE -m MASK -o LABELS [OPTIONS]"]
+
+EXAMPLES = """\
+    singlestrip fit-gmm -i t1.nii.gz -m mask.nii.gz -o labels.nii.gz
+    singlestrip fit-gmm -i t1.mgz -m mask.mgz -o labels.mgz --inside 8 --figure labels.png"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    from ..configuration import GMMConfig
+
+    default = GMMConfig()
+    files = parser.add_argument_group("FILES")
+    files.add_argument("-i", "--image", type=Path, required=True, metavar="IMAGE", help="the labelled image, 3-D")
+    files.add_argument(
+        "-m",
+        "--mask",
+        type=Path,
+        required=True,
+        metavar="MASK",
+        help="its brain mask on the same grid; brain is whatever is above 0",
+    )
+    files.add_argument("-o", "--out", type=Path, required=True, metavar="LABELS", help="label map, uint8")
+    files.add_argument("--figure", type=Path, metavar="FILE", help="picture of the label map beside the image")
+    fit = parser.add_argument_group("FIT OPTIONS")
+    fit.add_argument(
+        "--inside",
+        type=positive_int,
+        default=default.inside,
+        metavar="N",
+        help=f"classes inside the mask (default {default.inside})",
+    )
+    fit.add_argument(
+        "--outside",
+        type=positive_int,
+        default=default.outside,
+        metavar="N",
+        help=f"classes outside the mask (default {default.outside})",
+    )
+    fit.add_argument("--seed", type=int, default=default.seed, metavar="N", help=f"default {default.seed}")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..configuration import GMMConfig
+    from ..labelling import fit_files
+
+    fit_files(args.image, args.mask, args.out, GMMConfig(args.inside, args.outside, args.seed), args.figure)
+    return 0

@@ -1,0 +1,47 @@
+"""What several subcommands share: option types and the processor options."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    value = finite_float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def finite_float(text: str) -> float:
+    """An argparse type: a finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+def add_processor_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("PROCESSOR OPTIONS")
+    group.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default auto: a GPU if any)"
+    )
+    group.add_argument(
+        "-t", "--threads", type=positive_int, metavar="N", help="processor threads (default: one per core)"
+    )
+
+
+def apply_threads(args: argparse.Namespace) -> None:
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)

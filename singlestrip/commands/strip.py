@@ -1,0 +1,170 @@
+"""singlestrip strip: image to brain, mask and signed distance."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import SingleStripError
+from .options import add_processor_options, apply_threads, finite_float, positive_float
+
+KINDS = ("brain", "mask", "sdt", "picture")
+
+DESCRIPTION = """take the skull off head images
+Finds the brain in any image of a head, whatever the contrast, resolution, orientation or field of view, and writes \
+the image without the rest, the mask, or the signed distance to the brain's surface, on the image's own grid and \
+with its own geometry. Reads and writes NIfTI (.nii, .nii.gz, .img/.hdr) and MGH (.mgh, .mgz); the output's suffix \
+sets its format.
+
+Many images go through one loaded model: name several, or a list, with --out-dir. One that fails is reported and \
+the others go on. Outputs are written under another name and renamed when whole.
+
+The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB without --sdt and --border, \
+which need 40 bytes a voxel more. The need is checked against free memory before the network runs."""
+
+SYNOPSIS = [
+    "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [OPTIONS]",
+    "singlestrip strip -i IMAGE [IMAGE ...] [--list FILE] --out-dir DIR [OPTIONS]",
+]
+
+EXAMPLES = """\
+    singlestrip strip -i t1.nii.gz -o brain.nii.gz -m mask.nii.gz
+    singlestrip strip -i bold.nii.gz -m mask.nii.gz --mask-mean-frame
+    singlestrip strip -i sub-*/anat/*_T1w.nii.gz --out-dir masks --save mask --resume"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("FILES")
+    files.add_argument(
+        "-i",
+        "--image",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="IMAGE",
+        type=Path,
+        help="image to strip; several with --out-dir",
+    )
+    files.add_argument("--list", type=Path, metavar="FILE", help="text file with the path of one image a line")
+    files.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="image with the background filled, same type"
+    )
+    files.add_argument("-m", "--mask", type=Path, metavar="FILE", help="brain mask, uint8, brain 1")
+    files.add_argument(
+        "-d",
+        "--sdt",
+        type=Path,
+        metavar="FILE",
+        help="signed distance to the brain's surface in mm, negative inside, float32",
+    )
+    files.add_argument(
+        "-p", "--picture", type=Path, metavar="FILE", help="picture of three slices with the mask's outline, .png"
+    )
+    files.add_argument(
+        "--out-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder for NAME_mask and what else --save names, of each image; made if missing",
+    )
+    files.add_argument(
+        "--save",
+        nargs="+",
+        choices=KINDS,
+        metavar="KIND",
+        help="what to write to --out-dir: brain, mask, sdt, picture (default brain mask)",
+    )
+    files.add_argument(
+        "--suffix", metavar="SUFFIX", help="format in --out-dir, such as .mgz (default: each image's own)"
+    )
+    files.add_argument("--resume", action="store_true", help="pass over images whose outputs are there and whole")
+    files.add_argument(
+        "--model",
+        metavar="FILE",
+        help="model file, or name in $SINGLESTRIP_MODELS (default: the weights that come with singlestrip)",
+    )
+    mask = parser.add_argument_group("MASK OPTIONS")
+    mask.add_argument(
+        "-b",
+        "--border",
+        type=finite_float,
+        default=0.0,
+        metavar="MM",
+        help="move the mask's surface out by MM, or in if negative (default 0)",
+    )
+    mask.add_argument(
+        "-f",
+        "--fill",
+        type=finite_float,
+        metavar="VALUE",
+        help="background of --out (default: the image's minimum, or 0 if that is lower)",
+    )
+    mask.add_argument(
+        "--mask-mean-frame",
+        action="store_true",
+        help="4-D: one mask from the mean of all frames (default: each frame by itself)",
+    )
+    add_processor_options(parser)
+    parser.add_argument(
+        "--memory",
+        type=positive_float,
+        metavar="GIB",
+        help="refuse images that need more memory (default: what is free)",
+    )
+
+
+def _jobs(args: argparse.Namespace):
+    from ..batch import Job, plan_folder, read_list
+    from ..volume import SUFFIXES
+
+    images = args.image + (read_list(args.list) if args.list else [])
+    single = {
+        kind: path
+        for kind, path in zip(KINDS, (args.out, args.mask, args.sdt, args.picture), strict=True)
+        if path is not None
+    }
+    if not images:
+        args.parser.error("name an image with -i, or a list with --list")
+    if args.out_dir is None:
+        if args.save or args.suffix:
+            args.parser.error("--save and --suffix go with --out-dir")
+        if len(images) > 1:
+            args.parser.error("several images need --out-dir")
+        if not single:
+            args.parser.error("name at least one output: -o, -m, -d or -p")
+        if len(set(single.values()) | {images[0]}) <= len(single):
+            args.parser.error("image and outputs must be different files")
+        return [Job(images[0], single)]
+    if single:
+        args.parser.error("-o, -m, -d and -p name the outputs of one image; with --out-dir use --save")
+    if args.suffix and args.suffix not in SUFFIXES:
+        args.parser.error(f"--suffix: choose from {', '.join(SUFFIXES)}")
+    return plan_folder(images, args.out_dir, args.save or ("brain", "mask"), args.suffix)
+
+
+def run(args: argparse.Namespace) -> int:
+    jobs = _jobs(args)
+    from ..batch import StripOptions, strip_files
+    from ..stripping import Stripper
+
+    apply_threads(args)
+    stripper = Stripper.load(args.model, args.device)
+    options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory)
+    progress = not args.quiet and len(jobs) > 1 and sys.stderr.isatty()
+
+    def warn(text: str) -> None:
+        if not args.quiet:
+            print(f"singlestrip: {text}", file=sys.stderr)
+
+    def done(number: int, job, outcome: str, seconds: float) -> None:
+        failed = outcome not in ("stripped", "kept")
+        if failed:
+            print(f"singlestrip: {outcome}", file=sys.stderr)
+        elif progress:
+            print(f"{number}/{len(jobs)} {job.image}: {outcome}, {seconds:.1f} s", file=sys.stderr)
+
+    failures = strip_files(stripper, jobs, options, args.resume, warn, done)
+    if failures and len(jobs) > 1:
+        names = "\n".join(f"  {job.image}" for job, _ in failures)
+        raise SingleStripError(f"{len(failures)} of {len(jobs)} images failed:\n{names}")
+    return 1 if failures else 0

@@ -1,0 +1,248 @@
+"""singlestrip train: labelled scans to a model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ..configuration import GMMConfig, TrainConfig
+from .options import add_processor_options, apply_threads, positive_float, positive_int
+
+DESCRIPTION = """train a model from one labelled scan, or several
+Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of random shape, \
+contrast and quality from it, and trains the two networks that strip uses: one finds the brain in the whole scan, the \
+other draws its border. The networks never see the scan itself.
+
+Beside the model lie NAME.checkpoint, from which --resume continues exactly where the run stopped, NAME.metrics.csv \
+and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
+
+On several devices: torchrun --nproc-per-node N -m singlestrip train ..."""
+
+SYNOPSIS = [
+    "singlestrip train -i IMAGE [IMAGE ...] -m MASK [MASK ...] -o MODEL [OPTIONS]",
+    "singlestrip train -l LABELS [LABELS ...] -o MODEL [OPTIONS]",
+]
+
+EXAMPLES = """\
+    singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors
+    singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors --steps 20000 --resume
+    singlestrip train -i ct.nii.gz -m mask.nii.gz -o ct.safetensors --init singlestrip --steps 2000
+    singlestrip train -i t1.nii.gz -m mask.nii.gz --samples sheet.png"""
+
+# Training options that are fields of the one dataclass that holds their defaults.
+NUMBERS = {
+    "steps": (positive_int, "N", "updates of the weights"),
+    "batch": (positive_int, "N", "images per step and device"),
+    "lr": (positive_float, "RATE", "highest learning rate"),
+    "seed": (int, "N", "same seed, same run"),
+    "validate_every": (positive_int, "N", "steps between validations"),
+    "save_every": (positive_int, "N", "steps between checkpoints"),
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("FILES")
+    files.add_argument(
+        "-i",
+        "--image",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=Path,
+        metavar="IMAGE",
+        help="labelled image, 3-D",
+    )
+    files.add_argument(
+        "-m",
+        "--mask",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=Path,
+        metavar="MASK",
+        help="brain mask of each image, in the same order",
+    )
+    files.add_argument(
+        "-l",
+        "--labels",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=Path,
+        metavar="LABELS",
+        help="label maps from fit-gmm, in place of or beside images with masks",
+    )
+    files.add_argument("-o", "--out", type=Path, metavar="MODEL", help="model to write, .safetensors")
+    files.add_argument(
+        "--val",
+        nargs=2,
+        action="append",
+        default=[],
+        type=Path,
+        metavar=("IMAGE", "MASK"),
+        help="pair to score during training; the weights that score best are kept; may be repeated",
+    )
+    files.add_argument(
+        "--init", metavar="MODEL", help="start from the weights of this model, and take its voxel size"
+    )
+    files.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run whose checkpoint lies beside MODEL, if there is one",
+    )
+    files.add_argument(
+        "--samples",
+        type=Path,
+        metavar="FILE",
+        help="write a sheet of 16 synthetic images, and train only if -o is there too",
+    )
+    group = parser.add_argument_group("TRAINING OPTIONS")
+    for name, (kind, metavar, text) in NUMBERS.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            metavar=metavar,
+            default=None,
+            help=f"{text} (default {getattr(TrainConfig(), name):g})",
+        )
+    group.add_argument(
+        "--amp",
+        choices=("auto", "on", "off"),
+        default=None,
+        help="bfloat16 networks: auto, on or off (default auto: where the processor has it)",
+    )
+    group.add_argument(
+        "--voxel-size",
+        type=positive_float,
+        metavar="MM",
+        help="voxel size of the finer network (default: an adult brain gets 2 mm, others in proportion)",
+    )
+    group.add_argument(
+        "--norm",
+        choices=("instance", "none"),
+        default=None,
+        help="normalisation layers: instance or none (default instance)",
+    )
+    add_processor_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if len(args.image) != len(args.mask):
+        args.parser.error(f"{len(args.image)} images and {len(args.mask)} masks: give one mask an image")
+    if not args.image and not args.labels:
+        args.parser.error("name a labelled scan with -i and -m, or a label map with -l")
+    if args.out is None and args.samples is None:
+        args.parser.error("name the model to write with -o, or a picture with --samples")
+    if args.out is not None and args.out.suffix != ".safetensors":
+        args.parser.error("name the model with .safetensors")
+    if args.init and (args.voxel_size or args.norm):
+        args.parser.error("--voxel-size and --norm come with the weights of --init")
+    labels, data = _label_maps(args)
+    import torch
+
+    from .. import training
+    from ..checkpoint import find_model, load_model
+    from ..configuration import CascadeConfig
+    from ..labelling import read_pair
+    from ..stripping import choose_device
+
+    apply_threads(args)
+    training.keep_memory()
+    device = _join_processes(choose_device(args.device))
+    chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
+    config = TrainConfig(**chosen)
+    init, header = load_model(find_model(args.init)) if args.init else (None, None)
+    if init is not None:
+        cascade = init.config
+        data["init"] = {"name": Path(args.init).name, "provenance": header["provenance"]}
+    else:
+        cascade = CascadeConfig(voxel_size_mm=args.voxel_size or training.fitting_voxel_size(labels))
+        if args.norm:
+            cascade = replace(
+                cascade,
+                segmenter=replace(cascade.segmenter, norm=args.norm),
+                locator=replace(cascade.locator, norm=args.norm),
+            )
+    if args.samples:
+        _sample_sheet(labels, cascade, config, device, args.samples)
+    if args.out is None:
+        return 0
+    pairs = []
+    for image_path, mask_path in args.val:
+        image, mask = read_pair(image_path, mask_path)
+        pairs.append((image.scaled(), mask, image.vox2world))
+    try:
+        training.train(
+            labels,
+            args.out,
+            cascade,
+            config,
+            device=device,
+            init=init,
+            resume=args.resume,
+            validation=pairs,
+            provenance=data,
+            progress=_show if sys.stderr.isatty() and not args.quiet else lambda progress: None,
+        )
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+def _label_maps(args: argparse.Namespace):
+    """Native label maps with their vox2world, and what they came from, for the model's provenance."""
+    from ..labelling import checksum, fit_pair, read_label_map
+
+    gmm = GMMConfig()
+    labels, sources = [], []
+    for image_path, mask_path in zip(args.image, args.mask, strict=True):
+        image, classes, _ = fit_pair(image_path, mask_path, gmm)
+        labels.append((classes, image.vox2world))
+        sources.append({path.name: checksum(path) for path in (image_path, mask_path)})
+    for path in args.labels:
+        labels.append(read_label_map(path))
+        sources.append({path.name: checksum(path)})
+    return labels, {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
+
+
+def _join_processes(device):
+    """Under torchrun: join the other processes, and take the GPU of this one's number."""
+    if "WORLD_SIZE" not in os.environ:
+        return device
+    import torch
+
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def _sample_sheet(labels, cascade, config, device, path: Path) -> None:
+    import numpy as np
+
+    from .. import report, training
+
+    report.check_picture(path)
+    window = cascade.windows()["segmenter"]
+    maps = training.prepare_maps(labels, cascade, device)["segmenter"]
+    batches = [training.draw_batch(maps, window, config, cascade.scale, 1, [k]) for k in range(16)]
+    images, brains = (np.stack([batch[part][0, 0].cpu().numpy() for batch in batches]) for part in (0, 1))
+    report.synthesis_figure(images, brains, path)
+
+
+def _show(progress) -> None:
+    minutes = progress.seconds_left / 60
+    text = f"step {progress.step}/{progress.steps}"
+    text += "".join(f", {name} loss {loss:.3f}" for name, loss in progress.losses.items())
+    text += f", {progress.steps_per_second:.2f} steps/s, {minutes:.0f} min left"
+    if progress.dice is not None:
+        print(f"\r\033[K{text}, validation Dice {progress.dice:.4f}", file=sys.stderr)
+    else:
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    if progress.step == progress.steps:
+        print(file=sys.stderr)

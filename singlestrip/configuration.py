@@ -1,0 +1,158 @@
+"""Every default of the method, in frozen dataclasses that need nothing but Python.
+
+Options on the command line override them; a model file carries those it was made with.
+
+Sources named below: SingleStrip (Specktor-Fadida & Hoffmann, arXiv 2508.10464), SynthStrip (Hoopes
+et al., NeuroImage 2022), SynthSeg (Billot et al., Medical Image Analysis 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+# A 96³ window at 2 mm holds an adult brain (up to 185 mm long): other anatomies are measured by it.
+HEAD_VOXEL_SIZE_MM = 2.0
+
+
+@dataclass(frozen=True)
+class GMMConfig:
+    """How to fit the mixtures. 10 and 6 classes: SingleStrip."""
+
+    inside: int = 10
+    outside: int = 6
+    seed: int = 0
+    # Voxels the mixtures are fitted on. The standard error of a class mean is then below 1 % of
+    # the class deviation for a class of 5 % of the voxels; ten times more moved no mean further.
+    sample: int = 200_000
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """Every range of the synthesis, in mm of an adult human head where it is a length. Pairs are uniform ranges; `_probability` is how often it happens."""
+
+    # Space. One subject must stand for all: shape varies more than between adults.
+    rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25
+    scaling: tuple[float, float] = (0.82, 1.22)  # per axis around a common factor; SynthSeg 0.8-1.2
+    anisotropy: float = 0.12  # ± of each axis about the common scaling: narrow and broad heads
+    shear: float = 0.08  # ± per plane; SynthSeg 0.012 is below what oblique heads show
+    warp_spacing_mm: tuple[float, ...] = (64.0, 32.0, 16.0)  # control points of the velocity field
+    warp_mm: tuple[float, ...] = (12.0, 6.0, 2.5)  # greatest standard deviation at each spacing
+    flip_probability: float = 0.5  # left-right, SynthSeg
+    # Intensity of the classes.
+    smooth_classes_probability: float = 0.6  # neighbouring classes alike, as tissues in real contrasts
+    smooth_knots: tuple[int, int] = (2, 6)  # turning points of intensity over class number
+    class_noise: tuple[float, float] = (0.0, 0.08)  # standard deviation per class; SynthSeg 0-25 of 255
+    dark_probability: float = 0.75  # darkest outside classes near zero, as air is in magnitude images
+    dark_classes: tuple[int, int] = (1, 3)  # how many; noise spreads air over several classes
+    # Degradation.
+    smoothing_mm: tuple[float, float] = (0.0, 2.0)  # standard deviation per axis, SynthStrip 0-2
+    slice_probability: float = 0.5
+    slice_spacing_mm: tuple[float, float] = (2.0, 8.0)  # along one random axis, SynthSeg up to 8
+    slice_profile: tuple[float, float] = (0.4, 1.0)  # thickness over spacing: gaps as clinics leave them
+    noise: tuple[float, float] = (0.0, 0.08)  # standard deviation, image in [0, 1]
+    bias_spacing_mm: tuple[float, float] = (50.0, 160.0)  # control points of the log bias field
+    bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
+    gamma: float = 0.6  # exponent exp(U(±)), SynthSeg's log-normal 0.4
+    # Field of view.
+    crop_probability: float = 0.4  # part of the head missing, as in slabs or short fields of view
+    crop_depth_mm: float = 60.0  # greatest depth cut from a face of the window
+    masked_probability: float = 0.08  # everything beyond a rim around the brain blank
+    masked_rim_mm: tuple[float, float] = (1.0, 12.0)
+    blank_probability: float = 0.5  # blank is zero, else a random constant
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of one network.
+
+    `patch` folds blocks of patch³ voxels into channels before the first level and unfolds them
+    after the last. The top level of a U-Net takes over half of all arithmetic; with `patch=2` a
+    step takes 0.4 times as long at the same voxel size (benchmarks/README.md), which buys 2.5
+    times the training.
+    """
+
+    widths: tuple[int, ...] = (32, 64, 96, 96)
+    norm: str = "instance"  # "instance" or "none" (SynthStrip has none)
+    patch: int = 2
+
+    @property
+    def multiple(self) -> int:
+        """Sizes the network accepts are multiples of this many voxels."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The grid a network sees: `shape` voxels of `voxel_size_mm`, the brain's middle within
+    ± `jitter_mm` of its own along each axis."""
+
+    shape: tuple[int, int, int]
+    voxel_size_mm: float
+    jitter_mm: float
+
+
+@dataclass(frozen=True)
+class CascadeConfig:
+    """Grids and shapes of both networks; lengths in mm of the anatomy the model is for."""
+
+    voxel_size_mm: float = HEAD_VOXEL_SIZE_MM
+    segmenter: UNetConfig = UNetConfig()
+    segmenter_size: int = 96  # voxels along each side of the window
+    locator: UNetConfig = UNetConfig(widths=(16, 32, 64, 64))
+    locator_size: int = 64  # voxels along each side in training; stripping takes any field of view
+    locator_factor: float = 2.0  # voxel size over that of the segmenter
+
+    @property
+    def locator_voxel_size_mm(self) -> float:
+        return self.voxel_size_mm * self.locator_factor
+
+    @property
+    def scale(self) -> float:
+        """Size of the anatomy over that of an adult human head."""
+        return self.voxel_size_mm / HEAD_VOXEL_SIZE_MM
+
+    def windows(self) -> dict[str, Window]:
+        """What each network sees in training. The segmenter's jitter covers the locator's error."""
+        return {
+            "locator": Window((self.locator_size,) * 3, self.locator_voxel_size_mm, 50.0 * self.scale),
+            "segmenter": Window((self.segmenter_size,) * 3, self.voxel_size_mm, 12.0 * self.scale),
+        }
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The rate rises over `warmup`, stays, and falls to zero over the last `decay` of the
+    steps, so that a run can be given more steps up to that point without a loss."""
+
+    steps: int = 8000
+    batch: int = 1
+    lr: float = 1e-3
+    warmup: int = 200
+    decay: float = 0.3
+    weight_decay: float = 1e-2
+    clip: float = 1.0  # greatest norm of the gradient
+    average: float = 0.998  # of the weights' exponential moving average, which is what is kept
+    cross_entropy: float = 0.5  # beside soft Dice; see losses.py
+    amp: str = "auto"  # bfloat16 where it is fast: "auto", "on" or "off"
+    seed: int = 0
+    validate_every: int = 500
+    save_every: int = 250
+    synth: SynthConfig = field(default_factory=SynthConfig)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        rising = min(1.0, (step + 1) / max(1, self.warmup))
+        falling = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
+        return self.lr * rising * falling
+
+
+def cascade_config(values: dict[str, Any]) -> CascadeConfig:
+    """From the JSON of `dataclasses.asdict`. Raises TypeError or KeyError where fields are missing or unknown."""
+
+    def network(part: dict[str, Any]) -> UNetConfig:
+        return UNetConfig(**{**part, "widths": tuple(part["widths"])})
+
+    return CascadeConfig(
+        **{**values, "segmenter": network(values["segmenter"]), "locator": network(values["locator"])}
+    )

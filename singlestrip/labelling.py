@@ -1,0 +1,84 @@
+"""Labelled scans from files: image and mask to label map, checked against each other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__, report, volume
+from .configuration import GMMConfig
+from .errors import InputError, OutputError
+from .gmm import INSIDE_BASE, fit_label_map
+from .volume import Volume
+
+
+def read_pair(image_path: Path, mask_path: Path) -> tuple[Volume, np.ndarray]:
+    """An image and its brain mask, boolean [X, Y, Z]. Raises InputError unless they fit together."""
+    image, mask = volume.read(image_path), volume.read(mask_path)
+    for scan in (image, mask):
+        if scan.frames > 1:
+            raise InputError(f"{scan.path}: has {scan.frames} frames; give one")
+    if not volume.same_grid(image, mask):
+        raise InputError(f"{mask_path}: not on the grid of {image_path}; resample the mask to it")
+    values = mask.scaled()
+    return image, np.isfinite(values) & (values > 0)
+
+
+def fit_pair(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[Volume, np.ndarray, dict]:
+    """The image, its label map uint8 [X, Y, Z] and the record of the fit (see `gmm.fit_label_map`)."""
+    image, mask = read_pair(image_path, mask_path)
+    try:
+        labels, record = fit_label_map(image.scaled(), mask, config)
+    except InputError as error:
+        raise InputError(f"{image_path}, {mask_path}: {error}") from error
+    return image, labels, record
+
+
+def read_label_map(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A label map as `fit-gmm` writes it: uint8 [X, Y, Z] and its vox2world."""
+    scan = volume.read(path)
+    values = scan.scaled()
+    if scan.frames > 1 or not np.isfinite(values).all() or (values != np.round(values)).any():
+        raise InputError(f"{path}: not a label map of whole numbers")
+    if values.min() < 0 or values.max() > 255:
+        raise InputError(f"{path}: labels go from {values.min():g} to {values.max():g}; fit-gmm writes 1 to 190")
+    labels = values.astype(np.uint8)
+    if not (labels > INSIDE_BASE).any() or not ((labels > 0) & (labels <= INSIDE_BASE)).any():
+        raise InputError(
+            f"{path}: needs labels of both sides, 1 to {INSIDE_BASE} outside the brain and from "
+            f"{INSIDE_BASE + 1} inside"
+        )
+    return labels, scan.vox2world
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, for provenance."""
+    return sha256(Path(path).read_bytes()).hexdigest()
+
+
+def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, figure: Path | None = None) -> None:
+    """Fit, and write the label map, its JSON record beside it, and the picture if named."""
+    import sklearn
+
+    volume.check_output(out)
+    if figure is not None:
+        report.check_picture(figure)
+    image, labels, record = fit_pair(image_path, mask_path, config)
+    record |= {
+        "image": {"name": image_path.name, "sha256": checksum(image_path)},
+        "mask": {"name": mask_path.name, "sha256": checksum(mask_path)},
+        "configuration": asdict(config),
+        "versions": {"singlestrip": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
+    }
+    volume.write_like(image, out, labels[..., None], label="GMM classes")
+    beside = out.with_name(out.name[: -len(volume.suffix_of(out))] + ".json")
+    try:
+        beside.write_text(json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        raise OutputError(f"{beside}: cannot be written ({error})") from error
+    if figure is not None:
+        report.label_figure(image.scaled(), labels, image.vox2world, figure)

@@ -1,0 +1,148 @@
+"""Pictures of masks, label maps, synthetic images and training curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from .errors import OutputError
+
+PICTURES = (".png", ".jpg", ".pdf", ".svg")
+OUTLINE = "#ff3b30"
+
+
+def check_picture(path: Path) -> None:
+    """Raise OutputError if a picture cannot be written at this path."""
+    if path.suffix.lower() not in PICTURES:
+        raise OutputError(f"{path}: name pictures with one of {', '.join(PICTURES)}")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: folder {path.parent} does not exist")
+
+
+def _figure(rows: int, columns: int, width: float, height: float):
+    """A figure and its axes [rows, columns], without frames; no window system is touched."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure, axes
+
+
+def _save(figure, path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error})") from error
+
+
+def _upright(array: np.ndarray, vox2world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Axes turned and flipped to the nearest of right, anterior, superior; and voxel sizes [3] mm."""
+    order = nib.orientations.io_orientation(vox2world)
+    size = np.linalg.norm(vox2world[:3, :3], axis=0)[np.argsort(order[:, 0])]
+    return nib.orientations.apply_orientation(array, order), size
+
+
+def _views(array: np.ndarray, size: np.ndarray, at: np.ndarray):
+    """Sagittal, coronal and axial slice through voxel `at`, each with its height over width of a pixel."""
+    for axis in range(3):
+        across, up = (k for k in range(3) if k != axis)
+        yield array.take(int(at[axis]), axis).T, size[up] / size[across]
+
+
+def _middle(mask: np.ndarray) -> np.ndarray:
+    """Voxel [3] in the middle of a mask, or of the image if it is empty."""
+    where = np.argwhere(mask)
+    return where.mean(0).round().astype(int) if len(where) else np.array(mask.shape) // 2
+
+
+def _grey_range(image: np.ndarray) -> tuple[float, float]:
+    finite = image[np.isfinite(image)]
+    return tuple(np.percentile(finite[:: 1 + finite.size // 200_000], (0.5, 99.5))) if finite.size else (0, 1)
+
+
+def _outline(axis, mask: np.ndarray) -> None:
+    if mask.any() and not mask.all() and min(mask.shape) > 1:
+        axis.contour(mask, levels=[0.5], colors=OUTLINE, linewidths=0.8)
+
+
+def mask_figure(image: np.ndarray, mask: np.ndarray, vox2world: np.ndarray, path: Path, title: str = "") -> None:
+    """Sagittal, coronal and axial slices through the brain with the mask's outline.
+
+    image: [X, Y, Z]; mask: boolean [X, Y, Z].
+    """
+    figure, axes = _figure(1, 3, 9, 3.2)
+    image, size = _upright(image, vox2world)
+    mask, _ = _upright(mask, vox2world)
+    low, high = _grey_range(image)
+    at = _middle(mask)
+    for axis, (grey, aspect), (inside, _) in zip(
+        axes[0], _views(image, size, at), _views(mask, size, at), strict=True
+    ):
+        axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
+        _outline(axis, inside)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def label_figure(image: np.ndarray, labels: np.ndarray, vox2world: np.ndarray, path: Path) -> None:
+    """The image above its label map, three slices each; classes outside blue, inside by a warm scale."""
+    from matplotlib import colormaps
+
+    from .gmm import INSIDE_BASE
+
+    figure, axes = _figure(2, 3, 9, 6.4)
+    image, size = _upright(image, vox2world)
+    labels, _ = _upright(labels, vox2world)
+    inside = labels > INSIDE_BASE
+    colours = np.zeros((256, 3))
+    for chosen, name in ((~inside, "Blues_r"), (inside, "inferno")):
+        present = np.unique(labels[chosen & (labels > 0)])
+        colours[present] = colormaps[name](np.linspace(0.15, 0.9, len(present)))[:, :3]
+    low, high = _grey_range(image)
+    at = _middle(inside)
+    for column, ((grey, aspect), (classes, _)) in enumerate(
+        zip(_views(image, size, at), _views(labels, size, at), strict=True)
+    ):
+        axes[0, column].imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high)
+        axes[1, column].imshow(colours[classes], origin="lower", aspect=aspect, interpolation="nearest")
+    _save(figure, path)
+
+
+def synthesis_figure(images: np.ndarray, brains: np.ndarray, path: Path, columns: int = 8) -> None:
+    """A sheet of synthetic samples, three slices each, with the outline of the brain to learn.
+
+    images, brains: [N, X, Y, Z] in [0, 1], on a conformed grid.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = _figure(3 * rows, columns, 2 * columns, 6 * rows)
+    for number, (image, brain) in enumerate(zip(images, brains, strict=True)):
+        row, column = 3 * (number // columns), number % columns
+        at = np.array(image.shape) // 2
+        for view, ((grey, _), (inside, _)) in enumerate(
+            zip(_views(image, np.ones(3), at), _views(brain > 0.5, np.ones(3), at), strict=True)
+        ):
+            axes[row + view, column].imshow(grey, cmap="gray", origin="lower", vmin=0, vmax=1)
+            _outline(axes[row + view, column], inside)
+    _save(figure, path)
+
+
+def curve_figure(rows: list[dict[str, str]], path: Path) -> None:
+    """Losses, and validation Dice where there is any, over steps; rows as in metrics.csv."""
+    figure, axes = _figure(1, 1, 7, 4)
+    axis = axes[0, 0]
+    axis.axis("on")
+    steps = [int(row["step"]) for row in rows]
+    for name, colour in (("segmenter", "#1f6fb4"), ("locator", "#9bb8d3")):
+        axis.plot(steps, [float(row[f"{name}_loss"]) for row in rows], color=colour, label=f"{name} loss", lw=1)
+    axis.set(xlabel="step", ylabel="loss", yscale="log")
+    scored = [(int(row["step"]), float(row["validation_dice"])) for row in rows if row["validation_dice"]]
+    if scored:
+        right = axis.twinx()
+        right.plot(*zip(*scored, strict=True), color=OUTLINE, marker="o", ms=3)
+        right.set_ylabel("validation Dice", color=OUTLINE)
+    axis.legend(loc="upper right", frameon=False)
+    _save(figure, path)
