@@ -16,6 +16,7 @@ from .errors import InputError, OutputError, SingleStripError
 from .stripping import Stripper
 from .volume import Volume
 
+
 @dataclass(frozen=True)
 class StripOptions:
     """How to strip files.

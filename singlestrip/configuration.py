@@ -29,7 +29,10 @@ class GMMConfig:
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """Every range of the synthesis, in mm of an adult human head where it is a length. Pairs are uniform ranges; `_probability` is how often it happens."""
+    """Every range of the synthesis; lengths are millimetres of an adult human head.
+
+    Pairs are uniform ranges; `_probability` is how often a thing happens.
+    """
 
     # Space. One subject must stand for all: shape varies more than between adults.
     rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25

@@ -11,6 +11,7 @@ from .errors import OutputError
 
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
 OUTLINE = "#ff3b30"
+TRUE_OUTLINE = "#34c759"
 
 
 def check_picture(path: Path) -> None:
@@ -64,9 +65,9 @@ def _grey_range(image: np.ndarray) -> tuple[float, float]:
     return tuple(np.percentile(finite[:: 1 + finite.size // 200_000], (0.5, 99.5))) if finite.size else (0, 1)
 
 
-def _outline(axis, mask: np.ndarray) -> None:
+def _outline(axis, mask: np.ndarray, colour: str = OUTLINE) -> None:
     if mask.any() and not mask.all() and min(mask.shape) > 1:
-        axis.contour(mask, levels=[0.5], colors=OUTLINE, linewidths=0.8)
+        axis.contour(mask, levels=[0.5], colors=colour, linewidths=0.8)
 
 
 def mask_figure(image: np.ndarray, mask: np.ndarray, vox2world: np.ndarray, path: Path, title: str = "") -> None:
@@ -85,6 +86,26 @@ def mask_figure(image: np.ndarray, mask: np.ndarray, vox2world: np.ndarray, path
         axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
         _outline(axis, inside)
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def comparison_figure(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]], path: Path) -> None:
+    """A row of slices a scan, with the outline of a mask in red over the true one in green.
+
+    scans: image [X, Y, Z], mask and truth boolean [X, Y, Z], vox2world and title of each.
+    """
+    figure, axes = _figure(len(scans), 3, 9, 3.2 * len(scans))
+    for row, (image, mask, truth, vox2world, title) in zip(axes, scans, strict=True):
+        image, size = _upright(image, vox2world)
+        outlines = [(_upright(m, vox2world)[0], colour) for m, colour in ((truth, TRUE_OUTLINE), (mask, OUTLINE))]
+        at = _middle(outlines[0][0])
+        low, high = _grey_range(image)
+        for axis, (grey, aspect) in zip(row, _views(image, size, at), strict=True):
+            axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high)
+        for outline, colour in outlines:
+            for axis, (inside, _) in zip(row, _views(outline, size, at), strict=True):
+                _outline(axis, inside, colour)
+        row[1].set_title(title, fontsize=9)
     _save(figure, path)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from .options import positive_int
 
 DESCRIPTION = """fit Gaussian mixtures to a labelled scan
-Fits one mixture to the intensities inside the brain mask and one outside, and writes the most probable class of each \
-voxel: the label map that train makes images from. Labels 1, 2, ... are the classes outside, 101, 102, ... those \
-inside, each side sorted by mean intensity, so that inside is whatever is above 100.
+Fits one mixture to the intensities inside the brain mask and one outside, and writes the most
+probable class of each voxel: the label map that train makes images from. Labels 1, 2, ... are the
+classes outside, 101, 102, ... those inside, each side sorted by mean intensity, so that inside is
+whatever is above 100.
 
-A JSON file beside the output, with its name, holds mean, standard deviation, weight and number of voxels of each \
-class, the seed and the versions used."""
+A JSON file beside the output, with its name, holds mean, standard deviation, weight and number of
+voxels of each class, the seed and the versions used."""
 
 SYNOPSIS = ["singlestrip fit-gmm -i IMAGE -m MASK -o LABELS [OPTIONS]"]
 

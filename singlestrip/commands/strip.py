@@ -12,16 +12,17 @@ from .options import add_processor_options, apply_threads, finite_float, positiv
 KINDS = ("brain", "mask", "sdt", "picture")
 
 DESCRIPTION = """take the skull off head images
-Finds the brain in any image of a head, whatever the contrast, resolution, orientation or field of view, and writes \
-the image without the rest, the mask, or the signed distance to the brain's surface, on the image's own grid and \
-with its own geometry. Reads and writes NIfTI (.nii, .nii.gz, .img/.hdr) and MGH (.mgh, .mgz); the output's suffix \
-sets its format.
+Finds the brain in any image of a head, whatever the contrast, resolution, orientation or field of
+view, and writes the image without the rest, the mask, or the signed distance to the brain's
+surface, on the image's own grid and with its own geometry. Reads and writes NIfTI (.nii, .nii.gz,
+.img/.hdr) and MGH (.mgh, .mgz); the output's suffix sets its format.
 
-Many images go through one loaded model: name several, or a list, with --out-dir. One that fails is reported and \
-the others go on. Outputs are written under another name and renamed when whole.
+Many images go through one loaded model: name several, or a list, with --out-dir. One that fails is
+reported and the others go on. Outputs are written under another name and renamed when whole.
 
-The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB without --sdt and --border, \
-which need 40 bytes a voxel more. The need is checked against free memory before the network runs."""
+The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB without --sdt
+and --border, which need 40 bytes a voxel more. The need is checked against free memory before the
+network runs."""
 
 SYNOPSIS = [
     "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [OPTIONS]",

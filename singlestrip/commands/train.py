@@ -12,12 +12,12 @@ from ..configuration import GMMConfig, TrainConfig
 from .options import add_processor_options, apply_threads, positive_float, positive_int
 
 DESCRIPTION = """train a model from one labelled scan, or several
-Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of random shape, \
-contrast and quality from it, and trains the two networks that strip uses: one finds the brain in the whole scan, the \
-other draws its border. The networks never see the scan itself.
+Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of
+random shape, contrast and quality from it, and trains the two networks that strip uses: one finds
+the brain in the whole scan, the other draws its border. The networks never see the scan itself.
 
-Beside the model lie NAME.checkpoint, from which --resume continues exactly where the run stopped, NAME.metrics.csv \
-and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
+Beside the model lie NAME.checkpoint, from which --resume continues exactly where the run stopped,
+NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
 
 On several devices: torchrun --nproc-per-node N -m singlestrip train ..."""
 

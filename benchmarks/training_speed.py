@@ -1,0 +1,66 @@
+"""Steps per second of training, and the share that synthesis takes.
+
+    python benchmarks/training_speed.py -i IMAGE -m MASK [--steps 30] [--no-keep-memory]
+
+Prints medians over the steps after a warm-up of five. Memory kept by the allocator, as `train`
+does, can be switched off to see what it brings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from singlestrip import training
+from singlestrip.configuration import CascadeConfig, GMMConfig, TrainConfig
+from singlestrip.labelling import fit_pair
+from singlestrip.stripping import choose_device
+
+WARM_UP = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-i", "--image", type=Path, required=True)
+    parser.add_argument("-m", "--mask", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--no-keep-memory", action="store_true")
+    args = parser.parse_args()
+    if not args.no_keep_memory:
+        training.keep_memory()
+    image, labels, _ = fit_pair(args.image, args.mask, GMMConfig())
+    cascade, config, device = CascadeConfig(), TrainConfig(batch=args.batch), choose_device(args.device)
+    run = training.Run(
+        cascade, config, training.prepare_maps([(labels, image.vox2world)], cascade, device), device
+    )
+
+    def wait() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    whole, synthesis = [], []
+    for number in range(args.steps + WARM_UP):
+        start = wait()
+        run.update()
+        stepped = wait()
+        for network, (name, window) in enumerate(cascade.windows().items()):
+            training.draw_batch(run.maps[name], window, config, cascade.scale, network, [number] * args.batch)
+        whole.append(stepped - start)
+        synthesis.append(wait() - stepped)
+    step, draw = (statistics.median(times[WARM_UP:]) for times in (whole, synthesis))
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {device}, batch {args.batch}, bf16 {run.amp}")
+    print(
+        f"{step:.3f} s a step, {1 / step:.2f} steps/s, of which synthesis {draw:.3f} s ({100 * draw / step:.0f} %)"
+    )
+
+
+if __name__ == "__main__":
+    main()

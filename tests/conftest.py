@@ -1,0 +1,39 @@
+"""What several test files share: example data where it is there, and a stripper with a known answer."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder of example scans."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("shared/data is not here")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def phantom_stripper():
+    """A stripper to which whatever is brighter than half is brain, at 2 mm in a window of 96 mm."""
+    import torch
+
+    from singlestrip.cascade import Cascade
+    from singlestrip.configuration import CascadeConfig, UNetConfig
+    from singlestrip.stripping import Stripper
+
+    class Threshold(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.half = torch.nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, image):
+            return 10 * (image - self.half)
+
+    tiny = UNetConfig(widths=(2, 2), patch=1)
+    config = CascadeConfig(segmenter=tiny, segmenter_size=48, locator=tiny, locator_size=32)
+    model = Cascade(config)
+    model.locator, model.segmenter = Threshold(), Threshold()
+    return Stripper(model)

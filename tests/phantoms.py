@@ -1,0 +1,78 @@
+"""A made-up head: a lopsided brain of three classes in skull, scalp and air, and networks that know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from torch import nn
+
+from singlestrip.configuration import CascadeConfig, UNetConfig
+
+AIR, SKULL, SCALP = 1, 2, 3
+BRAIN = (101, 102, 103)
+INTENSITY = {AIR: 0.0, SKULL: 10.0, SCALP: 35.0, 101: 80.0, 102: 90.0, 103: 100.0}
+
+
+@dataclass(frozen=True)
+class Head:
+    """image float32, mask boolean and labels uint8, all [X, Y, Z], and their vox2world."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    labels: np.ndarray
+    vox2world: np.ndarray
+
+    def save(self, folder: Path) -> tuple[Path, Path, Path]:
+        """image.nii.gz, mask.nii.gz and labels.nii.gz in a folder."""
+        paths = tuple(folder / f"{name}.nii.gz" for name in ("image", "mask", "labels"))
+        for path, array in zip(paths, (self.image, self.mask.astype(np.uint8), self.labels), strict=True):
+            nib.save(nib.Nifti1Image(array, self.vox2world), path)
+        return paths
+
+
+def make_head(size: int = 32, spacing_mm: float = 6.0, noise: float = 1.0) -> Head:
+    """A head that fills a cube of size³ voxels; its brain is 0.55 of the cube wide, with a lump on one side."""
+    middle = (size - 1) / 2
+    x, y, z = ((np.arange(size) - middle) / size for _ in range(3))
+    x, y, z = np.meshgrid(x, y, z, indexing="ij")
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    labels = np.full((size,) * 3, AIR, dtype=np.uint8)
+    labels[radius < 0.44] = SCALP
+    labels[radius < 0.36] = SKULL
+    ball = np.sqrt((x / 0.9) ** 2 + y**2 + (z / 0.85) ** 2)
+    labels[ball < 0.27] = 101
+    labels[ball < 0.21] = 102
+    labels[(x - 0.1) ** 2 + y**2 + z**2 < 0.1**2] = 103
+    labels[(x - 0.2) ** 2 + (y - 0.18) ** 2 + z**2 < 0.09**2] = 101
+    image = np.vectorize(INTENSITY.get)(labels).astype(np.float32)
+    image += noise * np.random.default_rng(0).standard_normal(image.shape, dtype=np.float32)
+    vox2world = np.diag([spacing_mm] * 3 + [1.0])
+    vox2world[:3, 3] = -spacing_mm * middle
+    return Head(image, labels > 100, labels, vox2world)
+
+
+def tiny_cascade(voxel_size_mm: float = 2.0, size: int = 16, norm: str = "instance") -> CascadeConfig:
+    """Networks of a few thousand weights."""
+    network = UNetConfig(widths=(4, 8), norm=norm)
+    return CascadeConfig(voxel_size_mm, network, size, network, size)
+
+
+class Threshold(nn.Module):
+    """Takes whatever is brighter than half for brain."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 10 * (image - 0.5)
+
+
+class PhantomCascade(nn.Module):
+    """Stands in for a trained cascade: right for `make_head`, whose brain is its bright part."""
+
+    def __init__(self, voxel_size_mm: float = 6.0, size: int = 32):
+        super().__init__()
+        self.config = tiny_cascade(voxel_size_mm, size)
+        self.locator, self.segmenter = Threshold(), Threshold()
+        self.anchor = nn.Parameter(torch.zeros(1))
