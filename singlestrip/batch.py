@@ -152,6 +152,8 @@ def strip_files(
                 outcome = str(error)
             except MemoryError:
                 outcome = f"{job.image}: out of memory"
+            except Exception as error:  # a fault in one scan must not stop the night's batch
+                outcome = f"{job.image}: unexpected {type(error).__name__}: {error}"
             if outcome != "stripped":
                 failures.append((job, outcome))
         done(number, job, outcome, time.monotonic() - start)

@@ -8,7 +8,6 @@ the segmenter is the same for every scan.
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from .configuration import CascadeConfig
@@ -23,7 +22,3 @@ class Cascade(nn.Module):
         self.config = config
         self.locator = UNet(config.locator)
         self.segmenter = UNet(config.segmenter)
-
-    def forward(self, images: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Logits of each network named in `images`, all [B, 1, X, Y, Z]."""
-        return {name: getattr(self, name)(image) for name, image in images.items()}

@@ -86,16 +86,20 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not a model file, or damaged ({error})") from error
     if header.get("format") != FORMAT:
         raise ModelError(f"{path}: not a {FORMAT} model; train writes such files")
-    version = int(header.get("format_version", 0))
-    if version > FORMAT_VERSION:
-        raise ModelError(
-            f"{path}: format version {version} is newer than this singlestrip reads ({FORMAT_VERSION}); update it"
-        )
-    return {
-        "format_version": version,
-        "configuration": json.loads(header["configuration"]),
-        "provenance": json.loads(header["provenance"]),
-    }
+    try:
+        version = int(header["format_version"])
+        if version > FORMAT_VERSION:
+            raise ModelError(
+                f"{path}: format version {version} is newer than this singlestrip reads ({FORMAT_VERSION}); "
+                "update it"
+            )
+        return {
+            "format_version": version,
+            "configuration": json.loads(header["configuration"]),
+            "provenance": json.loads(header["provenance"]),
+        }
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"{path}: the header of the model is damaged ({error})") from error
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[Cascade, dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 SLAB_VOXELS = 2_000_000  # voxels whose candidates are measured at once
-NEIGHBOUR_STEPS = (-6, -3, -1, 1, 3, 6)  # whose features are candidates too
+SEARCH_STEPS = (1.0, 0.5, 1.0, 0.5, 1.0)  # toward the projection on the plane of the best foot yet
 NEAR_VOXELS = 3.0  # this near the surface is flat over the distance between two feet
 
 
@@ -103,35 +103,39 @@ def signed_distance(logit: np.ndarray, mask: np.ndarray, vox2world: np.ndarray) 
 
 
 def _measure(out, feature, rows, feet, normal, to_world) -> None:
-    """Fill out[rows] from the nearest of the feet of a voxel's and its neighbours' features.
+    """Fill out[rows] with the distance to the nearest foot.
 
-    The foot nearest to a voxel need not belong to the boundary voxel that is nearest: among
-    near ties that one lies up to several voxels to the side.
+    The foot nearest to a voxel need not be that of the nearest boundary voxel: among near ties it
+    lies up to several voxels aside. A flat surface would be nearest at the voxel's projection on
+    the foot's plane, so the search steps there, or halfway where the surface curves away, and
+    takes the foot of the boundary voxel nearest to that place if it is better.
     """
     start, stop = rows
     index = np.indices((stop - start, *out.shape[1:]), dtype=np.float32).reshape(3, -1)
     index[0] += start
-    world = (to_world.astype(np.float32) @ index).T
-    own = feature[start:stop]
-    nearest = own.flatten()
+    to_world = to_world.astype(np.float32)
+    to_index = np.linalg.inv(to_world)
+    world = (to_world @ index).T
+    nearest = feature[start:stop].flatten()
     offset = world - feet[nearest]
     best = np.einsum("ij,ij->i", offset, offset)
-    for axis in range(3):
-        for step in NEIGHBOUR_STEPS:
-            take = np.clip(np.arange(out.shape[axis]) + step, 0, out.shape[axis] - 1)
-            candidate = (feature[take[start:stop]] if axis == 0 else own.take(take, axis)).ravel()
-            other = np.flatnonzero(candidate != nearest)
-            offset = world[other] - feet[candidate[other]]
-            distance = np.einsum("ij,ij->i", offset, offset)
-            better = distance < best[other]
-            best[other[better]] = distance[better]
-            nearest[other[better]] = candidate[other[better]]
+    last = np.array(feature.shape) - 1
+    for share in SEARCH_STEPS:
+        along = np.einsum("ij,ij->i", offset, normal[nearest])
+        aside = offset - along[:, None] * normal[nearest]
+        place = (feet[nearest] + np.float32(share) * aside) @ to_index.T
+        candidate = feature[tuple(np.clip(place.round().astype(np.int32), 0, last).T)]
+        other = np.flatnonzero(candidate != nearest)
+        tried = world[other] - feet[candidate[other]]
+        distance = np.einsum("ij,ij->i", tried, tried)
+        better = distance < best[other]
+        chosen = other[better]
+        best[chosen], nearest[chosen], offset[chosen] = distance[better], candidate[chosen], tried[better]
     best = np.sqrt(best)
-    # Between two feet the surface is flat: within half a voxel to the side the plane is nearer.
+    # Between two feet the surface is flat: within a voxel to the side the plane is nearer.
     near = np.flatnonzero(best < NEAR_VOXELS * np.linalg.norm(to_world, axis=0).max())
-    offset = world[near] - feet[nearest[near]]
-    along = np.einsum("ij,ij->i", offset, normal[nearest[near]])
-    aside = (offset - along[:, None] * normal[nearest[near]]) @ np.linalg.inv(to_world).T
-    flat = np.abs(aside).max(axis=1) < 0.75
+    along = np.einsum("ij,ij->i", offset[near], normal[nearest[near]])
+    aside = (offset[near] - along[:, None] * normal[nearest[near]]) @ to_index.T
+    flat = np.abs(aside).max(axis=1) < 1
     best[near[flat]] = np.abs(along[flat])
     out[start:stop] = best.reshape(stop - start, *out.shape[1:])

@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from . import __version__, checkpoint, report
 from .cascade import Cascade
-from .configuration import HEAD_VOXEL_SIZE_MM, CascadeConfig, TrainConfig, Window, cascade_config
+from .configuration import CascadeConfig, TrainConfig, Window, cascade_config
 from .errors import InputError, Interrupted, ModelError, OutputError
 from .gmm import INSIDE_BASE
 from .losses import segmentation_loss
@@ -33,7 +33,6 @@ from .resample import conform_labels
 from .stripping import Stripper
 from .synth import LabelMap, sample_parameters, stack, synthesise
 
-HEAD_EXTENT_MM = 165.0  # longest side of an adult brain's bounding box
 SOURCE_FACTOR = 0.75  # spacing of a label map over the voxel size: finer, so that sampling does not alias
 
 
@@ -43,13 +42,13 @@ REPORT_EVERY = 20  # steps between rows of metrics.csv
 CHANGEABLE = ("steps", "validate_every", "save_every")
 
 
-def fitting_voxel_size(labels: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Voxel size in mm, two digits, at which the largest brain fills the window as an adult's does at 2 mm."""
+def brain_extent_mm(labels: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Longest side in mm of the brains' bounding boxes along right, anterior, superior."""
     extent = 0.0
     for array, vox2world in labels:
         where = np.argwhere(array > INSIDE_BASE) @ vox2world[:3, :3].T
         extent = max(extent, float(np.ptp(where, axis=0).max()))
-    return float(f"{HEAD_VOXEL_SIZE_MM * extent / HEAD_EXTENT_MM:.2g}")
+    return extent
 
 
 def prepare_maps(
@@ -101,7 +100,7 @@ def keep_memory() -> None:
 
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # not glibc
         return
     for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20)):  # M_MMAP_MAX, TRIM, TOP_PAD
         mallopt(parameter, value)
@@ -150,9 +149,7 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`. Raises ModelError if the networks are of another shape."""
-        if cascade_config(state["cascade"]) != self.cascade:
-            raise ModelError("the checkpoint is of networks of another shape or voxel size")
+        """Go on from `state`, of networks of the same shape."""
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -298,8 +295,14 @@ def validate(model: Cascade, pairs: list[tuple[np.ndarray, np.ndarray, np.ndarra
     return float(np.mean(scores))
 
 
-def _check_same(state: dict[str, Any], config: TrainConfig, digest: str, path: Path) -> None:
+def _check_same(
+    state: dict[str, Any], cascade: CascadeConfig, config: TrainConfig, digest: str, path: Path
+) -> None:
     """Raise ModelError unless the checkpoint is of this very run."""
+    if not isinstance(state, dict) or not {"cascade", "config", "labels", "model"} <= set(state):
+        raise ModelError(f"{path}: not a training checkpoint")
+    if cascade_config(state["cascade"]) != cascade:
+        raise ModelError(f"{path}: the run began with networks of another shape or voxel size")
     before, now = dict(state["config"]), asdict(config)
     changed = [name for name in now if name not in CHANGEABLE and before.get(name) != now[name]]
     if changed:
@@ -332,18 +335,20 @@ def train(
     files = RunFiles(out)
     run = Run(cascade, config, prepare_maps(labels, cascade, device), device, init)
     digest = fingerprint(labels)
+    losses: dict[str, list[float]] = {}  # since the last report
     if files.checkpoint.is_file():
         if not resume:
             raise OutputError(f"{files.checkpoint}: holds an unfinished run; continue with --resume, or remove it")
         state = checkpoint.load_training_state(files.checkpoint)
-        _check_same(state, config, digest, files.checkpoint)
+        _check_same(state, cascade, config, digest, files.checkpoint)
         run.restore(state)
+        losses = state.get("losses", {})
     first = run.rank == 0
     metrics = _Metrics(files.metrics, run.step) if first else None
 
     def save() -> None:
         if first:
-            checkpoint.save_training_state(files.checkpoint, run.state() | {"labels": digest})
+            checkpoint.save_training_state(files.checkpoint, run.state() | {"labels": digest, "losses": losses})
 
     def write_model() -> None:
         record = (provenance or {}) | {
@@ -358,7 +363,6 @@ def train(
         }
         checkpoint.save_model(out, run.averaged, record)
 
-    losses: dict[str, list[float]] = {}
     began = time.monotonic()
     with _StopSignal() as stop:
         while run.step < config.steps:

@@ -18,6 +18,18 @@ from .checkpoint import temporary_name
 from .errors import InputError, OutputError
 
 SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
+# What nibabel raises for a file that is damaged; MGH headers with impossible types end in a KeyError.
+DAMAGED = (
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    KeyError,
+    OverflowError,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    nib.freesurfer.mghformat.MGHError,
+)
 MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 
 
@@ -81,7 +93,7 @@ def read(path: str | os.PathLike) -> Volume:
         raise InputError(f"{path}: not a name of an image ({', '.join(SUFFIXES)})")
     try:
         image = nib.load(path)
-    except (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: not an image, or damaged ({error})") from error
     if not isinstance(image, nib.Nifti1Pair | nib.MGHImage):
         raise InputError(f"{path}: {type(image).__name__} is not supported; convert to NIfTI or MGZ")
@@ -89,8 +101,10 @@ def read(path: str | os.PathLike) -> Volume:
         raise InputError(f"{path}: voxels of type {image.get_data_dtype()} are not real numbers")
     try:
         stored = np.asanyarray(image.dataobj.get_unscaled())
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: the voxel data are damaged or cut short ({error})") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: larger than the memory, or its header is damaged") from error
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     shape = stored.shape
     if 0 in shape or len(shape) < 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from ..configuration import GMMConfig, TrainConfig
@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
 
     from .. import training
     from ..checkpoint import find_model, load_model
-    from ..configuration import CascadeConfig
+    from ..configuration import CascadeConfig, UNetConfig
     from ..labelling import read_pair
     from ..stripping import choose_device
 
@@ -159,13 +159,9 @@ def run(args: argparse.Namespace) -> int:
         cascade = init.config
         data["init"] = {"name": Path(args.init).name, "provenance": header["provenance"]}
     else:
-        cascade = CascadeConfig(voxel_size_mm=args.voxel_size or training.fitting_voxel_size(labels))
-        if args.norm:
-            cascade = replace(
-                cascade,
-                segmenter=replace(cascade.segmenter, norm=args.norm),
-                locator=replace(cascade.locator, norm=args.norm),
-            )
+        cascade = CascadeConfig.fitting(
+            training.brain_extent_mm(labels), args.voxel_size, args.norm or UNetConfig().norm
+        )
     if args.samples:
         _sample_sheet(labels, cascade, config, device, args.samples)
     if args.out is None:

@@ -1,0 +1,198 @@
+"""GMM classes: known mixtures are found again, and what cannot be fitted is said in a sentence."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from singlestrip import gmm, labelling
+from singlestrip.configuration import GMMConfig
+from singlestrip.errors import InputError, OutputError
+
+SHAPE = (20, 20, 12)
+INSIDE, OUTSIDE = (50.0, 80.0, 120.0), (5.0, 200.0)
+CONFIG = GMMConfig(inside=3, outside=2, seed=4)
+
+
+def head(seed=0):
+    """Image, mask, and the class every voxel was drawn from; classes lie 15 deviations apart."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[5:15, 5:15, 2:10] = True
+    truth = np.where(mask, rng.choice(3, SHAPE, p=(0.5, 0.3, 0.2)) + 101, rng.choice(2, SHAPE, p=(0.8, 0.2)) + 1)
+    means = np.zeros(104)
+    means[101:], means[1:3] = INSIDE, OUTSIDE
+    return (means[truth] + rng.normal(0, 2, SHAPE)).astype(np.float32), mask, truth
+
+
+def save(path, data, affine=None):
+    nib.Nifti1Image(data, np.diag([2, 2, 3, 1]) if affine is None else affine).to_filename(path)
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path):
+    image, mask, _ = head()
+    return save(tmp_path / "head.nii.gz", image), save(tmp_path / "mask.nii.gz", mask.astype(np.uint8))
+
+
+def test_separate_classes_are_found():
+    image, mask, truth = head()
+    labels, record = gmm.fit_label_map(image, mask, CONFIG)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, truth)
+    np.testing.assert_array_equal(gmm.is_inside(labels), mask)
+    for side, means, base in (("inside", INSIDE, 100), ("outside", OUTSIDE, 0)):
+        counts = np.bincount(truth[truth > 100] - 101 if base else truth[truth < 100] - 1)
+        assert record[side]["label"] == list(range(base + 1, base + 1 + len(means)))
+        assert record[side]["count"] == counts.tolist()
+        np.testing.assert_allclose(record[side]["mean"], means, atol=0.3)
+        np.testing.assert_allclose(record[side]["standard_deviation"], 2, atol=0.3)
+        np.testing.assert_allclose(record[side]["weight"], counts / counts.sum(), atol=0.01)
+        assert record[side]["converged"]
+    assert record["seed"] == 4
+
+
+def test_classes_are_sorted_by_mean():
+    """Overlapping classes too: many more than there are."""
+    image, mask, _ = head()
+    labels, record = gmm.fit_label_map(image, mask, GMMConfig(inside=7, outside=5))
+    for side in ("inside", "outside"):
+        assert record[side]["mean"] == sorted(record[side]["mean"])
+        assert sum(record[side]["count"]) == (mask if side == "inside" else ~mask).sum()
+    assert set(np.unique(labels)) <= {*range(1, 6), *range(101, 108)}
+
+
+def test_the_same_seed_gives_the_same_map():
+    image, mask, _ = head()
+    config = GMMConfig(inside=4, outside=3, seed=1, sample=500)  # fewer than there are: a random part
+    first, second = (gmm.fit_label_map(image, mask, config) for _ in range(2))
+    np.testing.assert_array_equal(first[0], second[0])
+    assert first[1] == second[1]
+    other = gmm.fit_label_map(image, mask, GMMConfig(inside=4, outside=3, seed=2, sample=500))
+    assert other[1]["inside"]["mean"] != first[1]["inside"]["mean"]
+
+
+@pytest.mark.parametrize("scale, shift", [(1e-4, 0), (1e4, 0), (1, 3000), (0.01, -7)])
+def test_scale_and_shift_do_not_matter(scale, shift):
+    image, mask, truth = head()
+    labels, record = gmm.fit_label_map(image * scale + shift, mask, CONFIG)
+    np.testing.assert_array_equal(labels, truth)
+    np.testing.assert_allclose(record["inside"]["mean"], np.multiply(INSIDE, scale) + shift, atol=0.5 * scale)
+
+
+def test_voxels_that_are_not_finite_count_as_the_lowest():
+    image, mask, truth = head()
+    image[0, :5], image[10, 10, 5] = np.nan, np.inf
+    truth[0, :5], truth[10, 10, 5] = 1, 101
+    np.testing.assert_array_equal(gmm.fit_label_map(image, mask, CONFIG)[0], truth)
+
+
+def broken(name):
+    image, mask, _ = head()
+    config = CONFIG
+    if name == "shape":
+        mask = mask[1:]
+    elif name == "empty":
+        mask[:] = False
+    elif name == "full":
+        mask[:] = True
+    elif name == "constant":
+        image[mask] = 7
+    elif name == "few voxels":
+        mask[:] = False
+        mask[:29, 0, 0] = True
+        mask[0, :9, 0] = True
+    elif name == "few intensities":
+        image[mask] = np.round(image[mask] / 100)
+    elif name == "not finite":
+        image[:] = np.nan
+    elif name == "no classes":
+        config = GMMConfig(inside=0)
+    elif name == "many classes":
+        config = GMMConfig(outside=91)
+    return image, mask, config
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("shape", "differ in shape"),
+        ("empty", "mask is empty"),
+        ("full", "covers the whole image"),
+        ("constant", "constant inside the brain mask"),
+        ("few voxels", r"only 28 voxels inside the brain mask: too few for 3 classes"),
+        ("few intensities", "only 2 different intensities inside the brain mask: too few for 3 classes"),
+        ("not finite", "no finite voxel"),
+        ("no classes", "0 classes inside: choose from 1"),
+        ("many classes", "91 classes outside: choose from 1"),
+    ],
+)
+def test_what_cannot_be_fitted(name, sentence):
+    with pytest.raises(InputError, match=sentence):
+        gmm.fit_label_map(*broken(name))
+
+
+def test_files(pair, tmp_path):
+    out, figure = tmp_path / "labels.nii.gz", tmp_path / "labels.png"
+    labelling.fit_files(*pair, out, CONFIG, figure)
+    labels, vox2world = labelling.read_label_map(out)
+    np.testing.assert_array_equal(labels, head()[2])
+    np.testing.assert_array_equal(vox2world, np.diag([2, 2, 3, 1]))
+    record = json.loads((tmp_path / "labels.json").read_text())
+    assert record["configuration"] == {"inside": 3, "outside": 2, "seed": 4, "sample": CONFIG.sample}
+    assert record["image"]["name"] == "head.nii.gz" and len(record["mask"]["sha256"]) == 64
+    assert record["image"]["sha256"] != record["mask"]["sha256"]
+    assert set(record["versions"]) == {"singlestrip", "scikit-learn", "numpy"}
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("out, figure", [("labels.txt", None), ("no/labels.nii", None), ("l.nii", "l.doc"), ("l.nii", "no/l.png")])
+def test_outputs_are_checked_first(pair, tmp_path, out, figure):
+    with pytest.raises(OutputError):
+        labelling.fit_files(*pair, tmp_path / out, CONFIG, figure and tmp_path / figure)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["head.nii.gz", "mask.nii.gz"]
+
+
+def test_errors_name_the_files(pair, tmp_path):
+    image, mask, _ = head()
+    moved = save(tmp_path / "moved.nii.gz", mask.astype(np.uint8), np.diag([2, 2, 2, 1]))
+    with pytest.raises(InputError, match="moved.nii.gz: not on the grid of .*head.nii.gz"):
+        labelling.read_pair(pair[0], moved)
+    frames = save(tmp_path / "frames.nii.gz", np.stack([image] * 2, -1))
+    with pytest.raises(InputError, match="frames.nii.gz: has 2 frames"):
+        labelling.read_pair(frames, pair[1])
+    empty = save(tmp_path / "empty.nii.gz", np.zeros(SHAPE, np.uint8))
+    with pytest.raises(InputError, match="head.nii.gz, .*empty.nii.gz: the brain mask is empty"):
+        labelling.fit_pair(pair[0], empty, CONFIG)
+
+
+def test_probability_masks_and_nan(pair, tmp_path):
+    soft = np.zeros(SHAPE, np.float32)
+    soft[3, 3, 3], soft[4, 4, 4], soft[5, 5, 5] = 0.2, np.nan, -1
+    _, mask = labelling.read_pair(pair[0], save(tmp_path / "soft.nii", soft))
+    assert np.argwhere(mask).tolist() == [[3, 3, 3]]
+
+
+@pytest.mark.parametrize(
+    "values, sentence",
+    [
+        ([0.5, 101], "whole numbers"),
+        ([np.nan, 101], "whole numbers"),
+        ([-1, 101], "-1 to 101"),
+        ([1, 300], "1 to 300"),
+        ([1, 2], "both sides"),
+        ([101, 102], "both sides"),
+        ([0, 101], "both sides"),
+    ],
+)
+def test_label_maps_that_are_none(tmp_path, values, sentence):
+    path = save(tmp_path / "map.nii", np.resize(np.array(values, np.float32), (4, 4, 4)))
+    with pytest.raises(InputError, match=f"map.nii: .*{sentence}"):
+        labelling.read_label_map(path)
+
+
+def test_label_map_of_frames(tmp_path):
+    with pytest.raises(InputError, match="not a label map"):
+        labelling.read_label_map(save(tmp_path / "m.nii", np.resize(np.array([1, 101], np.uint8), (4, 4, 4, 2))))

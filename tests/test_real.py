@@ -1,0 +1,64 @@
+"""The shipped weights on real scans, through the functions and the command that users call."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import singlestrip
+from singlestrip import cli
+from singlestrip.metrics import dice
+
+EXAMPLE = Path(nib.__file__).parent / "tests" / "data" / "example4d.nii.gz"
+
+
+def test_every_installation_can_strip_the_example_of_nibabel(tmp_path):
+    mask, brain = tmp_path / "mask.nii.gz", tmp_path / "brain.nii.gz"
+    status = cli.main(["strip", "-i", str(EXAMPLE), "-m", str(mask), "-o", str(brain), "--mask-mean-frame"])
+    assert status == 0
+    image, inside = nib.load(EXAMPLE), np.asarray(nib.load(mask).dataobj) > 0
+    assert inside.shape == image.shape[:3]
+    litres = inside.sum() * np.prod(image.header.get_zooms()[:3]) / 1e6
+    assert 0.4 < litres < 1.2  # a slab of 53 mm of an adult brain
+    stripped = np.asarray(nib.load(brain).dataobj)
+    np.testing.assert_array_equal(stripped[inside], np.asarray(image.dataobj)[inside])
+    assert (stripped[~inside] == 0).all()
+
+
+def test_arrays_and_files_give_the_same_mask(tmp_path):
+    image = nib.load(EXAMPLE)
+    first = np.asarray(image.dataobj)[..., 0]
+    path = tmp_path / "first.nii"
+    nib.Nifti1Image(first, image.affine).to_filename(path)
+    singlestrip.strip_file(path, mask=tmp_path / "mask.mgz", sdt=tmp_path / "sdt.nii.gz")
+    result = singlestrip.strip(first, image.affine, sdt=True)
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "mask.mgz").dataobj) > 0, result.mask)
+    np.testing.assert_array_equal((result.sdt < 0), result.mask)
+
+
+def test_a_file_needs_an_output():
+    with pytest.raises(singlestrip.SingleStripError, match="output"):
+        singlestrip.strip_file(EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("adults/sub-02_T1w", 0.95),
+        ("adults/sub-07_T2w", 0.93),
+        ("clinical/patient01_study1_FLAIR", 0.92),
+        ("clinical/patient04_study1_T1w", 0.90),
+    ],
+)
+def test_development_scans(data, tmp_path, name, least):
+    image, mask = data / f"{name}.nii.gz", tmp_path / "mask.nii.gz"
+    assert cli.main(["strip", "-i", str(image), "-m", str(mask)]) == 0
+    truth, found = nib.load(data / f"{name}_mask.nii.gz"), nib.load(mask)
+    assert dice(np.asarray(found.dataobj) > 0, np.asarray(truth.dataobj) > 0) > least
+    original = nib.load(image).header
+    for form in ("get_qform", "get_sform"):
+        for ours, theirs in zip(
+            getattr(found.header, form)(coded=True), getattr(original, form)(coded=True), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)

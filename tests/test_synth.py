@@ -1,0 +1,523 @@
+"""The synthesis: replay, geometry, acquisition, field of view."""
+
+import math
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from phantoms import BRAIN, make_head
+from scipy import ndimage
+
+from singlestrip.configuration import SynthConfig, Window
+from singlestrip.synth import (
+    LabelMap,
+    _profile_matrices,
+    _slice_matrix,
+    _window_coordinates,
+    integrate,
+    normalise,
+    sample_parameters,
+    stack,
+    synthesise,
+)
+
+SPACING = 6.0
+# An odd number of voxels, as the phantom's brain has: the grids of window and map coincide.
+WINDOW = Window((25, 25, 25), SPACING, 6.0)
+STILL = Window(WINDOW.shape, SPACING, 0.0)
+OFF = SynthConfig(
+    rotation_deg=0,
+    scaling=(1, 1),
+    anisotropy=0,
+    shear=0,
+    warp_mm=(0, 0, 0),
+    flip_probability=0,
+    smooth_classes_probability=0,
+    class_noise=(0, 0),
+    dark_probability=0,
+    smoothing_mm=(0, 0),
+    slice_probability=0,
+    noise=(0, 0),
+    bias=(0, 0),
+    gamma=0,
+    crop_probability=0,
+    masked_probability=0,
+)
+
+
+def lopsided_labels() -> np.ndarray:
+    """A brain of [9, 11, 7] voxels with a heavy corner, in two classes of head."""
+    labels = np.ones((33, 31, 33), dtype=np.uint8)
+    labels[6:26, 6:27, 6:24] = 2
+    labels[10:19, 9:20, 11:18] = 101
+    labels[10:19, 16:20, 11:18] = 102
+    labels[13:19, 9:13, 11:14] = 103
+    labels[10:12, 9:16, 14:18] = 2
+    return labels
+
+
+LABELS = lopsided_labels()
+MAP = LabelMap.of(LABELS, SPACING)
+MIDDLE = (14, 14, 14)  # of the brain's bounding box
+
+
+def around_brain(array):
+    """The part of a map that a window around the brain sees, [25, 25, 25]."""
+    padded = np.pad(array, 12)
+    return padded[tuple(slice(m, m + 25) for m in MIDDLE)]
+
+
+def draw(seed=0, config=SynthConfig(), window=WINDOW, scale=1.0):
+    return sample_parameters(config, window, scale, torch.Generator().manual_seed(seed))
+
+
+def make(parameters, window=WINDOW, source=MAP):
+    """Image, brain and weight [X, Y, Z] of one sample."""
+    return [part[0, 0] for part in synthesise([source], window, parameters)]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# Replay
+
+
+def test_the_same_state_draws_the_same_batch():
+    first, second = draw(5), draw(5)
+    for field in fields(first):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(a, torch.Tensor):
+            assert torch.equal(a, b), field.name
+        else:
+            assert all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(a, b, strict=True))
+    assert same(make(first), make(second))
+    assert same(make(first), make(first))
+
+
+def test_another_seed_draws_another_batch():
+    assert not torch.equal(make(draw(5))[0], make(draw(6))[0])
+    assert not torch.equal(make(draw(5))[1], make(draw(6))[1])
+
+
+def test_the_noise_seed_changes_the_noise_alone():
+    parameters = draw(5)
+    other = replace(parameters, noise_seed=(parameters.noise_seed[0] + 1,))
+    (image, brain, weight), (image_2, brain_2, weight_2) = make(parameters), make(other)
+    assert not torch.equal(image, image_2)
+    assert torch.equal(brain, brain_2)
+    assert torch.equal(weight, weight_2)
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), (2, 3), (4, 5)])
+def test_a_batch_of_two_is_its_two_singles(seeds):
+    head = make_head()
+    maps = [MAP, LabelMap.of(head.labels, SPACING)]
+    parameters = [draw(seed, SynthConfig(masked_probability=0.5)) for seed in seeds]
+    together = synthesise(maps, WINDOW, stack(parameters))
+    for k in range(2):
+        single = synthesise([maps[k]], WINDOW, parameters[k])
+        for part, alone in zip(together, single, strict=True):
+            torch.testing.assert_close(part[k : k + 1], alone, atol=1e-3, rtol=1e-3)
+
+
+# Everything off
+
+
+def test_with_everything_off_the_brain_is_that_of_the_map():
+    _, brain, weight = make(draw(config=OFF, window=STILL), STILL)
+    np.testing.assert_allclose(brain, around_brain(LABELS > 100), atol=1e-4)
+    np.testing.assert_array_equal(weight, around_brain(LABELS > 0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_everything_off_each_class_has_its_mean(seed):
+    parameters = draw(seed, OFF, STILL)
+    image, _, _ = make(parameters, STILL)
+    classes = around_brain(LABELS)
+    present = np.unique(LABELS)
+    mean = parameters.class_mean[0].numpy()
+    low, high = mean[present].min(), mean[present].max()
+    for label in present:
+        np.testing.assert_allclose(image[classes == label], (mean[label] - low) / (high - low), atol=1e-3)
+
+
+def test_gamma_is_an_exponent():
+    parameters = draw(1, OFF, STILL)
+    plain, _, _ = make(parameters, STILL)
+    bent, _, _ = make(replace(parameters, gamma=torch.tensor([2.0])), STILL)
+    torch.testing.assert_close(bent, plain.square())
+
+
+def test_fine_windows_interpolate_the_map():
+    """At half the spacing the target's volume in mm³ stays."""
+    fine = Window((50, 50, 50), SPACING / 2, 0.0)
+    _, brain, _ = make(draw(config=OFF, window=fine), fine)
+    assert brain.sum() / 8 == pytest.approx((LABELS > 100).sum(), rel=0.01)
+
+
+# Geometry
+
+
+def moved(matrix=np.eye(3), shift_mm=(0, 0, 0)):
+    """The brain under a known affine, window mm to map mm."""
+    affine = torch.eye(4)[None]
+    affine[0, :3, :3] = torch.as_tensor(np.asarray(matrix), dtype=torch.float32)
+    affine[0, :3, 3] = torch.tensor(shift_mm, dtype=torch.float32)
+    return make(replace(draw(config=OFF, window=STILL), affine=affine), STILL)[1].numpy()
+
+
+@pytest.mark.parametrize("steps", [(2, 0, 0), (0, -3, 0), (1, 2, -3)])
+def test_a_translation_moves_the_brain_against_it(steps):
+    expected = np.roll(around_brain(LABELS > 100), [-s for s in steps], (0, 1, 2))
+    np.testing.assert_allclose(moved(shift_mm=[SPACING * s for s in steps]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("plane", [(0, 1), (0, 2), (1, 2)])
+def test_a_quarter_turn_turns_the_brain(plane):
+    a, b = plane
+    matrix = np.eye(3)
+    matrix[[a, b]] = matrix[[b, a]] * [[-1], [1]]  # reads map +b at window +a turned into -a
+    still = around_brain(LABELS > 100)
+    turned = moved(matrix)
+    # The voxel read at window x is that of the map at matrix · x.
+    at = np.indices(still.shape).reshape(3, -1) - 12
+    expected = still[tuple((matrix.astype(int) @ at) + 12)].reshape(still.shape)
+    np.testing.assert_allclose(turned, expected, atol=1e-4)
+    assert (abs(turned - still) > 0.5).sum() > 50
+    assert any(np.allclose(turned, np.rot90(still, k, plane), atol=1e-4) for k in (1, 3))
+
+
+def test_the_flip_mirrors_left_and_right():
+    _, brain, _ = make(draw(config=replace(OFF, flip_probability=1), window=STILL), STILL)
+    np.testing.assert_allclose(brain, around_brain(LABELS > 100)[::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_scaling_scales_the_volume(factor):
+    _, brain, _ = make(draw(config=replace(OFF, scaling=(factor, factor)), window=STILL), STILL)
+    assert brain.sum() == pytest.approx(factor**3 * (LABELS > 100).sum(), rel=0.03)
+
+
+def test_rotations_are_rotations_within_the_range():
+    config = replace(OFF, rotation_deg=20.0)
+    for seed in range(20):
+        matrix = draw(seed, config, STILL).affine[0, :3, :3]
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(3), atol=1e-5, rtol=0)
+        assert torch.linalg.det(matrix) == pytest.approx(1, abs=1e-5)
+        angle = math.degrees(math.acos((float(matrix.trace()) - 1) / 2))
+        assert 0 < angle <= 20 * math.sqrt(3) + 1e-3
+
+
+def test_jitter_moves_the_brain_by_no_more_than_it_says():
+    middle = np.array(ndimage.center_of_mass(around_brain(LABELS > 100)))
+    window = Window(WINDOW.shape, SPACING, 12.0)
+    shifts = []
+    for seed in range(10):
+        _, brain, _ = make(draw(seed, OFF, window), window)
+        shifts.append(SPACING * (np.array(ndimage.center_of_mass(brain.numpy())) - middle))
+    assert np.abs(shifts).max() <= 12.1
+    assert np.abs(shifts).max() > 6
+
+
+def test_lengths_scale_with_the_anatomy():
+    """A mouse at a tenth of the size gives the same images as a human."""
+    small = LabelMap.of(LABELS, SPACING / 10)
+    window = Window(WINDOW.shape, SPACING / 10, 0.6)
+    config = replace(SynthConfig(), bias=(0, 0))  # the bias field's spacing comes from the coil, not the head
+    for seed in range(3):
+        image, brain, weight = make(draw(seed, config))
+        image_2, brain_2, weight_2 = make(draw(seed, config, window, 0.1), window, small)
+        torch.testing.assert_close(brain_2, brain, atol=1e-3, rtol=0)
+        torch.testing.assert_close(image_2, image, atol=2e-2, rtol=0)
+        assert torch.equal(weight_2, weight)
+
+
+# Deformation
+
+HEAD_WINDOW = Window((96, 96, 96), 2.0, 12.0)
+EXTENT = [192.0] * 3
+COARSE = 24
+
+
+def velocity_of(seed, factor=1.0):
+    scales = draw(seed, window=HEAD_WINDOW).velocity
+    size = (COARSE,) * 3
+    return factor * sum(
+        torch.nn.functional.interpolate(v, size=size, mode="trilinear", align_corners=True) for v in scales
+    )
+
+
+def jacobian(positions, spacing):
+    """Determinants of positions [3, X, Y, Z] by forward differences."""
+    inner = (slice(None), slice(-1), slice(-1), slice(-1))
+    columns = [np.diff(positions, axis=k + 1)[tuple(s if i != k + 1 else slice(None) for i, s in enumerate(inner))]
+               for k in range(3)]  # fmt: skip
+    return np.linalg.det(np.moveaxis(np.stack(columns, -1), (0, 4), (3, 4)) / spacing)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_deformation_does_not_fold(seed):
+    displacement = integrate(velocity_of(seed), EXTENT)[0].numpy()
+    spacing = EXTENT[0] / (COARSE - 1)
+    assert np.abs(displacement).max() > 2
+    assert jacobian(np.indices((COARSE,) * 3) * spacing + displacement, spacing).min() > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_of_space_does_not_fold(seed):
+    window = Window((48, 48, 48), 4.0, 12.0)
+    config = replace(SynthConfig(), flip_probability=0)
+    at_mm = _window_coordinates(window, draw(seed, config, window), "cpu")[0].permute(3, 0, 1, 2).numpy()
+    assert jacobian(at_mm, 4.0).min() > 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_inverse_field_undoes_the_deformation(seed):
+    forward, backward = (integrate(velocity_of(seed, sign), EXTENT)[0].numpy() for sign in (1.0, -1.0))
+    spacing = EXTENT[0] / (COARSE - 1)
+    at = np.indices((COARSE,) * 3) + backward / spacing
+    there = np.stack([ndimage.map_coordinates(f, at, order=1, mode="nearest") for f in forward])
+    inner = (slice(None), *[slice(6, -6)] * 3)
+    error = np.linalg.norm((backward + there)[inner], axis=0)
+    moved_by = np.linalg.norm(backward[inner], axis=0)
+    assert error.max() < 0.15 * moved_by.max()
+    assert np.median(error) < 0.1 * np.median(moved_by)
+
+
+def test_a_constant_velocity_is_a_translation():
+    velocity = torch.tensor([3.0, -2.0, 1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 8, 8, 8)
+    torch.testing.assert_close(integrate(velocity, [50.0] * 3), velocity.contiguous())
+
+
+def test_a_linear_velocity_grows_exponentially():
+    """v = a x moves x to x exp(a)."""
+    x = torch.linspace(-50, 50, 41)
+    velocity = torch.zeros(1, 3, 41, 3, 3)
+    velocity[0, 0] = -0.3 * x[:, None, None]
+    displacement = integrate(velocity, [100.0] * 3)[0, 0, :, 1, 1]
+    torch.testing.assert_close(displacement, x * (math.exp(-0.3) - 1), atol=0.1, rtol=0)
+
+
+# Acquisition
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.4, 0.99])
+@pytest.mark.parametrize("spacing", [1.0, 2.0, 3.7, 30.0])
+def test_slices_keep_constants(spacing, offset):
+    matrix = _slice_matrix(20, 1.0, spacing, offset)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(20))
+    assert matrix.min() >= -1e-6
+
+
+def test_slices_as_thin_as_voxels_change_nothing():
+    torch.testing.assert_close(_slice_matrix(16, 2.0, 2.0, 0.0), torch.eye(16))
+    torch.testing.assert_close(_slice_matrix(16, 2.0, 1.0, 0.0), torch.eye(16))
+
+
+def test_slices_interpolate_between_those_kept():
+    matrix = _slice_matrix(9, 1.0, 4.0, 0.0)
+    signal = torch.randn(9)
+    kept = signal[::4]
+    expected = [kept[0], *(torch.lerp(kept[0], kept[1], k / 4) for k in (1, 2, 3)), kept[1]]
+    torch.testing.assert_close((matrix @ signal)[:5], torch.stack(expected))
+
+
+@pytest.mark.parametrize("blur", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize("box", [0.0, 2.5, 8.0])
+def test_blur_keeps_constants(blur, box):
+    matrix = _profile_matrices(20, 2.0, torch.tensor([blur, 1.0]), torch.tensor([box, 0.0]))
+    assert matrix.shape == (2, 20, 20)
+    torch.testing.assert_close(matrix.sum(2), torch.ones(2, 20))
+    if blur == box == 0:
+        torch.testing.assert_close(matrix[0], torch.eye(20))
+
+
+def test_blur_has_the_width_it_says():
+    offset = (torch.arange(61) - 30) * 2.0
+    gaussian, box = _profile_matrices(61, 2.0, torch.tensor([5.0, 0.0]), torch.tensor([0.0, 14.0]))
+    assert (gaussian[30] * offset.square()).sum().sqrt() == pytest.approx(5.0, rel=0.01)
+    torch.testing.assert_close(box[30][27:34], torch.full((7,), 1 / 7))
+    assert box[30].sum() == pytest.approx(1)
+
+
+def test_thick_slices_are_linear_between_them():
+    config = replace(OFF, slice_probability=1.0, slice_spacing_mm=(4 * SPACING, 4 * SPACING))
+    parameters = replace(draw(3, config, STILL), slice_axis=torch.tensor([2]), slice_offset=torch.zeros(1))
+    image, _, _ = make(parameters, STILL)
+    for start in (4, 8, 12):
+        ramp = torch.lerp(image[..., start], image[..., start + 4], 0.25)
+        free = (image[..., start] < 1) & (image[..., start + 4] < 1)  # normalisation clips the brightest
+        assert free.float().mean() > 0.8
+        torch.testing.assert_close(image[..., start + 1][free], ramp[free], atol=1e-5, rtol=0)
+
+
+# Field of view
+
+
+def test_beyond_the_scan_there_is_no_weight():
+    affine = torch.eye(4)[None]
+    affine[0, 0, 3] = -15 * SPACING  # the window begins at voxel 14 - 15 - 12 of the map
+    image, brain, weight = make(replace(draw(0, OFF, STILL), affine=affine), STILL)
+    assert not weight[:13].any()
+    assert weight[13:].all()
+    assert not image[:13].any()
+    assert not brain[:13].any()
+
+
+def test_cropped_parts_have_no_weight():
+    whole = draw(0, OFF, STILL)
+    crop = torch.zeros(1, 3, 2)
+    crop[0, 0, 0], crop[0, 2, 1] = 5 * SPACING, 3 * SPACING
+    image, brain, weight = make(replace(whole, crop_mm=crop), STILL)
+    image_whole, brain_whole, _ = make(whole, STILL)
+    kept = np.zeros(STILL.shape, dtype=bool)
+    kept[5:, :, :-3] = True
+    np.testing.assert_array_equal(weight, kept)
+    np.testing.assert_array_equal(image, image_whole.numpy() * kept)
+    assert torch.equal(brain, brain_whole)
+
+
+def test_crops_cut_one_or_two_faces():
+    config = replace(SynthConfig(), crop_probability=1.0)
+    cut = torch.cat([draw(seed, config).crop_mm for seed in range(40)])
+    assert set((cut > 0).sum((1, 2)).tolist()) == {1, 2}
+    assert cut.max() <= config.crop_depth_mm
+
+
+@pytest.mark.parametrize("blank_probability", [0.0, 1.0])
+@pytest.mark.parametrize("rim_mm", [2.0, 8.0])
+def test_masked_images_are_blank_beyond_the_rim(rim_mm, blank_probability):
+    config = replace(
+        OFF, masked_probability=1.0, masked_rim_mm=(rim_mm, rim_mm), blank_probability=blank_probability
+    )
+    parameters = draw(4, config, STILL)
+    image, brain, weight = make(parameters, STILL)
+    plain, _, _ = make(replace(parameters, rim_mm=torch.tensor([-1.0])), STILL)
+    distance = SPACING * ndimage.distance_transform_edt(brain.numpy() < 0.5)
+    # A Gaussian of width rim_mm over the brain falls below 2 % at most 2.1 widths from it.
+    far = (distance > 2.1 * rim_mm + SPACING) & (weight.numpy() > 0)
+    assert far.sum() > 1000
+    blank = float(parameters.blank)
+    assert (blank == 0) == (blank_probability == 1.0)
+    assert (image[torch.from_numpy(far)] == blank).all()
+    assert torch.equal(image[brain > 0.5], plain[brain > 0.5])
+    assert not torch.equal(image, plain)
+
+
+# All of it
+
+
+def test_images_are_finite_and_within_range():
+    for seed in range(30):
+        image, brain, weight = make(draw(seed))
+        assert torch.isfinite(image).all()
+        assert image.min() >= 0
+        assert image.max() <= 1
+        assert image.max() > image.min()
+        assert brain.min() >= 0
+        assert brain.max() <= 1 + 1e-6
+        assert set(weight.unique().tolist()) <= {0.0, 1.0}
+        assert not image[weight == 0].any()
+
+
+# A setting of each field that differs much from its default.
+STRONG = {
+    "rotation_deg": 90.0,
+    "scaling": (1.5, 1.6),
+    "anisotropy": 0.4,
+    "shear": 0.5,
+    "warp_spacing_mm": (30.0, 20.0, 10.0),
+    "warp_mm": (30.0, 20.0, 10.0),
+    "flip_probability": 1.0,
+    "smooth_classes_probability": 1.0,
+    "smooth_knots": (9, 10),
+    "class_noise": (0.5, 0.6),
+    "dark_probability": 0.0,
+    "dark_classes": (3, 3),
+    "smoothing_mm": (10.0, 12.0),
+    "slice_probability": 1.0,
+    "slice_spacing_mm": (30.0, 40.0),
+    "slice_profile": (3.0, 4.0),
+    "noise": (0.5, 0.6),
+    "bias_spacing_mm": (20.0, 30.0),
+    "bias": (2.0, 3.0),
+    "gamma": 2.0,
+    "crop_probability": 1.0,
+    "crop_depth_mm": 140.0,
+    "masked_probability": 1.0,
+    "masked_rim_mm": (30.0, 40.0),
+    "blank_probability": 0.0,
+}
+
+
+def test_every_field_has_a_strong_setting():
+    assert set(STRONG) == {field.name for field in fields(SynthConfig)}
+
+
+@pytest.mark.parametrize("name", STRONG)
+def test_every_field_changes_the_batch(name):
+    usual = SynthConfig(masked_probability=0.5)  # not rare, so that a few seeds show what belongs to it
+    strong = replace(usual, **{name: STRONG[name]})
+    assert any(not same(make(draw(seed, usual)), make(draw(seed, strong))) for seed in range(8))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [("noise", "noise"), ("gamma", "gamma"), ("slice_profile", "slice_thickness_mm"), ("smoothing_mm", "blur_mm"),
+     ("slice_spacing_mm", "slice_spacing_mm"), ("masked_rim_mm", "rim_mm"), ("crop_depth_mm", "crop_mm"),
+     ("class_noise", "class_noise"), ("rotation_deg", "affine"), ("scaling", "affine"), ("shear", "affine")],
+)  # fmt: skip
+def test_a_range_changes_its_own_parameter_alone(name, parameter):
+    usual = SynthConfig(masked_probability=1.0, crop_probability=1.0, slice_probability=1.0)
+    a, b = draw(3, usual), draw(3, replace(usual, **{name: STRONG[name]}))
+    coupled = {parameter} | ({"slice_thickness_mm"} if name == "slice_spacing_mm" else set())
+    for field in fields(a):
+        first, second = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(first, torch.Tensor):
+            assert torch.equal(first, second) == (field.name not in coupled), field.name
+
+
+def test_the_maps_classes():
+    assert set(BRAIN) <= set(np.unique(LABELS))
+    assert MAP.brain_mm.tolist() == [SPACING * (m - (n - 1) / 2) for m, n in zip(MIDDLE, LABELS.shape, strict=True)]
+    np.testing.assert_array_equal(MAP.sides[0, 0], LABELS > 100)
+
+
+# Normalisation
+
+
+def test_normalise_by_hand():
+    values = torch.arange(201.0) * 3 + 7  # the 99.5th percentile is value number 199
+    image = values.view(1, 201, 1, 1)
+    covered = torch.ones_like(image, dtype=torch.bool)
+    expected = (torch.arange(201.0) / 199).clamp(max=1).view_as(image)
+    torch.testing.assert_close(normalise(image, covered), expected)
+
+
+def test_normalise_heeds_covered_voxels_alone():
+    image = torch.tensor([5.0, 1.0, 3.0, -100.0]).view(1, 4, 1, 1)
+    covered = torch.tensor([True, True, True, False]).view(1, 4, 1, 1)
+    high = 3 + 0.99 * 2  # between the two highest of three values
+    expected = torch.tensor([1.0, 0.0, 2 / (high - 1), 0.0]).view(1, 4, 1, 1)
+    torch.testing.assert_close(normalise(image, covered), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_normalise_takes_any_scale(scale):
+    image = torch.rand(1, 6, 6, 6)
+    covered = torch.ones_like(image, dtype=torch.bool)
+    torch.testing.assert_close(
+        normalise(image * scale + 5 * scale, covered), normalise(image, covered), atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1e6, 1e6])
+def test_normalise_makes_a_constant_zero(value):
+    image = torch.full((1, 4, 4, 4), value)
+    assert not normalise(image, torch.ones_like(image, dtype=torch.bool)).any()
+
+
+def test_normalise_of_nothing_is_zero():
+    assert not normalise(torch.rand(2, 3, 3, 3), torch.zeros(2, 3, 3, 3, dtype=torch.bool)).any()

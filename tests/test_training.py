@@ -1,0 +1,433 @@
+"""The training loop on a made-up head: learning, exact resume, signals, several processes."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from phantoms import make_head, tiny_cascade
+from safetensors.torch import load_file
+
+import singlestrip
+from singlestrip import checkpoint, training
+from singlestrip.cascade import Cascade
+from singlestrip.configuration import SynthConfig, TrainConfig
+from singlestrip.errors import Interrupted, ModelError, OutputError
+from singlestrip.metrics import dice
+from singlestrip.stripping import Stripper
+
+CPU = torch.device("cpu")
+VOXEL_MM = 2.0
+CONFIG = TrainConfig(steps=8, lr=1e-2, warmup=2, amp="off", save_every=1000, validate_every=1000)
+CASCADE = tiny_cascade(VOXEL_MM)
+
+
+@pytest.fixture(scope="module")
+def head():
+    return make_head(24, spacing_mm=VOXEL_MM)
+
+
+@pytest.fixture(scope="module")
+def labels(head):
+    return [(head.labels, head.vox2world)]
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Report every other step."""
+    monkeypatch.setattr(training, "REPORT_EVERY", 2)
+
+
+def train(labels, out, config=CONFIG, **keywords):
+    return training.train(labels, out, CASCADE, config, device=CPU, **keywords)
+
+
+def metrics(out):
+    """Rows of metrics.csv but for the time."""
+    with training.RunFiles(out).metrics.open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def assert_same_run(a, b):
+    weights, expected = load_file(a), load_file(b)
+    assert set(weights) == set(expected)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert metrics(a) == metrics(b)
+
+
+def stop_after(monkeypatch, step, number=signal.SIGTERM):
+    """Send the process a signal during the update after `step`."""
+    update = training.Run.update
+
+    def update_and_stop(run):
+        if run.step == step - 1:
+            os.kill(os.getpid(), number)
+        return update(run)
+
+    monkeypatch.setattr(training.Run, "update", update_and_stop)
+
+
+@pytest.fixture(scope="module")
+def unbroken(labels, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken") / "model.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "REPORT_EVERY", 2)
+        return train(labels, out)
+
+
+# Learning
+
+
+def test_it_learns_to_strip(tmp_path):
+    head = make_head(32, spacing_mm=VOXEL_MM)
+    labels = [(head.labels, head.vox2world)]
+    easy = SynthConfig(
+        rotation_deg=5, warp_mm=(0, 0, 0), crop_probability=0, masked_probability=0, slice_probability=0,
+        noise=(0, 0.02), smoothing_mm=(0, 1), smooth_classes_probability=0,
+    )  # fmt: skip
+    config = replace(CONFIG, steps=150, lr=2e-2, warmup=5, average=0.9, synth=easy)
+    cascade = tiny_cascade(VOXEL_MM, 32)
+    out = tmp_path / "model.safetensors"
+    torch.manual_seed(config.seed)
+    before = training.validate(Cascade(cascade), [(head.image, head.mask, head.vox2world)])
+    training.train(labels, out, cascade, config, device=CPU)
+    losses = [float(row["segmenter_loss"]) for row in metrics(out)]
+    assert np.mean(losses[-15:]) < 0.7 * np.mean(losses[:5])
+    stripped = Stripper(checkpoint.load_model(out)[0]).strip(head.image, head.vox2world)
+    assert dice(stripped.mask, head.mask) > max(0.8, before + 0.2)
+
+
+def test_a_run_leaves_model_metrics_curve_and_checkpoint(unbroken):
+    files = training.RunFiles(unbroken)
+    assert {p.name for p in unbroken.parent.iterdir()} == {
+        "model.safetensors", "model.checkpoint", "model.metrics.csv", "model.curve.png",
+    }  # fmt: skip
+    assert [int(row["step"]) for row in metrics(unbroken)] == [2, 4, 6, 8]
+    assert files.curve.read_bytes().startswith(b"\x89PNG")
+    provenance = checkpoint.read_header(unbroken)["provenance"]
+    assert provenance["step"] == provenance["images_seen"] == CONFIG.steps
+    assert provenance["configuration"]["lr"] == CONFIG.lr
+
+
+def test_the_model_is_the_average_not_the_last_weights(labels, tmp_path):
+    run = training.Run(CASCADE, replace(CONFIG, average=0.5), training.prepare_maps(labels, CASCADE, CPU), CPU)
+    name = "segmenter.head.weight"
+    averaged = run.model.state_dict()[name].clone()
+    for step in range(4):
+        run.update()
+        kept = min(0.5, (1 + step) / (10 + step))
+        averaged = kept * averaged + (1 - kept) * run.model.state_dict()[name]
+    torch.testing.assert_close(run.averaged.state_dict()[name], averaged)
+    assert not torch.equal(averaged, run.model.state_dict()[name])
+
+
+def test_the_seed_decides_the_run(unbroken, labels, tmp_path):
+    assert_same_run(train(labels, tmp_path / "again.safetensors"), unbroken)
+    other = train(labels, tmp_path / "other.safetensors", replace(CONFIG, seed=1))
+    assert metrics(other) != metrics(unbroken)
+
+
+# Resume
+
+
+@pytest.mark.parametrize("step", [1, 4, 5])  # 4 is reported, 1 and 5 lie between reports
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_resumes_exactly(labels, tmp_path, monkeypatch, unbroken, step, number):
+    out = tmp_path / "model.safetensors"
+    with monkeypatch.context() as patch:
+        stop_after(patch, step, number)
+        with pytest.raises(Interrupted, match=f"step {step};.*--resume"):
+            train(labels, out)
+    assert not out.exists()
+    assert checkpoint.load_training_state(training.RunFiles(out).checkpoint)["step"] == step
+    train(labels, out, resume=True)
+    assert_same_run(out, unbroken)
+
+
+def test_a_signal_during_a_report_stops_the_run(labels, tmp_path, unbroken):
+    out = tmp_path / "model.safetensors"
+
+    def stop(progress):
+        if progress.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(labels, out, progress=stop)
+    train(labels, out, resume=True)
+    assert_same_run(out, unbroken)
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(labels, tmp_path, monkeypatch, unbroken):
+    """Rows of metrics.csv after the checkpoint are written once."""
+    out = tmp_path / "model.safetensors"
+    config = replace(CONFIG, save_every=3)
+
+    class Killed(Exception):
+        pass
+
+    def die(progress):
+        if progress.step == 6:
+            raise Killed
+
+    monkeypatch.setattr(training, "_agree", lambda received, run: False)
+    with pytest.raises(Killed):
+        train(labels, out, config, progress=die)
+    assert checkpoint.load_training_state(training.RunFiles(out).checkpoint)["step"] == 3
+    train(labels, out, config, resume=True)
+    assert_same_run(out, unbroken)
+
+
+def test_a_second_signal_acts_at_once(labels, tmp_path):
+    def stop_twice(progress):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(labels, tmp_path / "model.safetensors", progress=stop_twice)
+
+
+def test_signal_handlers_are_put_back(labels, tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    train(labels, tmp_path / "model.safetensors", replace(CONFIG, steps=1))
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_resume_without_a_checkpoint_begins(labels, tmp_path, unbroken):
+    assert_same_run(train(labels, tmp_path / "model.safetensors", resume=True), unbroken)
+
+
+def test_a_finished_run_can_be_resumed_to_more_steps(labels, tmp_path):
+    out = train(labels, tmp_path / "model.safetensors", replace(CONFIG, steps=2))
+    train(labels, out, replace(CONFIG, steps=4), resume=True)
+    assert [int(row["step"]) for row in metrics(out)] == [2, 4]
+    assert checkpoint.read_header(out)["provenance"]["step"] == 4
+
+
+@pytest.fixture
+def begun(labels, tmp_path):
+    return train(labels, tmp_path / "model.safetensors", replace(CONFIG, steps=1))
+
+
+def test_a_checkpoint_is_not_overwritten(labels, begun):
+    before = training.RunFiles(begun).checkpoint.read_bytes()
+    with pytest.raises(OutputError, match="--resume"):
+        train(labels, begun)
+    assert training.RunFiles(begun).checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"lr": 5e-3}, {"seed": 9}, {"batch": 2}, {"synth": SynthConfig(gamma=0.1)}])
+def test_resume_refuses_another_configuration(labels, begun, change):
+    with pytest.raises(ModelError, match=next(iter(change))):
+        train(labels, begun, replace(CONFIG, **change), resume=True)
+
+
+def test_resume_refuses_other_labels(head, begun):
+    other = head.labels.copy()
+    other[0, 0, 0] = 2
+    for pair in ((other, head.vox2world), (head.labels, head.vox2world * 1.01)):
+        with pytest.raises(ModelError, match="label maps"):
+            train([pair], begun, resume=True)
+
+
+def test_resume_refuses_other_networks(labels, begun):
+    with pytest.raises(ModelError, match=str(training.RunFiles(begun).checkpoint)):
+        training.train(labels, begun, tiny_cascade(2.5), CONFIG, device=CPU, resume=True)
+
+
+def test_resume_refuses_what_is_not_a_checkpoint(labels, begun):
+    path = training.RunFiles(begun).checkpoint
+    whole = path.read_bytes()
+    torch.save({"weight": torch.ones(3)}, path)
+    with pytest.raises(ModelError, match=str(path)):
+        train(labels, begun, resume=True)
+    path.write_bytes(whole[:1000])
+    with pytest.raises(ModelError, match=str(path)):
+        train(labels, begun, resume=True)
+
+
+# Init and validation
+
+
+def test_init_takes_the_weights(labels, unbroken):
+    init = checkpoint.load_model(unbroken)[0]
+    run = training.Run(CASCADE, CONFIG, training.prepare_maps(labels, CASCADE, CPU), CPU, init)
+    for name, weight in load_file(unbroken).items():
+        assert torch.equal(run.model.state_dict()[name], weight)
+        assert torch.equal(run.averaged.state_dict()[name], weight)
+
+
+def script_scores(monkeypatch, scores):
+    """Scripted validation; returns the list of weights it saw."""
+    seen, left = [], iter(scores)
+
+    def score(model, pairs):
+        seen.append({k: v.clone() for k, v in model.state_dict().items()})
+        return next(left)
+
+    monkeypatch.setattr(training, "validate", score)
+    return seen
+
+
+def test_validation_keeps_the_best_weights(labels, head, tmp_path, monkeypatch):
+    seen = script_scores(monkeypatch, [0.2, 0.9, 0.5, 0.9])
+    pairs = [(head.image, head.mask, head.vox2world)]
+    out = train(labels, tmp_path / "m.safetensors", replace(CONFIG, validate_every=2), validation=pairs)
+    assert len(seen) == 4
+    weights = load_file(out)
+    assert [all(torch.equal(weights[k], w[k]) for k in w) for w in seen] == [False, True, False, False]
+    provenance = checkpoint.read_header(out)["provenance"]
+    assert (provenance["step"], provenance["validation_dice"]) == (4, 0.9)
+    assert [row["validation_dice"] for row in metrics(out)] == ["0.20000", "0.90000", "0.50000", "0.90000"]
+
+
+def test_a_resumed_run_remembers_its_best(labels, head, tmp_path, monkeypatch):
+    pairs = [(head.image, head.mask, head.vox2world)]
+    config = replace(CONFIG, validate_every=2)
+    script_scores(monkeypatch, [0.8, 0.1, 0.3, 0.4])
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(Interrupted):
+            train(labels, tmp_path / "m.safetensors", config, validation=pairs)
+    out = train(labels, tmp_path / "m.safetensors", config, validation=pairs, resume=True)
+    assert checkpoint.read_header(out)["provenance"]["step"] == 2
+
+
+def test_validation_scores_zero_where_no_brain_is_found(head):
+    empty = Cascade(CASCADE)
+    with torch.no_grad():
+        for network in (empty.locator, empty.segmenter):
+            network.head.weight.zero_()
+            network.head.bias.fill_(-5)
+    assert training.validate(empty, [(head.image, head.mask, head.vox2world)]) == 0.0
+
+
+# Parts
+
+
+def test_the_rate_rises_stays_and_falls():
+    config = TrainConfig(steps=1000, lr=1e-3, warmup=100, decay=0.3)
+    rates = np.array([config.rate(step) for step in range(1000)])
+    assert rates[0] == pytest.approx(1e-5)
+    assert (np.diff(rates[:100]) > 0).all()
+    assert rates[99:700] == pytest.approx(1e-3)
+    assert (np.diff(rates[700:]) < 0).all()
+    assert rates[850] == pytest.approx(5e-4)
+    assert 0 < rates[-1] < 1e-5
+
+
+def test_more_steps_do_not_change_the_rate_before_the_decay():
+    short, long = TrainConfig(steps=1000), TrainConfig(steps=2000)
+    assert [short.rate(k) for k in range(700)] == [long.rate(k) for k in range(700)]
+
+
+def test_images_depend_on_their_number_alone(labels, head):
+    other = make_head(20, spacing_mm=VOXEL_MM)
+    maps = training.prepare_maps([*labels, (other.labels, other.vox2world)], CASCADE, CPU)["segmenter"]
+    window = CASCADE.windows()["segmenter"]
+
+    def draw(*numbers, network=1, config=CONFIG):
+        return training.draw_batch(maps, window, config, CASCADE.scale, network, list(numbers))
+
+    together = draw(4, 5, 6)
+    for k, number in enumerate((4, 5, 6)):
+        for part, single in zip(together, draw(number), strict=True):
+            torch.testing.assert_close(part[k : k + 1], single, atol=1e-3, rtol=1e-3)
+    assert torch.equal(draw(4)[0], draw(4)[0])
+    assert not torch.equal(draw(4)[0], draw(5)[0])
+    assert not torch.equal(draw(4)[0], draw(4, network=0)[0])
+    assert not torch.equal(draw(4)[0], draw(4, config=replace(CONFIG, seed=1))[0])
+    assert torch.equal(draw(4)[0], draw(4, config=replace(CONFIG, batch=3, steps=99))[0])
+
+
+@pytest.mark.parametrize(("rank", "world", "batch"), [(0, 1, 4), (1, 2, 2), (3, 4, 1)])
+def test_processes_share_the_images_of_one_large_batch(labels, monkeypatch, rank, world, batch):
+    """Step 5 of a run with four images a step has images 20 to 23, whoever draws them."""
+    numbers = []
+    draw = training.draw_batch
+    monkeypatch.setattr(training, "draw_batch", lambda *args: numbers.append(args[-1]) or draw(*args))
+    run = training.Run(CASCADE, replace(CONFIG, batch=batch), training.prepare_maps(labels, CASCADE, CPU), CPU)
+    run.step, run.rank, run.world = 5, rank, world
+    run.update()
+    assert numbers == [list(range(20 + rank * batch, 20 + (rank + 1) * batch))] * 2
+
+
+def box(shape, size_mm, turn=np.eye(3)):
+    labels = np.ones([n + 4 for n in shape], dtype=np.uint8)
+    labels[tuple(slice(2, n + 2) for n in shape)] = 101
+    vox2world = np.eye(4)
+    vox2world[:3, :3] = turn @ np.diag(size_mm)
+    return labels, vox2world
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ([box((166, 20, 20), (1, 1, 1))], 2.0),  # as long as an adult's
+        ([box((10, 84, 10), (1, 1, 1))], 1.0),
+        ([box((10, 84, 10), (0.1, 0.1, 0.1))], 0.10),
+        ([box((20, 20, 34), (1, 1, 5))], 2.0),
+        ([box((34, 20, 20), (5, 1, 1), np.eye(3)[[2, 0, 1]])], 2.0),  # another orientation
+        ([box((84, 8, 8), (1, 1, 1)), box((166, 8, 8), (1, 1, 1))], 2.0),  # the largest counts
+    ],
+)
+def test_fitting_voxel_size(boxes, expected):
+    assert training.fitting_voxel_size(boxes) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_maps_are_finer_than_the_windows(labels):
+    maps = training.prepare_maps(labels, CASCADE, CPU)
+    for name, window in CASCADE.windows().items():
+        (source,) = maps[name]
+        assert source.spacing_mm == pytest.approx(0.75 * window.voxel_size_mm)
+        volume = source.sides[0, 0].sum() * source.spacing_mm**3
+        assert volume == pytest.approx((labels[0][0] > 100).sum() * VOXEL_MM**3, rel=0.1)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import torch
+from phantoms import make_head, tiny_cascade
+
+from singlestrip import training
+from singlestrip.configuration import TrainConfig
+
+if sys.argv[2] == "2":
+    torch.distributed.init_process_group("gloo")
+torch.set_num_threads(1)
+training.REPORT_EVERY = 1
+head = make_head(24, spacing_mm=2.0)
+config = TrainConfig(steps=4, batch=2 // int(sys.argv[2]), lr=1e-3, warmup=1, amp="off")
+cascade = tiny_cascade(2.0, 16, norm="none")
+training.train(
+    [(head.labels, head.vox2world)], Path(sys.argv[1]), cascade, config, device=torch.device("cpu")
+)
+if sys.argv[2] == "2":
+    torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    folders = [str(Path(singlestrip.__file__).parents[1]), str(Path(__file__).parent)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    subprocess.run([sys.executable, script, one, "1"], env=environment, check=True)
+    subprocess.run([sys.executable, *launch, script, two, "2"], env=environment, check=True)
+    for row, expected in zip(metrics(two), metrics(one), strict=True):
+        for name in ("segmenter_loss", "locator_loss"):
+            assert float(row[name]) == pytest.approx(float(expected[name]), abs=1e-4)
+    weights = load_file(two)
+    for name, expected in load_file(one).items():
+        torch.testing.assert_close(weights[name], expected, atol=1e-4, rtol=0)
+    assert checkpoint.read_header(two)["provenance"]["images_seen"] == 8
