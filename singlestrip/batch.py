@@ -119,10 +119,9 @@ def fill_background(scan: Volume, masks: np.ndarray, fill: float | None) -> np.n
     kind = scan.stored.dtype
     if kind.kind in "iu":
         limits = np.iinfo(kind)
-        stored = round(raw)
-        if fill is not None and not limits.min <= stored <= limits.max:
+        if fill is not None and not (np.isfinite(raw) and limits.min <= round(raw) <= limits.max):
             raise InputError(f"a fill of {fill:g} cannot be stored as {kind} with the scaling of this image")
-        raw = min(max(stored, limits.min), limits.max)
+        raw = min(max(round(raw), limits.min), limits.max)
     return np.where(masks, scan.stored, np.array(raw, dtype=kind)).astype(kind, copy=False)
 
 
@@ -133,11 +132,13 @@ def strip_files(
     resume: bool = False,
     warn: Callable[[str], None] = lambda text: None,
     done: Callable[[int, Job, str, float], None] = lambda number, job, outcome, seconds: None,
+    debug: bool = False,
 ) -> list[tuple[Job, str]]:
     """Strip each job; one that fails does not stop the others. Returns the failures with their reasons.
 
     resume: pass over jobs whose outputs are all there and whole. done: called after each job with
     its number from 1, the job, "stripped", "kept" or the reason of failure, and seconds taken.
+    debug: raise the first failure.
     """
     failures = []
     for number, job in enumerate(jobs, start=1):
@@ -148,16 +149,21 @@ def strip_files(
         else:
             try:
                 strip_file(stripper, job, options, warn)
-            except SingleStripError as error:
-                outcome = str(error)
-            except MemoryError:
-                outcome = f"{job.image}: out of memory"
             except Exception as error:  # a fault in one scan must not stop the night's batch
-                outcome = f"{job.image}: unexpected {type(error).__name__}: {error}"
-            if outcome != "stripped":
+                if debug:
+                    raise
+                outcome = _reason(job, error)
                 failures.append((job, outcome))
         done(number, job, outcome, time.monotonic() - start)
     return failures
+
+
+def _reason(job: Job, error: Exception) -> str:
+    if isinstance(error, SingleStripError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{job.image}: out of memory"
+    return f"{job.image}: unexpected {type(error).__name__}: {error}; run again with --debug and report it"
 
 
 def _is_whole(kind: str, path: Path) -> bool:

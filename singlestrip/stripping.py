@@ -182,7 +182,7 @@ class Stripper:
         self, image: np.ndarray, vox2world: np.ndarray, slope: float = 1.0, intercept: float = 0.0
     ) -> BrainField:
         """The brain's logit in the segmenter's window; arguments as for `strip`."""
-        blank = _lowest(image) * slope + intercept
+        blank = min(end * slope + intercept for end in _ends(image))
         fine = resample.block_mean(image, vox2world, self.config.voxel_size_mm, slope, intercept, blank)
         coarse = resample.block_mean(*fine, self.config.locator_voxel_size_mm)
         centre = self._locate(*coarse)
@@ -226,11 +226,11 @@ class Stripper:
         return middle_mm(logit >= threshold, target)
 
 
-def _lowest(image: np.ndarray) -> float:
-    """The lowest finite value. Raises InputError where the image holds nothing to see."""
+def _ends(image: np.ndarray) -> tuple[float, float]:
+    """The lowest and highest finite value. Raises InputError where the image holds nothing to see."""
     low, high = finite_range(image)
     if not low <= high:
         raise InputError("the image has no finite voxel")
     if low == high:
         raise InputError("the image is constant: there is nothing to strip")
-    return low
+    return low, high

@@ -349,6 +349,7 @@ def train(
     def save() -> None:
         if first:
             checkpoint.save_training_state(files.checkpoint, run.state() | {"labels": digest, "losses": losses})
+        _wait_for_all(run)
 
     def write_model() -> None:
         record = (provenance or {}) | {
@@ -400,7 +401,14 @@ def train(
         if not validation:
             write_model()
         report.curve_figure(metrics.rows(), files.curve)
+    _wait_for_all(run)
     return out
+
+
+def _wait_for_all(run: Run) -> None:
+    """torchrun ends all processes when one ends: none may while the first still writes."""
+    if run.distributed:
+        dist.barrier()
 
 
 def _agree(received: int, run: Run) -> bool:

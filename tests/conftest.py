@@ -27,10 +27,10 @@ def phantom_stripper():
     class Threshold(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.half = torch.nn.Parameter(torch.tensor(0.5))
+            self.level = torch.nn.Parameter(torch.tensor(0.5))
 
         def forward(self, image):
-            return 10 * (image - self.half)
+            return 10 * (image - self.level)
 
     tiny = UNetConfig(widths=(2, 2), patch=1)
     config = CascadeConfig(segmenter=tiny, segmenter_size=48, locator=tiny, locator_size=32)

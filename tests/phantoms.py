@@ -46,7 +46,7 @@ def make_head(size: int = 32, spacing_mm: float = 6.0, noise: float = 1.0) -> He
     ball = np.sqrt((x / 0.9) ** 2 + y**2 + (z / 0.85) ** 2)
     labels[ball < 0.27] = 101
     labels[ball < 0.21] = 102
-    labels[(x - 0.1) ** 2 + y**2 + z**2 < 0.1**2] = 103
+    labels[(x - 0.05) ** 2 + y**2 + z**2 < 0.15**2] = 103
     labels[(x - 0.2) ** 2 + (y - 0.18) ** 2 + z**2 < 0.09**2] = 101
     image = np.vectorize(INTENSITY.get)(labels).astype(np.float32)
     image += noise * np.random.default_rng(0).standard_normal(image.shape, dtype=np.float32)

@@ -147,7 +147,7 @@ def test_unusable_files_are_named(path, damage):
 
 def test_a_newer_format_asks_for_an_update(path):
     newer(path)
-    with pytest.raises(ModelError, match="newer.*update"):
+    with pytest.raises(ModelError, match=r"newer.*update"):
         checkpoint.load_model(path)
 
 
@@ -172,7 +172,7 @@ def test_the_default_model_comes_from_the_models_folder(path, monkeypatch):
 
 def test_a_missing_model_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(tmp_path))
-    with pytest.raises(ModelError, match="no-such-model.*no such"):
+    with pytest.raises(ModelError, match=r"no-such-model.*no such"):
         checkpoint.find_model("no-such-model")
 
 
@@ -187,7 +187,7 @@ def test_a_failing_write_leaves_the_old_model(path, model, monkeypatch):
     with pytest.raises(OutputError, match=f"{path}.*disk full"):
         checkpoint.save_model(path, model, {})
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_failing_write_leaves_the_old_training_state(tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_a_failing_write_leaves_the_old_training_state(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OutputError, match=f"{path}.*disk full"):
         checkpoint.save_training_state(path, {"step": 2})
-    assert os.listdir(tmp_path) == [path.name]
+    assert list(tmp_path.iterdir()) == [path]
     assert checkpoint.load_training_state(path) == {"step": 1}
 
 

@@ -142,4 +142,5 @@ def test_a_single_slice():
     x = np.indices((20, 18, 1))[:2] - np.array([9.4, 8.3]).reshape(2, 1, 1, 1)
     expected = np.linalg.norm(x, axis=0) - 5.3
     found = signed_distance(-expected, expected < 0, matrix)
-    assert np.abs(found - expected).max() < 0.1
+    error = np.abs(found - expected)
+    assert error.mean() < 0.05 and error.max() < 0.3

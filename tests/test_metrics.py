@@ -67,11 +67,11 @@ def test_hausdorff_of_parallel_sheets(thickness):
 
 
 def test_hausdorff_looks_at_surfaces_alone():
-    """A hollow cube has the outer surface of a full one, and an inner surface one voxel deeper."""
+    """A hollow cube has the outer surface of a full one, and an inner one two voxels deeper."""
     full, hollow = cube((5, 5, 5), 9), cube((5, 5, 5), 9)
     hollow[8:11, 8:11, 8:11] = False
-    # Surface of the full cube: 9³ - 7³ = 386 voxels, all in both. The cavity's walls (6·9 = 54 voxels, 6-connected)
-    # lie two voxels below the outer surface: 54 of 386 + 386 + 54 distances are 2, more than 5 %.
+    # The outer surface, 9³ - 7³ = 386 voxels, is in both. The walls of the cavity, 6·9 = 54 voxels, lie
+    # two voxels below it: 54 of 386 + 386 + 54 distances are 2, more than 5 %.
     assert hausdorff95(full, hollow, np.eye(4)) == 2
     assert hausdorff95(full, full, np.eye(4)) == 0
 

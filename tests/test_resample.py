@@ -182,7 +182,9 @@ def test_labels_are_zero_where_there_is_no_scan():
     affine[:3, :3] = Rotation.from_euler("z", 45, degrees=True).as_matrix()
     out, vox2world = resample.conform_labels(np.full((20, 20, 6), 5, np.uint8), affine, 1.0, 100)
     assert set(np.unique(out)) == {0, 5}
-    index = np.linalg.inv(affine) @ vox2world @ np.vstack([np.indices(out.shape).reshape(3, -1), np.ones(out.size)])
+    index = (
+        np.linalg.inv(affine) @ vox2world @ np.vstack([np.indices(out.shape).reshape(3, -1), np.ones(out.size)])
+    )
     limit = np.array([[20], [20], [6]])
     within = ((index[:3] > -0.4) & (index[:3] < limit - 0.6)).all(0).reshape(out.shape)
     beyond = ((index[:3] < -0.6) | (index[:3] > limit - 0.4)).any(0).reshape(out.shape)

@@ -481,7 +481,9 @@ def test_a_range_changes_its_own_parameter_alone(name, parameter):
 
 def test_the_maps_classes():
     assert set(BRAIN) <= set(np.unique(LABELS))
-    assert MAP.brain_mm.tolist() == [SPACING * (m - (n - 1) / 2) for m, n in zip(MIDDLE, LABELS.shape, strict=True)]
+    assert MAP.brain_mm.tolist() == [
+        SPACING * (m - (n - 1) / 2) for m, n in zip(MIDDLE, LABELS.shape, strict=True)
+    ]
     np.testing.assert_array_equal(MAP.sides[0, 0], LABELS > 100)
 
 

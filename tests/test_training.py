@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import singlestrip
 from singlestrip import checkpoint, training
 from singlestrip.cascade import Cascade
-from singlestrip.configuration import SynthConfig, TrainConfig
+from singlestrip.configuration import CascadeConfig, SynthConfig, TrainConfig
 from singlestrip.errors import Interrupted, ModelError, OutputError
 from singlestrip.metrics import dice
 from singlestrip.stripping import Stripper
@@ -91,7 +91,7 @@ def test_it_learns_to_strip(tmp_path):
         rotation_deg=5, warp_mm=(0, 0, 0), crop_probability=0, masked_probability=0, slice_probability=0,
         noise=(0, 0.02), smoothing_mm=(0, 1), smooth_classes_probability=0,
     )  # fmt: skip
-    config = replace(CONFIG, steps=150, lr=2e-2, warmup=5, average=0.9, synth=easy)
+    config = replace(CONFIG, steps=100, lr=2e-2, warmup=5, average=0.9, synth=easy)
     cascade = tiny_cascade(VOXEL_MM, 32)
     out = tmp_path / "model.safetensors"
     torch.manual_seed(config.seed)
@@ -368,16 +368,38 @@ def box(shape, size_mm, turn=np.eye(3)):
 @pytest.mark.parametrize(
     ("boxes", "expected"),
     [
-        ([box((166, 20, 20), (1, 1, 1))], 2.0),  # as long as an adult's
-        ([box((10, 84, 10), (1, 1, 1))], 1.0),
-        ([box((10, 84, 10), (0.1, 0.1, 0.1))], 0.10),
-        ([box((20, 20, 34), (1, 1, 5))], 2.0),
-        ([box((34, 20, 20), (5, 1, 1), np.eye(3)[[2, 0, 1]])], 2.0),  # another orientation
-        ([box((84, 8, 8), (1, 1, 1)), box((166, 8, 8), (1, 1, 1))], 2.0),  # the largest counts
+        ([box((166, 20, 20), (1, 1, 1))], 165),
+        ([box((10, 84, 10), (0.1, 0.1, 0.1))], 8.3),
+        ([box((20, 20, 34), (1, 1, 5))], 165),
+        ([box((34, 20, 20), (5, 1, 1), np.eye(3)[[2, 0, 1]])], 165),  # another orientation
+        ([box((84, 8, 8), (1, 1, 1)), box((166, 8, 8), (1, 1, 1))], 165),  # the largest counts
     ],
 )
-def test_fitting_voxel_size(boxes, expected):
-    assert training.fitting_voxel_size(boxes) == pytest.approx(expected, rel=1e-6)
+def test_brain_extent(boxes, expected):
+    assert training.brain_extent_mm(boxes) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.1, 1.5])
+def test_the_windows_fit_the_brain(scale):
+    """An anatomy of another size sees the same number of voxels, in proportion."""
+    adult = CascadeConfig()
+    fitting = CascadeConfig.fitting(165.0 * scale)
+    assert fitting == replace(adult, voxel_size_mm=pytest.approx(adult.voxel_size_mm * scale))
+    assert fitting.scale == pytest.approx(scale)
+    for name, window in fitting.windows().items():
+        assert window.jitter_mm == pytest.approx(scale * adult.windows()[name].jitter_mm)
+
+
+@pytest.mark.parametrize("voxel_size_mm", [1.0, 1.7, 3.0])
+def test_another_voxel_size_keeps_the_extent_of_the_windows(voxel_size_mm):
+    fitting = CascadeConfig.fitting(165.0, voxel_size_mm, norm="none")
+    assert fitting.voxel_size_mm == voxel_size_mm
+    assert fitting.segmenter.norm == fitting.locator.norm == "none"
+    for name, window in fitting.windows().items():
+        assert window.shape[0] % getattr(fitting, name).multiple == 0
+        extent = CascadeConfig().windows()[name].shape[0] * CascadeConfig().windows()[name].voxel_size_mm
+        half_step = getattr(fitting, name).multiple * window.voxel_size_mm / 2
+        assert window.shape[0] * window.voxel_size_mm == pytest.approx(extent, abs=half_step)
 
 
 def test_the_maps_are_finer_than_the_windows(labels):
@@ -390,6 +412,7 @@ def test_the_maps_are_finer_than_the_windows(labels):
 
 
 SCRIPT = """
+import os
 import sys
 from pathlib import Path
 
@@ -411,6 +434,7 @@ training.train(
 )
 if sys.argv[2] == "2":
     torch.distributed.destroy_process_group()
+os._exit(0)  # at the end of the interpreter a thread of gloo now and then aborts the process
 """
 
 

@@ -164,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
         elif progress:
             print(f"{number}/{len(jobs)} {job.image}: {outcome}, {seconds:.1f} s", file=sys.stderr)
 
-    failures = strip_files(stripper, jobs, options, args.resume, warn, done)
+    failures = strip_files(stripper, jobs, options, args.resume, warn, done, args.debug)
     if failures and len(jobs) > 1:
         names = "\n".join(f"  {job.image}" for job, _ in failures)
         raise SingleStripError(f"{len(failures)} of {len(jobs)} images failed:\n{names}")

@@ -1,0 +1,323 @@
+"""Files in, files out: a bright ball in files is its own brain."""
+
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from singlestrip import batch, memory, volume
+from singlestrip.batch import Job, StripOptions, plan_folder, read_list, strip_file, strip_files
+from singlestrip.errors import InputError, OutputError
+from singlestrip.metrics import dice
+
+VOX2WORLD = np.array([[-3.0, 0, 0, 60], [0, 3, 0, -50], [0, 0, 4, -40], [0, 0, 0, 1]])
+SHAPE = (40, 36, 28)
+
+
+@pytest.fixture(autouse=True)
+def plenty_of_memory(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 64 * memory.GIB)
+
+
+def ball(centre=(20, 17, 14), radius=24.0):
+    """Distance to the surface in mm, negative inside."""
+    index = np.moveaxis(np.indices(SHAPE), 0, -1) - np.array(centre)
+    return np.linalg.norm(index @ VOX2WORLD[:3, :3].T, axis=-1) - radius
+
+
+def scan(path, distances=None, dtype="<i2", scaling=None, background=10):
+    """A file of a soft-edged ball, noise around 1000 deep within it and `background` beyond."""
+    distances = [ball()] if distances is None else distances
+    noise = np.random.default_rng(0).integers(-20, 20, SHAPE)
+    frames = [background + (1000 - background + noise) * np.clip(0.5 - d / 4, 0, 1) for d in distances]
+    limit = np.iinfo(dtype).max if np.dtype(dtype).kind in "iu" else np.inf
+    frames = [np.minimum(frame.round(), limit) for frame in frames]
+    stored = np.stack(frames, -1) if len(frames) > 1 else frames[0]
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype)
+    image = nib.Nifti1Image(stored.astype(dtype), VOX2WORLD, header)
+    if scaling:
+        image.header.set_slope_inter(*scaling)
+    image.to_filename(path)
+    return path
+
+
+def job(image, *kinds, folder=None):
+    return plan_folder([image], (folder or image.parent) / "out", kinds)[0]
+
+
+def strip_one(stripper, image, options=StripOptions(), kinds=("brain", "mask")):
+    """Outputs by kind, as stored values [X, Y, Z, T]."""
+    todo = job(image, *kinds)
+    strip_file(stripper, todo, options)
+    return {kind: volume.read(path) for kind, path in todo.outputs.items()}
+
+
+def test_every_output(phantom_stripper, tmp_path):
+    todo = job(scan(tmp_path / "a.nii.gz"), "brain", "mask", "sdt", "picture")
+    strip_file(phantom_stripper, todo)
+    image, brain, mask, sdt = (volume.read(p) for p in (todo.image, *list(todo.outputs.values())[:3]))
+    inside = mask.stored > 0
+    assert mask.stored.dtype == np.uint8 and set(np.unique(mask.stored)) == {0, 1}
+    assert dice(inside[..., 0], ball() < 0) > 0.97
+    assert brain.stored.dtype == image.stored.dtype
+    np.testing.assert_array_equal(brain.stored[inside], image.stored[inside])
+    assert (brain.stored[~inside] == 0).all()
+    assert sdt.stored.dtype == np.float32
+    np.testing.assert_array_equal(sdt.stored < 0, inside)
+    near = np.abs(ball()) < 4
+    assert np.abs(sdt.stored[..., 0] - ball())[near].mean() < 1
+    assert todo.outputs["picture"].read_bytes().startswith(b"\x89PNG")
+    for out in (brain, mask, sdt):
+        np.testing.assert_array_equal(out.vox2world, image.vox2world)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "a_brain.nii.gz",
+        "a_mask.nii.gz",
+        "a_picture.png",
+        "a_sdt.nii.gz",
+    ]
+
+
+@pytest.mark.parametrize(
+    "dtype, scaling, background, fill, expected",
+    [
+        ("<i2", None, 10, None, 0),  # the lower of the image's minimum and zero
+        ("<i2", None, -30, None, -30),
+        ("<i2", (0.5, -100), 10, None, 10),  # lowest value 0.5·10 - 100 = -95
+        ("<i2", (2.0, 50), 10, None, -25),  # zero is stored as -25
+        ("u2", (1.0, 7), 10, None, 0),  # zero would be -7: the nearest that can be stored
+        ("<i2", (-1.0, 0), 10, None, 1019),  # negative slope: the highest stored value is the lowest
+        ("<i2", None, 10, -1000, -1000),
+        ("<f4", None, 10, -0.25, -0.25),
+        ("<f4", None, 10, np.nan, np.nan),
+        ("<i2", (0.5, -100), 10, 0, 200),
+    ],
+)
+def test_background(tmp_path, dtype, scaling, background, fill, expected):
+    image = volume.read(scan(tmp_path / "a.nii", dtype=dtype, scaling=scaling, background=background))
+    mask = (ball() < 0)[..., None]
+    if scaling and scaling[0] < 0:
+        expected = int(image.stored.max())
+    out = batch.fill_background(image, mask, fill)
+    assert out.dtype == image.stored.dtype
+    np.testing.assert_array_equal(out[mask], image.stored[mask])
+    np.testing.assert_array_equal(np.unique(out[~mask]), [expected])
+
+
+@pytest.mark.parametrize(
+    "dtype, fill", [("u1", 256), ("u2", -1), ("<i2", 40000), ("<i2", np.nan), ("<i2", np.inf)]
+)
+def test_fill_that_cannot_be_stored(phantom_stripper, tmp_path, dtype, fill):
+    image = scan(tmp_path / "a.nii", [ball() * 1.0], dtype, background=3)
+    todo = job(image, "brain")
+    with pytest.raises(InputError, match="cannot be stored"):
+        strip_file(phantom_stripper, todo, StripOptions(fill=fill))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_frames_each_and_together(phantom_stripper, tmp_path):
+    """Each frame has its own mask; one mask of the mean covers what most frames show."""
+    distances = [ball(), ball(radius=15), ball()]
+    image = scan(tmp_path / "a.nii", distances)
+    out = strip_one(phantom_stripper, image)
+    assert out["mask"].shape == out["brain"].shape == (*SHAPE, 3)
+    for t, distance in enumerate(distances):
+        assert dice(out["mask"].frame(t) > 0, distance < 0) > 0.95
+    together = strip_one(phantom_stripper, image, StripOptions(mean_frame=True))
+    assert together["mask"].shape == SHAPE and together["brain"].shape == (*SHAPE, 3)
+    inside = together["mask"].frame(0) > 0
+    assert dice(inside, ball(radius=23) < 0) > 0.95  # two thirds of the soft edge are half as bright 1 mm deeper
+    for t in range(3):
+        stored = volume.read(image).frame(t)
+        np.testing.assert_array_equal(together["brain"].frame(t), np.where(inside, stored, 0))
+
+
+def test_mean_of_frames_that_are_not_finite(phantom_stripper, tmp_path):
+    """What one frame of three shows is as bright as the rest."""
+    frames = np.stack([1000 * np.clip(0.5 - ball() / 4, 0, 1)] * 3, -1).astype(np.float32)
+    frames[:20, ..., 1:] = np.nan
+    nib.Nifti1Image(frames, VOX2WORLD).to_filename(tmp_path / "a.nii")
+    out = strip_one(phantom_stripper, tmp_path / "a.nii", StripOptions(mean_frame=True))
+    assert dice(out["mask"].frame(0) > 0, ball() < 0) > 0.97
+
+
+def test_frame_that_fails_is_named(phantom_stripper, tmp_path):
+    frames = np.stack([np.where(ball() < 0, 100, 0), np.full(SHAPE, 7)], -1).astype(np.int16)
+    nib.Nifti1Image(frames, VOX2WORLD).to_filename(tmp_path / "a.nii")
+    with pytest.raises(InputError, match=r"a.nii: frame 1: the image is constant"):
+        strip_file(phantom_stripper, job(tmp_path / "a.nii", "mask"))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_border_moves_the_mask(phantom_stripper, tmp_path):
+    image = scan(tmp_path / "a.nii")
+    for border in (-6, 6):
+        mask = strip_one(phantom_stripper, image, StripOptions(border_mm=border))["mask"].frame(0) > 0
+        assert dice(mask, ball() < border) > 0.95
+
+
+def test_warning_about_values_that_are_not_finite(phantom_stripper, tmp_path):
+    said = []
+    strip_file(phantom_stripper, job(scan(tmp_path / "a.nii"), "mask"), warn=said.append)
+    assert said == []
+    values = np.where(ball() < 0, 100, 0).astype(np.float32)
+    values[0, 0, :5] = np.nan
+    nib.Nifti1Image(values, VOX2WORLD).to_filename(tmp_path / "b.nii")
+    strip_file(phantom_stripper, job(tmp_path / "b.nii", "mask"), warn=said.append)
+    assert len(said) == 1 and "b.nii: 5 voxels are not finite" in said[0]
+
+
+def test_outputs_are_checked_before_work(phantom_stripper, tmp_path):
+    image = scan(tmp_path / "a.nii")
+    for outputs in (
+        {"mask": tmp_path / "no" / "m.nii"},
+        {"mask": tmp_path / "m.txt"},
+        {"picture": tmp_path / "p.nii"},
+    ):
+        with pytest.raises(OutputError):
+            strip_file(phantom_stripper, Job(image, {"brain": tmp_path / "b.nii"} | outputs))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.nii"]
+
+
+def test_one_failure_does_not_stop_the_others(phantom_stripper, tmp_path):
+    images = [scan(tmp_path / "a.nii"), tmp_path / "b.nii", tmp_path / "gone.nii", scan(tmp_path / "c.nii")]
+    images[1].write_bytes(b"not an image")
+    jobs = plan_folder(images, tmp_path / "out", ("mask",))
+    seen = []
+    failures = strip_files(
+        phantom_stripper, jobs, done=lambda number, job, outcome, s: seen.append((number, outcome))
+    )
+    assert [failed.image.name for failed, _ in failures] == ["b.nii", "gone.nii"]
+    assert all(failed.image.name in reason for failed, reason in failures)
+    assert [number for number, _ in seen] == [1, 2, 3, 4]
+    assert seen[0][1] == seen[3][1] == "stripped"
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_mask.nii", "c_mask.nii"]
+
+
+def test_a_fault_of_the_program(phantom_stripper, tmp_path, monkeypatch):
+    """It is a failure like any other, and --debug shows where it came from."""
+    jobs = plan_folder([scan(tmp_path / "a.nii"), scan(tmp_path / "b.nii")], tmp_path / "out", ("mask",))
+
+    def fault(*args):
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(phantom_stripper, "strip", fault)
+    failures = strip_files(phantom_stripper, jobs)
+    assert [failed.image.name for failed, _ in failures] == ["a.nii", "b.nii"]
+    assert all("ZeroDivisionError: odd" in reason for _, reason in failures)
+    with pytest.raises(ZeroDivisionError):
+        strip_files(phantom_stripper, jobs, debug=True)
+
+
+def test_resume_keeps_what_is_whole(phantom_stripper, tmp_path):
+    jobs = plan_folder([scan(tmp_path / f"{n}.nii.gz") for n in "abc"], tmp_path / "out", ("brain", "mask"))
+    strip_files(phantom_stripper, jobs)
+    good = {p: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    cut, gone, kept = jobs[1].outputs["brain"], jobs[2].outputs["mask"], jobs[0].outputs["mask"]
+    cut.write_bytes(good[cut][: len(good[cut]) // 2])
+    gone.unlink()
+    before = kept.stat().st_mtime_ns
+    outcomes = []
+    failures = strip_files(
+        phantom_stripper, jobs, resume=True, done=lambda n, job, outcome, s: outcomes.append(outcome)
+    )
+    assert failures == [] and outcomes == ["kept", "stripped", "stripped"]
+    assert kept.stat().st_mtime_ns == before
+    for path, raw in good.items():
+        assert gzip.decompress(path.read_bytes()) == gzip.decompress(raw)
+    strip_files(phantom_stripper, jobs, done=lambda n, job, outcome, s: outcomes.append(outcome))
+    assert outcomes[3:] == ["stripped"] * 3
+
+
+@pytest.mark.parametrize("left, refused", [(10, False), (0.01, True), (None, False)])
+def test_memory_of_the_machine(tmp_path, monkeypatch, left, refused):
+    image = volume.read(scan(tmp_path / "a.nii"))
+    monkeypatch.setattr(memory, "available", lambda: left and int(left * memory.GIB))
+    if refused:
+        with pytest.raises(InputError, match=r"a.nii: needs about .* GiB of memory"):
+            memory.check(image, sdt=True)
+    else:
+        memory.check(image, sdt=True)
+
+
+def test_memory_limit(phantom_stripper, tmp_path):
+    image = scan(tmp_path / "a.nii")
+    strip_file(phantom_stripper, job(image, "mask"), StripOptions(memory_gib=4))
+    with pytest.raises(InputError, match=r"over the limit of 0\.5 GiB"):
+        strip_file(phantom_stripper, job(image, "mask"), StripOptions(memory_gib=0.5))
+
+
+def test_border_takes_the_memory_of_distances(phantom_stripper, tmp_path):
+    image = scan(tmp_path / "a.nii")
+    limit = (memory.estimate(volume.read(image), sdt=False) + 1) / memory.GIB
+    strip_file(phantom_stripper, job(image, "mask"), StripOptions(memory_gib=limit))
+    for options, kind in (
+        (StripOptions(border_mm=1, memory_gib=limit), "mask"),
+        (StripOptions(memory_gib=limit), "sdt"),
+    ):
+        with pytest.raises(InputError, match="over the limit"):
+            strip_file(phantom_stripper, job(image, kind), options)
+
+
+def test_memory_estimate_grows(tmp_path):
+    one, four = volume.read(scan(tmp_path / "a.nii")), volume.read(scan(tmp_path / "b.nii", [ball()] * 4))
+    assert memory.estimate(one, sdt=False) > one.stored.nbytes
+    # The distance itself and the three indices of the nearest voxel take 16 bytes a voxel.
+    assert memory.estimate(one, sdt=True) - memory.estimate(one, sdt=False) >= 16 * one.stored.size
+    assert memory.estimate(four, sdt=False) - memory.estimate(one, sdt=False) >= 3 * one.stored.nbytes
+
+
+def names(jobs, folder):
+    return [{kind: str(path.relative_to(folder)) for kind, path in job.outputs.items()} for job in jobs]
+
+
+def test_names_in_a_folder(tmp_path):
+    images = [Path("x/a.nii.gz"), Path("y/b.mgz"), Path("y/c.d.img")]
+    assert names(plan_folder(images, tmp_path, ("brain", "picture")), tmp_path) == [
+        {"brain": "a_brain.nii.gz", "picture": "a_picture.png"},
+        {"brain": "b_brain.mgz", "picture": "b_picture.png"},
+        {"brain": "c.d_brain.img", "picture": "c.d_picture.png"},
+    ]
+    assert names(plan_folder(images[:1], tmp_path / "new", ("mask",), ".mgz"), tmp_path / "new") == [
+        {"mask": "a_mask.mgz"}
+    ]
+    assert (tmp_path / "new").is_dir()
+
+
+def test_same_names_keep_their_folders(tmp_path):
+    jobs = plan_folder([Path("s/1/t1.nii"), Path("s/2/t1.nii"), Path("s/2/t2.nii")], tmp_path, ("mask",))
+    assert names(jobs, tmp_path) == [{"mask": f"{n}_mask.nii"} for n in ("1/t1", "2/t1", "2/t2")]
+    assert (tmp_path / "1").is_dir() and (tmp_path / "2").is_dir()
+
+
+@pytest.mark.parametrize(
+    "images, sentence",
+    [
+        (["a.nii", "b.nii", "./a.nii"], "a.nii: named more than once"),
+        (["x/../a.nii", "a.nii"], "named more than once"),
+        (["a.nii", "a.mgz"], "would write the same files"),
+    ],
+)
+def test_names_that_clash(tmp_path, images, sentence):
+    with pytest.raises(InputError, match=sentence):
+        plan_folder([Path(i) for i in images], tmp_path, ("mask",))
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        plan_folder([Path("a.nii")], tmp_path / "file", ("mask",))
+
+
+def test_lists(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("# scans\n\n  a.nii \n/b c.nii.gz\n  # more\n")
+    assert read_list(path) == [Path("a.nii"), Path("/b c.nii.gz")]
+    for content in (b"", b"# none\n", b"\xff\xfe\x00"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"list\.txt"):
+            read_list(path)
+    with pytest.raises(InputError, match=r"gone\.txt"):
+        read_list(tmp_path / "gone.txt")

@@ -1,0 +1,500 @@
+"""The command line: help, wrong arguments, failures, and each command from file to file."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from phantoms import PhantomCascade, make_head, tiny_cascade
+
+import singlestrip
+from singlestrip import checkpoint
+from singlestrip.cascade import Cascade
+from singlestrip.cli import COMMANDS, build_parser, main
+from singlestrip.errors import SingleStripError
+from singlestrip.metrics import dice
+from singlestrip.stripping import Stripper
+
+SECTIONS = ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "REFERENCES")
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def head():
+    return make_head()
+
+
+@pytest.fixture
+def files(head, tmp_path, monkeypatch):
+    """image.nii.gz, mask.nii.gz and labels.nii.gz in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    head.save(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def trained(files, monkeypatch):
+    """The files, and a stripper that knows the phantom in place of the shipped weights."""
+    monkeypatch.setattr(
+        Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
+    )
+    return files
+
+
+@pytest.fixture
+def tiny(files):
+    """An untrained model with tiny networks."""
+    torch.manual_seed(0)
+    checkpoint.save_model(files / "tiny.safetensors", Cascade(tiny_cascade(8.0)), {})
+    return "tiny.safetensors"
+
+
+def run(line: str) -> int:
+    return main(line.split())
+
+
+def names(folder=".") -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def load(name) -> np.ndarray:
+    return np.asanyarray(nib.load(name).dataobj)
+
+
+def python(*arguments, **keywords):
+    environment = os.environ | {"PYTHONPATH": str(Path(singlestrip.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, **keywords
+    )
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    top = build_parser()
+    subs = next(a for a in top._actions if isinstance(a, argparse._SubParsersAction))
+    return {"": top, **subs.choices}
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_a_manual_page(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(f"{command} --help")
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = [line.rstrip(":") for line in lines if line.rstrip(":") in SECTIONS]
+    assert sorted(found) == sorted(SECTIONS)
+    assert found[:3] == list(SECTIONS[:3])
+    assert found[-3:] == list(SECTIONS[-3:])
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_option_is_explained(command):
+    parser = parsers()[command]
+    page = parser.format_help()
+    for action in parser._actions:
+        assert action.help or isinstance(action, argparse._SubParsersAction), action.dest
+        assert all(option in page for option in action.option_strings)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_defaults_in_the_help_are_the_defaults(command):
+    for action in parsers()[command]._actions:
+        if isinstance(action.default, int | float) and not isinstance(action.default, bool):
+            assert f"default {action.default:g}" in action.help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_parse(command):
+    for example in COMMANDS[command].EXAMPLES.splitlines():
+        name, *arguments = example.split()
+        assert name == "singlestrip"
+        assert build_parser().parse_args(arguments).command == command
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_version(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(f"{command} --version")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"singlestrip {singlestrip.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_does_not_load_torch(command):
+    arguments = [*command.split(), "--help"]
+    code = f"""
+import sys
+from singlestrip.cli import main
+try:
+    main({arguments!r})
+finally:
+    loaded = {{"torch", "nibabel", "scipy", "sklearn", "matplotlib"}} & set(sys.modules)
+    assert not loaded, loaded
+"""
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "SYNOPSIS" in done.stdout
+
+
+def test_importing_the_package_does_not_load_torch():
+    done = python("-c", "import sys, singlestrip; sys.exit('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+# Wrong command lines
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "no-such-command",
+        "strip",
+        "strip -m out.nii.gz",
+        "strip -i image.nii.gz",
+        "strip -i image.nii.gz -m out.nii.gz --no-such-option",
+        "strip -i image.nii.gz mask.nii.gz -m out.nii.gz",
+        "strip -i image.nii.gz mask.nii.gz",
+        "strip -i image.nii.gz -o out.nii.gz --out-dir out",
+        "strip -i image.nii.gz -m image.nii.gz",
+        "strip -i image.nii.gz -m out.nii.gz -o out.nii.gz",
+        "strip -i image.nii.gz -m out.nii.gz --save mask",
+        "strip -i image.nii.gz --out-dir out --save hat",
+        "strip -i image.nii.gz --out-dir out --suffix .jpg",
+        "strip -i image.nii.gz -m out.nii.gz --border nan",
+        "strip -i image.nii.gz -m out.nii.gz --border wide",
+        "strip -i image.nii.gz -m out.nii.gz --fill inf",
+        "strip -i image.nii.gz -m out.nii.gz --memory 0",
+        "strip -i image.nii.gz -m out.nii.gz --threads 0",
+        "fit-gmm -i image.nii.gz -o out.nii.gz",
+        "fit-gmm -i image.nii.gz -m mask.nii.gz",
+        "fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --inside 0",
+        "fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --outside few",
+        "train",
+        "train -o model.safetensors",
+        "train -i image.nii.gz -m mask.nii.gz",
+        "train -i image.nii.gz -o model.safetensors",
+        "train -i image.nii.gz image.nii.gz -m mask.nii.gz -o model.safetensors",
+        "train -i image.nii.gz -m mask.nii.gz -o model.pt",
+        "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --steps 0",
+        "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --lr -1",
+        "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --val image.nii.gz",
+        "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --norm batch",
+        "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --init tiny.safetensors --norm none",
+        "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --init tiny.safetensors --voxel-size 1",
+    ],
+)
+def test_wrong_command_lines(line, files, capsys):
+    before = names()
+    with pytest.raises(SystemExit) as stop:
+        run(line)
+    assert stop.value.code == 2
+    assert "usage: singlestrip" in capsys.readouterr().err
+    assert names() == before
+
+
+# Failures
+
+
+def assert_fails(line, capsys, *parts):
+    """Exit status 1 and one line that names what is wrong; no file left."""
+    before = names()
+    assert run(line) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.splitlines()) == 1
+    assert err.startswith("singlestrip: ")
+    assert "unexpected" not in err
+    for part in parts:
+        assert part in err
+    assert names() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("strip -i missing.nii.gz -m out.nii.gz", "missing.nii.gz"),
+        ("strip -i damaged.nii.gz -m out.nii.gz", "damaged.nii.gz"),
+        ("strip -i notes.txt -m out.nii.gz", "notes.txt"),
+        ("strip -i constant.nii.gz -m out.nii.gz", "constant.nii.gz"),
+        ("strip -i image.nii.gz -m nowhere/out.nii.gz", "nowhere"),
+        ("strip -i image.nii.gz -m out.jpg", "out.jpg"),
+        ("strip -i image.nii.gz -p picture.bmp", "picture.bmp"),
+        ("strip -i image.nii.gz -m out.nii.gz --memory 0.01", "image.nii.gz"),
+        ("strip -i image.nii.gz -m out.nii.gz --border -500", "border of -500 mm"),
+        ("strip --list missing.txt --out-dir .", "missing.txt"),
+        ("fit-gmm -i missing.nii.gz -m mask.nii.gz -o out.nii.gz", "missing.nii.gz"),
+        ("fit-gmm -i image.nii.gz -m small.nii.gz -o out.nii.gz", "small.nii.gz"),
+        ("fit-gmm -i image.nii.gz -m constant.nii.gz -o out.nii.gz", "mask"),
+        ("fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --figure labels.bmp", "labels.bmp"),
+        ("fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --inside 91", "91"),
+        ("train -i missing.nii.gz -m mask.nii.gz -o model.safetensors", "missing.nii.gz"),
+        ("train -l image.nii.gz -o model.safetensors", "image.nii.gz"),
+        ("train -l labels.nii.gz -o model.safetensors --init missing", "missing"),
+        ("train -l labels.nii.gz -o model.safetensors --init notes.txt", "notes.txt"),
+        ("train -l labels.nii.gz --samples sheet.bmp", "sheet.bmp"),
+    ],
+)
+def test_failures_are_one_line(line, part, trained, head, capsys):
+    Path("damaged.nii.gz").write_bytes(Path("image.nii.gz").read_bytes()[:2000])
+    Path("notes.txt").write_text("not an image")
+    nib.save(nib.Nifti1Image(np.ones_like(head.image), head.vox2world), "constant.nii.gz")
+    nib.save(nib.Nifti1Image(head.labels[1:], head.vox2world), "small.nii.gz")
+    assert_fails(line, capsys, part)
+
+
+def test_a_missing_model_fails(files, capsys, monkeypatch):
+    monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(files))
+    assert_fails("strip -i image.nii.gz -m out.nii.gz --model missing", capsys, "missing", str(files))
+    assert_fails("strip -i image.nii.gz -m out.nii.gz", capsys, checkpoint.MODELS_VARIABLE)
+
+
+def test_a_damaged_model_fails(files, tiny, capsys):
+    whole = Path(tiny).read_bytes()
+    Path(tiny).write_bytes(whole[: len(whole) // 2])
+    assert_fails(f"strip -i image.nii.gz -m out.nii.gz --model {tiny}", capsys, tiny)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_device_fails(files, tiny, capsys):
+    assert_fails(f"strip -i image.nii.gz -m out.nii.gz --model {tiny} --device cuda", capsys, "cuda")
+    assert_fails(f"strip -i image.nii.gz -m out.nii.gz --model {tiny} --device abacus", capsys, "abacus")
+
+
+def test_debug_shows_where_an_error_came_from(trained):
+    with pytest.raises(SingleStripError, match="missing"):
+        run("strip -i missing.nii.gz -m out.nii.gz --debug")
+
+
+def test_the_process_fails_as_main_does(files):
+    line = ["-m", "singlestrip", "strip", "-i", "image.nii.gz", "-m", "out.nii.gz", "--model", "missing"]
+    plain, debug = python(*line), python(*line, "--debug")
+    assert plain.returncode == debug.returncode == 1
+    assert len(plain.stderr.splitlines()) == 1
+    assert "Traceback" in debug.stderr
+
+
+def test_what_nobody_foresaw_is_one_line_too(trained, capsys, monkeypatch):
+    def fail(*args):
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(Stripper, "strip", fail)
+    assert run("strip -i image.nii.gz -m out.nii.gz") == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "ZeroDivisionError" in err
+    assert "--debug" in err
+    with pytest.raises(ZeroDivisionError):
+        run("strip -i image.nii.gz -m out.nii.gz --debug")
+
+
+# fit-gmm
+
+
+def test_fit_gmm(files, head):
+    assert run("fit-gmm -i image.nii.gz -m mask.nii.gz -o l.nii.gz --inside 3 --outside 3 --figure l.png") == 0
+    labels = load("l.nii.gz")
+    assert labels.dtype == np.uint8
+    assert np.mean(labels == head.labels) > 0.999  # the classes of the phantom, which lie ten deviations apart
+    np.testing.assert_array_equal(nib.load("l.nii.gz").affine, head.vox2world)
+    record = json.loads(Path("l.json").read_text())
+    assert record["inside"]["mean"] == pytest.approx([80, 90, 100], abs=0.5)
+    assert record["outside"]["mean"] == pytest.approx([0, 10, 35], abs=0.5)
+    assert record["inside"]["standard_deviation"] == pytest.approx([1, 1, 1], abs=0.2)
+    assert record["seed"] == 0
+    assert Path("l.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(1, 1), (2, 4), (6, 2)])
+def test_fit_gmm_makes_as_many_classes_as_asked(files, head, inside, outside):
+    assert run(f"fit-gmm -i image.nii.gz -m mask.nii.gz -o l.nii --inside {inside} --outside {outside}") == 0
+    labels = load("l.nii")
+    assert set(np.unique(labels)) <= {*range(1, 1 + outside), *range(101, 101 + inside)}
+    np.testing.assert_array_equal(labels > 100, head.mask)
+
+
+def test_fit_gmm_records_its_seed(files):
+    assert run("fit-gmm -i image.nii.gz -m mask.nii.gz -o l.mgz --seed 7") == 0
+    assert json.loads(Path("l.json").read_text())["seed"] == 7
+    assert run("fit-gmm -i image.nii.gz -m mask.nii.gz -o m.mgz --seed 7") == 0
+    np.testing.assert_array_equal(load("l.mgz"), load("m.mgz"))
+
+
+# strip
+
+
+def test_strip_writes_all_that_is_asked(trained, head):
+    assert run("strip -i image.nii.gz -o o.nii.gz -m m.nii.gz -d d.nii.gz -p p.png") == 0
+    mask, brain, sdt = load("m.nii.gz"), load("o.nii.gz"), load("d.nii.gz")
+    assert (mask.dtype, brain.dtype, sdt.dtype) == (np.uint8, head.image.dtype, np.float32)
+    assert set(np.unique(mask)) == {0, 1}
+    assert dice(mask > 0, head.mask) > 0.93
+    np.testing.assert_array_equal(brain[mask > 0], head.image[mask > 0])
+    assert (brain[mask == 0] == head.image.min()).all()
+    assert head.image.min() < 0
+    assert ((sdt < 0) == (mask > 0)).mean() > 0.999
+    assert np.abs(sdt[mask > 0]).max() < 6 * 32
+    assert Path("p.png").read_bytes().startswith(PNG)
+    for name in ("m.nii.gz", "o.nii.gz", "d.nii.gz"):
+        np.testing.assert_array_equal(nib.load(name).affine, head.vox2world)
+    written = {"o.nii.gz", "m.nii.gz", "d.nii.gz", "p.png"}
+    assert set(names()) == written | {"image.nii.gz", "mask.nii.gz", "labels.nii.gz"}
+
+
+def test_strip_as_library(trained, head):
+    singlestrip._session.cache_clear()
+    singlestrip.strip_file("image.nii.gz", mask="library.nii.gz")
+    run("strip -i image.nii.gz -m command.nii.gz")
+    np.testing.assert_array_equal(load("library.nii.gz"), load("command.nii.gz"))
+    np.testing.assert_array_equal(singlestrip.strip(head.image, head.vox2world).mask, load("library.nii.gz") > 0)
+    singlestrip._session.cache_clear()
+
+
+def test_border_moves_the_surface(trained):
+    for border in (-8, 0, 8):
+        assert run(f"strip -i image.nii.gz -m moved{border}.nii.gz --border {border}") == 0
+    small, plain, large = (load(f"moved{border}.nii.gz") > 0 for border in (-8, 0, 8))
+    assert not (small & ~plain).any()
+    assert not (plain & ~large).any()
+    radius = [(mask.sum() * 6**3 * 3 / 4 / np.pi) ** (1 / 3) for mask in (small, plain, large)]
+    assert np.diff(radius) == pytest.approx([8, 8], abs=2.5)
+
+
+def test_fill_is_the_background(trained):
+    assert run("strip -i image.nii.gz -o o.nii.gz -m m.nii.gz --fill -7.5") == 0
+    background = load("o.nii.gz")[load("m.nii.gz") == 0]
+    assert (background == -7.5).all()
+
+
+def test_mean_frame(trained, head):
+    dark = np.zeros_like(head.image)
+    dark[0, 0, 0] = 1
+    frames = np.stack([head.image, 2 * head.image, dark], axis=-1)
+    nib.save(nib.Nifti1Image(frames[..., :2], head.vox2world), "two.nii.gz")
+    nib.save(nib.Nifti1Image(frames, head.vox2world), "three.nii.gz")
+    assert run("strip -i two.nii.gz -m each.nii.gz -o brain.nii.gz") == 0
+    assert run("strip -i three.nii.gz -m mean.nii.gz -o mean-brain.nii.gz --mask-mean-frame") == 0
+    assert load("each.nii.gz").shape == (*head.image.shape, 2)
+    assert load("mean.nii.gz").shape == head.image.shape
+    assert load("mean-brain.nii.gz").shape == frames.shape
+    assert dice(load("mean.nii.gz") > 0, head.mask) > 0.93
+
+
+def test_voxels_that_are_not_finite_are_warned_of_unless_quiet(trained, head, capsys):
+    image = head.image.copy()
+    image[0, 0, :5] = np.nan
+    nib.save(nib.Nifti1Image(image, head.vox2world), "nan.nii.gz")
+    assert run("strip -i nan.nii.gz -m m.nii.gz") == 0
+    err = capsys.readouterr().err
+    assert "nan.nii.gz" in err
+    assert "5 voxels" in err
+    assert run("strip -i nan.nii.gz -m m.nii.gz --quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    assert dice(load("m.nii.gz") > 0, head.mask) > 0.93
+
+
+@pytest.fixture
+def scans(trained, head):
+    """a.nii.gz and b.nii in scans/."""
+    Path("scans").mkdir()
+    for name in ("a.nii.gz", "b.nii"):
+        nib.save(nib.Nifti1Image(head.image, head.vox2world), f"scans/{name}")
+
+
+def test_many_images_to_a_folder(scans, head, capsys):
+    assert run("strip -i scans/a.nii.gz scans/b.nii --out-dir out") == 0
+    assert names("out") == ["a_brain.nii.gz", "a_mask.nii.gz", "b_brain.nii", "b_mask.nii"]
+    assert dice(load("out/b_mask.nii") > 0, head.mask) > 0.93
+    assert capsys.readouterr() == ("", "")
+
+
+def test_save_and_suffix(scans):
+    assert run("strip -i scans/a.nii.gz -i scans/b.nii --out-dir out --save mask sdt picture --suffix .mgz") == 0
+    assert names("out") == [
+        "a_mask.mgz", "a_picture.png", "a_sdt.mgz", "b_mask.mgz", "b_picture.png", "b_sdt.mgz",
+    ]  # fmt: skip
+
+
+def test_images_from_a_list(scans):
+    Path("list.txt").write_text("# two scans\nscans/a.nii.gz\n\n  scans/b.nii  \n")
+    assert run("strip --list list.txt --out-dir out --save mask") == 0
+    assert names("out") == ["a_mask.nii.gz", "b_mask.nii"]
+
+
+def test_resume_passes_over_what_is_whole(scans, head):
+    line = "strip -i scans/a.nii.gz scans/b.nii --out-dir out --save mask"
+    assert run(line) == 0
+    done = load("out/a_mask.nii.gz").copy()
+    marked = nib.Nifti1Image(1 - done, head.vox2world)
+    nib.save(marked, "out/a_mask.nii.gz")
+    Path("out/b_mask.nii").write_bytes(Path("out/b_mask.nii").read_bytes()[:1000])
+    assert run(f"{line} --resume") == 0
+    np.testing.assert_array_equal(load("out/a_mask.nii.gz"), 1 - done)  # kept
+    np.testing.assert_array_equal(load("out/b_mask.nii"), done)  # done again
+    assert run(line) == 0
+    np.testing.assert_array_equal(load("out/a_mask.nii.gz"), done)
+
+
+def test_one_broken_file_does_not_stop_the_others(scans, capsys):
+    Path("scans/broken.nii.gz").write_bytes(Path("scans/a.nii.gz").read_bytes()[:3000])
+    assert run("strip -i scans/broken.nii.gz scans/a.nii.gz scans/b.nii --out-dir out --save mask --quiet") == 1
+    assert names("out") == ["a_mask.nii.gz", "b_mask.nii"]
+    reason, summary, name = capsys.readouterr().err.splitlines()
+    assert "scans/broken.nii.gz" in reason
+    assert "1 of 3" in summary
+    assert name.strip() == "scans/broken.nii.gz"
+
+
+# train
+
+
+def test_samples_alone_write_a_picture(tiny):
+    before = set(names())
+    assert run(f"train -i image.nii.gz -m mask.nii.gz --init {tiny} --samples sheet.png") == 0
+    assert Path("sheet.png").read_bytes().startswith(PNG)
+    assert set(names()) - before == {"sheet.png"}
+
+
+def test_train_and_strip(tiny, capsys):
+    line = f"train -l labels.nii.gz -o new.safetensors --init {tiny} --batch 2 --seed 3 --amp off"
+    assert run(f"{line} --steps 2 --val image.nii.gz mask.nii.gz --validate-every 1") == 0
+    header = checkpoint.read_header(Path("new.safetensors"))
+    provenance = header["provenance"]
+    assert provenance["seed"] == 3
+    assert provenance["init"]["name"] == tiny
+    assert "labels.nii.gz" in provenance["labelled"][0]
+    assert provenance["configuration"]["batch"] == 2
+    assert header["configuration"] == checkpoint.read_header(Path(tiny))["configuration"]
+    for name in ("new.checkpoint", "new.metrics.csv", "new.curve.png"):
+        assert Path(name).is_file()
+    assert run(f"{line} --steps 3") == 1
+    assert "--resume" in capsys.readouterr().err
+    assert run(f"{line} --steps 3 --resume") == 0
+    assert checkpoint.read_header(Path("new.safetensors"))["provenance"]["step"] == 3
+    status = run("strip -i image.nii.gz -m m.nii.gz --model new.safetensors")
+    err = capsys.readouterr().err
+    assert (status, err) == (0, "") or (status == 1 and "no brain found" in err)
+
+
+def test_train_from_an_image_and_its_mask(tiny):
+    assert run(f"train -i image.nii.gz -m mask.nii.gz -o new.safetensors --init {tiny} --steps 1") == 0
+    provenance = checkpoint.read_header(Path("new.safetensors"))["provenance"]
+    assert set(provenance["labelled"][0]) == {"image.nii.gz", "mask.nii.gz"}
+    assert provenance["gmm"]["inside"] == 10
+
+
+@pytest.mark.slow
+def test_train_with_the_default_networks(files):
+    assert run("train -l labels.nii.gz -o new.safetensors --steps 1 --norm none --voxel-size 3") == 0
+    model, _ = checkpoint.load_model(Path("new.safetensors"))
+    assert model.config.voxel_size_mm == 3
+    assert model.config.segmenter.norm == model.config.locator.norm == "none"

@@ -1,0 +1,250 @@
+"""Image to mask: a bright ball is its own brain, so the truth is known on every grid."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from singlestrip import stripping
+from singlestrip.errors import InputError, SingleStripError
+from singlestrip.metrics import dice, volume_ml
+from singlestrip.stripping import BrainField, clean, fill_holes, largest_component
+
+RADIUS = 30.0
+TURN = Rotation.from_euler("xyz", (20, -30, 40), degrees=True).as_matrix()
+SHEAR = np.array([[1, 0.2, 0], [0, 1, 0.15], [0, 0, 1]])
+PERMUTED = np.array([[0, 0, -1], [1, 0, 0], [0, 1, 0]])
+GRIDS = {  # matrix, shape, middle of the ball from the middle of the grid in mm
+    "0.5 mm": (np.eye(3) * 0.5, (150, 150, 150), (0, 0, 0)),
+    "1 mm": (np.eye(3), (90, 80, 85), (4, -3, 2)),
+    "2 mm": (np.eye(3) * 2, (50, 48, 52), (0, 5, 3)),
+    "3.3 mm": (np.eye(3) * 3.3, (30, 30, 30), (2, 1, 3)),
+    "10 mm": (np.eye(3) * 10, (12, 12, 12), (3, 1, -2)),
+    "thick slices": (np.diag([1, 1, 8]), (90, 90, 13), (3, 2, 1)),
+    "thick sagittal": (TURN @ np.diag([7, 1.5, 1.5]), (14, 60, 60), (3, 2, 1)),
+    "oblique": (TURN @ np.diag([1.5, 2, 2.5]), (60, 50, 40), (2, 0, 5)),
+    "sheared": (TURN @ SHEAR @ np.diag([2, 2, 3]), (60, 50, 40), (2, 0, 5)),
+    "left-handed": (np.diag([-2, 2, 2]), (50, 48, 52), (0, 5, 3)),
+    "permuted": (PERMUTED @ np.diag([2, 1.5, 3]), (50, 60, 40), (0, 5, 3)),
+    "far off centre": (np.eye(3) * 3, (90, 60, 50), (80, -45, 30)),
+    "single slice": (np.diag([1, 1, 10]), (90, 90, 1), (3, 2, 1)),
+    "single oblique slice": (TURN @ np.diag([6, 1.5, 1.5]), (1, 60, 60), (3, 2, 1)),
+    "two slices": (np.diag([1, 1, 10]), (90, 90, 2), (3, 2, 1)),
+    "cut": (np.eye(3) * 2, (50, 50, 50), (0, 0, 42)),
+}
+
+
+def world(shape, vox2world) -> np.ndarray:
+    return np.moveaxis(np.indices(shape), 0, -1) @ vox2world[:3, :3].T + vox2world[:3, 3]
+
+
+def ball(matrix, shape, offset=(0, 0, 0)):
+    """Image, vox2world and distance to the surface of a ball with an edge as soft as voxels are thick."""
+    vox2world = np.eye(4)
+    vox2world[:3, :3] = matrix
+    vox2world[:3, 3] = np.array([5, -17, 40]) - matrix @ (np.array(shape) - 1) / 2
+    away = np.linalg.norm(world(shape, vox2world) - np.array([5, -17, 40]) - offset, axis=-1) - RADIUS
+    width = max(4.0, *np.linalg.norm(matrix, axis=0))
+    return np.clip(0.5 - away / width, 0, 1).astype(np.float32), vox2world, away
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_ball_is_recovered(phantom_stripper, name):
+    image, vox2world, away = ball(*GRIDS[name])
+    result = phantom_stripper.strip(image, vox2world)
+    assert result.mask.dtype == bool and result.mask.shape == image.shape and result.sdt is None
+    assert dice(result.mask, away < 0) > 0.97
+
+
+@pytest.mark.parametrize("axes", [(1, 2, 0), (2, 1, 0), (0, 2, 1)])
+@pytest.mark.parametrize("flip", [(0,), (1, 2)])
+def test_order_of_the_array_does_not_matter(phantom_stripper, axes, flip):
+    image, vox2world, _ = ball(*GRIDS["oblique"])
+    rearrange = np.eye(4)[:, [*axes, 3]]
+    for axis in flip:
+        rearrange[:, 3] += (image.shape[axes[axis]] - 1) * rearrange[:, axis]
+        rearrange[:, axis] *= -1
+    mask = phantom_stripper.strip(image, vox2world).mask
+    turned = np.flip(image.transpose(axes), flip)
+    expected = np.flip(mask.transpose(axes), flip)
+    assert dice(phantom_stripper.strip(turned, vox2world @ rearrange).mask, expected) > 0.9999
+
+
+def test_a_move_in_the_world_does_not_matter(phantom_stripper):
+    image, vox2world, _ = ball(*GRIDS["oblique"])
+    moved = vox2world.copy()
+    moved[:3, 3] += (500, -300, 77)
+    masks = [phantom_stripper.strip(image, v).mask for v in (vox2world, moved)]
+    assert dice(*masks) > 0.9999
+
+
+@pytest.mark.parametrize("slope, intercept", [(0.01, 0), (2.5, -1000), (1, 1e4)])
+def test_scaling_does_not_matter(phantom_stripper, slope, intercept):
+    image, vox2world, _ = ball(*GRIDS["2 mm"])
+    stored = (image * 1000).astype(np.int16)
+    expected = phantom_stripper.strip(stored, vox2world).mask
+    np.testing.assert_array_equal(
+        phantom_stripper.strip(stored, vox2world, slope=slope, intercept=intercept).mask, expected
+    )
+    scaled = stored.astype(np.float64) * slope + intercept
+    assert dice(phantom_stripper.strip(scaled, vox2world).mask, expected) > 0.999
+
+
+@pytest.mark.parametrize("dtype", ["u1", ">i2", "u2", ">f4", "f8", "f2"])
+def test_every_type(phantom_stripper, dtype):
+    image, vox2world, away = ball(*GRIDS["2 mm"])
+    assert dice(phantom_stripper.strip((image * 200).astype(dtype), vox2world).mask, away < 0) > 0.97
+
+
+@pytest.mark.parametrize("slope, intercept", [(1, 0), (2, -1000), (-2, 1000)])
+def test_voxels_that_are_not_finite_are_background(phantom_stripper, slope, intercept):
+    image, vox2world, away = ball(*GRIDS["1 mm"])
+    image[:25], image[50, 40, 45:] = (
+        np.nan,
+        np.inf,
+    )  # a part of the ball, and a shaft thinner than the conformed grid
+    bad = ~np.isfinite(image)
+    stored = (image - intercept) / slope
+    mask = phantom_stripper.strip(stored, vox2world, slope=slope, intercept=intercept).mask
+    assert (bad & (away < 0)).sum() > 1000 and not mask[bad].any()
+    assert dice(mask[~bad], (away < 0)[~bad]) > 0.97
+    dark = phantom_stripper.strip(np.where(bad, 0, image), vox2world).mask
+    assert dice(mask, dark & ~bad) > 0.999
+
+
+def test_a_window_beside_the_brain_is_laid_anew(phantom_stripper, monkeypatch):
+    image, vox2world, away = ball(*GRIDS["2 mm"])
+    aside = np.array([5 + 45, -17 + 5, 40 + 3])  # the window ends 48 mm from here, the ball 75 mm
+    monkeypatch.setattr(phantom_stripper, "_locate", lambda *coarse: aside)
+    assert dice(phantom_stripper.strip(image, vox2world).mask, away < 0) > 0.97
+
+
+@pytest.mark.parametrize(
+    "fill, sentence", [(0, "constant"), (np.nan, "no finite voxel"), (np.inf, "no finite voxel"), (-3, "constant")]
+)
+def test_nothing_to_see(phantom_stripper, fill, sentence):
+    with pytest.raises(InputError, match=sentence):
+        phantom_stripper.strip(np.full((9, 9, 9), fill, np.float32), np.eye(4))
+
+
+def test_no_brain(phantom_stripper):
+    phantom_stripper.model.segmenter.level.data += 1  # so that nothing is bright enough
+    image, vox2world, _ = ball(*GRIDS["2 mm"])
+    with pytest.raises(InputError, match="no brain found"):
+        phantom_stripper.strip(image, vox2world)
+
+
+@pytest.mark.parametrize(
+    "image, vox2world",
+    [(np.ones((4, 4)), np.eye(4)), (np.ones((4, 4, 4, 1)), np.eye(4)), (np.ones((4, 4, 4)), np.eye(3))],
+)
+def test_wrong_shapes(phantom_stripper, image, vox2world):
+    with pytest.raises(InputError, match="need an image"):
+        phantom_stripper.strip(image, vox2world)
+
+
+def test_field_of_view_too_large(phantom_stripper, monkeypatch):
+    monkeypatch.setattr(stripping, "MAX_LOCATOR_VOXELS", 40**3)
+    image, vox2world, _ = ball(np.eye(3) * 4, (40, 40, 60))
+    with pytest.raises(InputError, match=r"160 × 160 × 240 mm, is too large .* 2 mm voxels; crop"):
+        phantom_stripper.strip(image, vox2world)
+
+
+@pytest.mark.parametrize("border", [-8, -2, 1, 3, 8])
+@pytest.mark.parametrize("name", ["2 mm", "oblique"])
+def test_border_moves_the_surface(phantom_stripper, border, name):
+    image, vox2world, away = ball(*GRIDS[name])
+    mask = phantom_stripper.strip(image, vox2world, border_mm=border).mask
+    assert dice(mask, away < border) > 0.97
+    radius = (volume_ml(mask, vox2world) * 1000 * 3 / 4 / np.pi) ** (1 / 3)
+    assert radius == pytest.approx(RADIUS + border, abs=0.4)
+
+
+def test_border_that_leaves_nothing(phantom_stripper):
+    image, vox2world, _ = ball(*GRIDS["2 mm"])
+    with pytest.raises(InputError, match="border of -40 mm leaves no brain"):
+        phantom_stripper.strip(image, vox2world, border_mm=-40)
+
+
+@pytest.mark.parametrize("name", ["1 mm", "2 mm", "oblique", "sheared"])
+def test_sdt(phantom_stripper, name):
+    image, vox2world, away = ball(*GRIDS[name])
+    result = phantom_stripper.strip(image, vox2world, sdt=True)
+    assert result.sdt.dtype == np.float32
+    error = np.abs(result.sdt - away)
+    near = np.abs(away) < 5
+    assert error[near].mean() < 0.25 and error[near].max() < 1
+    assert error.max() < 2
+    np.testing.assert_array_equal(result.sdt < 0, result.mask)
+    with_border = phantom_stripper.strip(image, vox2world, border_mm=4, sdt=True)
+    np.testing.assert_array_equal(with_border.sdt, result.sdt)  # before the border moved the surface
+    np.testing.assert_array_equal(with_border.mask, result.sdt < 4)
+
+
+def test_field_on_another_grid():
+    import torch
+
+    field = BrainField(torch.full((4, 4, 4), 3.0), np.diag([2.0, 2, 2, 1]))  # reaches from -1 to 7 mm
+    grid = np.eye(4)
+    grid[:3, 3] = -3
+    out = field.on_grid((12, 12, 12), grid)
+    inside = np.zeros((12, 12, 12), dtype=bool)
+    inside[2:11, 2:11, 2:11] = True
+    np.testing.assert_allclose(out, np.where(inside, 3, stripping.FAR_LOGIT), atol=1e-5)
+    grid[:3, 3] = 100
+    assert (field.on_grid((3, 4, 5), grid) == stripping.FAR_LOGIT).all()
+    turned = np.eye(4)
+    turned[:3, :3], turned[:3, 3] = TURN, (-1.03, 0.02, -0.51)
+    whole = field.on_grid((9, 9, 9), turned) > 0
+    points = world((9, 9, 9), turned)
+    np.testing.assert_array_equal(whole, ((points > -1) & (points < 7)).all(-1))
+
+
+def picture(*rows):
+    """[X, Y, 1] from rows of text, # for True."""
+    return np.array([[c == "#" for c in row] for row in rows])[..., None]
+
+
+def test_largest_component():
+    mask = picture("##..#", "##...", "..###", "#....")  # touching corners do not join
+    np.testing.assert_array_equal(largest_component(mask), picture("##...", "##...", ".....", "....."))
+    assert not largest_component(np.zeros((3, 3, 3), bool)).any()
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 7])
+def test_holes_in_slices(slices):
+    """A hole through all of few slices is filled; through many it is open at both ends."""
+    ring = np.repeat(picture("......", ".####.", ".#..#.", ".####.", "......"), slices, axis=2)
+    filled = np.repeat(picture("......", ".####.", ".####.", ".####.", "......"), slices, axis=2)
+    np.testing.assert_array_equal(fill_holes(ring), filled if slices <= 3 else ring)
+    np.testing.assert_array_equal(clean(ring), filled if slices <= 3 else ring)
+
+
+def test_cavities():
+    shell = np.zeros((9, 9, 9), dtype=bool)
+    shell[1:8, 1:8, 1:8] = True
+    full = shell.copy()
+    shell[3:6, 3:6, 3:6] = False
+    np.testing.assert_array_equal(fill_holes(shell), full)
+    shell[4, 4, :4] = False  # a channel to the outside
+    np.testing.assert_array_equal(fill_holes(shell), shell)
+    cut = full[:, :, 4:].copy()  # a cavity that the border of the image opens
+    cut[3:6, 3:6, :2] = False
+    np.testing.assert_array_equal(fill_holes(cut), cut)
+
+
+def test_clean():
+    mask = np.zeros((20, 20, 20), dtype=bool)
+    mask[2:10, 2:10, 2:10] = True
+    expected = mask.copy()
+    mask[5, 5, 5] = False
+    mask[15:18, 15:18, 15:18] = True
+    np.testing.assert_array_equal(clean(mask), expected)
+    assert not clean(np.zeros_like(mask)).any()
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(stripping.torch.cuda, "is_available", lambda: False)
+    assert stripping.choose_device("auto").type == "cpu"
+    for name, sentence in (("cuda", "no CUDA device"), ("abacus", "not a device")):
+        with pytest.raises(SingleStripError, match=sentence):
+            stripping.choose_device(name)
