@@ -47,7 +47,7 @@ def brain_extent_mm(labels: list[tuple[np.ndarray, np.ndarray]]) -> float:
     extent = 0.0
     for array, vox2world in labels:
         where = np.argwhere(array > INSIDE_BASE) @ vox2world[:3, :3].T
-        extent = max(extent, float(np.ptp(where, axis=0).max()))
+        extent = max(extent, float((np.ptp(where, axis=0) + np.abs(vox2world[:3, :3]).sum(axis=1)).max()))
     return extent
 
 
@@ -338,7 +338,7 @@ def train(
     losses: dict[str, list[float]] = {}  # since the last report
     if files.checkpoint.is_file():
         if not resume:
-            raise OutputError(f"{files.checkpoint}: holds an unfinished run; continue with --resume, or remove it")
+            raise OutputError(f"{files.checkpoint}: holds an earlier run; continue with --resume, or remove it")
         state = checkpoint.load_training_state(files.checkpoint)
         _check_same(state, cascade, config, digest, files.checkpoint)
         run.restore(state)
@@ -362,7 +362,7 @@ def train(
             "configuration": asdict(config),
             "validation_dice": run.best[0] if run.best else None,
         }
-        checkpoint.save_model(out, run.averaged, record)
+        checkpoint.save_model(out, run.averaged, record, half=True)
 
     began = time.monotonic()
     with _StopSignal() as stop:

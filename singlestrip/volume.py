@@ -100,7 +100,7 @@ def read(path: str | os.PathLike) -> Volume:
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(f"{path}: voxels of type {image.get_data_dtype()} are not real numbers")
     try:
-        stored = np.asanyarray(image.dataobj.get_unscaled())
+        stored = _read_voxels(image)
     except DAMAGED as error:
         raise InputError(f"{path}: the voxel data are damaged or cut short ({error})") from error
     except MemoryError as error:
@@ -117,6 +117,21 @@ def read(path: str | os.PathLike) -> Volume:
     if size.min() < 0.01 or size.max() > 100:
         raise InputError(f"{path}: voxels of {' × '.join(f'{s:g}' for s in size)} mm are not of a head scan")
     return Volume(path, stored.reshape(*space, -1), shape, slope, intercept, vox2world, _file_header(image))
+
+
+def _read_voxels(image: nib.spatialimages.SpatialImage) -> np.ndarray:
+    """Values as stored, read-only. Compressed files are read to their end: there is their checksum."""
+    proxy = image.dataobj
+    count = int(np.prod(proxy.shape, dtype=object))
+    size = count * proxy.dtype.itemsize
+    with image.file_map["image"].get_prepare_fileobj("rb") as file:
+        file.seek(proxy.offset)
+        data = file.read(size)
+        while file.read(2**20):
+            pass
+    if len(data) < size:
+        raise EOFError(f"{len(data)} bytes of voxels, where the header tells of {size}")
+    return np.frombuffer(data, proxy.dtype, count).reshape(proxy.shape, order="F")
 
 
 def _file_header(image: nib.spatialimages.SpatialImage):

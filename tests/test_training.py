@@ -368,11 +368,11 @@ def box(shape, size_mm, turn=np.eye(3)):
 @pytest.mark.parametrize(
     ("boxes", "expected"),
     [
-        ([box((166, 20, 20), (1, 1, 1))], 165),
-        ([box((10, 84, 10), (0.1, 0.1, 0.1))], 8.3),
-        ([box((20, 20, 34), (1, 1, 5))], 165),
-        ([box((34, 20, 20), (5, 1, 1), np.eye(3)[[2, 0, 1]])], 165),  # another orientation
-        ([box((84, 8, 8), (1, 1, 1)), box((166, 8, 8), (1, 1, 1))], 165),  # the largest counts
+        ([box((166, 20, 20), (1, 1, 1))], 166),
+        ([box((10, 84, 10), (0.1, 0.1, 0.1))], 8.4),
+        ([box((20, 20, 34), (1, 1, 5))], 170),
+        ([box((34, 20, 20), (5, 1, 1), np.eye(3)[[2, 0, 1]])], 170),  # another orientation
+        ([box((84, 8, 8), (1, 1, 1)), box((166, 8, 8), (1, 1, 1))], 166),  # the largest counts
     ],
 )
 def test_brain_extent(boxes, expected):

@@ -313,3 +313,18 @@ def test_finite_range():
     assert volume.finite_range(np.array([3, -2, 7], np.int16)) == (-2, 7)
     assert volume.finite_range(np.array([np.nan, 1, np.inf, -4, -np.inf])) == (-4, 1)
     assert volume.finite_range(np.array([np.nan, np.inf])) == (np.inf, -np.inf)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz"])
+def test_a_flipped_bit_in_compressed_data_is_noticed(tmp_path, suffix):
+    """The checksum at the end of the stream is verified, whatever the bit did to the values."""
+    path = tmp_path / f"scan{suffix}"
+    values = np.random.default_rng(0).integers(0, 100, (12, 12, 12)).astype(np.int16)
+    (nib.MGHImage if suffix == ".mgz" else nib.Nifti1Image)(values, np.eye(4)).to_filename(path)
+    whole = path.read_bytes()
+    assert volume.is_whole(path)
+    for position in np.linspace(40, len(whole) - 9, 25).astype(int):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        assert not volume.is_whole(path), position
