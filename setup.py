@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=find_packages(include=["singlestrip", "singlestrip.*"]) + ["singlestrip.models"],
+    packages=[*find_packages(include=["singlestrip", "singlestrip.*"]), "singlestrip.models"],
     package_dir={"singlestrip.models": "models"},
     package_data={"singlestrip.models": ["*.safetensors", "*.md"]},
     install_requires=[

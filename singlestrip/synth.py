@@ -23,12 +23,14 @@ class LabelMap:
     """A conformed label map on the training device.
 
     labels: int32 [X, Y, Z], 0 outside the scan, 1-100 outside the brain, above 100 inside;
-    sides: float [1, 2, X, Y, Z], 1 where brain and 1 where scanned;
-    spacing_mm; brain_mm: [3], middle of the brain's bounding box, mm from the middle of the map.
+    brain: float [X, Y, Z], 1 in the brain; scanned: likewise where there is a label, None for
+    everywhere; spacing_mm; brain_mm: [3], middle of the brain's bounding box, mm from the middle
+    of the map.
     """
 
     labels: torch.Tensor
-    sides: torch.Tensor
+    brain: torch.Tensor
+    scanned: torch.Tensor | None
     spacing_mm: float
     brain_mm: torch.Tensor
 
@@ -38,13 +40,21 @@ class LabelMap:
         brain = is_inside(labels)
         where = np.argwhere(brain)
         middle = (where.min(0) + where.max(0)) / 2 - (np.array(labels.shape) - 1) / 2
-        sides = np.stack([brain, labels > 0])[None].astype(np.float32)
+        scanned = None if labels.all() else torch.from_numpy((labels > 0).astype(np.float32)).to(device)
         return LabelMap(
             torch.from_numpy(labels.astype(np.int32)).to(device),
-            torch.from_numpy(sides).to(device),
+            torch.from_numpy(brain.astype(np.float32)).to(device),
+            scanned,
             spacing_mm,
-            torch.tensor(middle * spacing_mm, dtype=torch.float32, device=device),
+            torch.tensor(middle * spacing_mm, dtype=torch.float32),
         )
+
+    def grid_from_mm(self) -> torch.Tensor:
+        """[4, 4] on the CPU: mm from the middle of the brain to grid_sample's coordinates, ±1 at the edges."""
+        half = torch.tensor(self.labels.shape) * self.spacing_mm / 2
+        matrix = torch.diag(torch.cat([1 / half, torch.ones(1)]))
+        matrix[:3, 3] = self.brain_mm / half
+        return matrix
 
 
 @dataclass(frozen=True)
@@ -212,42 +222,47 @@ def _unit_grid(shape, device) -> torch.Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)[None]
 
 
-def _window_coordinates(window: Window, p: SynthParameters, device) -> torch.Tensor:
-    """Where each window voxel lies in the map: [B, X, Y, Z, 3] mm from the middle of the brain."""
+def _enlarge(field: torch.Tensor, shape) -> torch.Tensor:
+    """[B, C, x, y, z] linearly interpolated to `shape`, corners on corners."""
+    matrices = []
+    for few, many in zip(field.shape[2:], shape, strict=True):
+        at = torch.linspace(0, few - 1, many, device=field.device)
+        offset = (at[:, None] - torch.arange(few, device=field.device)).abs()
+        matrices.append((1 - offset).clamp(min=0)[None])
+    return _along_axes(field.flatten(0, 1), matrices).unflatten(0, field.shape[:2])
+
+
+def _window_coordinates(
+    window: Window, p: SynthParameters, device, grid_from_mm: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Where each window voxel lies in the map: [B, X, Y, Z, 3] mm from the middle of the brain.
+
+    With grid_from_mm [B, 4, 4] in each map's coordinates for grid_sample, whose last axis comes first.
+    """
     extent = [n * window.voxel_size_mm for n in window.shape]
     # The field is integrated at 1/4 resolution: its finest control points are further apart still.
     coarse = [max(4, n // 4) for n in window.shape]
-    velocity = sum(
-        F.interpolate(v.to(device), size=coarse, mode="trilinear", align_corners=True) for v in p.velocity
-    )
-    displacement = F.interpolate(
-        integrate(velocity, extent), size=window.shape, mode="trilinear", align_corners=True
-    )
-    axes = [(torch.arange(n, device=device) - (n - 1) / 2) * window.voxel_size_mm for n in window.shape]
-    parts = [a.view([-1 if i == k else 1 for i in range(3)]) for k, a in enumerate(axes)]
-    moved = [displacement[:, k] + parts[k] for k in range(3)]
-    affine = p.affine.to(device)[..., None, None, None]
-    return torch.stack(
-        [
-            affine[:, k, 0] * moved[0] + affine[:, k, 1] * moved[1] + affine[:, k, 2] * moved[2] + affine[:, k, 3]
-            for k in range(3)
-        ],
-        dim=-1,
-    )
+    velocity = sum(_enlarge(v.to(device), coarse) for v in p.velocity)
+    moved = _enlarge(integrate(velocity, extent), window.shape)
+    for axis, n in enumerate(window.shape):
+        along = (torch.arange(n, device=device) - (n - 1) / 2) * window.voxel_size_mm
+        moved[:, axis] += along.view([-1 if k == axis else 1 for k in range(3)])
+    affine = p.affine if grid_from_mm is None else (grid_from_mm @ p.affine)[:, [2, 1, 0, 3]]
+    affine = affine.to(device)
+    at = torch.baddbmm(affine[:, :3, 3:], affine[:, :3, :3], moved.flatten(2))
+    return at.unflatten(2, window.shape).permute(0, 2, 3, 4, 1)
 
 
-def _sample_map(source: LabelMap, at_mm: torch.Tensor, mean, noise, generator):
-    """Image, brain and coverage, each [1, X, Y, Z], of one map at points [X, Y, Z, 3]."""
-    device = at_mm.device
-    half = torch.tensor(source.labels.shape, device=device) * source.spacing_mm / 2
-    grid = ((at_mm + source.brain_mm) / half).flip(-1)[None]
+def _sample_map(source: LabelMap, grid: torch.Tensor, mean, noise, generator):
+    """Image, brain and coverage, each [1, X, Y, Z], of one map at grid_sample's points [1, X, Y, Z, 3]."""
     flat = source.labels.flatten()
-    grain = torch.randn(flat.shape, generator=generator, device=device)
+    grain = torch.randn(flat.shape, generator=generator, device=grid.device)
     image = mean.index_select(0, flat).addcmul_(noise.index_select(0, flat), grain)
-    image = image.view(1, 1, *source.labels.shape)
-    image = F.grid_sample(image, grid, align_corners=False)
-    brain, covered = F.grid_sample(source.sides, grid, align_corners=False).unbind(1)
-    return image[:, 0], brain, covered
+    channels = torch.stack([image.view_as(source.labels), source.brain])[None]
+    image, brain = F.grid_sample(channels, grid, align_corners=False).unbind(1)
+    if source.scanned is None:
+        return image, brain, (grid.abs() <= 1).all(-1)
+    return image, brain, F.grid_sample(source.scanned[None, None], grid, align_corners=False)[:, 0] > 0.5
 
 
 def _profile_matrices(n: int, voxel_mm: float, blur_mm: torch.Tensor, box_mm: torch.Tensor) -> torch.Tensor:
@@ -285,11 +300,10 @@ def _slice_matrix(n: int, voxel_mm: float, spacing_mm: float, offset: float) -> 
 
 
 def _along_axes(x: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
-    """Apply a matrix [B, n, n] along each axis of x [B, X, Y, Z]."""
-    b, nx, ny, nz = x.shape
-    x = (matrices[0] @ x.reshape(b, nx, ny * nz)).view(b, nx, ny, nz)
+    """Apply a matrix [B, m, n], or [1, m, n] for all, along each axis of x [B, X, Y, Z]."""
+    x = (matrices[0] @ x.flatten(2)).unflatten(2, x.shape[2:])
     x = matrices[1][:, None] @ x
-    return (x.reshape(b, nx * ny, nz) @ matrices[2].transpose(1, 2)).view(b, nx, ny, nz)
+    return x @ matrices[2][:, None].transpose(2, 3)
 
 
 def _acquire(image: torch.Tensor, window: Window, p: SynthParameters, generators) -> torch.Tensor:
@@ -358,14 +372,11 @@ def synthesise(
     """
     device = maps[0].labels.device
     generators = [torch.Generator(device).manual_seed(seed) for seed in p.noise_seed]
-    at_mm = _window_coordinates(window, p, device)
+    grids = _window_coordinates(window, p, device, torch.stack([m.grid_from_mm() for m in maps]))
     mean, grain = p.class_mean.to(device), p.class_noise.to(device)
-    samples = [_sample_map(m, at_mm[b], mean[b], grain[b], generators[b]) for b, m in enumerate(maps)]
+    samples = [_sample_map(m, grids[b : b + 1], mean[b], grain[b], generators[b]) for b, m in enumerate(maps)]
     image, brain, covered = (torch.cat(channel) for channel in zip(*samples, strict=True))
-    covered = covered > 0.5
-    log_gain = torch.cat(
-        [F.interpolate(b.to(device), size=window.shape, mode="trilinear", align_corners=True) for b in p.bias]
-    )[:, 0]
+    log_gain = torch.cat([_enlarge(b.to(device), window.shape) for b in p.bias])[:, 0]
     image = _acquire(image * torch.exp(log_gain), window, p, generators)
     image = normalise(image, covered).pow(p.gamma.to(device).view(-1, 1, 1, 1))
     for b in range(len(maps)):
@@ -376,7 +387,6 @@ def synthesise(
             ]
             far = _along_axes(brain[b : b + 1], sides)[0] < 0.02
             image[b][far] = p.blank[b].to(device)
-        keep = _keep_box(window, p.crop_mm[b], device)
-        covered[b] &= keep
+        covered[b] &= _keep_box(window, p.crop_mm[b], device)
     image = torch.where(covered, image, torch.zeros((), device=device))
     return image[:, None], brain[:, None].contiguous(), covered[:, None].float()

@@ -34,8 +34,6 @@ from .stripping import Stripper
 from .synth import LabelMap, sample_parameters, stack, synthesise
 
 SOURCE_FACTOR = 0.75  # spacing of a label map over the voxel size: finer, so that sampling does not alias
-
-
 REPORT_EVERY = 20  # steps between rows of metrics.csv
 
 # What may change between the parts of one run.

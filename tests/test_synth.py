@@ -484,7 +484,7 @@ def test_the_maps_classes():
     assert MAP.brain_mm.tolist() == [
         SPACING * (m - (n - 1) / 2) for m, n in zip(MIDDLE, LABELS.shape, strict=True)
     ]
-    np.testing.assert_array_equal(MAP.sides[0, 0], LABELS > 100)
+    np.testing.assert_array_equal(MAP.brain, LABELS > 100)
 
 
 # Normalisation

@@ -258,8 +258,8 @@ def test_init_takes_the_weights(labels, unbroken):
     init = checkpoint.load_model(unbroken)[0]
     run = training.Run(CASCADE, CONFIG, training.prepare_maps(labels, CASCADE, CPU), CPU, init)
     for name, weight in load_file(unbroken).items():
-        assert torch.equal(run.model.state_dict()[name], weight)
-        assert torch.equal(run.averaged.state_dict()[name], weight)
+        assert torch.equal(run.model.state_dict()[name], weight.float())
+        assert torch.equal(run.averaged.state_dict()[name], weight.float())
 
 
 def script_scores(monkeypatch, scores):
@@ -280,7 +280,7 @@ def test_validation_keeps_the_best_weights(labels, head, tmp_path, monkeypatch):
     out = train(labels, tmp_path / "m.safetensors", replace(CONFIG, validate_every=2), validation=pairs)
     assert len(seen) == 4
     weights = load_file(out)
-    assert [all(torch.equal(weights[k], w[k]) for k in w) for w in seen] == [False, True, False, False]
+    assert [all(torch.equal(weights[k], w[k].half()) for k in w) for w in seen] == [False, True, False, False]
     provenance = checkpoint.read_header(out)["provenance"]
     assert (provenance["step"], provenance["validation_dice"]) == (4, 0.9)
     assert [row["validation_dice"] for row in metrics(out)] == ["0.20000", "0.90000", "0.50000", "0.90000"]
@@ -407,7 +407,7 @@ def test_the_maps_are_finer_than_the_windows(labels):
     for name, window in CASCADE.windows().items():
         (source,) = maps[name]
         assert source.spacing_mm == pytest.approx(0.75 * window.voxel_size_mm)
-        volume = source.sides[0, 0].sum() * source.spacing_mm**3
+        volume = source.brain.sum() * source.spacing_mm**3
         assert volume == pytest.approx((labels[0][0] > 100).sum() * VOXEL_MM**3, rel=0.1)
 
 
