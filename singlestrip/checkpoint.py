@@ -15,21 +15,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .cascade import Cascade
 from .configuration import cascade_config
-from .errors import ModelError, OutputError
+from .errors import ModelError
+from .output import whole
 
 FORMAT = "singlestrip-cascade"
 FORMAT_VERSION = 1
 MODELS_VARIABLE = "SINGLESTRIP_MODELS"
 DEFAULT_MODEL = "singlestrip.safetensors"
-
-
-def temporary_name(path: Path) -> Path:
-    """A name beside `path`, same suffixes, for writing before renaming."""
-    return path.with_name(f".{os.getpid()}-partial-{path.name}")
 
 
 def models_folder() -> Path:
@@ -68,13 +64,9 @@ def save_model(path: Path, model: Cascade, provenance: dict[str, Any], half: boo
     }
     dtype = torch.float16 if half else torch.float32
     weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    partial = temporary_name(path)
-    try:
-        save_file(weights, partial, metadata=header)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot write the model ({error})") from error
+    data = save(weights, header)
+    with whole(path) as (partial,):
+        partial.write_bytes(data)
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -122,13 +114,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[Cascade,
 
 def save_training_state(path: Path, state: dict[str, Any]) -> None:
     """Write the state of a run whole or not at all."""
-    partial = temporary_name(path)
-    try:
+    with whole(path) as (partial,):
         torch.save(state, partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot write the checkpoint ({error})") from error
 
 
 def load_training_state(path: Path) -> dict[str, Any]:

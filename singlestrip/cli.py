@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 
 from . import __version__
 from .commands import fit_gmm, strip, train
@@ -39,9 +42,8 @@ class ManualParser(argparse.ArgumentParser):
             return f"{title}\n{textwrap.indent(body.strip(chr(10)), '    ')}\n"
 
         def fold(text: str) -> str:
-            return "\n".join(
-                textwrap.fill(" ".join(part.split()), width - 4) for part in text.strip().split("\n\n")
-            ).replace("\n\n", "\n")
+            paragraphs = text.strip().split("\n\n")
+            return "\n\n".join(textwrap.fill(" ".join(part.split()), width - 4) for part in paragraphs)
 
         formatter = argparse.HelpFormatter(self.prog, indent_increment=4, max_help_position=12, width=width)
         for group in self._action_groups:
@@ -53,7 +55,7 @@ class ManualParser(argparse.ArgumentParser):
         title, _, text = (self.description or "").partition("\n")
         parts = [section("NAME", f"{self.prog} - {title}"), section("SYNOPSIS", "\n".join(self.synopsis))]
         parts += [section("DESCRIPTION", fold(text))] if text.strip() else []
-        parts += [formatter.format_help()]
+        parts += [re.sub(r"^([A-Z ]+):$", r"\1", formatter.format_help(), flags=re.MULTILINE)]
         parts += [section("EXAMPLES", textwrap.dedent(self.examples))] if self.examples else []
         parts += [section("EXIT STATUS", fold(EXIT_STATUS))]
         parts += [section("REFERENCES", "\n".join(fold(line) for line in REFERENCES.splitlines()))]
@@ -98,6 +100,8 @@ def build_parser() -> ManualParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = build_parser().parse_args(arguments)
+    with suppress(ValueError):  # only the main thread may; elsewhere signals are its affair
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return args.run(args)
     except SingleStripError as error:

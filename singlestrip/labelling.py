@@ -11,8 +11,9 @@ import numpy as np
 
 from . import __version__, report, volume
 from .configuration import GMMConfig
-from .errors import InputError, OutputError
+from .errors import InputError
 from .gmm import INSIDE_BASE, fit_label_map
+from .output import whole
 from .volume import Volume
 
 
@@ -76,9 +77,7 @@ def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, f
     }
     volume.write_like(image, out, labels[..., None], label="GMM classes")
     beside = out.with_name(out.name[: -len(volume.suffix_of(out))] + ".json")
-    try:
-        beside.write_text(json.dumps(record, indent=2) + "\n")
-    except OSError as error:
-        raise OutputError(f"{beside}: cannot be written ({error})") from error
+    with whole(beside) as (partial,):
+        partial.write_text(json.dumps(record, indent=2) + "\n")
     if figure is not None:
         report.label_figure(image.scaled(), labels, image.vox2world, figure)

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from .errors import OutputError
+from .output import whole
 
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
 OUTLINE = "#ff3b30"
@@ -34,10 +35,8 @@ def _figure(rows: int, columns: int, width: float, height: float):
 
 
 def _save(figure, path: Path) -> None:
-    try:
-        figure.savefig(path, dpi=110)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error})") from error
+    with whole(path) as (partial,):
+        figure.savefig(partial, dpi=110)
 
 
 def _upright(array: np.ndarray, vox2world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

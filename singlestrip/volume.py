@@ -14,8 +14,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from .checkpoint import temporary_name
 from .errors import InputError, OutputError
+from .output import whole
 
 SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
 # What nibabel raises for a file that is damaged; MGH headers with impossible types end in a KeyError.
@@ -236,18 +236,14 @@ def _mgh_image(volume, stored, slope, intercept):
 
 
 def _save_whole(image, path: Path) -> None:
-    partial = temporary_name(path)
-    image.set_filename(partial)
-    written = [Path(holder.filename) for holder in image.file_map.values()]
-    try:
-        image.to_filename(partial)
-        # The header of a pair goes last: without it there is no image.
-        for file in sorted(set(written), key=lambda f: f.name.lower().endswith(".hdr")):
-            os.replace(file, path.with_name(file.name.removeprefix(f".{os.getpid()}-partial-")))
-    except (OSError, ValueError, nib.spatialimages.HeaderDataError) as error:
-        for file in written:
-            file.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error})") from error
+    image.set_filename(path)
+    paths = {Path(holder.filename) for holder in image.file_map.values()}
+    # The header of a pair goes last: without it there is no image.
+    with whole(*sorted(paths, key=lambda name: name.suffix.lower() == ".hdr")) as partial:
+        try:
+            image.to_filename(partial[0])
+        except nib.spatialimages.HeaderDataError as error:
+            raise ValueError(error) from error
 
 
 def finite_range(values: np.ndarray) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -183,11 +184,24 @@ def fail(_, path, *args, **keywords):
 
 def test_a_failing_write_leaves_the_old_model(path, model, monkeypatch):
     before = path.read_bytes()
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    whole = Path.write_bytes
+
+    def full_disk(partial, data):
+        whole(partial, data[: len(data) // 2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OutputError, match=f"{path}.*disk full"):
         checkpoint.save_model(path, model, {})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_others_may_read_a_model(path):
+    """As any file that a program makes: by the process's umask."""
+    beside = path.with_name("plain")
+    beside.touch()
+    assert path.stat().st_mode == beside.stat().st_mode
 
 
 def test_a_failing_write_leaves_the_old_training_state(tmp_path, monkeypatch):

@@ -498,3 +498,29 @@ def test_train_with_the_default_networks(files):
     model, _ = checkpoint.load_model(Path("new.safetensors"))
     assert model.config.voxel_size_mm == 3
     assert model.config.segmenter.norm == model.config.locator.norm == "none"
+
+
+def test_sigterm_leaves_no_partial_file(tmp_path):
+    """A scheduler's signal in the middle of writing: status 1, one line, nothing left behind."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "import nibabel as nib\n"
+        "from singlestrip import cli\n"
+        "whole = nib.Nifti1Image.to_filename\n"
+        "def interrupted(self, path, *args, **kwargs):\n"
+        "    whole(self, path)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "nib.Nifti1Image.to_filename = interrupted\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    head = make_head()
+    for name, values in (("image", head.image), ("mask", head.mask.astype(np.uint8))):
+        nib.Nifti1Pair(values, head.vox2world).to_filename(tmp_path / f"{name}.img")
+    before = set(tmp_path.iterdir())
+    arguments = ["-i", tmp_path / "image.img", "-m", tmp_path / "mask.img", "-o", tmp_path / "labels.nii"]
+    done = subprocess.run(
+        [sys.executable, script, "fit-gmm", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "singlestrip: interrupted\n")
+    assert set(tmp_path.iterdir()) == before

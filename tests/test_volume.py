@@ -279,7 +279,7 @@ def test_output_appears_whole_or_not_at_all(tmp_path, monkeypatch, suffix, older
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
     def full_disk(self, path, *args, **kwargs):
-        for holder in self.file_map.values():
+        for holder in self.filespec_to_file_map(path).values():
             with open(holder.filename, "wb") as file:  # noqa: PTH123
                 file.write(b"half")
         raise OSError(28, "No space left on device")

@@ -54,7 +54,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"classes outside the mask (default {default.outside})",
     )
-    fit.add_argument("--seed", type=int, default=default.seed, metavar="N", help=f"default {default.seed}")
+    fit.add_argument(
+        "--seed",
+        type=int,
+        default=default.seed,
+        metavar="N",
+        help=f"same seed, same classes (default {default.seed})",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
