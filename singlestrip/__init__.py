@@ -39,11 +39,19 @@ def __getattr__(name: str):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def _session(model: str | os.PathLike | None, device: str) -> Stripper:
+    """The session of a model file as it is now: a file trained anew is loaded anew."""
+    from .checkpoint import find_model
+
+    path = find_model(model).resolve()
+    return _load(path, path.stat().st_mtime_ns, device)
+
+
 @functools.lru_cache(maxsize=2)
-def _session(model: str | None, device: str) -> Stripper:
+def _load(path: Path, changed_ns: int, device: str) -> Stripper:
     from .stripping import Stripper
 
-    return Stripper.load(model, device)
+    return Stripper.load(path, device)
 
 
 def strip(
@@ -62,7 +70,7 @@ def strip(
     with `mask`, boolean [X, Y, Z], and `sdt`, float32 [X, Y, Z] in mm, negative inside, or None.
     Raises SingleStripError with one sentence if no brain can be found.
     """
-    session = _session(None if model is None else os.fspath(model), device)
+    session = _session(model, device)
     return session.strip(image, vox2world, border_mm, sdt)
 
 
@@ -91,5 +99,5 @@ def strip_file(
     outputs = {kind: Path(path) for kind, path in named.items() if path is not None}
     if not outputs:
         raise SingleStripError("name at least one output: out, mask or sdt")
-    session = _session(None if model is None else os.fspath(model), device)
+    session = _session(model, device)
     run(session, Job(Path(image), outputs), StripOptions(border_mm, fill, mean_frame))

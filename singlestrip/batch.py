@@ -13,6 +13,7 @@ import numpy as np
 
 from . import memory, report, volume
 from .errors import InputError, OutputError, SingleStripError
+from .output import check_distinct
 from .stripping import Stripper
 from .volume import Volume
 
@@ -47,6 +48,7 @@ def strip_file(
 
     warn: called with a sentence about anything unusual. Raises SingleStripError.
     """
+    check_distinct([job.image], job.outputs.values())
     for kind, path in job.outputs.items():
         report.check_picture(path) if kind == "picture" else volume.check_output(path)
     scan = volume.read(job.image)
@@ -56,11 +58,12 @@ def strip_file(
     if bad:
         warn(f"{job.image}: {bad} voxels are not finite and count as background")
     try:
+        fill = stored_fill(scan, options.fill)
         masks, sdts = _strip_frames(stripper, scan, options, wants_sdt)
     except InputError as error:
         raise InputError(f"{job.image}: {error}") from error
     if "brain" in job.outputs:
-        brain = fill_background(scan, masks, options.fill)
+        brain = np.where(masks, scan.stored, fill)
         volume.write_like(scan, job.outputs["brain"], brain, scan.slope, scan.intercept)
     if "mask" in job.outputs:
         volume.write_like(scan, job.outputs["mask"], masks.astype(np.uint8), label="brain mask")
@@ -87,7 +90,11 @@ def _strip_frames(stripper, scan: Volume, options: StripOptions, sdt: bool):
         try:
             result = stripper.strip(frame, scan.vox2world, options.border_mm, sdt, scan.slope, scan.intercept)
         except InputError as error:
-            raise InputError(f"frame {number}: {error}" if scan.frames > 1 else str(error)) from error
+            if scan.frames == 1 or options.mean_frame:
+                raise
+            raise InputError(
+                f"frame {number} of 0 to {scan.frames - 1}: {error}; --mask-mean-frame makes one mask for all"
+            ) from error
         masks.append(result.mask)
         sdts.append(result.sdt)
     return np.stack(masks, axis=-1), np.stack(sdts, axis=-1) if sdt else None
@@ -105,8 +112,8 @@ def _mean_frame(scan: Volume) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
-def fill_background(scan: Volume, masks: np.ndarray, fill: float | None) -> np.ndarray:
-    """Stored values [X, Y, Z, T] with all beyond the mask set to `fill`, in the stored type.
+def stored_fill(scan: Volume, fill: float | None) -> np.ndarray:
+    """The background of the brain image as a stored value, 0-D, in the stored type.
 
     fill: a value after scaling; None for min(image minimum, 0), or the nearest that can be stored.
     Raises InputError if a given value cannot be stored.
@@ -122,7 +129,7 @@ def fill_background(scan: Volume, masks: np.ndarray, fill: float | None) -> np.n
         if fill is not None and not (np.isfinite(raw) and limits.min <= round(raw) <= limits.max):
             raise InputError(f"a fill of {fill:g} cannot be stored as {kind} with the scaling of this image")
         raw = min(max(round(raw), limits.min), limits.max)
-    return np.where(masks, scan.stored, np.array(raw, dtype=kind)).astype(kind, copy=False)
+    return np.array(raw, dtype=kind)
 
 
 def strip_files(
@@ -188,8 +195,6 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
     if len(set(names)) < len(names):
         shared = Path(os.path.commonpath([path.parent for path in resolved]))
         names = [path.parent.relative_to(shared) / stem(path) for path in resolved]
-    if len(set(names)) < len(names):
-        raise InputError(f"{folder}: images that differ in suffix alone would write the same files")
     jobs = []
     for image, name in zip(images, names, strict=True):
         target = folder / name
@@ -201,6 +206,7 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
         endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
         outputs = {kind: target.with_name(f"{target.name}_{kind}{end}") for kind, end in endings.items()}
         jobs.append(Job(image, outputs))
+    check_distinct(images, [path for job in jobs for path in job.outputs.values()])
     return jobs
 
 
@@ -210,10 +216,12 @@ def read_list(path: Path) -> list[Path]:
     Relative paths are as seen from the working folder.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of paths ({error})") from error
-    found = [Path(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    found = [
+        Path(line.strip()).expanduser() for line in lines if line.strip() and not line.lstrip().startswith("#")
+    ]
     if not found:
         raise InputError(f"{path}: the list names no image")
     return found

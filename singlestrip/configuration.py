@@ -128,7 +128,7 @@ class CascadeConfig:
         def size(name: str, voxels: int) -> int:
             finer = scale * default.voxel_size_mm / voxel_size_mm
             multiple = networks[name].multiple
-            return max(1, round(voxels * finer / multiple)) * multiple
+            return max(2, round(voxels * finer / multiple)) * multiple  # 1 would leave nothing to normalise
 
         return CascadeConfig(
             voxel_size_mm=voxel_size_mm,

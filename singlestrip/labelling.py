@@ -13,7 +13,7 @@ from . import __version__, report, volume
 from .configuration import GMMConfig
 from .errors import InputError
 from .gmm import INSIDE_BASE, fit_label_map
-from .output import whole
+from .output import check_distinct, whole
 from .volume import Volume
 
 
@@ -65,6 +65,7 @@ def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, f
     """Fit, and write the label map, its JSON record beside it, and the picture if named."""
     import sklearn
 
+    check_distinct([image_path, mask_path], [out])
     volume.check_output(out)
     if figure is not None:
         report.check_picture(figure)

@@ -21,8 +21,9 @@ def estimate(volume: Volume, sdt: bool) -> int:
     sdt: whether distances are computed, for --sdt or --border.
     """
     voxels = volume.stored[..., 0].size
-    kept = volume.stored.nbytes * 2  # the image and its stripped copy
-    kept += volume.stored.size * (5 if sdt else 1)  # outputs of all frames
+    # Beside the image its stripped copy, or while frames are gathered each output twice.
+    masks = 5 if sdt else 1
+    kept = volume.stored.nbytes + volume.stored.size * max(volume.stored.itemsize + masks, 2 * masks)
     return int(NETWORK_BYTES + kept + voxels * (WORK_BYTES_PER_VOXEL + sdt * SDT_BYTES_PER_VOXEL))
 
 
@@ -34,12 +35,15 @@ def available() -> int | None:
         found.append(int(fields["MemAvailable"].split()[0]) * 1024)
     except (OSError, KeyError, ValueError):
         pass
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    for folder, limit, used, cache in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+            left = int(Path(folder, limit).read_text()) - int(Path(folder, used).read_text())
+            # Files read lately count as used, and give way.
+            statistics = dict(line.split() for line in Path(folder, "memory.stat").read_text().splitlines())
+            found.append(left + int(statistics.get(cache, 0)))
         except (OSError, ValueError):  # no control group, or "max"
             continue
     return min(found) if found else None

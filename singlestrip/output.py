@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import OutputError
+
+
+def _identity(path: Path) -> Path:
+    """One name for all names of a file: links followed, both files of an .img/.hdr pair alike."""
+    path = path.resolve()
+    return path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
+
+
+def check_distinct(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
+    """Raise OutputError if an output would overwrite an input or another output."""
+    taken = {_identity(path): "is an input" for path in inputs}
+    for path in outputs:
+        if _identity(path) in taken:
+            raise OutputError(f"{path}: {taken[_identity(path)]}; name another file or folder for the output")
+        taken[_identity(path)] = "is named for two outputs"
 
 
 @contextmanager
@@ -26,4 +41,5 @@ def whole(*paths: Path) -> Iterator[list[Path]]:
         raise OutputError(f"{paths[0]}: cannot be written ({error})") from error
     finally:
         for written in partial:
-            written.unlink(missing_ok=True)
+            with suppress(OSError):
+                written.unlink(missing_ok=True)

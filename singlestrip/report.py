@@ -84,7 +84,7 @@ def mask_figure(image: np.ndarray, mask: np.ndarray, vox2world: np.ndarray, path
     ):
         axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
         _outline(axis, inside)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     _save(figure, path)
 
 
@@ -104,7 +104,7 @@ def comparison_figure(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.n
         for outline, colour in outlines:
             for axis, (inside, _) in zip(row, _views(outline, size, at), strict=True):
                 _outline(axis, inside, colour)
-        row[1].set_title(title, fontsize=9)
+        row[1].set_title(title, fontsize=9, parse_math=False)
     _save(figure, path)
 
 

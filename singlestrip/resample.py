@@ -18,6 +18,30 @@ def voxel_sizes(vox2world: np.ndarray) -> np.ndarray:
     return np.linalg.norm(vox2world[:3, :3], axis=0)
 
 
+def geometry_fault(vox2world: np.ndarray) -> str | None:
+    """What makes a 4×4 vox2world unusable for a head scan, as a clause; None if nothing does."""
+    if not np.isfinite(vox2world).all():
+        return "the geometry in the header is not finite; repair its sform or qform"
+    size = voxel_sizes(vox2world)
+    if abs(np.linalg.det(vox2world[:3, :3])) <= 1e-6 * size.prod():
+        return "the geometry in the header is singular; repair its sform or qform"
+    if size.min() < 0.01 or size.max() > 100:
+        return f"voxels of {' × '.join(f'{s:g}' for s in size)} mm are not of a head scan"
+    return None
+
+
+def thicken(data: np.ndarray, vox2world: np.ndarray, thickness_mm: float) -> np.ndarray:
+    """vox2world of a grid [X, Y, Z] that counts as `thickness_mm` thick along axes where it is thinner.
+
+    A thin slab, centred where it is, then covers the middle of at least one voxel of that size.
+    """
+    extent = voxel_sizes(vox2world) * data.shape
+    factor = np.maximum(1, 1.001 * thickness_mm / extent)
+    stretch = np.diag([*factor, 1.0])
+    stretch[:3, 3] = (np.array(data.shape) - 1) / 2 * (1 - factor)
+    return vox2world @ stretch
+
+
 def conformed_vox2world(centre_mm: np.ndarray, shape: tuple[int, ...], voxel_size_mm: float) -> np.ndarray:
     """vox2world of the conformed grid of `shape` whose middle lies at `centre_mm` (RAS)."""
     vox2world = np.diag([voxel_size_mm] * 3 + [1.0])
@@ -45,7 +69,8 @@ def block_mean(
     data: any numeric type, [X, Y, Z]; scaled by slope and intercept on the way; non-finite values
     count as `blank`. Returns float32 data and its vox2world. It is the low-pass filter that linear
     interpolation to a coarser grid needs, and reads the data once, in slabs, so that a large scan
-    is never held as a whole in floating point.
+    is never held as a whole in floating point. A last, partial block counts as a whole one, so that
+    its centre lies off by less than half a target voxel.
     """
     factors = np.maximum(1, np.round(target_mm / voxel_sizes(vox2world)).astype(int))
     factors = np.minimum(factors, data.shape)

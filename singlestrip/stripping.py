@@ -120,9 +120,13 @@ def choose_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise SingleStripError(f"device {name}: no CUDA device is available; use --device cpu")
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise SingleStripError(f"device {name}: not a device ({error})") from error
+        device = torch.device(name)
+        known = device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count())
+    except RuntimeError:
+        known = False
+    if not known:
+        raise SingleStripError(f"device {name}: not on this machine; choose auto, cpu, cuda or cuda:N")
+    return device
 
 
 class Stripper:
@@ -162,6 +166,11 @@ class Stripper:
         image, vox2world = np.asarray(image), np.asarray(vox2world, dtype=float)
         if image.ndim != 3 or vox2world.shape != (4, 4):
             raise InputError(f"need an image [X, Y, Z] and a 4×4 vox2world, not {image.shape}, {vox2world.shape}")
+        if image.dtype.kind not in "biuf":
+            raise InputError(f"voxels of type {image.dtype} are not real numbers")
+        fault = resample.geometry_fault(vox2world)
+        if fault:
+            raise InputError(fault)
         field = self.field(image, vox2world, slope, intercept)
         logit = field.on_grid(image.shape, vox2world)
         if image.dtype.kind == "f":
@@ -173,7 +182,10 @@ class Stripper:
             return Stripped(mask)
         distance = signed_distance(logit, mask, vox2world)
         if border_mm != 0:
-            mask = clean(distance < border_mm)
+            moved = distance < border_mm
+            if image.dtype.kind == "f":
+                moved &= np.isfinite(image)
+            mask = clean(moved)
             if not mask.any():
                 raise InputError(f"a border of {border_mm:g} mm leaves no brain")
         return Stripped(mask, distance if sdt else None)
@@ -184,7 +196,9 @@ class Stripper:
         """The brain's logit in the segmenter's window; arguments as for `strip`."""
         blank = min(end * slope + intercept for end in _ends(image))
         fine = resample.block_mean(image, vox2world, self.config.voxel_size_mm, slope, intercept, blank)
+        fine = fine[0], resample.thicken(*fine, self.config.voxel_size_mm)
         coarse = resample.block_mean(*fine, self.config.locator_voxel_size_mm)
+        coarse = coarse[0], resample.thicken(*coarse, self.config.locator_voxel_size_mm)
         centre = self._locate(*coarse)
         field, middle = self._segment(*fine, centre)
         if middle is not None and np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale:

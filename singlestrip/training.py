@@ -29,6 +29,7 @@ from .errors import InputError, Interrupted, ModelError, OutputError
 from .gmm import INSIDE_BASE
 from .losses import segmentation_loss
 from .metrics import dice
+from .output import whole
 from .resample import conform_labels
 from .stripping import Stripper
 from .synth import LabelMap, sample_parameters, stack, synthesise
@@ -84,7 +85,7 @@ def mixed_precision(device: torch.device, amp: str) -> bool:
     if amp != "auto":
         return amp == "on"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
@@ -142,6 +143,7 @@ class Run:
             "step": self.step,
             "best": self.best,
             "seconds": self.seconds,
+            "world": self.world,
             "cascade": asdict(self.cascade),
             "config": asdict(self.config),
         }
@@ -233,14 +235,13 @@ class _Metrics:
 
     def __init__(self, path: Path, step: int):
         self.path = path
-        kept = [row for row in self.rows() if int(row["step"]) <= step] if step and path.is_file() else []
-        try:
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self.COLUMNS)
-                writer.writeheader()
-                writer.writerows(kept)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({error})") from error
+        kept = []
+        if step and path.is_file():  # a row cut short by a kill has no last column
+            kept = [row for row in self.rows() if row["seconds"] and int(row["step"]) <= step]
+        with whole(path) as (partial,), partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
 
     def rows(self) -> list[dict[str, str]]:
         with self.path.open(newline="") as file:
@@ -294,7 +295,7 @@ def validate(model: Cascade, pairs: list[tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _check_same(
-    state: dict[str, Any], cascade: CascadeConfig, config: TrainConfig, digest: str, path: Path
+    state: dict[str, Any], cascade: CascadeConfig, config: TrainConfig, digest: str, world: int, path: Path
 ) -> None:
     """Raise ModelError unless the checkpoint is of this very run."""
     if not isinstance(state, dict) or not {"cascade", "config", "labels", "model"} <= set(state):
@@ -305,6 +306,8 @@ def _check_same(
     changed = [name for name in now if name not in CHANGEABLE and before.get(name) != now[name]]
     if changed:
         raise ModelError(f"{path}: the run began with another {', '.join(changed)}; resume with the same options")
+    if state.get("world", 1) != world:
+        raise ModelError(f"{path}: the run began with {state['world']} processes; resume with as many")
     if state["labels"] != digest:
         raise ModelError(f"{path}: the run began with other label maps; resume with the same images")
 
@@ -338,7 +341,7 @@ def train(
         if not resume:
             raise OutputError(f"{files.checkpoint}: holds an earlier run; continue with --resume, or remove it")
         state = checkpoint.load_training_state(files.checkpoint)
-        _check_same(state, cascade, config, digest, files.checkpoint)
+        _check_same(state, cascade, config, digest, run.world, files.checkpoint)
         run.restore(state)
         losses = state.get("losses", {})
     first = run.rank == 0

@@ -15,7 +15,7 @@ class ChannelNorm(nn.Module):
     """Instance normalisation with learned scale and shift.
 
     A batch of one goes through the batch-norm kernel: the same numbers, but it keeps the
-    channels-last layout, which makes a training step 30 % faster on a CPU.
+    channels-last layout, which makes a training step take 0.72 of the time on a CPU.
     """
 
     def __init__(self, channels: int):

@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import InputError, OutputError
 from .output import whole
+from .resample import geometry_fault
 
 SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
 # What nibabel raises for a file that is damaged; MGH headers with impossible types end in a KeyError.
@@ -25,11 +26,13 @@ DAMAGED = (
     zlib.error,
     ValueError,
     KeyError,
+    TypeError,
     OverflowError,
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
     nib.freesurfer.mghformat.MGHError,
 )
+GZIP_MAGIC = b"\x1f\x8b"
 MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 
 
@@ -87,10 +90,14 @@ def read(path: str | os.PathLike) -> Volume:
     Raises InputError for anything that is not a whole image of real numbers with a usable geometry.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; name an image (DICOM folders: convert to NIfTI first)")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if not suffix_of(path):
         raise InputError(f"{path}: not a name of an image ({', '.join(SUFFIXES)})")
+    if suffix_of(path) in (".nii", ".mgh") and path.open("rb").read(2) == GZIP_MAGIC:
+        raise InputError(f"{path}: compressed inside; rename it to end in .nii.gz or .mgz")
     try:
         image = nib.load(path)
     except DAMAGED as error:
@@ -111,11 +118,9 @@ def read(path: str | os.PathLike) -> Volume:
         raise InputError(f"{path}: no voxels in an image of shape {shape}")
     space = (*shape[:3], 1)[:3]
     vox2world = np.asarray(image.affine, dtype=float)
-    size = np.linalg.norm(vox2world[:3, :3], axis=0)
-    if not np.isfinite(vox2world).all() or abs(np.linalg.det(vox2world[:3, :3])) < 1e-6 * size.prod():
-        raise InputError(f"{path}: the geometry in the header is singular; repair its sform or qform")
-    if size.min() < 0.01 or size.max() > 100:
-        raise InputError(f"{path}: voxels of {' × '.join(f'{s:g}' for s in size)} mm are not of a head scan")
+    fault = geometry_fault(vox2world)
+    if fault:
+        raise InputError(f"{path}: {fault}")
     return Volume(path, stored.reshape(*space, -1), shape, slope, intercept, vox2world, _file_header(image))
 
 

@@ -100,7 +100,9 @@ def test_background(tmp_path, dtype, scaling, background, fill, expected):
     mask = (ball() < 0)[..., None]
     if scaling and scaling[0] < 0:
         expected = int(image.stored.max())
-    out = batch.fill_background(image, mask, fill)
+    background = batch.stored_fill(image, fill)
+    assert background.dtype == image.stored.dtype
+    out = np.where(mask, image.stored, background)
     assert out.dtype == image.stored.dtype
     np.testing.assert_array_equal(out[mask], image.stored[mask])
     np.testing.assert_array_equal(np.unique(out[~mask]), [expected])
@@ -146,7 +148,7 @@ def test_mean_of_frames_that_are_not_finite(phantom_stripper, tmp_path):
 def test_frame_that_fails_is_named(phantom_stripper, tmp_path):
     frames = np.stack([np.where(ball() < 0, 100, 0), np.full(SHAPE, 7)], -1).astype(np.int16)
     nib.Nifti1Image(frames, VOX2WORLD).to_filename(tmp_path / "a.nii")
-    with pytest.raises(InputError, match=r"a.nii: frame 1: the image is constant"):
+    with pytest.raises(InputError, match=r"a.nii: frame 1 of 0 to 1: the image is constant.*--mask-mean-frame"):
         strip_file(phantom_stripper, job(tmp_path / "a.nii", "mask"))
     assert not list((tmp_path / "out").iterdir())
 
@@ -297,11 +299,11 @@ def test_same_names_keep_their_folders(tmp_path):
     [
         (["a.nii", "b.nii", "./a.nii"], "a.nii: named more than once"),
         (["x/../a.nii", "a.nii"], "named more than once"),
-        (["a.nii", "a.mgz"], "would write the same files"),
+        (["a.img", "a.hdr"], "two outputs"),
     ],
 )
 def test_names_that_clash(tmp_path, images, sentence):
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises((InputError, OutputError), match=sentence):
         plan_folder([Path(i) for i in images], tmp_path, ("mask",))
 
 
@@ -321,3 +323,26 @@ def test_lists(tmp_path):
             read_list(path)
     with pytest.raises(InputError, match=r"gone\.txt"):
         read_list(tmp_path / "gone.txt")
+
+
+def test_inputs_are_never_overwritten(phantom_stripper, tmp_path):
+    """However the same file is named: by a link, as the other file of a pair, or as another job's output."""
+    image = scan(tmp_path / "a.nii")
+    before = image.read_bytes()
+    link = tmp_path / "link.nii"
+    link.symlink_to(image)
+    for output in (image, link, tmp_path / "x" / ".." / "a.nii"):
+        with pytest.raises(OutputError, match="is an input"):
+            strip_file(phantom_stripper, Job(image, {"mask": output}))
+    with pytest.raises(OutputError, match="two outputs"):
+        strip_file(phantom_stripper, Job(image, {"mask": tmp_path / "m.img", "brain": tmp_path / "m.hdr"}))
+    with pytest.raises(OutputError, match=r"a_mask.nii: is an input"):
+        plan_folder([image, scan(tmp_path / "a_mask.nii")], tmp_path, ("mask",))
+    assert image.read_bytes() == before
+
+
+def test_lists_from_other_systems(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbfa.nii\r\n~/b.nii\r\n")
+    assert read_list(path) == [Path("a.nii"), tmp_path / "b.nii"]

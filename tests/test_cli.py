@@ -351,12 +351,12 @@ def test_strip_writes_all_that_is_asked(trained, head):
 
 
 def test_strip_as_library(trained, head):
-    singlestrip._session.cache_clear()
+    singlestrip._load.cache_clear()
     singlestrip.strip_file("image.nii.gz", mask="library.nii.gz")
     run("strip -i image.nii.gz -m command.nii.gz")
     np.testing.assert_array_equal(load("library.nii.gz"), load("command.nii.gz"))
     np.testing.assert_array_equal(singlestrip.strip(head.image, head.vox2world).mask, load("library.nii.gz") > 0)
-    singlestrip._session.cache_clear()
+    singlestrip._load.cache_clear()
 
 
 def test_border_moves_the_surface(trained):
@@ -471,7 +471,7 @@ def test_train_and_strip(tiny, capsys):
     provenance = header["provenance"]
     assert provenance["seed"] == 3
     assert provenance["init"]["name"] == tiny
-    assert "labels.nii.gz" in provenance["labelled"][0]
+    assert provenance["labelled"][0]["labels"]["name"] == "labels.nii.gz"
     assert provenance["configuration"]["batch"] == 2
     assert header["configuration"] == checkpoint.read_header(Path(tiny))["configuration"]
     for name in ("new.checkpoint", "new.metrics.csv", "new.curve.png"):
@@ -488,7 +488,8 @@ def test_train_and_strip(tiny, capsys):
 def test_train_from_an_image_and_its_mask(tiny):
     assert run(f"train -i image.nii.gz -m mask.nii.gz -o new.safetensors --init {tiny} --steps 1") == 0
     provenance = checkpoint.read_header(Path("new.safetensors"))["provenance"]
-    assert set(provenance["labelled"][0]) == {"image.nii.gz", "mask.nii.gz"}
+    named = {kind: source["name"] for kind, source in provenance["labelled"][0].items()}
+    assert named == {"image": "image.nii.gz", "mask": "mask.nii.gz"}
     assert provenance["gmm"]["inside"] == 10
 
 

@@ -245,6 +245,38 @@ def test_clean():
 def test_devices(monkeypatch):
     monkeypatch.setattr(stripping.torch.cuda, "is_available", lambda: False)
     assert stripping.choose_device("auto").type == "cpu"
-    for name, sentence in (("cuda", "no CUDA device"), ("abacus", "not a device")):
+    for name, sentence in (("cuda", "no CUDA device"), ("abacus", "choose auto, cpu")):
         with pytest.raises(SingleStripError, match=sentence):
             stripping.choose_device(name)
+
+
+@pytest.mark.parametrize("thickness", [1.0, 3.0, 5.0])
+@pytest.mark.parametrize("slices", [1, 2])
+def test_slabs_thinner_than_a_network_voxel(phantom_stripper, thickness, slices):
+    vox2world = np.diag([1.5, 1.5, thickness, 1.0])
+    index = np.stack(np.indices((60, 60, slices)), -1)
+    disc = np.linalg.norm((index[..., :2] - 29.5) * 1.5, axis=-1) < 25
+    mask = phantom_stripper.strip(disc * 100.0, vox2world).mask
+    assert dice(mask, disc) > 0.93
+
+
+def test_a_border_brings_back_no_voxel_that_is_not_finite(phantom_stripper):
+    vox2world = np.diag([2.0, 2.0, 2.0, 1.0])
+    distance = np.linalg.norm((np.indices((40, 40, 40)) - 19.5) * 2.0, axis=0) - 25
+    image = np.clip(50 - 12 * distance, 0, 100)
+    image[30:] = np.nan
+    for border in (0.0, 6.0):
+        mask = phantom_stripper.strip(image, vox2world, border_mm=border).mask
+        assert mask[29].any()
+        assert not mask[30:].any()
+
+
+@pytest.mark.parametrize("vox2world", [np.zeros((4, 4)), np.full((4, 4), np.nan), np.eye(3)])
+def test_unusable_geometry(phantom_stripper, vox2world):
+    with pytest.raises(InputError):
+        phantom_stripper.strip(np.random.default_rng(0).random((8, 8, 8)), vox2world)
+
+
+def test_complex_numbers_are_refused(phantom_stripper):
+    with pytest.raises(InputError, match="complex64 are not real"):
+        phantom_stripper.strip(np.ones((8, 8, 8), np.complex64), np.eye(4))

@@ -455,3 +455,29 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
     for name, expected in load_file(one).items():
         torch.testing.assert_close(weights[name], expected, atol=1e-4, rtol=0)
     assert checkpoint.read_header(two)["provenance"]["images_seen"] == 8
+
+
+def test_resume_refuses_another_number_of_processes(labels, begun):
+    path = training.RunFiles(begun).checkpoint
+    checkpoint.save_training_state(path, checkpoint.load_training_state(path) | {"world": 2})
+    with pytest.raises(ModelError, match="began with 2 processes"):
+        train(labels, begun, resume=True)
+
+
+def test_a_row_cut_short_is_dropped(labels, begun):
+    """A kill or a full disk may leave half a row behind."""
+    path = training.RunFiles(begun).metrics
+    whole = metrics(begun)
+    with path.open("a") as file:
+        file.write("1,0.5")
+    train(labels, begun, resume=True)
+    assert [row["step"] for row in metrics(begun)[: len(whole)]] == [row["step"] for row in whole]
+    assert {line.count(",") for line in path.read_text().splitlines()} == {5}
+
+
+@pytest.mark.parametrize("voxel_size", [1.0, 4.0, 6.0, 8.0])
+def test_networks_of_any_voxel_size_can_learn(voxel_size):
+    """The deepest level keeps more than one voxel to normalise over."""
+    config = CascadeConfig.fitting(165, voxel_size)
+    for name, window in config.windows().items():
+        assert window.shape[0] // getattr(config, name).multiple > 1

@@ -328,3 +328,19 @@ def test_a_flipped_bit_in_compressed_data_is_noticed(tmp_path, suffix):
         damaged[position] ^= 1
         path.write_bytes(damaged)
         assert not volume.is_whole(path) or gzip.decompress(damaged) == gzip.decompress(whole), position
+
+
+def test_what_is_named_wrongly_is_said(tmp_path):
+    (tmp_path / "folder.nii").mkdir()
+    with pytest.raises(InputError, match="a folder"):
+        volume.read(tmp_path / "folder.nii")
+    make(tmp_path / "a.nii.gz").rename(tmp_path / "a.nii")
+    with pytest.raises(InputError, match="rename it"):
+        volume.read(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("name", ["empty.mgz", "short.mgh"])
+def test_mgh_files_without_a_header(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(b"") if name == "empty.mgz" else bytes(20))
+    with pytest.raises(InputError, match=name):
+        volume.read(tmp_path / name)

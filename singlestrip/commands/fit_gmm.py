@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import positive_int
+from .options import positive_int, seed
 
 DESCRIPTION = """fit Gaussian mixtures to a labelled scan
 Fits one mixture to the intensities inside the brain mask and one outside, and writes the most
@@ -56,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     fit.add_argument(
         "--seed",
-        type=int,
+        type=seed,
         default=default.seed,
         metavar="N",
         help=f"same seed, same classes (default {default.seed})",

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..errors import SingleStripError
+from ..errors import OutputError, SingleStripError
 from .options import add_processor_options, apply_threads, finite_float, positive_float
 
 KINDS = ("brain", "mask", "sdt", "picture")
@@ -116,6 +116,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _jobs(args: argparse.Namespace):
     from ..batch import Job, plan_folder, read_list
+    from ..output import check_distinct
     from ..volume import SUFFIXES
 
     images = args.image + (read_list(args.list) if args.list else [])
@@ -133,8 +134,10 @@ def _jobs(args: argparse.Namespace):
             args.parser.error("several images need --out-dir")
         if not single:
             args.parser.error("name at least one output: -o, -m, -d or -p")
-        if len(set(single.values()) | {images[0]}) <= len(single):
-            args.parser.error("image and outputs must be different files")
+        try:
+            check_distinct(images, single.values())
+        except OutputError as error:
+            args.parser.error(str(error))
         return [Job(images[0], single)]
     if single:
         args.parser.error("-o, -m, -d and -p name the outputs of one image; with --out-dir use --save")

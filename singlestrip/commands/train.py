@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..configuration import GMMConfig, TrainConfig
-from .options import add_processor_options, apply_threads, positive_float, positive_int
+from .options import add_processor_options, apply_threads, positive_float, positive_int, seed
 
 DESCRIPTION = """train a model from one labelled scan, or several
 Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of
@@ -37,7 +37,7 @@ NUMBERS = {
     "steps": (positive_int, "N", "updates of the weights"),
     "batch": (positive_int, "N", "images per step and device"),
     "lr": (positive_float, "RATE", "highest learning rate"),
-    "seed": (int, "N", "same seed, same run"),
+    "seed": (seed, "N", "same seed, same run"),
     "validate_every": (positive_int, "N", "steps between validations"),
     "save_every": (positive_int, "N", "steps between checkpoints"),
 }
@@ -198,10 +198,11 @@ def _label_maps(args: argparse.Namespace):
     for image_path, mask_path in zip(args.image, args.mask, strict=True):
         image, classes, _ = fit_pair(image_path, mask_path, gmm)
         labels.append((classes, image.vox2world))
-        sources.append({path.name: checksum(path) for path in (image_path, mask_path)})
+        named = {"image": image_path, "mask": mask_path}
+        sources.append({kind: {"name": p.name, "sha256": checksum(p)} for kind, p in named.items()})
     for path in args.labels:
         labels.append(read_label_map(path))
-        sources.append({path.name: checksum(path)})
+        sources.append({"labels": {"name": path.name, "sha256": checksum(path)}})
     return labels, {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
 
 
