@@ -104,7 +104,7 @@ def comparison_figure(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.n
         for outline, colour in outlines:
             for axis, (inside, _) in zip(row, _views(outline, size, at), strict=True):
                 _outline(axis, inside, colour)
-        row[1].set_title(title, fontsize=9, parse_math=False)
+        row[0].set_title(title.replace(": ", "\n"), loc="left", fontsize=9, parse_math=False)
     _save(figure, path)
 
 

@@ -93,7 +93,8 @@ def keep_memory() -> None:
     """Let glibc keep freed memory for reuse, in this process alone.
 
     By default every large tensor is returned to the system and its pages are zeroed again at the
-    next allocation: a fifth of a training step. No effect with other C libraries.
+    next allocation: 3 % of a step with the default networks, a fifth with wider ones at full
+    resolution (benchmarks/README.md). No effect with other C libraries.
     """
     import ctypes
 
