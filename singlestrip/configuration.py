@@ -128,7 +128,9 @@ class CascadeConfig:
         def size(name: str, voxels: int) -> int:
             finer = scale * default.voxel_size_mm / voxel_size_mm
             multiple = networks[name].multiple
-            return max(2, round(voxels * finer / multiple)) * multiple  # 1 would leave nothing to normalise
+            # 3 voxels at the deepest level: 1 leaves nothing to normalise, and of 2 the bfloat16 gradient of
+            # oneDNN's convolution is now and then not finite (torch 2.13).
+            return max(3, round(voxels * finer / multiple)) * multiple
 
         return CascadeConfig(
             voxel_size_mm=voxel_size_mm,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import os
 import platform
 import signal
@@ -25,7 +26,7 @@ import torch.distributed as dist
 from . import __version__, checkpoint, report
 from .cascade import Cascade
 from .configuration import CascadeConfig, TrainConfig, Window, cascade_config
-from .errors import InputError, Interrupted, ModelError, OutputError
+from .errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
 from .gmm import INSIDE_BASE
 from .losses import segmentation_loss
 from .metrics import dice
@@ -38,7 +39,7 @@ SOURCE_FACTOR = 0.75  # spacing of a label map over the voxel size: finer, so th
 REPORT_EVERY = 20  # steps between rows of metrics.csv
 
 # What may change between the parts of one run.
-CHANGEABLE = ("steps", "validate_every", "save_every")
+CHANGEABLE = ("steps", "validate_every", "save_every", "amp")
 
 
 def brain_extent_mm(labels: list[tuple[np.ndarray, np.ndarray]]) -> float:
@@ -371,6 +372,11 @@ def train(
         while run.step < config.steps:
             start = time.monotonic()
             for name, loss in run.update().items():
+                if not math.isfinite(loss):
+                    raise SingleStripError(
+                        f"{out}: the loss of the {name} is not finite at step {run.step}; resume with --amp off, "
+                        "or begin anew with a lower --lr"
+                    )
                 losses.setdefault(name, []).append(loss)
             run.seconds += time.monotonic() - start
             last = run.step == config.steps

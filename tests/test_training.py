@@ -18,7 +18,7 @@ import singlestrip
 from singlestrip import checkpoint, training
 from singlestrip.cascade import Cascade
 from singlestrip.configuration import CascadeConfig, SynthConfig, TrainConfig
-from singlestrip.errors import Interrupted, ModelError, OutputError
+from singlestrip.errors import Interrupted, ModelError, OutputError, SingleStripError
 from singlestrip.metrics import dice
 from singlestrip.stripping import Stripper
 
@@ -480,4 +480,13 @@ def test_networks_of_any_voxel_size_can_learn(voxel_size):
     """The deepest level keeps more than one voxel to normalise over."""
     config = CascadeConfig.fitting(165, voxel_size)
     for name, window in config.windows().items():
-        assert window.shape[0] // getattr(config, name).multiple > 1
+        assert window.shape[0] // getattr(config, name).multiple > 2
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(labels, tmp_path, monkeypatch):
+    """Without a checkpoint or model of it: what was saved before stays good."""
+    monkeypatch.setattr(training, "segmentation_loss", lambda logit, *rest: logit.sum() * float("nan"))
+    with pytest.raises(SingleStripError, match="not finite at step 1"):
+        train(labels, tmp_path / "m.safetensors")
+    assert not (tmp_path / "m.safetensors").exists()
+    assert not training.RunFiles(tmp_path / "m.safetensors").checkpoint.exists()
