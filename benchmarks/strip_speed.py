@@ -23,15 +23,15 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from singlestrip import resample, volume
+from singlestrip import geometry, resample, volume
 
 SIDE_MM = 256.0
 
 
 def cube(scan: volume.Volume, size: int, path: Path) -> None:
     """The scan on a grid of size³ voxels that spans SIDE_MM, int16."""
-    low, high = resample.world_bounds(scan.stored.shape[:3], scan.vox2world)
-    target = resample.conformed_vox2world((low + high) / 2, (size,) * 3, SIDE_MM / size)
+    low, high = geometry.world_bounds(scan.stored.shape[:3], scan.vox2world)
+    target = geometry.conformed_vox2world((low + high) / 2, (size,) * 3, SIDE_MM / size)
     values = resample.conform(scan.scaled(), scan.vox2world, (size,) * 3, target).numpy()
     nib.Nifti1Image((values * (4000 / values.max())).astype(np.int16), target).to_filename(path)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from . import memory, report, volume
-from .errors import InputError, OutputError, SingleStripError
+from .errors import InputError, OutputError, SingleStripError, sentence
 from .output import check_distinct
 from .stripping import Stripper
 from .volume import Volume
@@ -159,18 +159,11 @@ def strip_files(
             except Exception as error:  # a fault in one scan must not stop the night's batch
                 if debug:
                     raise
-                outcome = _reason(job, error)
+                known = isinstance(error, SingleStripError)  # such errors name their file
+                outcome = sentence(error) if known else f"{job.image}: {sentence(error)}"
                 failures.append((job, outcome))
         done(number, job, outcome, time.monotonic() - start)
     return failures
-
-
-def _reason(job: Job, error: Exception) -> str:
-    if isinstance(error, SingleStripError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return f"{job.image}: out of memory"
-    return f"{job.image}: unexpected {type(error).__name__}: {error}; run again with --debug and report it"
 
 
 def _is_whole(kind: str, path: Path) -> bool:

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from . import __version__
 from .commands import fit_gmm, strip, train
-from .errors import SingleStripError
+from .errors import sentence
 
 COMMANDS = {"strip": strip, "fit-gmm": fit_gmm, "train": train}
 
@@ -104,21 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return args.run(args)
-    except SingleStripError as error:
-        if args.debug:
-            raise
-        print(f"singlestrip: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("singlestrip: interrupted", file=sys.stderr)
-    except MemoryError:
-        if args.debug:
-            raise
-        print("singlestrip: out of memory; use a larger machine or fewer or smaller images", file=sys.stderr)
     except Exception as error:
         if args.debug:
             raise
-        kind = type(error).__name__
-        print(f"singlestrip: unexpected {kind}: {error}; run again with --debug and report it", file=sys.stderr)
+        print(f"singlestrip: {sentence(error)}", file=sys.stderr)
     return 1
 
 

@@ -117,7 +117,7 @@ class CascadeConfig:
         return self.voxel_size_mm * self.segmenter_size / HEAD_WINDOW_MM
 
     @staticmethod
-    def fitting(brain_mm: float, voxel_size_mm: float | None = None, norm: str = "instance") -> CascadeConfig:
+    def fitting(brain_mm: float, voxel_size_mm: float | None = None, norm: str = UNetConfig.norm) -> CascadeConfig:
         """For brains whose bounding box is up to `brain_mm` long: the windows keep the proportions that an
         adult head has in the default ones. Without a voxel size they keep their number of voxels too."""
         default = CascadeConfig()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from .geometry import voxel_sizes
+
 SLAB_VOXELS = 2_000_000  # voxels whose candidates are measured at once
 SEARCH_STEPS = (1.0, 0.5, 1.0, 0.5, 1.0)  # toward the projection on the plane of the best foot yet
 NEAR_VOXELS = 3.0  # this near the surface is flat over the distance between two feet
@@ -90,8 +92,9 @@ def signed_distance(logit: np.ndarray, mask: np.ndarray, vox2world: np.ndarray) 
     normal = normal.astype(np.float32)
     number = np.zeros(mask.shape, dtype=np.int32)
     number[boundary] = np.arange(len(edge), dtype=np.int32)
-    size = np.linalg.norm(to_world, axis=0)
-    nearest = ndimage.distance_transform_edt(~boundary, sampling=size, return_distances=False, return_indices=True)
+    nearest = ndimage.distance_transform_edt(
+        ~boundary, sampling=voxel_sizes(to_world), return_distances=False, return_indices=True
+    )
     feature = number[tuple(nearest)]
     del nearest, number
     out = np.empty(mask.shape, dtype=np.float32)
@@ -133,7 +136,7 @@ def _measure(out, feature, rows, feet, normal, to_world) -> None:
         best[chosen], nearest[chosen], offset[chosen] = distance[better], candidate[chosen], tried[better]
     best = np.sqrt(best)
     # Between two feet the surface is flat: within a voxel to the side the plane is nearer.
-    near = np.flatnonzero(best < NEAR_VOXELS * np.linalg.norm(to_world, axis=0).max())
+    near = np.flatnonzero(best < NEAR_VOXELS * voxel_sizes(to_world).max())
     along = np.einsum("ij,ij->i", offset[near], normal[nearest[near]])
     aside = (offset[near] - along[:, None] * normal[nearest[near]]) @ to_index.T
     flat = np.abs(aside).max(axis=1) < 1

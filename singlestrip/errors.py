@@ -19,3 +19,12 @@ class OutputError(SingleStripError):
 
 class Interrupted(SingleStripError):
     """A signal asked for the work to stop; what was done is saved."""
+
+
+def sentence(error: Exception) -> str:
+    """What to tell the user about any error."""
+    if isinstance(error, SingleStripError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory; use a larger machine or fewer or smaller images"
+    return f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"

@@ -9,8 +9,8 @@ from .volume import Volume
 
 GIB = 2**30
 # Interpreter, torch and both networks at work in their windows, whose size no scan changes:
-# measured 0.46 GiB for a 64³ scan (benchmarks/README.md), and room to spare.
-NETWORK_BYTES = 0.6 * GIB
+# measured 0.46 GiB for a 64³ scan (benchmarks/README.md), and 0.70 GiB with the largest field of view.
+NETWORK_BYTES = 0.8 * GIB
 WORK_BYTES_PER_VOXEL = 7  # logit, mask, and components' labels of the part within the window
 SDT_BYTES_PER_VOXEL = 40  # nearest boundary voxel (three indices), its number, distance
 

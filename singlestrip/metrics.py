@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from .geometry import bounding_box, voxel_sizes
+
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """2|A∩B| / (|A|+|B|) of boolean arrays; 1 where both are empty (Dice 1945)."""
@@ -29,12 +31,10 @@ def hausdorff95(a: np.ndarray, b: np.ndarray, vox2world: np.ndarray) -> float:
         return 0.0
     if not a.any() or not b.any():
         return np.inf
-    either = a | b
-    box = tuple(
-        slice(max(int(w[0]) - 1, 0), int(w[-1]) + 2)
-        for w in (np.flatnonzero(either.any(axis=tuple(k for k in range(3) if k != axis))) for axis in range(3))
-    )
-    size = np.linalg.norm(vox2world[:3, :3], axis=0)
+    box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in bounding_box(a | b))
     surfaces = [m & ~ndimage.binary_erosion(m) for m in (a[box], b[box])]
-    distances = [ndimage.distance_transform_edt(~surfaces[1 - k], sampling=size)[surfaces[k]] for k in range(2)]
+    distances = [
+        ndimage.distance_transform_edt(~surfaces[1 - k], sampling=voxel_sizes(vox2world))[surfaces[k]]
+        for k in range(2)
+    ]
     return float(np.percentile(np.concatenate(distances), 95))

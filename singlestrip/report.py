@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from .errors import OutputError
+from .geometry import voxel_sizes
 from .output import whole
 
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
@@ -42,7 +43,7 @@ def _save(figure, path: Path) -> None:
 def _upright(array: np.ndarray, vox2world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Axes turned and flipped to the nearest of right, anterior, superior; and voxel sizes [3] mm."""
     order = nib.orientations.io_orientation(vox2world)
-    size = np.linalg.norm(vox2world[:3, :3], axis=0)[np.argsort(order[:, 0])]
+    size = voxel_sizes(vox2world)[np.argsort(order[:, 0])]
     return nib.orientations.apply_orientation(array, order), size
 
 

@@ -1,8 +1,4 @@
-"""Between grids: native to conformed, conformed to native, and label maps to a training grid.
-
-A grid is a shape and a vox2world, the 4×4 map from voxel index (centre of the voxel) to RAS mm.
-Conformed grids have isotropic voxels and their axes along the world's right, anterior, superior.
-"""
+"""Between grids: native to conformed, conformed to native, and label maps to a training grid."""
 
 from __future__ import annotations
 
@@ -10,50 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .geometry import conformed_vox2world, voxel_sizes, world_bounds
+
 SLAB_VOXELS = 4_000_000  # most voxels whose coordinates are held at once: 12 bytes each
-
-
-def voxel_sizes(vox2world: np.ndarray) -> np.ndarray:
-    """Edge lengths in mm, [3]: the norms of the columns."""
-    return np.linalg.norm(vox2world[:3, :3], axis=0)
-
-
-def geometry_fault(vox2world: np.ndarray) -> str | None:
-    """What makes a 4×4 vox2world unusable for a head scan, as a clause; None if nothing does."""
-    if not np.isfinite(vox2world).all():
-        return "the geometry in the header is not finite; repair its sform or qform"
-    size = voxel_sizes(vox2world)
-    if abs(np.linalg.det(vox2world[:3, :3])) <= 1e-6 * size.prod():
-        return "the geometry in the header is singular; repair its sform or qform"
-    if size.min() < 0.01 or size.max() > 100:
-        return f"voxels of {' × '.join(f'{s:g}' for s in size)} mm are not of a head scan"
-    return None
-
-
-def thicken(data: np.ndarray, vox2world: np.ndarray, thickness_mm: float) -> np.ndarray:
-    """vox2world of a grid [X, Y, Z] that counts as `thickness_mm` thick along axes where it is thinner.
-
-    A thin slab, centred where it is, then covers the middle of at least one voxel of that size.
-    """
-    extent = voxel_sizes(vox2world) * data.shape
-    factor = np.maximum(1, 1.001 * thickness_mm / extent)
-    stretch = np.diag([*factor, 1.0])
-    stretch[:3, 3] = (np.array(data.shape) - 1) / 2 * (1 - factor)
-    return vox2world @ stretch
-
-
-def conformed_vox2world(centre_mm: np.ndarray, shape: tuple[int, ...], voxel_size_mm: float) -> np.ndarray:
-    """vox2world of the conformed grid of `shape` whose middle lies at `centre_mm` (RAS)."""
-    vox2world = np.diag([voxel_size_mm] * 3 + [1.0])
-    vox2world[:3, 3] = np.asarray(centre_mm) - voxel_size_mm * (np.asarray(shape) - 1) / 2
-    return vox2world
-
-
-def world_bounds(shape: tuple[int, ...], vox2world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest RAS mm, [3] each, that any part of a voxel of the grid reaches."""
-    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in shape], indexing="ij"), -1).reshape(-1, 3)
-    world = corners @ vox2world[:3, :3].T + vox2world[:3, 3]
-    return world.min(0), world.max(0)
 
 
 def block_mean(

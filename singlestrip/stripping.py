@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from . import resample
+from . import geometry, resample
 from .cascade import Cascade
 from .checkpoint import find_model, load_model
 from .distance import signed_distance
@@ -17,7 +17,7 @@ from .errors import InputError, SingleStripError
 from .synth import normalise
 from .volume import finite_range
 
-MAX_LOCATOR_VOXELS = 160**3  # 640 mm a side for the human model: 1.2 GiB for the locator
+MAX_LOCATOR_VOXELS = 160**3  # 640 mm a side for the human model; see memory.py
 FAR_LOGIT = -20.0  # beyond the segmenter's window there is no brain
 RECENTRE_MM = 8.0  # the window is laid anew where the brain lies further from its middle, adult head
 
@@ -43,7 +43,7 @@ class BrainField:
         Only the part of that grid that the window reaches is computed.
         """
         out = np.full(shape, FAR_LOGIT, dtype=np.float32)
-        low, high = resample.world_bounds(self.logit.shape, np.linalg.inv(vox2world) @ self.vox2world)
+        low, high = geometry.world_bounds(self.logit.shape, np.linalg.inv(vox2world) @ self.vox2world)
         start = np.clip(np.floor(low), 0, shape).astype(int)
         stop = np.clip(np.ceil(high) + 1, 0, shape).astype(int)
         if (stop > start).all():
@@ -56,20 +56,9 @@ class BrainField:
         return out
 
 
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """Slices around the True voxels; None if there are none."""
-    found = []
-    for axis in range(mask.ndim):
-        where = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        if where.size == 0:
-            return None
-        found.append(slice(int(where[0]), int(where[-1]) + 1))
-    return tuple(found)
-
-
 def middle_mm(mask: np.ndarray, vox2world: np.ndarray) -> np.ndarray | None:
     """RAS mm [3] of the middle of the largest component's bounding box; None if empty."""
-    box = bounding_box(largest_component(mask))
+    box = geometry.bounding_box(largest_component(mask))
     if box is None:
         return None
     return vox2world[:3, :3] @ [(s.start + s.stop - 1) / 2 for s in box] + vox2world[:3, 3]
@@ -103,7 +92,7 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 
 def clean(mask: np.ndarray) -> np.ndarray:
     """Largest component with its holes filled, boolean [X, Y, Z]; computed within the bounding box."""
-    box = bounding_box(mask)
+    box = geometry.bounding_box(mask)
     if box is None:
         return mask
     out = np.zeros_like(mask)
@@ -168,7 +157,7 @@ class Stripper:
             raise InputError(f"need an image [X, Y, Z] and a 4×4 vox2world, not {image.shape}, {vox2world.shape}")
         if image.dtype.kind not in "biuf":
             raise InputError(f"voxels of type {image.dtype} are not real numbers")
-        fault = resample.geometry_fault(vox2world)
+        fault = geometry.geometry_fault(vox2world)
         if fault:
             raise InputError(fault)
         field = self.field(image, vox2world, slope, intercept)
@@ -195,35 +184,39 @@ class Stripper:
     ) -> BrainField:
         """The brain's logit in the segmenter's window; arguments as for `strip`."""
         blank = min(end * slope + intercept for end in _ends(image))
-        fine = resample.block_mean(image, vox2world, self.config.voxel_size_mm, slope, intercept, blank)
-        fine = fine[0], resample.thicken(*fine, self.config.voxel_size_mm)
-        coarse = resample.block_mean(*fine, self.config.locator_voxel_size_mm)
-        coarse = coarse[0], resample.thicken(*coarse, self.config.locator_voxel_size_mm)
+        fine = self._coarsen(image, vox2world, self.config.voxel_size_mm, slope, intercept, blank)
+        coarse = self._coarsen(*fine, self.config.locator_voxel_size_mm)
         centre = self._locate(*coarse)
         field, middle = self._segment(*fine, centre)
         if middle is not None and np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale:
             field, _ = self._segment(*fine, middle)
         return field
 
+    @staticmethod
+    def _coarsen(image, vox2world, voxel_size_mm, *scaling) -> tuple[np.ndarray, np.ndarray]:
+        """An image near a network's voxel size, and its vox2world; no slab thinner than one voxel."""
+        image, vox2world = resample.block_mean(image, vox2world, voxel_size_mm, *scaling)
+        return image, geometry.thicken(image.shape, vox2world, voxel_size_mm)
+
     def _segment(self, image, vox2world, centre) -> tuple[BrainField, np.ndarray | None]:
         """The brain as seen in a window around `centre`, and the middle of what was seen, RAS mm."""
         size = (self.config.segmenter_size,) * 3
-        target = resample.conformed_vox2world(centre, size, self.config.voxel_size_mm)
+        target = geometry.conformed_vox2world(centre, size, self.config.voxel_size_mm)
         logit, covered = self._predict("segmenter", image, vox2world, size, target)
         return BrainField(logit, target), middle_mm(((logit > 0) & covered).cpu().numpy(), target)
 
     @torch.inference_mode()
     def _predict(self, network, image, vox2world, shape, target) -> tuple[torch.Tensor, torch.Tensor]:
         """Logit and coverage [X, Y, Z] of one network on a conformed grid."""
-        covered = resample.conform(np.ones_like(image), vox2world, shape, target, self.device) > 0.5
-        conformed = resample.conform(image, vox2world, shape, target, self.device)
+        conformed = resample.conform(image, vox2world, shape, target, self.device, fill=torch.nan)
+        covered = ~conformed.isnan()
         conformed = normalise(conformed[None], covered[None])
         return getattr(self.model, network)(conformed[None])[0, 0], covered
 
     def _locate(self, image: np.ndarray, vox2world: np.ndarray) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it."""
         multiple = self.config.locator.multiple
-        low, high = resample.world_bounds(image.shape, vox2world)
+        low, high = geometry.world_bounds(image.shape, vox2world)
         shape = np.ceil((high - low) / self.config.locator_voxel_size_mm / multiple) * multiple
         shape = tuple(int(n) for n in np.maximum(shape, self.config.locator_size))
         if np.prod(shape) > MAX_LOCATOR_VOXELS:
@@ -232,7 +225,7 @@ class Stripper:
                 f"the field of view, {extent} mm, is too large for a model with {self.config.voxel_size_mm:g} mm "
                 "voxels; crop the image or use a model for this anatomy"
             )
-        target = resample.conformed_vox2world((low + high) / 2, shape, self.config.locator_voxel_size_mm)
+        target = geometry.conformed_vox2world((low + high) / 2, shape, self.config.locator_voxel_size_mm)
         logit, covered = self._predict("locator", image, vox2world, shape, target)
         logit = logit.masked_fill(~covered, FAR_LOGIT).cpu().numpy()
         # Where nothing is sure, the best guess lets the segmenter decide.

@@ -15,8 +15,8 @@ import nibabel as nib
 import numpy as np
 
 from .errors import InputError, OutputError
+from .geometry import geometry_fault, voxel_sizes
 from .output import whole
-from .resample import geometry_fault
 
 SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
 # What nibabel raises for a file that is damaged; MGH headers with impossible types end in a KeyError.
@@ -96,7 +96,9 @@ def read(path: str | os.PathLike) -> Volume:
         raise InputError(f"{path}: no such file")
     if not suffix_of(path):
         raise InputError(f"{path}: not a name of an image ({', '.join(SUFFIXES)})")
-    if suffix_of(path) in (".nii", ".mgh") and path.open("rb").read(2) == GZIP_MAGIC:
+    with path.open("rb") as file:
+        compressed = file.read(2) == GZIP_MAGIC
+    if compressed and suffix_of(path) in (".nii", ".mgh"):
         raise InputError(f"{path}: compressed inside; rename it to end in .nii.gz or .mgz")
     try:
         image = nib.load(path)
@@ -201,7 +203,6 @@ def _nifti_image(volume, path, stored, slope, intercept, like, label):
         header["cal_min"] = header["cal_max"] = 0
         header.set_intent("none", name=label)
     image = image_class(stored, None, header)
-    image._affine = volume.vox2world  # as read: no pass through float32, no new code
     # The constructor clears the scaling; with it in place nibabel stores the values untouched.
     for name, value in (("scl_slope", 1.0), ("scl_inter", 0.0)):
         image.header[name] = value if np.isnan(header[name]) else header[name]
@@ -213,7 +214,7 @@ def _nifti_header(volume: Volume, header: nib.Nifti1Header, stored: np.ndarray) 
     header.set_data_shape(stored.shape)
     header.set_xyzt_units("mm", "sec")
     frame_seconds = [float(volume.header["tr"]) / 1000] * (stored.ndim - 3)
-    header.set_zooms([*np.linalg.norm(volume.vox2world[:3, :3], axis=0), *frame_seconds])
+    header.set_zooms([*voxel_sizes(volume.vox2world), *frame_seconds])
     header.set_sform(volume.vox2world, code="scanner")
     header.set_qform(volume.vox2world, code="scanner")
     return header

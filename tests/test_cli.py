@@ -145,8 +145,10 @@ finally:
     assert "SYNOPSIS" in done.stdout
 
 
-def test_importing_the_package_does_not_load_torch():
-    done = python("-c", "import sys, singlestrip; sys.exit('torch' in sys.modules)")
+@pytest.mark.parametrize("module", ["singlestrip", "singlestrip.labelling"])
+def test_what_needs_no_network_loads_no_torch(module):
+    """The package itself, and all that fit-gmm calls."""
+    done = python("-c", f"import sys, {module}; sys.exit('torch' in sys.modules)")
     assert done.returncode == 0, done.stderr
 
 

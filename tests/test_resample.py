@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from singlestrip import resample
+from singlestrip import geometry, resample
 
 
 def random_affine(rng, scale=(0.5, 4)) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_block_mean_puts_blocks_where_they_were(seed):
     world = affine[:3, :3] @ voxels + affine[:3, 3:]
     for axis in range(3):  # the mean of positions is the position of the block
         out, vox2world = resample.block_mean(world[axis].reshape(shape), affine, 2.0)
-        whole = np.array(shape) // np.maximum(1, np.round(2 / resample.voxel_sizes(affine))).astype(int)
+        whole = np.array(shape) // np.maximum(1, np.round(2 / geometry.voxel_sizes(affine))).astype(int)
         index = np.indices(whole).reshape(3, -1)
         expected = (vox2world[:3, :3] @ index + vox2world[:3, 3:])[axis].reshape(whole)
         np.testing.assert_allclose(out[tuple(map(slice, whole))], expected, atol=1e-3)
@@ -126,9 +126,9 @@ def test_conform_and_back(seed):
     shape = (20, 18, 16)
     x = np.indices(shape) / np.array(shape).reshape(3, 1, 1, 1)
     image = np.sin(2 * x[0] + 1) * np.cos(3 * x[1]) + x[2] ** 2
-    low, high = resample.world_bounds(shape, affine)
+    low, high = geometry.world_bounds(shape, affine)
     fine = tuple(int(n) for n in np.ceil(high - low))
-    target = resample.conformed_vox2world((low + high) / 2, fine, 1.0)
+    target = geometry.conformed_vox2world((low + high) / 2, fine, 1.0)
     conformed = resample.conform(image, affine, fine, target).numpy()
     back = resample.conform(conformed, target, shape, affine).numpy()
     inner = (slice(2, -2),) * 3
@@ -136,14 +136,14 @@ def test_conform_and_back(seed):
 
 
 def test_conformed_grid_is_centred():
-    affine = resample.conformed_vox2world([10, -20, 30], (4, 5, 6), 2.0)
+    affine = geometry.conformed_vox2world([10, -20, 30], (4, 5, 6), 2.0)
     np.testing.assert_allclose(affine @ [1.5, 2, 2.5, 1], [10, -20, 30, 1])
     np.testing.assert_array_equal(affine[:3, :3], np.eye(3) * 2)
 
 
 def test_world_bounds_by_hand():
     affine = np.array([[0, -2, 0, 10], [1, 0, 0, 0], [0, 0, 3, -6], [0, 0, 0, 1.0]])
-    low, high = resample.world_bounds((4, 5, 2), affine)
+    low, high = geometry.world_bounds((4, 5, 2), affine)
     np.testing.assert_allclose(low, [10 - 9, -0.5, -7.5])
     np.testing.assert_allclose(high, [10 + 1, 3.5, -1.5])
 
@@ -152,7 +152,7 @@ def test_world_bounds_by_hand():
 def test_world_bounds_hold_every_point_and_no_more(seed):
     rng = np.random.default_rng(seed)
     affine, shape = random_affine(rng), rng.integers(1, 9, 3)
-    low, high = resample.world_bounds(tuple(shape), affine)
+    low, high = geometry.world_bounds(tuple(shape), affine)
     points = rng.uniform(-0.5, shape - 0.5, (2000, 3)) @ affine[:3, :3].T + affine[:3, 3]
     assert (points >= low).all() and (points <= high).all()
     # Extents of a turned box: the sum of the extents of its edges.

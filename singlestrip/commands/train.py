@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
         data["init"] = {"name": Path(args.init).name, "provenance": header["provenance"]}
     else:
         cascade = CascadeConfig.fitting(
-            training.brain_extent_mm(labels), args.voxel_size, args.norm or UNetConfig().norm
+            training.brain_extent_mm(labels), args.voxel_size, args.norm or UNetConfig.norm
         )
     if args.samples:
         _sample_sheet(labels, cascade, config, device, args.samples)
