@@ -15,7 +15,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["singlestrip", "singlestrip.*"]), "singlestrip.models"],
     package_dir={"singlestrip.models": "models"},
-    package_data={"singlestrip.models": ["*.safetensors", "*.md"]},
+    package_data={"singlestrip": ["templates/*.html"], "singlestrip.models": ["*.safetensors", "*.md"]},
     install_requires=[
         "torch>=2.4",
         "nibabel>=5.2",
@@ -25,7 +25,7 @@ setup(
         "safetensors>=0.4.3",
         "matplotlib>=3.8",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.6"]},
+    extras_require={"test": ["pytest>=8", "ruff>=0.6", "selenium>=4"]},
     entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",
