@@ -160,7 +160,7 @@ class TrainConfig:
     weight_decay: float = 1e-2
     clip: float = 1.0  # greatest norm of the gradient
     average: float = 0.998  # of the weights' exponential moving average, which is what is kept
-    cross_entropy: float = 0.5  # beside soft Dice; see losses.py
+    cross_entropy: float = 0.0  # beside soft Dice; see losses.py
     amp: str = "auto"  # bfloat16 where it is fast: "auto", "on" or "off"
     seed: int = 0
     validate_every: int = 500
@@ -172,6 +172,98 @@ class TrainConfig:
         rising = min(1.0, (step + 1) / max(1, self.warmup))
         falling = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
         return self.lr * rising * falling
+
+
+# Kernel, stride and channels of the encoder's layers; the decoder mirrors them.
+SLICE_LAYERS = (
+    *((4, 2, 32), (4, 2, 32), (4, 2, 32), (3, 1, 32), (4, 2, 64)),
+    *((3, 1, 64), (4, 2, 128), (3, 1, 64), (3, 1, 32), (4, 2, 100)),
+)
+VOLUME_LAYERS = ((4, 2, 16), (4, 2, 32), (4, 2, 64), (4, 2, 64), (3, 2, 128), (4, 2, 100))
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Grid and shape of the quality network; lengths in mm of the anatomy that it is for.
+
+    "volume" sees a mask whole and has learned to mend faults; "slices" is the published network,
+    which sees slices across `axes` (0 sagittal, 1 coronal, 2 axial) one by one.
+    """
+
+    kind: str = "volume"
+    voxel_size_mm: float = 4.0
+    size: int = 48  # voxels along each side of the window
+    axes: tuple[int, ...] = (2,)  # of "slices"
+    layers: tuple[tuple[int, int, int], ...] = VOLUME_LAYERS
+    dropout: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        """Size of the anatomy over that of an adult human head."""
+        adult = AutoencoderConfig.fitting(HEAD_BRAIN_MM, self.kind)
+        return self.voxel_size_mm * self.size / (adult.voxel_size_mm * adult.size)
+
+    @staticmethod
+    def fitting(brain_mm: float, kind: str = "volume", axes: tuple[int, ...] = (2,)) -> AutoencoderConfig:
+        """For brains whose bounding box is up to `brain_mm` long."""
+        finest = {"volume": AutoencoderConfig.voxel_size_mm, "slices": 2.0}[kind]
+        voxel_size_mm = float(f"{finest * brain_mm / HEAD_BRAIN_MM:.2g}")
+        if kind == "volume":
+            return AutoencoderConfig(voxel_size_mm=voxel_size_mm)
+        return AutoencoderConfig(kind, voxel_size_mm, 128, axes, SLICE_LAYERS, dropout=0.2)
+
+
+@dataclass(frozen=True)
+class FaultConfig:
+    """Faults planted in masks for the quality network to mend; lengths are mm of an adult human head."""
+
+    clean_probability: float = 0.15  # nothing planted
+    offset_probability: float = 0.5
+    offset_mm: float = 8.0  # ± the whole surface moved
+    uneven_probability: float = 0.7
+    uneven_mm: float = 8.0  # greatest standard deviation of a smooth field that moves the surface
+    uneven_spacing_mm: tuple[float, float] = (12.0, 80.0)  # of its control points
+    cut_probability: float = 0.25  # all beyond a plane missing
+    cut_mm: tuple[float, float] = (-20.0, 70.0)  # the plane's distance from the middle
+    added: int = 3  # most ellipsoids added, and
+    removed: int = 2  # most taken away
+    radius_mm: tuple[float, float] = (5.0, 45.0)  # their half axes
+    reach_mm: float = 95.0  # how far from the middle they lie
+    shell_probability: float = 0.25  # part of a layer around the brain, as skull or scalp
+    shell_distance_mm: tuple[float, float] = (5.0, 18.0)
+    shell_half_width_mm: tuple[float, float] = (1.5, 5.0)
+
+
+@dataclass(frozen=True)
+class AutoencoderTrainConfig:
+    """How to train the quality network. Numbers of the slice network: SingleStrip."""
+
+    epochs: int = 500
+    batch: int = 8
+    masks_per_epoch: int = 64  # drawn for "volume"; an epoch of "slices" is every slice of the mask once
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    decay: float = 0.3  # the last share of the steps, over which the rate falls to zero
+    seed: int = 0
+    faults: bool = True  # "volume" only: learn to mend planted faults, not only to reconstruct
+    rotation_deg: float = 30.0
+    scaling: tuple[float, float] = (0.7, 1.4)
+    shift: float = 0.1  # of "slices": ± of the window's side
+    fault: FaultConfig = field(default_factory=FaultConfig)
+
+
+@dataclass(frozen=True)
+class FlagConfig:
+    """What an estimated Dice is flagged as. Thresholds: benchmarks/README.md."""
+
+    pass_from: float = 0.93
+    look_from: float = 0.85
+
+
+def autoencoder_config(values: dict[str, Any]) -> AutoencoderConfig:
+    """From the JSON of `dataclasses.asdict`. Raises TypeError or KeyError where fields are missing or unknown."""
+    layers = tuple(tuple(layer) for layer in values["layers"])
+    return AutoencoderConfig(**{**values, "layers": layers, "axes": tuple(values["axes"])})
 
 
 def cascade_config(values: dict[str, Any]) -> CascadeConfig:

@@ -222,7 +222,7 @@ def _unit_grid(shape, device) -> torch.Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)[None]
 
 
-def _enlarge(field: torch.Tensor, shape) -> torch.Tensor:
+def enlarge(field: torch.Tensor, shape) -> torch.Tensor:
     """[B, C, x, y, z] linearly interpolated to `shape`, corners on corners."""
     matrices = []
     for few, many in zip(field.shape[2:], shape, strict=True):
@@ -232,7 +232,7 @@ def _enlarge(field: torch.Tensor, shape) -> torch.Tensor:
     return _along_axes(field.flatten(0, 1), matrices).unflatten(0, field.shape[:2])
 
 
-def _window_coordinates(
+def window_coordinates(
     window: Window, p: SynthParameters, device, grid_from_mm: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Where each window voxel lies in the map: [B, X, Y, Z, 3] mm from the middle of the brain.
@@ -242,8 +242,8 @@ def _window_coordinates(
     extent = [n * window.voxel_size_mm for n in window.shape]
     # The field is integrated at 1/4 resolution: its finest control points are further apart still.
     coarse = [max(4, n // 4) for n in window.shape]
-    velocity = sum(_enlarge(v.to(device), coarse) for v in p.velocity)
-    moved = _enlarge(integrate(velocity, extent), window.shape)
+    velocity = sum(enlarge(v.to(device), coarse) for v in p.velocity)
+    moved = enlarge(integrate(velocity, extent), window.shape)
     for axis, n in enumerate(window.shape):
         along = (torch.arange(n, device=device) - (n - 1) / 2) * window.voxel_size_mm
         moved[:, axis] += along.view([-1 if k == axis else 1 for k in range(3)])
@@ -372,12 +372,14 @@ def synthesise(
     """
     device = maps[0].labels.device
     generators = [torch.Generator(device).manual_seed(seed) for seed in p.noise_seed]
-    grids = _window_coordinates(window, p, device, torch.stack([m.grid_from_mm() for m in maps]))
+    grids = window_coordinates(window, p, device, torch.stack([m.grid_from_mm() for m in maps]))
     mean, grain = p.class_mean.to(device), p.class_noise.to(device)
     samples = [_sample_map(m, grids[b : b + 1], mean[b], grain[b], generators[b]) for b, m in enumerate(maps)]
     image, brain, covered = (torch.cat(channel) for channel in zip(*samples, strict=True))
-    log_gain = torch.cat([_enlarge(b.to(device), window.shape) for b in p.bias])[:, 0]
+    log_gain = torch.cat([enlarge(b.to(device), window.shape) for b in p.bias])[:, 0]
     image = _acquire(image * torch.exp(log_gain), window, p, generators)
+    for b in range(len(maps)):
+        covered[b] &= _keep_box(window, p.crop_mm[b], device)
     image = normalise(image, covered).pow(p.gamma.to(device).view(-1, 1, 1, 1))
     for b in range(len(maps)):
         if p.rim_mm[b] >= 0:
@@ -387,6 +389,5 @@ def synthesise(
             ]
             far = _along_axes(brain[b : b + 1], sides)[0] < 0.02
             image[b][far] = p.blank[b].to(device)
-        covered[b] &= _keep_box(window, p.crop_mm[b], device)
     image = torch.where(covered, image, torch.zeros((), device=device))
     return image[:, None], brain[:, None].contiguous(), covered[:, None].float()

@@ -14,12 +14,12 @@ from singlestrip.synth import (
     LabelMap,
     _profile_matrices,
     _slice_matrix,
-    _window_coordinates,
     integrate,
     normalise,
     sample_parameters,
     stack,
     synthesise,
+    window_coordinates,
 )
 
 SPACING = 6.0
@@ -269,7 +269,7 @@ def test_the_deformation_does_not_fold(seed):
 def test_all_of_space_does_not_fold(seed):
     window = Window((48, 48, 48), 4.0, 12.0)
     config = replace(SynthConfig(), flip_probability=0)
-    at_mm = _window_coordinates(window, draw(seed, config, window), "cpu")[0].permute(3, 0, 1, 2).numpy()
+    at_mm = window_coordinates(window, draw(seed, config, window), "cpu")[0].permute(3, 0, 1, 2).numpy()
     assert jacobian(at_mm, 4.0).min() > 0
 
 
