@@ -14,6 +14,7 @@ import numpy as np
 from . import memory, report, volume
 from .errors import InputError, OutputError, SingleStripError, sentence
 from .output import check_distinct
+from .quality import MaskQuality, QualityModel
 from .stripping import Stripper
 from .volume import Volume
 
@@ -42,11 +43,16 @@ class Job:
 
 
 def strip_file(
-    stripper: Stripper, job: Job, options: StripOptions = StripOptions(), warn=lambda text: None
-) -> None:
+    stripper: Stripper,
+    job: Job,
+    options: StripOptions = StripOptions(),
+    warn: Callable[[str], None] = lambda text: None,
+    quality: QualityModel | None = None,
+) -> MaskQuality | None:
     """Strip one image file; each output appears whole or not at all.
 
-    warn: called with a sentence about anything unusual. Raises SingleStripError.
+    warn: called with a sentence about anything unusual. Returns what `quality` makes of the mask, of
+    several frames the worst, or None without it. Raises SingleStripError.
     """
     check_distinct([job.image], job.outputs.values())
     for kind, path in job.outputs.items():
@@ -71,6 +77,12 @@ def strip_file(
         volume.write_like(scan, job.outputs["sdt"], sdts, label="brain SDT mm")
     if "picture" in job.outputs:
         report.mask_figure(scan.scaled(), masks[..., 0], scan.vox2world, job.outputs["picture"], job.image.name)
+    return None if quality is None else _worst_frame(quality, masks, scan.vox2world)
+
+
+def _worst_frame(quality: QualityModel, masks: np.ndarray, vox2world: np.ndarray) -> MaskQuality:
+    frames = (quality.assess(masks[..., t], vox2world) for t in range(masks.shape[3]))
+    return min(frames, key=lambda found: found.estimate)
 
 
 def _count_bad(scan: Volume) -> int:
@@ -132,38 +144,57 @@ def stored_fill(scan: Volume, fill: float | None) -> np.ndarray:
     return np.array(raw, dtype=kind)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: number from 1; "stripped", "kept" or the reason of failure; seconds taken; and
+    the quality of its mask, of several frames the worst, where it was assessed."""
+
+    number: int
+    job: Job
+    text: str
+    seconds: float
+    quality: MaskQuality | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.text not in ("stripped", "kept")
+
+
 def strip_files(
     stripper: Stripper,
     jobs: Iterable[Job],
     options: StripOptions = StripOptions(),
     resume: bool = False,
     warn: Callable[[str], None] = lambda text: None,
-    done: Callable[[int, Job, str, float], None] = lambda number, job, outcome, seconds: None,
+    done: Callable[[Outcome], None] = lambda outcome: None,
     debug: bool = False,
-) -> list[tuple[Job, str]]:
-    """Strip each job; one that fails does not stop the others. Returns the failures with their reasons.
+    quality: QualityModel | None = None,
+) -> list[Outcome]:
+    """Strip each job; one that fails does not stop the others. Returns what became of them.
 
-    resume: pass over jobs whose outputs are all there and whole. done: called after each job with
-    its number from 1, the job, "stripped", "kept" or the reason of failure, and seconds taken.
-    debug: raise the first failure.
+    resume: pass over jobs whose outputs are all there and whole. done: called after each job.
+    debug: raise the first failure. quality: assess masks, those kept from before too.
     """
-    failures = []
+    outcomes = []
     for number, job in enumerate(jobs, start=1):
         start = time.monotonic()
-        outcome = "stripped"
-        if resume and all(_is_whole(kind, path) for kind, path in job.outputs.items()):
-            outcome = "kept"
-        else:
-            try:
-                strip_file(stripper, job, options, warn)
-            except Exception as error:  # a fault in one scan must not stop the night's batch
-                if debug:
-                    raise
-                known = isinstance(error, SingleStripError)  # such errors name their file
-                outcome = sentence(error) if known else f"{job.image}: {sentence(error)}"
-                failures.append((job, outcome))
-        done(number, job, outcome, time.monotonic() - start)
-    return failures
+        text, found = "stripped", None
+        try:
+            if resume and all(_is_whole(kind, path) for kind, path in job.outputs.items()):
+                text = "kept"
+                if quality is not None and "mask" in job.outputs:
+                    mask = volume.read(job.outputs["mask"])
+                    found = _worst_frame(quality, mask.stored > 0, mask.vox2world)
+            else:
+                found = strip_file(stripper, job, options, warn, quality)
+        except Exception as error:  # a fault in one scan must not stop the night's batch
+            if debug:
+                raise
+            known = isinstance(error, SingleStripError)  # such errors name their file
+            text = sentence(error) if known else f"{job.image}: {sentence(error)}"
+        outcomes.append(Outcome(number, job, text, time.monotonic() - start, found))
+        done(outcomes[-1])
+    return outcomes
 
 
 def _is_whole(kind: str, path: Path) -> bool:

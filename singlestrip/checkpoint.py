@@ -10,22 +10,43 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from .autoencoder import Autoencoder
 from .cascade import Cascade
-from .configuration import cascade_config
+from .configuration import autoencoder_config, cascade_config
 from .errors import ModelError
 from .output import whole
 
-FORMAT = "singlestrip-cascade"
 FORMAT_VERSION = 1
 MODELS_VARIABLE = "SINGLESTRIP_MODELS"
-DEFAULT_MODEL = "singlestrip.safetensors"
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a model file may hold: its name in the header, the shipped file, what writes it, its configuration."""
+
+    format: str
+    shipped: str
+    command: str
+    configure: Callable[[dict[str, Any]], Any]
+
+
+KINDS = {
+    Cascade: Kind("singlestrip-cascade", "singlestrip.safetensors", "singlestrip train", cascade_config),
+    Autoencoder: Kind(
+        "singlestrip-autoencoder", "quality.safetensors", "singlestrip qc --train", autoencoder_config
+    ),
+}
 
 
 def models_folder() -> Path:
@@ -37,15 +58,15 @@ def models_folder() -> Path:
     return next((p for p in (package / "models", package.parent / "models") if p.is_dir()), package / "models")
 
 
-def find_model(name: str | os.PathLike | None) -> Path:
-    """Path of a model: a file, or the name of one in the models folder; the default for None."""
+def find_model(name: str | os.PathLike | None, kind: type[torch.nn.Module] = Cascade) -> Path:
+    """Path of a model: a file, or the name of one in the models folder; the shipped one for None."""
     folder = models_folder()
     if name is None:
-        path = folder / DEFAULT_MODEL
+        path = folder / KINDS[kind].shipped
         if not path.is_file():
             raise ModelError(
                 f"{path}: the default model is not there; set {MODELS_VARIABLE} to the folder that holds "
-                "it or name a model file with --model"
+                "it or name a model file"
             )
         return path
     for path in (Path(name), folder / name, folder / f"{name}.safetensors"):
@@ -54,30 +75,34 @@ def find_model(name: str | os.PathLike | None) -> Path:
     raise ModelError(f"{name}: no such model file, and none of that name in {folder}")
 
 
-def save_model(path: Path, model: Cascade, provenance: dict[str, Any], half: bool = False) -> None:
+def save_model(path: Path, model: torch.nn.Module, provenance: dict[str, Any], half: bool = False) -> None:
     """Write a model whole or not at all. half: 16-bit weights, half the size."""
     header = {
-        "format": FORMAT,
+        "format": KINDS[type(model)].format,
         "format_version": str(FORMAT_VERSION),
         "configuration": json.dumps(dataclasses.asdict(model.config)),
         "provenance": json.dumps(provenance),
     }
     dtype = torch.float16 if half else torch.float32
-    weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
+    weights = {
+        name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
+        for name, value in model.state_dict().items()
+    }
     data = save(weights, header)
     with whole(path) as (partial,):
         partial.write_bytes(data)
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_header(path: Path, kind: type[torch.nn.Module] = Cascade) -> dict[str, Any]:
     """Configuration, provenance and format version of a model file, its weights unread."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path}: not a model file, or damaged ({error})") from error
-    if header.get("format") != FORMAT:
-        raise ModelError(f"{path}: not a {FORMAT} model; train writes such files")
+    wanted = KINDS[kind]
+    if header.get("format") != wanted.format:
+        raise ModelError(f"{path}: not a {wanted.format} model; {wanted.command} writes such files")
     try:
         version = int(header["format_version"])
         if version > FORMAT_VERSION:
@@ -94,16 +119,18 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: the header of the model is damaged ({error})") from error
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[Cascade, dict[str, Any]]:
+def load_model(
+    path: Path, device: torch.device | str = "cpu", kind: type[Model] = Cascade
+) -> tuple[Model, dict[str, Any]]:
     """A model in evaluation mode on `device`, and its header (see `read_header`).
 
     Raises ModelError for a file that is damaged, from a newer format, or inconsistent.
     """
-    header = read_header(path)
+    header = read_header(path, kind)
     try:
-        model = Cascade(cascade_config(header["configuration"]))
+        model = kind(KINDS[kind].configure(header["configuration"]))
         with safe_open(path, "pt") as file:
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
             raise ModelError(f"{path}: the weights are not finite; the file is damaged")
         model.load_state_dict(weights)

@@ -219,7 +219,7 @@ class FaultConfig:
 
     clean_probability: float = 0.15  # nothing planted
     offset_probability: float = 0.5
-    offset_mm: float = 8.0  # ± the whole surface moved
+    offset_mm: float = 10.0  # ± the whole surface moved
     uneven_probability: float = 0.7
     uneven_mm: float = 8.0  # greatest standard deviation of a smooth field that moves the surface
     uneven_spacing_mm: tuple[float, float] = (12.0, 80.0)  # of its control points
@@ -245,10 +245,17 @@ class AutoencoderTrainConfig:
     weight_decay: float = 1e-5
     decay: float = 0.3  # the last share of the steps, over which the rate falls to zero
     seed: int = 0
+    judge_weight: float = 4.0  # of the squared error of the expected Dice, "volume" only
     faults: bool = True  # "volume" only: learn to mend planted faults, not only to reconstruct
     rotation_deg: float = 30.0
-    scaling: tuple[float, float] = (0.7, 1.4)
-    shift: float = 0.1  # of "slices": ± of the window's side
+    # How brains vary, for "volume": narrower than to learn stripping, since a brainstem as thick as a
+    # dilated one's must not count as another brain's.
+    scaling: tuple[float, float] = (0.85, 1.18)
+    anisotropy: float = 0.08
+    shear: float = 0.05
+    warp_mm: tuple[float, ...] = (5.0, 2.5, 1.0)
+    slice_scaling: tuple[float, float] = (0.7, 1.4)  # of "slices", and
+    slice_shift: float = 0.1  # ± of the window's side
     fault: FaultConfig = field(default_factory=FaultConfig)
 
 
@@ -258,6 +265,17 @@ class FlagConfig:
 
     pass_from: float = 0.93
     look_from: float = 0.85
+
+
+@dataclass(frozen=True)
+class SelfTrainConfig:
+    """Rounds of self-training. Numbers: SingleStrip."""
+
+    rounds: int = 2
+    keep: int = 10  # pseudo-labels of a round, the best
+    threshold: float = 0.0  # lowest score of a pseudo-label
+    rank: str = "ae"  # by estimated Dice; "tta": agreement of augmented masks; "truth": Dice to references
+    from_scratch: bool = False  # train each round's networks anew instead of those of the round before
 
 
 def autoencoder_config(values: dict[str, Any]) -> AutoencoderConfig:

@@ -19,10 +19,7 @@ from .volume import Volume
 
 def read_pair(image_path: Path, mask_path: Path) -> tuple[Volume, np.ndarray]:
     """An image and its brain mask, boolean [X, Y, Z]. Raises InputError unless they fit together."""
-    image, mask = volume.read(image_path), volume.read(mask_path)
-    for scan in (image, mask):
-        if scan.frames > 1:
-            raise InputError(f"{scan.path}: has {scan.frames} frames; give one")
+    image, mask = volume.read_single(image_path), volume.read_single(mask_path)
     if not volume.same_grid(image, mask):
         raise InputError(f"{mask_path}: not on the grid of {image_path}; resample the mask to it")
     values = mask.scaled()

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 def soft_dice_loss(logit: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """1 - soft Dice with squared denominator (Milletari et al. 2016) of each sample, [B].
 
-    All are [B, 1, X, Y, Z]; target and weight lie within [0, 1]. Voxels of weight 0 do not count.
+    All are [B, 1, X, Y, Z], or [B, 1, X, Y] for slices; target and weight lie within [0, 1]. Voxels of
+    weight 0 do not count.
     """
     probability = torch.sigmoid(logit)
-    dims = (1, 2, 3, 4)
+    dims = tuple(range(1, logit.ndim))
     overlap = (weight * probability * target).sum(dims)
     size = (weight * (probability.square() + target.square())).sum(dims)
     return 1 - (2 * overlap + 1) / (size + 1)

@@ -14,6 +14,8 @@ from .output import whole
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
 OUTLINE = "#ff3b30"
 TRUE_OUTLINE = "#34c759"
+REBUILT_OUTLINE = "#0a84ff"
+DISAGREEMENT = (1.0, 0.84, 0.04, 0.45)  # RGBA
 
 
 def check_picture(path: Path) -> None:
@@ -86,6 +88,27 @@ def mask_figure(image: np.ndarray, mask: np.ndarray, vox2world: np.ndarray, path
         axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
         _outline(axis, inside)
     figure.suptitle(title, parse_math=False)
+    _save(figure, path)
+
+
+def quality_figure(
+    image: np.ndarray, mask: np.ndarray, rebuilt: np.ndarray, vox2world: np.ndarray, path: Path
+) -> None:
+    """Axial, coronal and sagittal slices with the outlines of a mask in red and of its reconstruction in
+    blue, and where the two disagree in yellow. image: [X, Y, Z]; masks: boolean [X, Y, Z]."""
+    figure, axes = _figure(1, 3, 9, 3.2)
+    image, size = _upright(image, vox2world)
+    (mask, _), (rebuilt, _) = _upright(mask, vox2world), _upright(rebuilt, vox2world)
+    low, high = _grey_range(image)
+    at = _middle(mask | rebuilt)
+    views = zip(_views(image, size, at), _views(mask, size, at), _views(rebuilt, size, at), strict=True)
+    for axis, ((grey, aspect), (inside, _), (expected, _)) in zip(axes[0][::-1], views, strict=True):
+        axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
+        colour = np.zeros((*inside.shape, 4))
+        colour[inside != expected] = DISAGREEMENT
+        axis.imshow(colour, origin="lower", aspect=aspect, interpolation="nearest")
+        _outline(axis, expected, REBUILT_OUTLINE)
+        _outline(axis, inside)
     _save(figure, path)
 
 

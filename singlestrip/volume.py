@@ -126,6 +126,14 @@ def read(path: str | os.PathLike) -> Volume:
     return Volume(path, stored.reshape(*space, -1), shape, slope, intercept, vox2world, _file_header(image))
 
 
+def read_single(path: str | os.PathLike) -> Volume:
+    """Read an image of one frame. Raises InputError for more."""
+    volume = read(path)
+    if volume.frames > 1:
+        raise InputError(f"{path}: has {volume.frames} frames; give one")
+    return volume
+
+
 def _read_voxels(image: nib.spatialimages.SpatialImage) -> np.ndarray:
     """Values as stored, read-only. Compressed files are read to their end: there is their checksum."""
     proxy = image.dataobj

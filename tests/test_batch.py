@@ -188,11 +188,12 @@ def test_one_failure_does_not_stop_the_others(phantom_stripper, tmp_path):
     images[1].write_bytes(b"not an image")
     jobs = plan_folder(images, tmp_path / "out", ("mask",))
     seen = []
-    failures = strip_files(
-        phantom_stripper, jobs, done=lambda number, job, outcome, s: seen.append((number, outcome))
+    outcomes = strip_files(
+        phantom_stripper, jobs, done=lambda outcome: seen.append((outcome.number, outcome.text))
     )
-    assert [failed.image.name for failed, _ in failures] == ["b.nii", "gone.nii"]
-    assert all(failed.image.name in reason for failed, reason in failures)
+    failures = [outcome for outcome in outcomes if outcome.failed]
+    assert [failed.job.image.name for failed in failures] == ["b.nii", "gone.nii"]
+    assert all(failed.job.image.name in failed.text for failed in failures)
     assert [number for number, _ in seen] == [1, 2, 3, 4]
     assert seen[0][1] == seen[3][1] == "stripped"
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_mask.nii", "c_mask.nii"]
@@ -207,8 +208,8 @@ def test_a_fault_of_the_program(phantom_stripper, tmp_path, monkeypatch):
 
     monkeypatch.setattr(phantom_stripper, "strip", fault)
     failures = strip_files(phantom_stripper, jobs)
-    assert [failed.image.name for failed, _ in failures] == ["a.nii", "b.nii"]
-    assert all("ZeroDivisionError: odd" in reason for _, reason in failures)
+    assert [failed.job.image.name for failed in failures] == ["a.nii", "b.nii"]
+    assert all(failed.failed and "ZeroDivisionError: odd" in failed.text for failed in failures)
     with pytest.raises(ZeroDivisionError):
         strip_files(phantom_stripper, jobs, debug=True)
 
@@ -222,14 +223,12 @@ def test_resume_keeps_what_is_whole(phantom_stripper, tmp_path):
     gone.unlink()
     before = kept.stat().st_mtime_ns
     outcomes = []
-    failures = strip_files(
-        phantom_stripper, jobs, resume=True, done=lambda n, job, outcome, s: outcomes.append(outcome)
-    )
-    assert failures == [] and outcomes == ["kept", "stripped", "stripped"]
+    strip_files(phantom_stripper, jobs, resume=True, done=lambda outcome: outcomes.append(outcome.text))
+    assert outcomes == ["kept", "stripped", "stripped"]
     assert kept.stat().st_mtime_ns == before
     for path, raw in good.items():
         assert gzip.decompress(path.read_bytes()) == gzip.decompress(raw)
-    strip_files(phantom_stripper, jobs, done=lambda n, job, outcome, s: outcomes.append(outcome))
+    strip_files(phantom_stripper, jobs, done=lambda outcome: outcomes.append(outcome.text))
     assert outcomes[3:] == ["stripped"] * 3
 
 

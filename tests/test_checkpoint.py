@@ -167,7 +167,7 @@ def test_the_default_model_comes_from_the_models_folder(path, monkeypatch):
     monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(path.parent))
     with pytest.raises(ModelError, match=checkpoint.MODELS_VARIABLE):
         checkpoint.find_model(None)
-    default = path.rename(path.with_name(checkpoint.DEFAULT_MODEL))
+    default = path.rename(path.with_name(checkpoint.KINDS[Cascade].shipped))
     assert checkpoint.find_model(None) == default
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 
 
 def positive_int(text: str) -> int:
@@ -53,3 +54,17 @@ def apply_threads(args: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(args.threads)
+
+
+def show_training(progress) -> None:
+    """One line on the terminal that tells where a training run stands, kept where there is a validation."""
+    minutes = progress.seconds_left / 60
+    text = f"step {progress.step}/{progress.steps}"
+    text += "".join(f", {name} loss {loss:.3f}" for name, loss in progress.losses.items())
+    text += f", {progress.steps_per_second:.2f} steps/s, {minutes:.0f} min left"
+    if progress.dice is not None:
+        print(f"\r\033[K{text}, validation Dice {progress.dice:.4f}", file=sys.stderr)
+    else:
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    if progress.step == progress.steps:
+        print(file=sys.stderr)

@@ -105,6 +105,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="4-D: one mask from the mean of all frames (default: each frame by itself)",
     )
+    quality = parser.add_argument_group("QUALITY OPTIONS")
+    quality.add_argument(
+        "--qc",
+        action="store_true",
+        help="print each mask's estimated Dice and flag, pass, look or fail, and write DIR/qc.tsv; see qc",
+    )
+    quality.add_argument(
+        "--qc-model",
+        metavar="FILE",
+        help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
+    )
     add_processor_options(parser)
     parser.add_argument(
         "--memory",
@@ -120,6 +131,10 @@ def _jobs(args: argparse.Namespace):
     from ..volume import SUFFIXES
 
     images = args.image + (read_list(args.list) if args.list else [])
+    if args.qc_model and not args.qc:
+        args.parser.error("--qc-model goes with --qc")
+    if args.qc and args.save and "mask" not in args.save:
+        args.parser.error("--qc needs the mask among what --save names")
     single = {
         kind: path
         for kind, path in zip(KINDS, (args.out, args.mask, args.sdt, args.picture), strict=True)
@@ -152,6 +167,12 @@ def run(args: argparse.Namespace) -> int:
     from ..stripping import Stripper
 
     apply_threads(args)
+    if args.qc:
+        from ..quality import QualityModel
+
+        quality = QualityModel.load(args.qc_model, args.device)
+    else:
+        quality = None
     stripper = Stripper.load(args.model, args.device)
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory)
     progress = not args.quiet and len(jobs) > 1 and sys.stderr.isatty()
@@ -160,15 +181,36 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             print(f"singlestrip: {text}", file=sys.stderr)
 
-    def done(number: int, job, outcome: str, seconds: float) -> None:
-        failed = outcome not in ("stripped", "kept")
-        if failed:
-            print(f"singlestrip: {outcome}", file=sys.stderr)
+    def done(outcome) -> None:
+        if outcome.failed:
+            print(f"singlestrip: {outcome.text}", file=sys.stderr)
         elif progress:
-            print(f"{number}/{len(jobs)} {job.image}: {outcome}, {seconds:.1f} s", file=sys.stderr)
+            count = f"{outcome.number}/{len(jobs)}"
+            print(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s", file=sys.stderr)
+        if outcome.quality is not None and not args.quiet:
+            found = outcome.quality
+            print(f"{outcome.job.image}: {found.flag}, estimated Dice {found.estimate:.3f}", flush=True)
 
-    failures = strip_files(stripper, jobs, options, args.resume, warn, done, args.debug)
+    outcomes = strip_files(stripper, jobs, options, args.resume, warn, done, args.debug, quality)
+    if args.qc and args.out_dir is not None:
+        _write_qc(outcomes, args.out_dir)
+    failures = [outcome.job for outcome in outcomes if outcome.failed]
     if failures and len(jobs) > 1:
-        names = "\n".join(f"  {job.image}" for job, _ in failures)
+        names = "\n".join(f"  {job.image}" for job in failures)
         raise SingleStripError(f"{len(failures)} of {len(jobs)} images failed:\n{names}")
     return 1 if failures else 0
+
+
+def _write_qc(outcomes, folder: Path) -> None:
+    """The table of all masks of a batch, worst first, with the failures."""
+    from ..assessment import Assessment, Case, quality_values, worst_first, write_table
+
+    assessments = []
+    for outcome in outcomes:
+        case = Case(outcome.job.outputs["mask"], outcome.job.image, name=str(outcome.job.image))
+        found = outcome.quality
+        if found is None:
+            assessments.append(Assessment(case, "fail", {}, note=outcome.text))
+        else:
+            assessments.append(Assessment(case, found.flag, quality_values(found), found.slice_dice))
+    write_table(folder / "qc.tsv", worst_first(assessments))

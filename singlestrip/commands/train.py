@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..configuration import GMMConfig, TrainConfig
-from .options import add_processor_options, apply_threads, positive_float, positive_int, seed
+from .options import add_processor_options, apply_threads, positive_float, positive_int, seed, show_training
 
 DESCRIPTION = """train a model from one labelled scan, or several
 Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of
@@ -181,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
             resume=args.resume,
             validation=pairs,
             provenance=data,
-            progress=_show if sys.stderr.isatty() and not args.quiet else lambda progress: None,
+            progress=show_training if sys.stderr.isatty() and not args.quiet else lambda progress: None,
         )
     finally:
         if torch.distributed.is_initialized():
@@ -230,16 +230,3 @@ def _sample_sheet(labels, cascade, config, device, path: Path) -> None:
     batches = [training.draw_batch(maps, window, config, cascade.scale, 1, [k]) for k in range(16)]
     images, brains = (np.stack([batch[part][0, 0].cpu().numpy() for batch in batches]) for part in (0, 1))
     report.synthesis_figure(images, brains, path)
-
-
-def _show(progress) -> None:
-    minutes = progress.seconds_left / 60
-    text = f"step {progress.step}/{progress.steps}"
-    text += "".join(f", {name} loss {loss:.3f}" for name, loss in progress.losses.items())
-    text += f", {progress.steps_per_second:.2f} steps/s, {minutes:.0f} min left"
-    if progress.dice is not None:
-        print(f"\r\033[K{text}, validation Dice {progress.dice:.4f}", file=sys.stderr)
-    else:
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-    if progress.step == progress.steps:
-        print(file=sys.stderr)

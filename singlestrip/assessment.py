@@ -1,0 +1,305 @@
+"""Mask files in, a table of their quality out: one or thousands through one loaded model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import report, volume
+from .errors import InputError, OutputError, SingleStripError, sentence
+from .metrics import dice, hausdorff95
+from .output import whole
+from .page import PageEntry, write_page
+from .quality import MaskQuality, QualityModel, agreement, augmented_masks
+from .stripping import Stripper
+from .volume import Volume
+
+COLUMNS = {
+    "flag": "pass, look or fail",
+    "estimated_dice": "the Dice to expect against a true mask",
+    "reconstruction_dice": "Dice of the mask and its reconstruction",
+    "reconstruction_hd95_mm": "HD95 between the two",
+    "lowest_slice_dice": "lowest Dice of an axial slice that holds over a tenth of the largest",
+    "volume_ml": "volume of the mask",
+    "components": "6-connected parts",
+    "holes": "enclosed cavities",
+    "border": "1 where the mask touches the edge of the image",
+    "tta_dice": "mean Dice to the median of augmented predictions",
+    "tta_mask_dice": "Dice of the mask to that median",
+    "dice": "against the reference",
+    "hd95_mm": "against the reference",
+    "mask": "path",
+    "image": "path",
+    "reference": "path",
+    "note": "why a mask could not be scored",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mask file to assess, its image and its reference where there are any."""
+
+    mask: Path
+    image: Path | None = None
+    reference: Path | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A row of the table: numbers by column, NaN or absent where unknown; the slices' Dice."""
+
+    case: Case
+    flag: str
+    values: dict[str, float]
+    slice_dice: tuple[float, ...] = ()
+    note: str = ""
+
+    @property
+    def estimate(self) -> float:
+        """Estimated Dice; -1 where the mask could not be scored, to sort before all others."""
+        return self.values.get("estimated_dice", -1.0)
+
+    def row(self) -> dict[str, str]:
+        """Text of every column of the table."""
+        paths = {name: getattr(self.case, name) for name in ("mask", "image", "reference")}
+        texts = {"flag": self.flag, "note": self.note}
+        texts |= {name: str(path) for name, path in paths.items() if path is not None}
+        return {name: texts.get(name, _text(self.values.get(name))) for name in COLUMNS}
+
+    def record(self) -> dict[str, Any]:
+        """The same for JSON, with the slices' Dice; null where a number is unknown or not finite."""
+        numbers = {name: (value if math.isfinite(value) else None) for name, value in self.values.items()}
+        texts = {name: text for name, text in self.row().items() if text and name not in self.values}
+        return texts | numbers | {"slice_dice": [round(value, 4) for value in self.slice_dice]}
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def quality_values(quality: MaskQuality) -> dict[str, float]:
+    """The numbers of a mask's quality by column of the table."""
+    return {
+        "estimated_dice": quality.estimate,
+        "reconstruction_dice": quality.reconstruction_dice,
+        "reconstruction_hd95_mm": quality.hd95_mm,
+        "lowest_slice_dice": quality.lowest_slice_dice,
+        "volume_ml": quality.volume_ml,
+        "components": quality.components,
+        "holes": quality.holes,
+        "border": int(quality.border),
+    }
+
+
+def read_mask(path: Path) -> tuple[Volume, np.ndarray]:
+    """A mask file of one frame and its voxels above 0, boolean [X, Y, Z]."""
+    scan = volume.read_single(path)
+    values = scan.scaled()
+    return scan, np.isfinite(values) & (values > 0)
+
+
+@dataclass(frozen=True)
+class Assessor:
+    """What masks are assessed with. stripper: for test-time augmentation, None for none."""
+
+    quality: QualityModel
+    stripper: Stripper | None = None
+    seed: int = 0
+    report_folder: Path | None = None
+
+    def assess(self, case: Case) -> Assessment:
+        """Score one case and draw its picture. Raises SingleStripError, naming the file at fault."""
+        scan, mask = read_mask(case.mask)
+        image = self._beside(case.image, scan)
+        rebuilt = self.quality.reconstruct(mask, scan.vox2world)
+        quality = self.quality.judge(mask, scan.vox2world, rebuilt)
+        values = quality_values(quality)
+        if case.reference is not None:
+            _, truth = read_mask(case.reference)
+            self._beside(case.reference, scan)
+            values |= {"dice": dice(mask, truth), "hd95_mm": hausdorff95(mask, truth, scan.vox2world)}
+        if self.stripper is not None:
+            values |= self._augment(case, image, mask)
+        if self.report_folder is not None:
+            grey = mask.astype(np.float32) if image is None else image.scaled()
+            expected = rebuilt.on_grid(mask.shape, scan.vox2world)
+            report.quality_figure(grey, mask, expected, scan.vox2world, self.report_folder / _picture(case))
+        return Assessment(case, quality.flag, values, quality.slice_dice)
+
+    def _beside(self, path: Path | None, scan: Volume) -> Volume | None:
+        if path is None:
+            return None
+        other = volume.read(path)
+        if not volume.same_grid(other, scan):
+            raise InputError(f"{path}: not on the grid of {scan.path}")
+        return other
+
+    def _augment(self, case: Case, image: Volume | None, mask: np.ndarray) -> dict[str, float]:
+        if image is None:
+            raise InputError(f"{case.mask}: test-time augmentation needs its image")
+        masks = augmented_masks(
+            self.stripper, image.frame(0), image.vox2world, image.slope, image.intercept, seed=self.seed
+        )
+        score, median = agreement(masks)
+        return {"tta_dice": score, "tta_mask_dice": dice(mask, median)}
+
+
+def _picture(case: Case) -> str:
+    return f"pictures/{case.name.replace('/', '_')}.png"
+
+
+def assess_files(
+    assessor: Assessor,
+    cases: Iterable[Case],
+    done: Callable[[int, Assessment], None] = lambda number, assessment: None,
+    debug: bool = False,
+) -> list[Assessment]:
+    """Assess each case; one that cannot be read is a failure with a note and the others go on.
+
+    Returns the assessments, worst first. done: called after each with its number from 1.
+    """
+    cases = name_cases(list(cases))
+    if assessor.report_folder is not None:
+        make_folder(assessor.report_folder / "pictures")
+    found = []
+    for number, case in enumerate(cases, start=1):
+        try:
+            found.append(assessor.assess(case))
+        except Exception as error:  # a fault in one scan must not stop the others
+            if debug:
+                raise
+            named = isinstance(error, SingleStripError)
+            note = sentence(error) if named else f"{case.mask}: {sentence(error)}"
+            found.append(Assessment(case, "fail", {}, note=note))
+        done(number, found[-1])
+    return worst_first(found)
+
+
+def worst_first(assessments: Iterable[Assessment]) -> list[Assessment]:
+    """Sorted by estimated Dice, those that could not be scored before all others."""
+    return sorted(assessments, key=lambda assessment: (assessment.estimate, assessment.case.name))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises OutputError where the system refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error})") from error
+
+
+def name_cases(cases: list[Case]) -> list[Case]:
+    """The cases with distinct names: of the mask's file, with as many of its folders as it takes.
+
+    Raises InputError if a mask is named twice.
+    """
+    resolved = [case.mask.absolute() for case in cases]
+    twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: named more than once")
+    named = [replace(case, name=_stem(path)) for case, path in zip(cases, resolved, strict=True)]
+    if len({case.name for case in named}) == len(named):
+        return named
+    return [
+        replace(case, name="/".join([*path.parts[1:-1], case.name]))
+        for case, path in zip(named, resolved, strict=True)
+    ]
+
+
+def _stem(path: Path) -> str:
+    return path.name[: len(path.name) - len(volume.suffix_of(path))].removesuffix("_mask")
+
+
+def read_table(path: Path) -> list[Case]:
+    """Cases of a TSV file with a column `mask`, and where wanted `image` and `reference`.
+
+    Relative paths are as seen from the working folder; an empty field stands for none.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table ({error})") from error
+    if not rows or "mask" not in rows[0]:
+        raise InputError(f"{path}: needs a header with the column mask, and at least one row")
+
+    def named(row: dict[str, str], column: str) -> Path | None:
+        text = (row.get(column) or "").strip()
+        return Path(text).expanduser() if text else None
+
+    cases = []
+    for number, row in enumerate(rows, start=2):
+        mask = named(row, "mask")
+        if mask is None:
+            raise InputError(f"{path}: no mask in line {number}")
+        cases.append(Case(mask, named(row, "image"), named(row, "reference")))
+    return cases
+
+
+def write_table(path: Path, assessments: list[Assessment]) -> None:
+    """TSV with the columns of COLUMNS, or JSON (an object for one mask, a list for several), by suffix."""
+    if path.suffix == ".json":
+        records = [assessment.record() for assessment in assessments]
+        text = json.dumps(records[0] if len(records) == 1 else records, indent=2) + "\n"
+    else:
+        lines = ["\t".join(COLUMNS)]
+        lines += ["\t".join(_field(value) for value in a.row().values()) for a in assessments]
+        text = "\n".join(lines) + "\n"
+    with whole(path) as (partial,):
+        partial.write_text(text, encoding="utf-8")
+
+
+def _field(text: str) -> str:
+    return text.replace("\t", " ").replace("\n", " ")
+
+
+def check_table(path: Path) -> None:
+    """Raise OutputError if a table cannot be written at this path."""
+    if path.suffix not in (".tsv", ".json"):
+        raise OutputError(f"{path}: name the table with .tsv or .json")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: folder {path.parent} does not exist")
+
+
+def write_report(folder: Path, assessments: list[Assessment], title: str, about: str) -> Path:
+    """The page of assessments whose pictures lie in `folder`; returns its path."""
+    shown = {
+        "HD95 mm": ("reconstruction_hd95_mm", ".1f"),
+        "lowest slice": ("lowest_slice_dice", ".2f"),
+        "volume ml": ("volume_ml", ".0f"),
+        "parts": ("components", "d"),
+        "holes": ("holes", "d"),
+        "at border": ("border", "d"),
+        "TTA Dice": ("tta_dice", ".3f"),
+        "true Dice": ("dice", ".3f"),
+        "true HD95 mm": ("hd95_mm", ".1f"),
+    }
+    present = {title: how for title, how in shown.items() if any(how[0] in a.values for a in assessments)}
+    entries = []
+    for a in assessments:
+        picture = _picture(a.case)
+        entries.append(
+            PageEntry(
+                name=a.case.name,
+                flag=a.flag,
+                score=a.values.get("estimated_dice"),
+                picture=picture if (folder / picture).is_file() and a.values else None,
+                numbers={
+                    title: format(a.values[column], style) if column in a.values else ""
+                    for title, (column, style) in present.items()
+                },
+                note=a.note,
+            )
+        )
+    return write_page(folder, entries, title, about)

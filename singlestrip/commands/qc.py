@@ -1,0 +1,226 @@
+"""singlestrip qc: how far masks can be trusted, and a page to look at."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
+from ..errors import SingleStripError
+from .options import add_processor_options, apply_threads, positive_int, seed
+
+FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
+KINDS = ("volume", "slices")
+
+DESCRIPTION = f"""say how far brain masks can be trusted
+Scores masks with no truth at hand. A network that knows one brain mask and how masks go wrong
+rebuilds each mask as it should be; the Dice of the two estimates the mask's own. Masks of
+{FLAGS.pass_from:g} and above get the flag pass, from {FLAGS.look_from:g} on look, others fail: thresholds
+measured on real predictions (benchmarks/README.md). Prints a line a mask, worst first.
+
+--report makes a page that needs neither network nor server: pictures with the outlines of mask and
+reconstruction, to sort, filter, search, rate and annotate, with the keyboard too.
+
+With an image, --tta strips ten copies of it, turned within 30 degrees and scaled in intensity within
+20 %: how well they agree, and how well the mask agrees with their median. With a reference, the
+true Dice and HD95 stand beside the estimate.
+
+--train makes a quality model from one brain mask, for another anatomy."""
+
+SYNOPSIS = [
+    "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--report DIR] [OPTIONS]",
+    "singlestrip qc --table FILE [-o TABLE] [--report DIR] [OPTIONS]",
+    "singlestrip qc --train MODEL -m MASK [OPTIONS]",
+]
+
+EXAMPLES = """\
+    singlestrip qc -m mask.nii.gz
+    singlestrip qc -m masks/*_mask.nii.gz -i scans/*.nii.gz -o quality.tsv --report report
+    singlestrip qc -m mask.nii.gz -i t1.nii.gz --tta -o quality.json
+    singlestrip qc --train mouse-quality.safetensors -m mouse-mask.nii.gz
+    singlestrip qc --qc-model mouse-quality.safetensors -m other-mouse-mask.nii.gz"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    def paths(group, *names: str, metavar: str, help: str) -> None:
+        group.add_argument(*names, nargs="+", action="extend", default=[], metavar=metavar, type=Path, help=help)
+
+    files = parser.add_argument_group("FILES")
+    paths(files, "-m", "--mask", metavar="MASK", help="brain mask to score, brain above 0")
+    paths(files, "-i", "--image", metavar="IMAGE", help="image of each mask, in the same order")
+    paths(files, "--reference", metavar="MASK", help="true mask of each mask, in the same order")
+    files.add_argument(
+        "--table", type=Path, metavar="FILE", help="TSV with columns mask, image, reference, in place of the above"
+    )
+    files.add_argument("-o", "--out", type=Path, metavar="TABLE", help="scores to write, .tsv or .json")
+    files.add_argument("--report", type=Path, metavar="DIR", help="folder of the page to write, made if missing")
+    files.add_argument(
+        "--qc-model",
+        metavar="FILE",
+        help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
+    )
+    scores = parser.add_argument_group("SCORE OPTIONS")
+    scores.add_argument("--tta", action="store_true", help="also score by test-time augmentation; needs images")
+    scores.add_argument(
+        "--model", metavar="FILE", help="model that strips for --tta (default: the weights that come with it)"
+    )
+    scores.add_argument("--seed", type=seed, metavar="N", help="of --tta and --train (default 0)")
+    training = parser.add_argument_group("TRAINING OPTIONS")
+    training.add_argument(
+        "--train", type=Path, metavar="MODEL", help="train a quality model from the one mask, .safetensors"
+    )
+    training.add_argument(
+        "--epochs", type=positive_int, metavar="N", help=f"passes of training (default {TRAIN.epochs})"
+    )
+    training.add_argument(
+        "--kind",
+        choices=KINDS,
+        help="volume: sees masks whole and mends faults; slices: the published network (default volume)",
+    )
+    training.add_argument(
+        "--axes",
+        nargs="+",
+        choices=AXES,
+        metavar="AXIS",
+        help="sagittal, coronal, axial, for slices (default axial)",
+    )
+    add_processor_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.train is not None:
+        return _train(args)
+    for name in ("epochs", "kind", "axes"):
+        if getattr(args, name) is not None:
+            args.parser.error(f"--{name} goes with --train")
+    if args.tta and not (args.image or args.table):
+        args.parser.error("--tta needs the image of each mask, -i")
+    if not args.tta and (args.model is not None or args.seed is not None):
+        args.parser.error("--model and --seed go with --tta")
+    cases = _cases(args)
+    from ..assessment import Assessor, assess_files, check_table, write_report, write_table
+    from ..quality import QualityModel
+    from ..stripping import Stripper
+
+    if args.out is not None:
+        check_table(args.out)
+    apply_threads(args)
+    assessor = Assessor(
+        QualityModel.load(args.qc_model, args.device),
+        Stripper.load(args.model, args.device) if args.tta else None,
+        args.seed or 0,
+        args.report,
+    )
+    progress = not args.quiet and len(cases) > 1 and sys.stderr.isatty()
+
+    def done(number: int, assessment) -> None:
+        if progress:
+            print(
+                f"\r\033[K{number}/{len(cases)} {assessment.case.mask.name}", end="", file=sys.stderr, flush=True
+            )
+
+    assessments = assess_files(assessor, cases, done, args.debug)
+    if progress:
+        print("\r\033[K", end="", file=sys.stderr)
+    if args.out is not None:
+        write_table(args.out, assessments)
+    if args.report is not None:
+        about = f"Quality model: {args.qc_model or 'shipped'}. {len(assessments)} masks."
+        write_report(args.report, assessments, args.report.resolve().name, about)
+    if not args.quiet:
+        print(_listing(assessments))
+    unread = [a for a in assessments if a.note]
+    for assessment in unread:
+        print(f"singlestrip: {assessment.note}", file=sys.stderr)
+    return 1 if unread else 0
+
+
+def _cases(args: argparse.Namespace):
+    from ..assessment import Case, read_table
+    from ..output import check_distinct
+
+    if args.table is not None:
+        if args.mask or args.image or args.reference:
+            args.parser.error("--table stands in place of -m, -i and --reference")
+        cases = read_table(args.table)
+    else:
+        if not args.mask:
+            args.parser.error("name a mask with -m, or a table with --table")
+        for name in ("image", "reference"):
+            given = getattr(args, name)
+            if given and len(given) != len(args.mask):
+                args.parser.error(f"{len(args.mask)} masks and {len(given)} with --{name}: give one a mask")
+        images, references = (given or [None] * len(args.mask) for given in (args.image, args.reference))
+        cases = [Case(*paths) for paths in zip(args.mask, images, references, strict=True)]
+    if args.out is not None:
+        inputs = {path for case in cases for path in (case.mask, case.image, case.reference) if path is not None}
+        check_distinct(inputs, [args.out])
+    return cases
+
+
+def _listing(assessments) -> str:
+    """A line a mask, worst first."""
+    wide = max(len(a.case.name) for a in assessments)
+    lines = []
+    for a in assessments:
+        if a.note:
+            lines.append(f"{a.case.name:<{wide}}  fail  could not be scored")
+            continue
+        text = f"{a.case.name:<{wide}}  {a.flag}  estimated Dice {a.estimate:.3f}"
+        text += "".join(
+            f", {title} {a.values[column]:.3f}"
+            for column, title in (("tta_dice", "TTA Dice"), ("dice", "true Dice"))
+            if column in a.values
+        )
+        lines.append(f"{text}, {a.values['volume_ml']:.0f} ml")
+    return "\n".join(lines)
+
+
+def _train(args: argparse.Namespace) -> int:
+    if len(args.mask) != 1 or args.table is not None:
+        args.parser.error("--train takes one mask, -m")
+    for name in ("image", "reference", "out", "report", "qc_model", "model", "tta"):
+        if getattr(args, name):
+            args.parser.error(f"--{name.replace('_', '-')} does not go with --train")
+    if args.train.suffix != ".safetensors":
+        args.parser.error("name the model with .safetensors")
+    if args.axes and args.kind != "slices":
+        args.parser.error("--axes goes with --kind slices")
+    from .. import __version__
+    from ..assessment import read_mask
+    from ..checkpoint import save_model
+    from ..labelling import checksum
+    from ..output import check_distinct
+    from ..quality_training import brain_mm, train_quality
+    from ..stripping import choose_device
+
+    if not args.train.parent.is_dir():
+        raise SingleStripError(f"{args.train}: folder {args.train.parent} does not exist")
+    check_distinct(args.mask, [args.train])
+    apply_threads(args)
+    scan, mask = read_mask(args.mask[0])
+    device = choose_device(args.device)
+    axes = tuple(AXES.index(name) for name in args.axes or ["axial"])
+    config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world), args.kind or KINDS[0], axes)
+    train = AutoencoderTrainConfig(epochs=args.epochs or TRAIN.epochs, seed=args.seed or 0)
+    show = sys.stderr.isatty() and not args.quiet
+    model = train_quality(mask, scan.vox2world, config, train, device, _show if show else lambda progress: None)
+    if show:
+        print(file=sys.stderr)
+    import torch
+
+    record = {
+        "labelled": [{"mask": {"name": args.mask[0].name, "sha256": checksum(args.mask[0])}}],
+        "configuration": asdict(train),
+        "versions": {"singlestrip": __version__, "torch": torch.__version__},
+    }
+    save_model(args.train, model, record, half=True)
+    return 0
+
+
+def _show(progress) -> None:
+    text = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
+    text += f", {progress.seconds_left / 60:.0f} min left"
+    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
