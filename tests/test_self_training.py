@@ -1,0 +1,368 @@
+"""Self-training: what is kept and why, the record, and that a run killed anywhere ends as if it had not been."""
+
+import csv
+import json
+import os
+import signal
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from phantoms import make_head, tiny_cascade
+from safetensors.torch import load_file
+
+from singlestrip import checkpoint, self_training, training
+from singlestrip.autoencoder import Autoencoder
+from singlestrip.cascade import Cascade
+from singlestrip.cli import main
+from singlestrip.configuration import (
+    AutoencoderConfig,
+    AutoencoderTrainConfig,
+    GMMConfig,
+    SelfTrainConfig,
+    TrainConfig,
+)
+from singlestrip.errors import InputError, Interrupted, OutputError
+from singlestrip.self_training import Inputs, Options, SelfTraining
+
+CPU = torch.device("cpu")
+VOXEL_MM = 6.0
+OPTIONS = Options(
+    rounds=SelfTrainConfig(rounds=2, keep=2),
+    first=TrainConfig(steps=2, warmup=1, amp="off"),
+    later=TrainConfig(steps=3, warmup=1, amp="off", save_every=1),
+    quality=AutoencoderTrainConfig(epochs=1, masks_per_epoch=2, batch=2),
+    gmm=GMMConfig(inside=2, outside=2, sample=2000),
+)
+
+
+@pytest.fixture(autouse=True)
+def bright_is_brain(monkeypatch):
+    """Stripping that is right for these heads, whatever the networks have learned in three steps."""
+
+    def strip(stripper, scan):
+        mask = scan.scaled() > 60
+        if not mask.any():
+            raise InputError(f"{scan.path}: no brain found")
+        return mask
+
+    monkeypatch.setattr(self_training, "_strip", strip)
+
+
+@pytest.fixture
+def inputs(tmp_path) -> Inputs:
+    """A labelled head, five unlabelled ones of which two are broken, and tiny networks to begin with."""
+    image, mask, _ = make_head(24, VOXEL_MM).save(tmp_path)
+    paths = []
+    for number in range(3):
+        head = make_head(24, VOXEL_MM, noise=2.0 + number)
+        brain = head.mask.copy()
+        brain[: 9 + number] = False  # each lacks more of its brain than the one before
+        path = tmp_path / f"scan{number}.nii.gz"
+        nib.save(
+            nib.Nifti1Image(np.where(head.mask & ~brain, 10, head.image).astype(np.float32), head.vox2world), path
+        )
+        nib.save(nib.Nifti1Image(head.mask.astype(np.uint8), head.vox2world), tmp_path / f"true{number}.nii.gz")
+        paths.append(path)
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"not an image")
+    frames = tmp_path / "frames.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 2), np.float32), np.eye(4)), frames)
+    torch.manual_seed(0)
+    checkpoint.save_model(tmp_path / "first.safetensors", Cascade(tiny_cascade(VOXEL_MM)), {})
+    config = AutoencoderConfig(size=16, voxel_size_mm=9.0, layers=((4, 2, 4), (4, 2, 4), (4, 2, 4), (4, 2, 8)))
+    checkpoint.save_model(tmp_path / "quality.safetensors", Autoencoder(config), {})
+    return Inputs(
+        image,
+        mask,
+        (paths[0], broken, paths[1], frames, paths[2]),
+        model=tmp_path / "first.safetensors",
+        quality=tmp_path / "quality.safetensors",
+    )
+
+
+def by_truth(inputs: Inputs) -> Inputs:
+    folder = inputs.image.parent
+    return replace(inputs, references=tuple(folder / f"true{n}.nii.gz" for n in (0, 0, 1, 0, 2)))
+
+
+TRUTH = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rank="truth"))
+
+
+def rows(folder, number=1):
+    with (folder / f"round-{number}" / "scores.tsv").open() as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def contents(folder):
+    """What a run leaves: weights, tables, label maps, record."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".safetensors":
+            found |= {f"{name}:{key}": value for key, value in load_file(path).items()}
+        elif path.name.endswith(".nii.gz"):
+            found[name] = torch.from_numpy(np.asarray(nib.load(path).dataobj))
+        elif path.name.endswith(".metrics.csv"):
+            with path.open() as file:
+                found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        elif path.is_file() and path.suffix != ".png":
+            found[name] = path.read_text()
+        else:
+            found[name] = path.is_dir()
+    return found
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        same = torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else value == b[name]
+        assert same, name
+
+
+def test_the_best_are_kept_and_the_rest_say_why(inputs, tmp_path):
+    said = []
+    SelfTraining(tmp_path / "run", by_truth(inputs), TRUTH, CPU, say=said.append).run()
+    table = rows(tmp_path / "run")
+    # Dice falls with what each scan lacks; the broken ones come last.
+    assert [row["image"].split("/")[-1] for row in table[:3]] == ["scan0.nii.gz", "scan1.nii.gz", "scan2.nii.gz"]
+    assert [row["kept"] for row in table] == ["1", "1", "0", "0", "0"]
+    assert table[2]["note"] == "not among the best 2"
+    assert {row["score"] for row in table[3:]} == {""} and all(row["note"] for row in table[3:])
+    assert any("frames" in row["note"] for row in table[3:])
+    head = make_head(24, VOXEL_MM)
+    lacking = head.mask.copy()
+    lacking[:9] = False
+    expected = 2 * lacking.sum() / (lacking.sum() + head.mask.sum())
+    assert float(table[0]["score"]) == pytest.approx(expected, abs=1e-6)
+    labels = sorted(p.name for p in (tmp_path / "run" / "round-1" / "labels").iterdir())
+    assert labels == ["00000.nii.gz", "00002.nii.gz"]
+    kept = np.asarray(nib.load(tmp_path / "run" / "round-1" / "labels" / labels[0]).dataobj)
+    assert np.array_equal(kept > 100, lacking)
+    assert any("2 scans could not be used" in text for text in said)
+
+
+def test_each_round_starts_from_the_one_before(inputs, tmp_path, monkeypatch):
+    seen = []
+    real = training.train
+
+    def spy(labels, out, cascade, config, **keywords):
+        seen.append((len(labels), None if keywords["init"] is None else keywords["init"].state_dict()))
+        return real(labels, out, cascade, config, **keywords)
+
+    monkeypatch.setattr(self_training, "train", spy)
+    folder = tmp_path / "run"
+    SelfTraining(folder, inputs, OPTIONS, CPU).run()
+    assert [count for count, _ in seen] == [3, 3]  # the labelled example and two pseudo-labels
+    first = load_file(inputs.model)
+    assert all(torch.equal(first[name], value) for name, value in seen[0][1].items())
+    second = load_file(folder / "round-1" / "model.safetensors")
+    assert all(torch.equal(second[name].float(), value) for name, value in seen[1][1].items())
+    assert (folder / "model.safetensors").read_bytes() == (folder / "round-2" / "model.safetensors").read_bytes()
+    seen.clear()
+    anew = replace(OPTIONS, rounds=replace(OPTIONS.rounds, from_scratch=True))
+    SelfTraining(tmp_path / "anew", inputs, anew, CPU).run()
+    assert [init for _, init in seen] == [None, None]
+
+
+def test_threshold_and_too_few(inputs, tmp_path):
+    said = []
+    options = replace(TRUTH, rounds=replace(TRUTH.rounds, rounds=1, keep=4, threshold=0.8))
+    SelfTraining(tmp_path / "run", by_truth(inputs), options, CPU, say=said.append).run()
+    table = rows(tmp_path / "run")
+    kept = [row for row in table if row["kept"] == "1"]
+    assert 0 < len(kept) < 3 and all(float(row["score"]) >= 0.8 for row in kept)
+    refused = [row for row in table if row["score"] and row["kept"] == "0"]
+    assert refused and all(row["note"] == "score below 0.8" for row in refused)
+    assert any(f"only {len(kept)} of the 4" in text for text in said)
+
+
+def test_no_usable_scan_trains_on_the_example_alone(inputs, tmp_path):
+    alone = replace(inputs, unlabelled=(inputs.unlabelled[1],))
+    model = SelfTraining(tmp_path / "run", alone, OPTIONS, CPU).run()
+    assert model.is_file() and rows(tmp_path / "run")[0]["kept"] == "0"
+
+
+def test_a_scan_whose_classes_cannot_be_fitted_makes_way(inputs, tmp_path, monkeypatch):
+    real = self_training.fit_label_map
+    calls = []
+
+    def fit(image, mask, config):
+        calls.append(1)
+        if len(calls) == 1:
+            raise InputError("too few voxels")
+        return real(image, mask, config)
+
+    task = SelfTraining(tmp_path / "run", by_truth(inputs), TRUTH, CPU)
+    monkeypatch.setattr(self_training, "fit_label_map", fit)
+    task.run()
+    table = rows(tmp_path / "run")
+    assert [row["kept"] for row in table[:3]] == ["0", "1", "1"] and "too few voxels" in table[0]["note"]
+
+
+def test_everything_from_the_labelled_example(inputs, tmp_path, monkeypatch):
+    """No models given: both are trained first."""
+    monkeypatch.setattr(self_training.CascadeConfig, "fitting", lambda extent: tiny_cascade(VOXEL_MM))
+    bare = replace(inputs, model=None, quality=None)
+    folder = tmp_path / "run"
+    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
+    SelfTraining(folder, bare, options, CPU).run()
+    _, header = checkpoint.load_model(folder / "round-0" / "model.safetensors")
+    assert header["provenance"]["step"] == 2
+    assert checkpoint.load_model(folder / "quality.safetensors", kind=Autoencoder)
+    assert not list(folder.rglob("*.checkpoint"))
+
+
+def test_the_record(inputs, tmp_path):
+    folder = tmp_path / "run"
+    SelfTraining(folder, inputs, OPTIONS, CPU).run()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["configuration"]["later"]["steps"] == 3
+    assert record["labelled"]["mask.nii.gz"] == self_training.checksum(inputs.mask)
+    assert set(record["versions"]) == {"singlestrip", "torch", "numpy"}
+    assert all(len(row["sha256"]) == 64 for row in rows(folder) if row["score"])
+    page = (folder / "index.html").read_text()
+    assert "scan0" in page and "broken" in page
+    assert sorted(p.name for p in (folder / "pictures").iterdir()) == [f"scan{n}.png" for n in range(3)]
+
+
+def test_a_second_run_is_refused(inputs, tmp_path):
+    folder = tmp_path / "run"
+    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
+    SelfTraining(folder, inputs, options, CPU).run()
+    before = contents(folder)
+    with pytest.raises(OutputError, match="--resume"):
+        SelfTraining(folder, inputs, options, CPU)
+    with pytest.raises(InputError, match="configuration"):
+        SelfTraining(folder, inputs, OPTIONS, CPU, resume=True)
+    with pytest.raises(InputError, match="unlabelled"):
+        SelfTraining(folder, replace(inputs, unlabelled=inputs.unlabelled[:2]), options, CPU, resume=True)
+    SelfTraining(folder, inputs, options, CPU, resume=True).run()
+    assert_same(contents(folder), before)
+
+
+def test_ranks_differ(inputs, tmp_path, monkeypatch):
+    """By agreement under augmentation a scan whose copies agree comes first, whatever its estimate."""
+    order = {"scan2.nii.gz": 0, "scan0.nii.gz": 3, "scan1.nii.gz": 5}
+
+    def copies(stripper, image, vox2world, *scaling):
+        masks = np.zeros((4, 8, 8, 8), dtype=bool)
+        masks[:, 2:6, 2:6, 2:6] = True
+        name = next(
+            n for n in order if np.array_equal(np.asarray(nib.load(inputs.image.parent / n).dataobj), image)
+        )
+        masks[0, 2 : 2 + order[name] // 2] = False
+        return masks
+
+    monkeypatch.setattr(self_training, "augmented_masks", copies)
+    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1, rank="tta"))
+    SelfTraining(tmp_path / "run", inputs, options, CPU).run()
+    names = [row["image"].split("/")[-1] for row in rows(tmp_path / "run")[:3]]
+    assert names == ["scan2.nii.gz", "scan0.nii.gz", "scan1.nii.gz"]
+
+
+def test_the_best_round_is_kept_where_validation_falls(inputs, tmp_path, monkeypatch):
+    scores = iter([0.5, 0.9, 0.7])
+    monkeypatch.setattr(self_training, "validate", lambda model, pairs: next(scores))
+    monkeypatch.setattr(training, "validate", lambda model, pairs: 0.0)
+    said = []
+    folder = tmp_path / "run"
+    checked = replace(inputs, validation=((inputs.image, inputs.mask),))
+    SelfTraining(folder, checked, OPTIONS, CPU, say=said.append).run()
+    assert (folder / "model.safetensors").read_bytes() == (folder / "round-1" / "model.safetensors").read_bytes()
+    assert any("after round 1" in text for text in said)
+    assert json.loads((folder / "run.json").read_text())["validation_dice"] == {"0": 0.5, "1": 0.9, "2": 0.7}
+
+
+def interrupt_call(monkeypatch, name, number):
+    """Stop the program at the given call of a function of the module."""
+    real, calls = getattr(self_training, name), []
+
+    def stop(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(self_training, name, stop)
+
+
+def signal_at_step(monkeypatch, step):
+    update = training.Run.update
+
+    def update_and_stop(run):
+        if run.step == step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(run)
+
+    monkeypatch.setattr(training.Run, "update", update_and_stop)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["scoring", "scoring, a row cut short", "selecting", "training", "before the second round", "the page"],
+)
+def test_killed_and_resumed(inputs, tmp_path, place):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    unbroken.mkdir()
+    broken.mkdir()
+    SelfTraining(unbroken / "run", inputs, OPTIONS, CPU).run()
+    folder = broken / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        task = SelfTraining(folder, inputs, OPTIONS, CPU)
+        if place.startswith("scoring"):
+            interrupt_call(patch, "_strip", 2)
+        elif place == "selecting":
+            interrupt_call(patch, "fit_label_map", 2)
+        elif place == "training":
+            signal_at_step(patch, 2)
+        elif place == "before the second round":
+            interrupt_call(patch, "load_model", 2)
+        else:
+            interrupt_call(patch, "write_report", 1)
+        with pytest.raises((KeyboardInterrupt, Interrupted)):
+            task.run()
+    if place == "scoring, a row cut short":
+        partial = folder / "round-1" / "scores.partial.tsv"
+        text = partial.read_text()
+        partial.write_text(text[: len(text) - 30])
+    SelfTraining(folder, inputs, OPTIONS, CPU, resume=True).run()
+    assert_same(contents(folder), contents(unbroken / "run"))
+
+
+def test_the_command(inputs, tmp_path, capsys):
+    scans = tmp_path / "scans.txt"
+    scans.write_text("".join(f"{path}\n" for path in inputs.unlabelled))
+    folder = tmp_path / "run"
+    line = ["self-train", "-i", inputs.image, "-m", inputs.mask, "--unlabelled", scans, "-o", folder]
+    line += ["--model", inputs.model, "--qc-model", inputs.quality, "--rounds", 1, "--keep", 1, "--steps", 2]
+    line += ["--seed", 5, "--lr", 0.01, "--batch", 2]
+    line = [str(part) for part in line]
+    assert main(line) == 0
+    assert "round-1" in capsys.readouterr().err
+    record = json.loads((folder / "run.json").read_text())["configuration"]
+    assert record["rounds"]["keep"] == 1 and record["later"]["steps"] == 2 and record["later"]["seed"] == 5
+    assert record["later"]["batch"] == 2 and record["later"]["lr"] == 0.01
+    assert main(line) == 1 and "--resume" in capsys.readouterr().err
+    assert main([*line, "--resume", "-q"]) == 0 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--model", "m.safetensors", "--first-steps", "3"],
+        ["--qc-model", "q.safetensors", "--epochs", "3"],
+        ["--rank", "truth"],
+        ["--references", "list.txt"],
+        ["--rank", "luck"],
+        ["--keep", "0"],
+    ],
+)
+def test_wrong_combinations(tmp_path, extra, capsys):
+    line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stopped:
+        main([*line, *extra])
+    assert stopped.value.code == 2 and not (tmp_path / "run").exists()
+    assert capsys.readouterr().err.strip()
