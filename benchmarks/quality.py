@@ -155,6 +155,18 @@ def figures(true: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
     }
 
 
+def with_both(rows, first: str, second: str = "TTA") -> list[dict[str, str]]:
+    """The rows, and where both estimators scored a mask their mean as a third."""
+    scores = {tuple(row[key] for key in KEYS): row for row in rows}
+    joined = []
+    for (source, image, estimator), row in scores.items():
+        other = scores.get((source, image, second))
+        if estimator == first and other is not None:
+            mean = (float(row["estimate"]) + float(other["estimate"])) / 2
+            joined.append({**row, "estimator": f"{first} and {second}", "estimate": f"{mean:.4f}"})
+    return [*rows, *joined]
+
+
 def summary(rows) -> str:
     estimators = list(dict.fromkeys(row["estimator"] for row in rows))
     sources = list(dict.fromkeys(row["source"] for row in rows))
@@ -225,9 +237,10 @@ def main() -> None:
         for row in csv.DictReader(file, delimiter="\t"):
             if row["dataset"] in args.datasets and row["image"] and row["mask"] and row["image"] not in args.skip:
                 score_scan(row, args.data, networks, models, tta, table)
-    (args.out / "quality.md").write_text(summary(table.rows))
-    figure(table.rows, args.out / "quality.png")
-    print(summary(table.rows))
+    rows = with_both(table.rows, next(iter(models), ""))
+    (args.out / "quality.md").write_text(summary(rows))
+    figure(rows, args.out / "quality.png")
+    print(summary(rows))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,7 +133,7 @@ class Assessor:
         if self.report_folder is not None:
             grey = mask.astype(np.float32) if image is None else image.scaled()
             expected = rebuilt.on_grid(mask.shape, scan.vox2world)
-            report.quality_figure(grey, mask, expected, scan.vox2world, self.report_folder / _picture(case))
+            draw(self.report_folder, case, grey, mask, expected, scan.vox2world)
         return Assessment(case, quality.flag, values, quality.slice_dice)
 
     def _beside(self, path: Path | None, scan: Volume) -> Volume | None:
@@ -155,8 +154,17 @@ class Assessor:
         return {"tta_dice": score, "tta_mask_dice": dice(mask, median)}
 
 
+def draw(
+    folder: Path, case: Case, image: np.ndarray, mask: np.ndarray, rebuilt: np.ndarray, vox2world: np.ndarray
+) -> None:
+    """The picture of a case for the page in `folder`; see `report.quality_figure`."""
+    path = folder / _picture(case)
+    make_folder(path.parent)
+    report.quality_figure(image, mask, rebuilt, vox2world, path)
+
+
 def _picture(case: Case) -> str:
-    return f"pictures/{case.name.replace('/', '_')}.png"
+    return f"pictures/{case.name}.png"
 
 
 def assess_files(
@@ -171,7 +179,7 @@ def assess_files(
     """
     cases = name_cases(list(cases))
     if assessor.report_folder is not None:
-        make_folder(assessor.report_folder / "pictures")
+        make_folder(assessor.report_folder)
     found = []
     for number, case in enumerate(cases, start=1):
         try:
@@ -200,25 +208,18 @@ def make_folder(folder: Path) -> None:
 
 
 def name_cases(cases: list[Case]) -> list[Case]:
-    """The cases with distinct names: of the mask's file, with as many of its folders as it takes.
+    """The cases with distinct names, of the mask's file without `_mask` and suffix where that is enough.
 
     Raises InputError if a mask is named twice.
     """
-    resolved = [case.mask.absolute() for case in cases]
-    twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
-    if twice:
-        raise InputError(f"{twice[0]}: named more than once")
-    named = [replace(case, name=_stem(path)) for case, path in zip(cases, resolved, strict=True)]
-    if len({case.name for case in named}) == len(named):
-        return named
-    return [
-        replace(case, name="/".join([*path.parts[1:-1], case.name]))
-        for case, path in zip(named, resolved, strict=True)
-    ]
-
-
-def _stem(path: Path) -> str:
-    return path.name[: len(path.name) - len(volume.suffix_of(path))].removesuffix("_mask")
+    paths = [case.mask for case in cases]
+    names = [str(name) for name in volume.distinct_names(paths)]
+    short = [name.removesuffix("_mask") for name in names]
+    if len(set(short)) == len(short):
+        names = short
+    elif len(set(names)) < len(names):
+        names = [f"{name}{volume.suffix_of(path)}" for name, path in zip(names, paths, strict=True)]
+    return [replace(case, name=name) for case, name in zip(cases, names, strict=True)]
 
 
 def read_table(path: Path) -> list[Case]:
@@ -228,10 +229,11 @@ def read_table(path: Path) -> list[Case]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a table ({error})") from error
-    if not rows or "mask" not in rows[0]:
+    if not rows or "mask" not in rows[0][1]:
         raise InputError(f"{path}: needs a header with the column mask, and at least one row")
 
     def named(row: dict[str, str], column: str) -> Path | None:
@@ -239,7 +241,7 @@ def read_table(path: Path) -> list[Case]:
         return Path(text).expanduser() if text else None
 
     cases = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         mask = named(row, "mask")
         if mask is None:
             raise InputError(f"{path}: no mask in line {number}")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,18 +205,7 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
     Where two images have one name, all keep their folders below the one that they share. Creates
     the folders. Raises InputError if an image is named twice, OutputError if a folder can't be made.
     """
-    resolved = [Path(os.path.abspath(image)) for image in images]  # noqa: PTH100 - links stay as named
-    twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
-    if twice:
-        raise InputError(f"{twice[0]}: named more than once")
-
-    def stem(path: Path) -> str:
-        return path.name[: len(path.name) - len(volume.suffix_of(path))]
-
-    names = [Path(stem(path)) for path in resolved]
-    if len(set(names)) < len(names):
-        shared = Path(os.path.commonpath([path.parent for path in resolved]))
-        names = [path.parent.relative_to(shared) / stem(path) for path in resolved]
+    names = volume.distinct_names(images)
     jobs = []
     for image, name in zip(images, names, strict=True):
         target = folder / name

@@ -196,6 +196,7 @@ class AutoencoderConfig:
     axes: tuple[int, ...] = (2,)  # of "slices"
     layers: tuple[tuple[int, int, int], ...] = VOLUME_LAYERS
     dropout: float = 0.0
+    ceiling: float = 1.0  # Dice of faultless masks and their reconstructions, measured after training
 
     @property
     def scale(self) -> float:
@@ -220,6 +221,8 @@ class FaultConfig:
     clean_probability: float = 0.15  # nothing planted
     offset_probability: float = 0.5
     offset_mm: float = 10.0  # ± the whole surface moved
+    smooth_probability: float = 0.4
+    smooth_mm: float = 30.0  # greatest width of the box that rounds the surface off, as young networks do
     uneven_probability: float = 0.7
     uneven_mm: float = 8.0  # greatest standard deviation of a smooth field that moves the surface
     uneven_spacing_mm: tuple[float, float] = (12.0, 80.0)  # of its control points
@@ -245,7 +248,6 @@ class AutoencoderTrainConfig:
     weight_decay: float = 1e-5
     decay: float = 0.3  # the last share of the steps, over which the rate falls to zero
     seed: int = 0
-    judge_weight: float = 4.0  # of the squared error of the expected Dice, "volume" only
     faults: bool = True  # "volume" only: learn to mend planted faults, not only to reconstruct
     rotation_deg: float = 30.0
     # How brains vary, for "volume": narrower than to learn stripping, since a brainstem as thick as a

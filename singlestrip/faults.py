@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 
 from .configuration import FaultConfig
 from .synth import enlarge
@@ -50,6 +51,11 @@ def _one(distance: torch.Tensor, axes_mm, config: FaultConfig, scale: float, g: 
         return _uniform(g, 0, 1) < probability
 
     result = distance.clone()
+    if happens(config.smooth_probability):
+        voxel_mm = float(axes_mm[0][1] - axes_mm[0][0])
+        reach = round(_uniform(g, 0, config.smooth_mm * scale / 2) / voxel_mm)
+        for _ in range(2):
+            result = F.avg_pool3d(result[None], 2 * reach + 1, 1, reach, count_include_pad=False)[0]
     if happens(config.uneven_probability):
         low, high = (math.log(s) for s in config.uneven_spacing_mm)
         spacing = scale * math.exp(_uniform(g, low, high))

@@ -15,13 +15,12 @@ from .checkpoint import find_model, load_model
 from .configuration import FlagConfig
 from .errors import InputError
 from .metrics import dice, hausdorff95, volume_ml
-from .stripping import Stripper, choose_device, fill_holes
+from .stripping import Stripper, choose_device, fill_holes, thin_axes
 
 TTA_COPIES = 10
 TTA_SCALING = 0.2  # ± of the intensities; SingleStrip
 TTA_ROTATION_DEG = 30.0  # ± about each axis; SingleStrip
 SLICE_BATCH = 32
-CUT_SHARE = 0.01  # of the rebuilt mask beyond the field of view, for the mask to count as cut
 
 
 @dataclass(frozen=True)
@@ -29,23 +28,13 @@ class Reconstruction:
     """A mask as the autoencoder would have it, beside the mask itself, on the quality network's grid.
 
     given, probability: float32 [S, S, S] in [0, 1]; vox2world of the grid; outside_ml: how much of
-    the mask lies beyond it; expected: the Dice that the network expects of what lies on it, None if it
-    expects nothing.
+    the mask lies beyond it.
     """
 
     given: np.ndarray
     probability: np.ndarray
     vox2world: np.ndarray
     outside_ml: float
-    expected: float | None = None
-
-    @property
-    def estimate(self) -> float:
-        """Estimated Dice: as expected by the network, less for what lies beyond its grid, or else `dice`."""
-        if self.expected is None:
-            return self.dice
-        inside = volume_ml(self.given > 0.5, self.vox2world)
-        return self.expected * inside / max(inside + self.outside_ml, 1e-12)
 
     @property
     def dice(self) -> float:
@@ -131,18 +120,21 @@ class QualityModel:
         if box is None:
             return MaskQuality(0.0, flag_of(0.0, self.flags), 0.0, np.inf, (), 0.0, 0.0, 0, 0, False)
         part = mask[box]
-        thick = [axis for axis, size in enumerate(mask.shape) if size > 3]
+        thin = thin_axes(mask.shape)
+        thick = [axis for axis in range(3) if not thin[axis]]
         slice_dice, lowest = found.slice_dice()
+        # A faultless mask is not rebuilt to the voxel either.
+        estimate = min(1.0, found.dice / self.config.ceiling)
         return MaskQuality(
-            estimate=found.estimate,
-            flag=flag_of(found.estimate, self.flags),
+            estimate=estimate,
+            flag=flag_of(estimate, self.flags),
             reconstruction_dice=found.dice,
             hd95_mm=found.hd95_mm,
             slice_dice=slice_dice,
             lowest_slice_dice=lowest,
             volume_ml=volume_ml(part, vox2world),
             components=int(ndimage.label(part)[1]),
-            holes=int(ndimage.label(fill_holes(part) & ~part)[1]),
+            holes=int(ndimage.label(fill_holes(part, thin) & ~part)[1]),
             border=any(box[axis].start == 0 or box[axis].stop == mask.shape[axis] for axis in thick),
         )
 
@@ -164,23 +156,13 @@ class QualityModel:
         covered = ~given.isnan()
         given = torch.where(covered, given, 0.0)
         if self.config.kind == "slices":
-            probability, expected = self._through_slices(given), None
+            probability = self._through_slices(given)
         else:
-            probability, expected = self._through_volume(given, covered)
+            probability = torch.sigmoid(self.model(given[None, None])[0, 0])
         probability = torch.where(covered, probability, 0.0)
         share_ml = voxel_mm**3 / 1000
         outside_ml = max(0.0, volume_ml(mask, vox2world) - float(given.sum()) * share_ml)
-        return Reconstruction(given.cpu().numpy(), probability.cpu().numpy(), target, outside_ml, expected)
-
-    def _through_volume(self, given: torch.Tensor, covered: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Probability [S, S, S] and expected Dice. What the field of view cuts off is not held against the
-        mask: it is judged as if it went on there as rebuilt."""
-        logit, expected = self.model(given[None, None])
-        probability = torch.sigmoid(logit[0, 0])
-        beyond = (probability > 0.5) & ~covered
-        if int(beyond.sum()) > CUT_SHARE * int((probability > 0.5).sum()):
-            _, expected = self.model(torch.where(covered, given, probability)[None, None])
-        return probability, float(expected)
+        return Reconstruction(given.cpu().numpy(), probability.cpu().numpy(), target, outside_ml)
 
     def _through_slices(self, given: torch.Tensor) -> torch.Tensor:
         """Mean probability [S, S, S] over the axes; slices without mask stay empty."""
@@ -189,7 +171,7 @@ class QualityModel:
             slices = given.movedim(axis, 0)
             seen = slices.amax(dim=(1, 2)) > 0
             stacked = torch.zeros_like(slices)
-            logits = [self.model(part[:, None])[0][:, 0] for part in slices[seen].split(SLICE_BATCH)]
+            logits = [self.model(part[:, None])[:, 0] for part in slices[seen].split(SLICE_BATCH)]
             stacked[seen] = torch.sigmoid(torch.cat(logits))
             total += stacked.movedim(0, axis)
         return total / len(self.config.axes)

@@ -9,24 +9,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .autoencoder import Autoencoder, dice_of
+from .autoencoder import Autoencoder
 from .configuration import AutoencoderConfig, AutoencoderTrainConfig, SynthConfig, Window
 from .distance import signed_distance
 from .errors import InputError
 from .faults import plant_faults
-from .geometry import bounding_box, conformed_vox2world, world_bounds
+from .geometry import bounding_box, conformed_vox2world, thicken, world_bounds
 from .losses import soft_dice_loss
+from .metrics import dice
 from .resample import block_mean, conform
 from .synth import sample_parameters, stack, window_coordinates
 
 MARGIN_MM = 30.0  # how far from the brain of an adult head the distance is known
 SOURCE_FACTOR = 0.5  # spacing of the distance map over the voxel size
+CEILING_BATCHES = 16
 JITTER_MM = 4.0  # ± of the middle of a mask, after it is laid in the middle
 SPACE = ("rotation_deg", "scaling", "anisotropy", "shear", "warp_mm")  # what SynthConfig takes from the training
 
@@ -55,7 +57,9 @@ class VolumeSource:
         margin = MARGIN_MM * config.scale
         shape = tuple(int(n) for n in np.ceil((high - low + 2 * margin) / spacing))
         grid = conformed_vox2world((low + high) / 2, shape, spacing)
-        share = conform(*block_mean(mask, vox2world, spacing), shape, grid).numpy()
+        share = _share(mask, vox2world, spacing, shape, grid).numpy()
+        if not (share > 0.5).any():
+            raise InputError("the mask is too thin to learn from")
         distance = signed_distance(share - 0.5, share > 0.5, grid)
         self.distance = torch.from_numpy(distance)[None, None].to(device)
         half = torch.tensor(shape) * spacing / 2
@@ -103,9 +107,16 @@ class SliceSource:
     def __init__(self, mask: np.ndarray, vox2world: np.ndarray, config: AutoencoderConfig, device: torch.device):
         low, high = world_bounds(*_cut_to_brain(mask, vox2world))
         grid = conformed_vox2world((low + high) / 2, (config.size,) * 3, config.voxel_size_mm)
-        share = conform(*block_mean(mask, vox2world, config.voxel_size_mm), (config.size,) * 3, grid)
+        share = _share(mask, vox2world, config.voxel_size_mm, (config.size,) * 3, grid)
         stacks = [share.movedim(axis, 0) for axis in config.axes]
-        self.slices = torch.cat([s[s.amax(dim=(1, 2)) >= 0.5] for s in stacks])[:, None].to(device)
+        stacks = [s[s.amax(dim=(1, 2)) >= 0.5] for s in stacks]
+        self.slices = torch.cat(stacks)[:, None].to(device)
+        if not len(self.slices):
+            raise InputError("the mask is too thin to learn from")
+        # Left and right may change places, front and back may not; the first axis of a slice is right
+        # but for sagittal ones.
+        mirrors = [float(axis != 0) for axis in config.axes]
+        self.mirrored = torch.cat([torch.full((len(s),), m) for s, m in zip(stacks, mirrors, strict=True)])
         self.order = torch.arange(len(self.slices))
 
     def batches(self, train: AutoencoderTrainConfig, epoch: int) -> list[int]:
@@ -121,16 +132,23 @@ class SliceSource:
         angle = torch.deg2rad(train.rotation_deg * (2 * torch.rand(count, generator=generator) - 1))
         low, high = (math.log(s) for s in train.slice_scaling)
         size = torch.exp(low + (high - low) * torch.rand(count, generator=generator))
-        flip = 1 - 2 * torch.randint(2, (count,), generator=generator)
+        flip = 1 - 2 * torch.randint(2, (count,), generator=generator) * self.mirrored[chosen]
+        # affine_grid counts the last axis first.
         matrix = torch.zeros(count, 2, 3)
-        matrix[:, 0, 0], matrix[:, 0, 1] = flip * angle.cos() / size, -angle.sin() / size
-        matrix[:, 1, 0], matrix[:, 1, 1] = flip * angle.sin() / size, angle.cos() / size
+        matrix[:, 0, 0], matrix[:, 0, 1] = angle.cos() / size, -flip * angle.sin() / size
+        matrix[:, 1, 0], matrix[:, 1, 1] = angle.sin() / size, flip * angle.cos() / size
         # grid_sample counts half a side as 1.
         matrix[:, :, 2] = 2 * train.slice_shift * (2 * torch.rand(count, 2, generator=generator) - 1)
         source = self.slices[chosen.to(self.slices.device)]
         grid = F.affine_grid(matrix.to(source.device), source.shape, align_corners=False)
         moved = F.grid_sample(source, grid, align_corners=False)
         return moved, moved
+
+
+def _share(mask: np.ndarray, vox2world: np.ndarray, spacing_mm: float, shape, grid: np.ndarray) -> torch.Tensor:
+    """How much of each voxel of a conformed grid is brain."""
+    coarse, coarse_vox2world = block_mean(mask, vox2world, spacing_mm)
+    return conform(coarse, thicken(coarse.shape, coarse_vox2world, spacing_mm), shape, grid)
 
 
 def _cut_to_brain(mask: np.ndarray, vox2world: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
@@ -158,7 +176,7 @@ def train_quality(
     progress: Callable[[QualityProgress], None] = lambda progress: None,
 ) -> Autoencoder:
     """Train from one mask, boolean [X, Y, Z], on its grid. The loss is soft Dice plus mean
-    squared error of the reconstruction, plus the squared error of the expected Dice."""
+    squared error."""
     sources = {"volume": VolumeSource, "slices": SliceSource}
     source = sources[config.kind](mask, vox2world, config, device)
     torch.manual_seed(train.seed)
@@ -172,11 +190,9 @@ def train_quality(
             generator = torch.Generator().manual_seed(int(seed >> 1))
             with torch.no_grad():
                 seen, aim = source.draw(count, train, generator)
-            logit, expected = model(seen)
+            logit = model(seen)
             loss = soft_dice_loss(logit, aim, torch.ones_like(aim)).mean()
             loss = loss + F.mse_loss(torch.sigmoid(logit), aim)
-            if expected is not None:
-                loss = loss + train.judge_weight * F.mse_loss(expected, dice_of(seen, aim))
             left = 1 - epoch / train.epochs
             for group in optimizer.param_groups:
                 group["lr"] = train.lr * min(1.0, left / max(train.decay, 1e-9))
@@ -187,4 +203,19 @@ def train_quality(
         elapsed = time.monotonic() - began
         left_seconds = elapsed / (epoch + 1) * (train.epochs - epoch - 1)
         progress(QualityProgress(epoch + 1, train.epochs, float(np.mean(losses)), left_seconds))
-    return model.eval()
+    model.eval()
+    if config.kind == "volume":
+        model.config = replace(config, ceiling=round(_ceiling(model, source, train), 4))
+    return model
+
+
+@torch.inference_mode()
+def _ceiling(model: Autoencoder, source: VolumeSource, train: AutoencoderTrainConfig) -> float:
+    """Median Dice of faultless copies, not seen in training, and their reconstructions."""
+    generator = torch.Generator().manual_seed(train.seed)
+    found = []
+    for _ in range(CEILING_BATCHES):
+        mask, _ = source.draw(train.batch, replace(train, faults=False), generator)
+        pairs = zip((mask > 0.5).cpu().numpy(), (model(mask) > 0).cpu().numpy(), strict=True)
+        found += [dice(given, rebuilt) for given, rebuilt in pairs]
+    return float(np.median(found))

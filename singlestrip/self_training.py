@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, report, volume
+from . import __version__, volume
 from .assessment import (
     Assessment,
     Case,
+    draw,
     make_folder,
     name_cases,
     read_mask,
@@ -51,7 +52,7 @@ from .gmm import fit_label_map
 from .labelling import checksum, fit_pair, read_label_map, read_pair
 from .metrics import dice
 from .output import whole
-from .quality import MaskQuality, QualityModel, Reconstruction, agreement, augmented_masks
+from .quality import MaskQuality, QualityModel, agreement, augmented_masks
 from .quality_training import brain_mm, train_quality
 from .stripping import Stripper
 from .training import Progress, RunFiles, brain_extent_mm, train, validate
@@ -251,8 +252,6 @@ class SelfTraining:
             return _read_scores(final)
         partial = folder / "scores.partial.tsv"
         scores = _read_scores(partial) if partial.is_file() else []
-        if last:
-            make_folder(self.folder / "pictures")
         _write_scores(partial, scores)  # without a last line that was cut short
         done = {score.image for score in scores}
         total = len(self.inputs.unlabelled)
@@ -284,7 +283,8 @@ class SelfTraining:
             found = quality.judge(mask, scan.vox2world, rebuilt)
             value = self._rank(case, scan, mask, found, stripper)
             if last:
-                self._draw(case, scan, mask, rebuilt)
+                expected = rebuilt.on_grid(mask.shape, scan.vox2world)
+                draw(self.folder, case, scan.scaled(), mask, expected, scan.vox2world)
             return Score(case.image, round(value, DECIMALS), found.flag, sha256=checksum(case.image))
         except SingleStripError as error:
             return Score(case.image, None, note=sentence(error))
@@ -345,11 +345,6 @@ class SelfTraining:
         except InputError as error:
             raise InputError(f"{score.image}: {error}") from error
         volume.write_like(scan, path, labels[..., None], label="GMM classes")
-
-    def _draw(self, case: Case, scan: volume.Volume, mask: np.ndarray, rebuilt: Reconstruction) -> None:
-        expected = rebuilt.on_grid(mask.shape, scan.vox2world)
-        picture = self.folder / "pictures" / f"{case.name.replace('/', '_')}.png"
-        report.quality_figure(scan.scaled(), mask, expected, scan.vox2world, picture)
 
     def _write_page(self, scores: list[Score]) -> None:
         cases = {case.image: case for case in self._cases()}

@@ -72,12 +72,17 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     return labels == 1 + np.bincount(labels.ravel())[1:].argmax()
 
 
-def fill_holes(mask: np.ndarray) -> np.ndarray:
+def thin_axes(shape: tuple[int, ...]) -> list[bool]:
+    """Whether an image has three slices or fewer along each axis, where every hole would be open."""
+    return [size <= 3 for size in shape]
+
+
+def fill_holes(mask: np.ndarray, thin: list[bool]) -> np.ndarray:
     """Background that no path joins to the outside becomes brain; boolean [X, Y, Z].
 
-    Along an axis of three slices or fewer, where every hole would be open, paths stay in the slice.
+    thin: of the image that the mask, or this part of it, is of; along such axes paths stay in the slice.
     """
-    pad = [(1, 1) if size > 3 else (0, 0) for size in mask.shape]
+    pad = [(0, 0) if flat else (1, 1) for flat in thin]
     labels, count = ndimage.label(~np.pad(mask, pad))
     if count <= 1:
         return mask
@@ -96,9 +101,9 @@ def clean(mask: np.ndarray) -> np.ndarray:
     if box is None:
         return mask
     out = np.zeros_like(mask)
-    thin = [size <= 3 for size in mask.shape]
+    thin = thin_axes(mask.shape)
     box = tuple(slice(None) if flat else s for s, flat in zip(box, thin, strict=True))
-    out[box] = fill_holes(largest_component(mask[box]))
+    out[box] = fill_holes(largest_component(mask[box]), thin)
     return out
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,20 @@ class Volume:
 def suffix_of(path: Path) -> str:
     """The image suffix of a path, or "" if it has none of those supported."""
     return next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+
+
+def distinct_names(paths: list[Path]) -> list[Path]:
+    """Names of image files without suffix; where two have one name, all keep their folders below the one that
+    they share. Names that differ in suffix alone stay alike. Raises InputError if a file is named twice."""
+    resolved = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - links stay as named
+    twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: named more than once")
+    stems = [path.name[: len(path.name) - len(suffix_of(path))] for path in resolved]
+    if len(set(stems)) == len(stems):
+        return [Path(stem) for stem in stems]
+    shared = Path(os.path.commonpath([path.parent for path in resolved]))
+    return [path.parent.relative_to(shared) / stem for path, stem in zip(resolved, stems, strict=True)]
 
 
 def check_output(path: Path) -> None:

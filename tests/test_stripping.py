@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from singlestrip import stripping
 from singlestrip.errors import InputError, SingleStripError
 from singlestrip.metrics import dice, volume_ml
-from singlestrip.stripping import BrainField, clean, fill_holes, largest_component
+from singlestrip.stripping import BrainField, clean, fill_holes, largest_component, thin_axes
 
 RADIUS = 30.0
 TURN = Rotation.from_euler("xyz", (20, -30, 40), degrees=True).as_matrix()
@@ -215,7 +215,7 @@ def test_holes_in_slices(slices):
     """A hole through all of few slices is filled; through many it is open at both ends."""
     ring = np.repeat(picture("......", ".####.", ".#..#.", ".####.", "......"), slices, axis=2)
     filled = np.repeat(picture("......", ".####.", ".####.", ".####.", "......"), slices, axis=2)
-    np.testing.assert_array_equal(fill_holes(ring), filled if slices <= 3 else ring)
+    np.testing.assert_array_equal(fill_holes(ring, thin_axes(ring.shape)), filled if slices <= 3 else ring)
     np.testing.assert_array_equal(clean(ring), filled if slices <= 3 else ring)
 
 
@@ -224,12 +224,34 @@ def test_cavities():
     shell[1:8, 1:8, 1:8] = True
     full = shell.copy()
     shell[3:6, 3:6, 3:6] = False
-    np.testing.assert_array_equal(fill_holes(shell), full)
+    np.testing.assert_array_equal(fill_holes(shell, thin_axes(shell.shape)), full)
     shell[4, 4, :4] = False  # a channel to the outside
-    np.testing.assert_array_equal(fill_holes(shell), shell)
+    np.testing.assert_array_equal(fill_holes(shell, thin_axes(shell.shape)), shell)
     cut = full[:, :, 4:].copy()  # a cavity that the border of the image opens
     cut[3:6, 3:6, :2] = False
-    np.testing.assert_array_equal(fill_holes(cut), cut)
+    np.testing.assert_array_equal(fill_holes(cut, thin_axes(cut.shape)), cut)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_thin_mask_in_a_thick_image_is_no_thin_image(axis):
+    """A ring of three slices stays open; a shell of 3 × 3 × 3 voxels is filled."""
+    mask = np.zeros((12, 12, 12), dtype=bool)
+    mask[2:8, 2:8, 5:8] = True
+    mask[4:6, 4:6, 5:8] = False
+    ring = np.moveaxis(mask, 2, axis)
+    np.testing.assert_array_equal(clean(ring), ring)
+    part = ring[ring.any((1, 2))][:, ring.any((0, 2))][:, :, ring.any((0, 1))]
+    np.testing.assert_array_equal(fill_holes(part, [False] * 3), part)
+    assert fill_holes(part, [k == axis for k in range(3)]).all()
+    full = np.zeros_like(mask)
+    full[4:7, 4:7, 4:7] = True
+    shell = full.copy()
+    shell[5, 5, 5] = False
+    np.testing.assert_array_equal(clean(shell), full)
+
+
+def test_thin_axes():
+    assert thin_axes((3, 4, 1)) == [True, False, True]
 
 
 def test_clean():

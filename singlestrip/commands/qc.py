@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
-from ..errors import SingleStripError
+from ..errors import InputError, OutputError
 from .options import add_processor_options, apply_threads, positive_int, seed
 
 FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
@@ -197,16 +197,20 @@ def _train(args: argparse.Namespace) -> int:
     from ..stripping import choose_device
 
     if not args.train.parent.is_dir():
-        raise SingleStripError(f"{args.train}: folder {args.train.parent} does not exist")
+        raise OutputError(f"{args.train}: folder {args.train.parent} does not exist")
     check_distinct(args.mask, [args.train])
     apply_threads(args)
     scan, mask = read_mask(args.mask[0])
     device = choose_device(args.device)
     axes = tuple(AXES.index(name) for name in args.axes or ["axial"])
-    config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world), args.kind or KINDS[0], axes)
     train = AutoencoderTrainConfig(epochs=args.epochs or TRAIN.epochs, seed=args.seed or 0)
     show = sys.stderr.isatty() and not args.quiet
-    model = train_quality(mask, scan.vox2world, config, train, device, _show if show else lambda progress: None)
+    progress = _show if show else lambda progress: None
+    try:
+        config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world), args.kind or KINDS[0], axes)
+        model = train_quality(mask, scan.vox2world, config, train, device, progress)
+    except InputError as error:
+        raise InputError(f"{args.mask[0]}: {error}") from error
     if show:
         print(file=sys.stderr)
     import torch
