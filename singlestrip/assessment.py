@@ -23,9 +23,8 @@ from .volume import Volume
 
 COLUMNS = {
     "flag": "pass, look or fail",
-    "estimated_dice": "the Dice to expect against a true mask",
-    "reconstruction_dice": "Dice of the mask and its reconstruction",
-    "reconstruction_hd95_mm": "HD95 between the two",
+    "estimated_dice": "Dice of the mask and its reconstruction",
+    "estimated_hd95_mm": "HD95 between the two",
     "lowest_slice_dice": "lowest Dice of an axial slice that holds over a tenth of the largest",
     "volume_ml": "volume of the mask",
     "components": "6-connected parts",
@@ -91,8 +90,7 @@ def quality_values(quality: MaskQuality) -> dict[str, float]:
     """The numbers of a mask's quality by column of the table."""
     return {
         "estimated_dice": quality.estimate,
-        "reconstruction_dice": quality.reconstruction_dice,
-        "reconstruction_hd95_mm": quality.hd95_mm,
+        "estimated_hd95_mm": quality.hd95_mm,
         "lowest_slice_dice": quality.lowest_slice_dice,
         "volume_ml": quality.volume_ml,
         "components": quality.components,
@@ -218,7 +216,7 @@ def name_cases(cases: list[Case]) -> list[Case]:
     if len(set(short)) == len(short):
         names = short
     elif len(set(names)) < len(names):
-        names = [f"{name}{volume.suffix_of(path)}" for name, path in zip(names, paths, strict=True)]
+        names = [str(Path(name).with_name(path.name)) for name, path in zip(names, paths, strict=True)]
     return [replace(case, name=name) for case, name in zip(cases, names, strict=True)]
 
 
@@ -277,7 +275,7 @@ def check_table(path: Path) -> None:
 def write_report(folder: Path, assessments: list[Assessment], title: str, about: str) -> Path:
     """The page of assessments whose pictures lie in `folder`; returns its path."""
     shown = {
-        "HD95 mm": ("reconstruction_hd95_mm", ".1f"),
+        "HD95 mm": ("estimated_hd95_mm", ".1f"),
         "lowest slice": ("lowest_slice_dice", ".2f"),
         "volume ml": ("volume_ml", ".0f"),
         "parts": ("components", "d"),

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 
 from .configuration import FaultConfig
-from .synth import enlarge
+from .synth import along_axes, enlarge, profile_matrices
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
@@ -52,10 +51,11 @@ def _one(distance: torch.Tensor, axes_mm, config: FaultConfig, scale: float, g: 
 
     result = distance.clone()
     if happens(config.smooth_probability):
-        voxel_mm = float(axes_mm[0][1] - axes_mm[0][0])
-        reach = round(_uniform(g, 0, config.smooth_mm * scale / 2) / voxel_mm)
-        for _ in range(2):
-            result = F.avg_pool3d(result[None], 2 * reach + 1, 1, reach, count_include_pad=False)[0]
+        sigma_mm = torch.tensor([_uniform(g, 0, config.smooth_mm * scale)])
+        sides = [
+            profile_matrices(len(along), float(along[1] - along[0]), sigma_mm, torch.zeros(1)) for along in axes_mm
+        ]
+        result = along_axes(result[None], [side.to(result.device) for side in sides])[0]
     if happens(config.uneven_probability):
         low, high = (math.log(s) for s in config.uneven_spacing_mm)
         spacing = scale * math.exp(_uniform(g, low, high))

@@ -15,7 +15,7 @@ from .checkpoint import find_model, load_model
 from .configuration import FlagConfig
 from .errors import InputError
 from .metrics import dice, hausdorff95, volume_ml
-from .stripping import Stripper, choose_device, fill_holes, thin_axes
+from .stripping import Stripper, choose_device, fill_holes, mask_box, thin_axes
 
 TTA_COPIES = 10
 TTA_SCALING = 0.2  # ± of the intensities; SingleStrip
@@ -38,10 +38,11 @@ class Reconstruction:
 
     @property
     def dice(self) -> float:
-        """Dice of mask and reconstruction; what lies beyond the grid counts as not reconstructed."""
-        a, b = self.given > 0.5, self.probability > 0.5
-        total = volume_ml(a, self.vox2world) + volume_ml(b, self.vox2world) + self.outside_ml
-        return 2 * volume_ml(a & b, self.vox2world) / total if total else 0.0
+        """Dice of mask and reconstruction, in which parts of voxels count as such (Crum et al. 2006): the grid is
+        coarse. What lies beyond it counts as not reconstructed."""
+        voxel_ml = abs(float(np.linalg.det(self.vox2world[:3, :3]))) / 1000
+        total = float(self.given.sum() + self.probability.sum()) * voxel_ml + self.outside_ml
+        return 2 * float(np.minimum(self.given, self.probability).sum()) * voxel_ml / total if total else 0.0
 
     @property
     def hd95_mm(self) -> float:
@@ -65,8 +66,8 @@ class Reconstruction:
 class MaskQuality:
     """What is known of a mask without truth.
 
-    estimate: its estimated Dice, 0 to 1; flag: "pass", "look" or "fail"; reconstruction_dice, hd95_mm:
-    between mask and reconstruction; slice_dice of axial slices, from the lowest slice up;
+    estimate: its estimated Dice, 0 to 1, that of mask and reconstruction; flag: "pass", "look" or "fail";
+    hd95_mm between mask and reconstruction; slice_dice of axial slices, from the lowest slice up;
     lowest_slice_dice: the least of those that hold over a tenth of the largest slice; components:
     6-connected parts; holes: enclosed cavities; border: whether the mask touches the edge of the image,
     along axes of more than three slices.
@@ -74,7 +75,6 @@ class MaskQuality:
 
     estimate: float
     flag: str
-    reconstruction_dice: float
     hd95_mm: float
     slice_dice: tuple[float, ...]
     lowest_slice_dice: float
@@ -116,26 +116,23 @@ class QualityModel:
 
     def judge(self, mask: np.ndarray, vox2world: np.ndarray, found: Reconstruction) -> MaskQuality:
         """Quality of a mask by its reconstruction."""
-        box = geometry.bounding_box(mask)
+        box = mask_box(mask)
         if box is None:
-            return MaskQuality(0.0, flag_of(0.0, self.flags), 0.0, np.inf, (), 0.0, 0.0, 0, 0, False)
+            return MaskQuality(0.0, flag_of(0.0, self.flags), np.inf, (), 0.0, 0.0, 0, 0, False)
         part = mask[box]
         thin = thin_axes(mask.shape)
-        thick = [axis for axis in range(3) if not thin[axis]]
+        thick = [(box[axis], mask.shape[axis]) for axis in range(3) if not thin[axis]]
         slice_dice, lowest = found.slice_dice()
-        # A faultless mask is not rebuilt to the voxel either.
-        estimate = min(1.0, found.dice / self.config.ceiling)
         return MaskQuality(
-            estimate=estimate,
-            flag=flag_of(estimate, self.flags),
-            reconstruction_dice=found.dice,
+            estimate=found.dice,
+            flag=flag_of(found.dice, self.flags),
             hd95_mm=found.hd95_mm,
             slice_dice=slice_dice,
             lowest_slice_dice=lowest,
             volume_ml=volume_ml(part, vox2world),
             components=int(ndimage.label(part)[1]),
             holes=int(ndimage.label(fill_holes(part, thin) & ~part)[1]),
-            border=any(box[axis].start == 0 or box[axis].stop == mask.shape[axis] for axis in thick),
+            border=any(s.start == 0 or s.stop == size for s, size in thick),
         )
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,13 +22,11 @@ from .errors import InputError
 from .faults import plant_faults
 from .geometry import bounding_box, conformed_vox2world, thicken, world_bounds
 from .losses import soft_dice_loss
-from .metrics import dice
 from .resample import block_mean, conform
 from .synth import sample_parameters, stack, window_coordinates
 
 MARGIN_MM = 30.0  # how far from the brain of an adult head the distance is known
 SOURCE_FACTOR = 0.5  # spacing of the distance map over the voxel size
-CEILING_BATCHES = 16
 JITTER_MM = 4.0  # ± of the middle of a mask, after it is laid in the middle
 SPACE = ("rotation_deg", "scaling", "anisotropy", "shear", "warp_mm")  # what SynthConfig takes from the training
 
@@ -57,7 +55,7 @@ class VolumeSource:
         margin = MARGIN_MM * config.scale
         shape = tuple(int(n) for n in np.ceil((high - low + 2 * margin) / spacing))
         grid = conformed_vox2world((low + high) / 2, shape, spacing)
-        share = _share(mask, vox2world, spacing, shape, grid).numpy()
+        share = _share(mask, vox2world, spacing, config, shape, grid).numpy()
         if not (share > 0.5).any():
             raise InputError("the mask is too thin to learn from")
         distance = signed_distance(share - 0.5, share > 0.5, grid)
@@ -107,7 +105,7 @@ class SliceSource:
     def __init__(self, mask: np.ndarray, vox2world: np.ndarray, config: AutoencoderConfig, device: torch.device):
         low, high = world_bounds(*_cut_to_brain(mask, vox2world))
         grid = conformed_vox2world((low + high) / 2, (config.size,) * 3, config.voxel_size_mm)
-        share = _share(mask, vox2world, config.voxel_size_mm, (config.size,) * 3, grid)
+        share = _share(mask, vox2world, config.voxel_size_mm, config, (config.size,) * 3, grid)
         stacks = [share.movedim(axis, 0) for axis in config.axes]
         stacks = [s[s.amax(dim=(1, 2)) >= 0.5] for s in stacks]
         self.slices = torch.cat(stacks)[:, None].to(device)
@@ -145,10 +143,10 @@ class SliceSource:
         return moved, moved
 
 
-def _share(mask: np.ndarray, vox2world: np.ndarray, spacing_mm: float, shape, grid: np.ndarray) -> torch.Tensor:
-    """How much of each voxel of a conformed grid is brain."""
+def _share(mask: np.ndarray, vox2world: np.ndarray, spacing_mm: float, config, shape, grid) -> torch.Tensor:
+    """How much of each voxel of a conformed grid of `spacing_mm` is brain, slabs as thick as in scoring."""
     coarse, coarse_vox2world = block_mean(mask, vox2world, spacing_mm)
-    return conform(coarse, thicken(coarse.shape, coarse_vox2world, spacing_mm), shape, grid)
+    return conform(coarse, thicken(coarse.shape, coarse_vox2world, config.voxel_size_mm), shape, grid)
 
 
 def _cut_to_brain(mask: np.ndarray, vox2world: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
@@ -203,19 +201,4 @@ def train_quality(
         elapsed = time.monotonic() - began
         left_seconds = elapsed / (epoch + 1) * (train.epochs - epoch - 1)
         progress(QualityProgress(epoch + 1, train.epochs, float(np.mean(losses)), left_seconds))
-    model.eval()
-    if config.kind == "volume":
-        model.config = replace(config, ceiling=round(_ceiling(model, source, train), 4))
-    return model
-
-
-@torch.inference_mode()
-def _ceiling(model: Autoencoder, source: VolumeSource, train: AutoencoderTrainConfig) -> float:
-    """Median Dice of faultless copies, not seen in training, and their reconstructions."""
-    generator = torch.Generator().manual_seed(train.seed)
-    found = []
-    for _ in range(CEILING_BATCHES):
-        mask, _ = source.draw(train.batch, replace(train, faults=False), generator)
-        pairs = zip((mask > 0.5).cpu().numpy(), (model(mask) > 0).cpu().numpy(), strict=True)
-        found += [dice(given, rebuilt) for given, rebuilt in pairs]
-    return float(np.median(found))
+    return model.eval()

@@ -95,15 +95,21 @@ def fill_holes(mask: np.ndarray, thin: list[bool]) -> np.ndarray:
     return ~outside[labels[inner]]
 
 
+def mask_box(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """Slices [3] of a mask's bounding box, with all slices of thin axes; None if it is empty."""
+    box = geometry.bounding_box(mask)
+    if box is None:
+        return None
+    return tuple(slice(None) if flat else s for s, flat in zip(box, thin_axes(mask.shape), strict=True))
+
+
 def clean(mask: np.ndarray) -> np.ndarray:
     """Largest component with its holes filled, boolean [X, Y, Z]; computed within the bounding box."""
-    box = geometry.bounding_box(mask)
+    box = mask_box(mask)
     if box is None:
         return mask
     out = np.zeros_like(mask)
-    thin = thin_axes(mask.shape)
-    box = tuple(slice(None) if flat else s for s, flat in zip(box, thin, strict=True))
-    out[box] = fill_holes(largest_component(mask[box]), thin)
+    out[box] = fill_holes(largest_component(mask[box]), thin_axes(mask.shape))
     return out
 
 

@@ -229,7 +229,7 @@ def enlarge(field: torch.Tensor, shape) -> torch.Tensor:
         at = torch.linspace(0, few - 1, many, device=field.device)
         offset = (at[:, None] - torch.arange(few, device=field.device)).abs()
         matrices.append((1 - offset).clamp(min=0)[None])
-    return _along_axes(field.flatten(0, 1), matrices).unflatten(0, field.shape[:2])
+    return along_axes(field.flatten(0, 1), matrices).unflatten(0, field.shape[:2])
 
 
 def window_coordinates(
@@ -265,7 +265,7 @@ def _sample_map(source: LabelMap, grid: torch.Tensor, mean, noise, generator):
     return image, brain, F.grid_sample(source.scanned[None, None], grid, align_corners=False)[:, 0] > 0.5
 
 
-def _profile_matrices(n: int, voxel_mm: float, blur_mm: torch.Tensor, box_mm: torch.Tensor) -> torch.Tensor:
+def profile_matrices(n: int, voxel_mm: float, blur_mm: torch.Tensor, box_mm: torch.Tensor) -> torch.Tensor:
     """[B, n, n] that blur along one axis: a Gaussian of `blur_mm` [B] or a box of `box_mm` [B] where wider.
 
     Blurring by a dense matrix per axis costs less than a convolution and lets each sample of a
@@ -299,7 +299,7 @@ def _slice_matrix(n: int, voxel_mm: float, spacing_mm: float, offset: float) -> 
     return matrix
 
 
-def _along_axes(x: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
+def along_axes(x: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
     """Apply a matrix [B, m, n], or [1, m, n] for all, along each axis of x [B, X, Y, Z]."""
     x = (matrices[0] @ x.flatten(2)).unflatten(2, x.shape[2:])
     x = matrices[1][:, None] @ x
@@ -315,7 +315,7 @@ def _acquire(image: torch.Tensor, window: Window, p: SynthParameters, generators
         sliced = p.slice_axis == axis
         box = torch.where(sliced, p.slice_thickness_mm, torch.zeros(batch))
         sigma = torch.where(sliced, torch.zeros(batch), p.blur_mm[:, axis])
-        blur.append(_profile_matrices(n, window.voxel_size_mm, sigma, box).to(device))
+        blur.append(profile_matrices(n, window.voxel_size_mm, sigma, box).to(device))
         slices.append(
             torch.stack(
                 [
@@ -324,11 +324,11 @@ def _acquire(image: torch.Tensor, window: Window, p: SynthParameters, generators
                 ]
             ).to(device)
         )
-    image = _along_axes(image, blur)
+    image = along_axes(image, blur)
     for b, generator in enumerate(generators):
         grain = torch.randn(image[b].shape, generator=generator, device=device)
         image[b] += grain * p.noise[b].to(device)
-    return _along_axes(image, slices) if bool((p.slice_axis >= 0).any()) else image
+    return along_axes(image, slices) if bool((p.slice_axis >= 0).any()) else image
 
 
 def _keep_box(window: Window, crop_mm: torch.Tensor, device) -> torch.Tensor:
@@ -384,10 +384,10 @@ def synthesise(
     for b in range(len(maps)):
         if p.rim_mm[b] >= 0:
             sides = [
-                _profile_matrices(n, window.voxel_size_mm, p.rim_mm[b : b + 1], torch.zeros(1)).to(device)
+                profile_matrices(n, window.voxel_size_mm, p.rim_mm[b : b + 1], torch.zeros(1)).to(device)
                 for n in window.shape
             ]
-            far = _along_axes(brain[b : b + 1], sides)[0] < 0.02
+            far = along_axes(brain[b : b + 1], sides)[0] < 0.02
             image[b][far] = p.blank[b].to(device)
     image = torch.where(covered, image, torch.zeros((), device=device))
     return image[:, None], brain[:, None].contiguous(), covered[:, None].float()
