@@ -8,13 +8,14 @@ import nibabel as nib
 import numpy as np
 
 from .errors import OutputError
-from .geometry import voxel_sizes
+from .geometry import bounding_box, voxel_sizes
 from .output import whole
 
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
 OUTLINE = "#ff3b30"
 TRUE_OUTLINE = "#34c759"
 REBUILT_OUTLINE = "#0a84ff"
+QUALITY_MARGIN_MM = 30.0  # shown around the mask, for what it misses and what it should not hold
 DISAGREEMENT = (1.0, 0.84, 0.04, 0.45)  # RGBA
 
 
@@ -62,6 +63,14 @@ def _middle(mask: np.ndarray) -> np.ndarray:
     return where.mean(0).round().astype(int) if len(where) else np.array(mask.shape) // 2
 
 
+def _around(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
+    """Slices [3] of the box around a mask with a margin [3] in voxels; of all if the mask is empty."""
+    box = bounding_box(mask)
+    if box is None:
+        return (slice(None),) * 3
+    return tuple(slice(max(0, int(s.start - m)), int(s.stop + m)) for s, m in zip(box, margin, strict=True))
+
+
 def _grey_range(image: np.ndarray) -> tuple[float, float]:
     finite = image[np.isfinite(image)]
     return tuple(np.percentile(finite[:: 1 + finite.size // 200_000], (0.5, 99.5))) if finite.size else (0, 1)
@@ -96,10 +105,14 @@ def quality_figure(
 ) -> None:
     """Axial, coronal and sagittal slices with the outlines of a mask in red and of its reconstruction in
     blue, and where the two disagree in yellow. image: [X, Y, Z]; masks: boolean [X, Y, Z]."""
-    figure, axes = _figure(1, 3, 9, 3.2)
+    figure, axes = _figure(1, 3, 9, 3)
+    figure.set(facecolor="black")
+    figure.get_layout_engine().set(w_pad=0, h_pad=0, wspace=0.01, hspace=0)
     image, size = _upright(image, vox2world)
     (mask, _), (rebuilt, _) = _upright(mask, vox2world), _upright(rebuilt, vox2world)
     low, high = _grey_range(image)
+    box = _around(mask | rebuilt, QUALITY_MARGIN_MM / size)
+    image, mask, rebuilt = image[box], mask[box], rebuilt[box]
     at = _middle(mask | rebuilt)
     views = zip(_views(image, size, at), _views(mask, size, at), _views(rebuilt, size, at), strict=True)
     for axis, ((grey, aspect), (inside, _), (expected, _)) in zip(axes[0][::-1], views, strict=True):
