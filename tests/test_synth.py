@@ -12,10 +12,10 @@ from scipy import ndimage
 from singlestrip.configuration import SynthConfig, Window
 from singlestrip.synth import (
     LabelMap,
-    _profile_matrices,
     _slice_matrix,
     integrate,
     normalise,
+    profile_matrices,
     sample_parameters,
     stack,
     synthesise,
@@ -327,7 +327,7 @@ def test_slices_interpolate_between_those_kept():
 @pytest.mark.parametrize("blur", [0.0, 1.0, 5.0])
 @pytest.mark.parametrize("box", [0.0, 2.5, 8.0])
 def test_blur_keeps_constants(blur, box):
-    matrix = _profile_matrices(20, 2.0, torch.tensor([blur, 1.0]), torch.tensor([box, 0.0]))
+    matrix = profile_matrices(20, 2.0, torch.tensor([blur, 1.0]), torch.tensor([box, 0.0]))
     assert matrix.shape == (2, 20, 20)
     torch.testing.assert_close(matrix.sum(2), torch.ones(2, 20))
     if blur == box == 0:
@@ -336,7 +336,7 @@ def test_blur_keeps_constants(blur, box):
 
 def test_blur_has_the_width_it_says():
     offset = (torch.arange(61) - 30) * 2.0
-    gaussian, box = _profile_matrices(61, 2.0, torch.tensor([5.0, 0.0]), torch.tensor([0.0, 14.0]))
+    gaussian, box = profile_matrices(61, 2.0, torch.tensor([5.0, 0.0]), torch.tensor([0.0, 14.0]))
     assert (gaussian[30] * offset.square()).sum().sqrt() == pytest.approx(5.0, rel=0.01)
     torch.testing.assert_close(box[30][27:34], torch.full((7,), 1 / 7))
     assert box[30].sum() == pytest.approx(1)

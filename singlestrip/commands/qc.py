@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
 from ..errors import InputError, OutputError
-from .options import add_processor_options, apply_threads, positive_int, seed
+from .options import add_processor_options, apply_threads, positive_float, positive_int, seed
 
 FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
 KINDS = ("volume", "slices")
@@ -27,7 +27,8 @@ With an image, --tta strips ten copies of it, turned within 30 degrees and scale
 20 %: how well they agree, and how well the mask agrees with their median. With a reference, the
 true Dice and HD95 stand beside the estimate.
 
---train makes a quality model from one brain mask, for another anatomy."""
+--train makes a quality model from one brain mask, for another anatomy. Its estimates have a level of
+their own: score masks known to be good, and set --pass-from and --look-from by what they get."""
 
 SYNOPSIS = [
     "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--report DIR] [OPTIONS]",
@@ -62,6 +63,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
     )
     scores = parser.add_argument_group("SCORE OPTIONS")
+    for name, flag in (("pass", FLAGS.pass_from), ("look", FLAGS.look_from)):
+        scores.add_argument(
+            f"--{name}-from",
+            type=positive_float,
+            metavar="DICE",
+            help=f"lowest estimate flagged {name} (default {flag:g}, for the quality model that comes with it)",
+        )
     scores.add_argument("--tta", action="store_true", help="also score by test-time augmentation; needs images")
     scores.add_argument(
         "--model", metavar="FILE", help="model that strips for --tta (default: the weights that come with it)"
@@ -108,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         check_table(args.out)
     apply_threads(args)
     assessor = Assessor(
-        QualityModel.load(args.qc_model, args.device),
+        QualityModel.load(args.qc_model, args.device, _flags(args)),
         Stripper.load(args.model, args.device) if args.tta else None,
         args.seed or 0,
         args.report,
@@ -135,6 +143,14 @@ def run(args: argparse.Namespace) -> int:
     for assessment in unread:
         print(f"singlestrip: {assessment.note}", file=sys.stderr)
     return 1 if unread else 0
+
+
+def _flags(args: argparse.Namespace) -> FlagConfig:
+    given = {name: value for name in ("pass_from", "look_from") if (value := getattr(args, name)) is not None}
+    flags = FlagConfig(**given)
+    if flags.look_from > flags.pass_from:
+        args.parser.error("--look-from lies above --pass-from")
+    return flags
 
 
 def _cases(args: argparse.Namespace):
@@ -181,7 +197,7 @@ def _listing(assessments) -> str:
 def _train(args: argparse.Namespace) -> int:
     if len(args.mask) != 1 or args.table is not None:
         args.parser.error("--train takes one mask, -m")
-    for name in ("image", "reference", "out", "report", "qc_model", "model", "tta"):
+    for name in ("image", "reference", "out", "report", "qc_model", "model", "tta", "pass_from", "look_from"):
         if getattr(args, name):
             args.parser.error(f"--{name.replace('_', '-')} does not go with --train")
     if args.train.suffix != ".safetensors":

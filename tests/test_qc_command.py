@@ -1,0 +1,606 @@
+"""The qc command and strip --qc, from file to file: scores, tables, pages, training, wrong command lines."""
+
+import csv
+import json
+from functools import partial
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from phantoms import PhantomCascade, make_head, tiny_cascade
+
+from singlestrip import checkpoint
+from singlestrip.autoencoder import Autoencoder
+from singlestrip.cascade import Cascade
+from singlestrip.cli import main
+from singlestrip.commands import qc
+from singlestrip.configuration import AutoencoderConfig, AutoencoderTrainConfig
+from singlestrip.errors import SingleStripError
+from singlestrip.metrics import dice, volume_ml
+from singlestrip.quality import QualityModel
+from singlestrip.quality_training import train_quality
+from singlestrip.stripping import Stripper
+
+PNG = b"\x89PNG"
+LAYERS = ((4, 2, 8), (4, 2, 12), (4, 2, 16), (3, 2, 16), (4, 2, 16))  # 24 voxels to a code of one
+SLICE_LAYERS = ((4, 2, 8), (4, 2, 12), (3, 1, 12))
+CONFIG = AutoencoderConfig(voxel_size_mm=8.0, size=24, layers=LAYERS)
+
+
+@pytest.fixture(scope="module")
+def head():
+    return make_head()
+
+
+@pytest.fixture(scope="module")
+def knowing(head):
+    """A small quality network that has seen the phantom's brain for a few epochs."""
+    train = AutoencoderTrainConfig(epochs=20, batch=4, masks_per_epoch=16, lr=5e-3)
+    return train_quality(head.mask, head.vox2world, CONFIG, train, torch.device("cpu"))
+
+
+@pytest.fixture
+def files(head, knowing, tmp_path, monkeypatch):
+    """image.nii.gz, three masks and the folder of models, with the quality model, in the working folder.
+
+    good_mask.nii.gz is the brain, cut_mask.nii.gz half of it and speck_mask.nii.gz six voxels of it.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(tmp_path / "models"))
+    Path("models").mkdir()
+    checkpoint.save_model(Path("models/quality.safetensors"), knowing, {})
+    cut, speck = head.mask.copy(), np.zeros_like(head.mask)
+    cut[:, 16:] = False
+    speck[15:17, 15:18, 16] = True
+    for name, mask in (("good", head.mask), ("cut", cut), ("speck", speck)):
+        save(f"{name}_mask.nii.gz", mask)
+    nib.save(nib.Nifti1Image(head.image, head.vox2world), "image.nii.gz")
+    return tmp_path
+
+
+@pytest.fixture
+def trained(files, monkeypatch):
+    """The files, and a stripper that knows the phantom in place of the shipped weights."""
+    monkeypatch.setattr(
+        Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
+    )
+
+
+def save(path, mask, vox2world=None):
+    vox2world = make_head().vox2world if vox2world is None else vox2world
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), vox2world), path)
+
+
+def run(line):
+    return main(line.split())
+
+
+def names(folder="."):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def table(path):
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def page(folder):
+    html = Path(folder, "index.html").read_text(encoding="utf-8")
+    start = html.index('<script type="application/json" id="data">')
+    return json.loads(html[html.index(">", start) + 1 : html.index("</script", start)])
+
+
+THREE = "qc -m good_mask.nii.gz speck_mask.nii.gz cut_mask.nii.gz"
+
+
+# Scores
+
+
+def test_a_single_mask(files, head, knowing, capsys):
+    assert run("qc -m good_mask.nii.gz") == 0
+    out, err = capsys.readouterr()
+    expected = QualityModel(knowing).assess(head.mask, head.vox2world)
+    volume = volume_ml(head.mask, head.vox2world)
+    assert out == f"good  {expected.flag}  estimated Dice {expected.estimate:.3f}, {volume:.0f} ml\n"
+    assert err == ""
+    assert 0.7 < expected.estimate <= 1
+
+
+def test_several_masks_come_worst_first(files, capsys):
+    assert run(THREE) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["speck", "cut", "good"]
+    assert len({line.index("estimated Dice") for line in lines}) == 1  # one under the other
+    scores = [float(line.split("estimated Dice ")[1].split(",")[0]) for line in lines]
+    assert scores == sorted(scores) and scores[0] < scores[2] - 0.2
+
+
+def test_the_model_can_be_named(files, capsys):
+    """As a file, by its name in the folder of models, or not at all."""
+    torch.manual_seed(1)
+    checkpoint.save_model(Path("models/other.safetensors"), Autoencoder(CONFIG), {})
+    said = []
+    for option in ("", "--qc-model quality", "--qc-model models/quality.safetensors", "--qc-model other"):
+        assert run(f"qc -m good_mask.nii.gz {option}") == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] == said[2] != said[3]
+
+
+def test_thresholds(files, capsys):
+    """The same mask passes, is to be looked at, or fails, as the thresholds lie about its estimate."""
+    flags = []
+    for thresholds in ((0.01, 0.01), (1, 0.01), (1, 1)):
+        assert run("qc -m good_mask.nii.gz --pass-from {} --look-from {}".format(*thresholds)) == 0
+        flags.append(capsys.readouterr().out.split()[1])
+    assert flags == ["pass", "look", "fail"]
+
+
+def test_a_table_of_tabs(files, head, capsys):
+    assert run(f"{THREE} -o q.tsv") == 0
+    rows = table("q.tsv")
+    assert [row["mask"] for row in rows] == ["speck_mask.nii.gz", "cut_mask.nii.gz", "good_mask.nii.gz"]
+    scores = [float(row["estimated_dice"]) for row in rows]
+    assert scores == sorted(scores)
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [row["flag"] for row in rows]
+    assert float(rows[2]["volume_ml"]) == pytest.approx(volume_ml(head.mask, head.vox2world), abs=1e-3)
+    assert {row["components"] for row in rows} == {"1"} and {row["border"] for row in rows} == {"0"}
+    assert all(row[name] == "" for row in rows for name in ("image", "reference", "dice", "tta_dice", "note"))
+
+
+def test_a_table_in_json(files):
+    assert run("qc -m good_mask.nii.gz --out q.json") == 0
+    one = json.loads(Path("q.json").read_text())
+    assert one["mask"] == "good_mask.nii.gz" and 0.7 < one["estimated_dice"] <= 1 and len(one["slice_dice"]) > 5
+    assert run(f"{THREE} -o q.json") == 0
+    several = json.loads(Path("q.json").read_text())
+    assert len(several) == 3 and several[2] == one
+
+
+def test_a_report(files):
+    assert run(f"{THREE} --image image.nii.gz image.nii.gz image.nii.gz --report a/report") == 0
+    assert names("a/report") == [
+        "index.html", "pictures/cut.png", "pictures/good.png", "pictures/speck.png",
+    ]  # fmt: skip
+    assert all(path.read_bytes().startswith(PNG) for path in Path("a/report/pictures").iterdir())
+    data = page("a/report")
+    assert data["title"] == "report" and "3 masks" in data["about"]
+    assert [scan["name"] for scan in data["scans"]] == ["speck", "cut", "good"]
+    assert [scan["picture"] for scan in data["scans"]] == [f"pictures/{n}.png" for n in ("speck", "cut", "good")]
+
+
+def test_an_image_shows_in_the_picture(files):
+    assert run("qc -m good_mask.nii.gz --report plain") == 0
+    assert run("qc -m good_mask.nii.gz -i image.nii.gz --report imaged -o q.tsv") == 0
+    assert Path("plain/pictures/good.png").read_bytes() != Path("imaged/pictures/good.png").read_bytes()
+    assert table("q.tsv")[0]["image"] == "image.nii.gz"
+
+
+def test_references(files, head, capsys):
+    line = "qc -m cut_mask.nii.gz good_mask.nii.gz --reference good_mask.nii.gz good_mask.nii.gz -o q.tsv"
+    assert run(line) == 0
+    cut = head.mask.copy()
+    cut[:, 16:] = False
+    expected = dice(cut, head.mask)
+    rows = {row["mask"]: row for row in table("q.tsv")}
+    assert float(rows["cut_mask.nii.gz"]["dice"]) == pytest.approx(expected, abs=1e-4)
+    assert rows["good_mask.nii.gz"]["dice"] == "1.0000" and rows["good_mask.nii.gz"]["hd95_mm"] == "0.0000"
+    assert rows["cut_mask.nii.gz"]["reference"] == "good_mask.nii.gz"
+    lines = capsys.readouterr().out.splitlines()
+    assert f"true Dice {expected:.3f}" in lines[0] and "true Dice 1.000" in lines[1]
+
+
+def test_cases_from_a_table(files, capsys):
+    assert run(f"{THREE} -i image.nii.gz image.nii.gz image.nii.gz -o named.tsv") == 0
+    said = capsys.readouterr().out
+    Path("cases.tsv").write_text(
+        "mask\timage\ngood_mask.nii.gz\timage.nii.gz\nspeck_mask.nii.gz\timage.nii.gz\ncut_mask.nii.gz\timage.nii.gz\n"
+    )
+    assert run("qc --table cases.tsv -o q.tsv") == 0
+    assert capsys.readouterr().out == said
+    assert Path("q.tsv").read_text() == Path("named.tsv").read_text()
+    assert run("qc --table q.tsv -o again.tsv") == 0  # its own table is one too
+    assert Path("again.tsv").read_text() == Path("named.tsv").read_text()
+
+
+def test_augmentation(trained, capsys):
+    assert run("qc -m good_mask.nii.gz -i image.nii.gz --tta -o q.tsv") == 0
+    row = table("q.tsv")[0]
+    assert 0.8 < float(row["tta_dice"]) <= 1 and 0.8 < float(row["tta_mask_dice"]) <= 1
+    assert f"TTA Dice {float(row['tta_dice']):.3f}" in capsys.readouterr().out
+    scores = []
+    for seed in (0, 7, 7):
+        assert run(f"qc -m good_mask.nii.gz -i image.nii.gz --tta --seed {seed} -o q.tsv") == 0
+        scores.append(table("q.tsv")[0])
+    assert scores[0] == row and scores[1] == scores[2]
+    assert scores[1]["tta_dice"] != row["tta_dice"] and scores[1]["estimated_dice"] == row["estimated_dice"]
+
+
+def test_augmentation_with_a_model_of_ones_own(files, capsys):
+    torch.manual_seed(0)
+    cascade = Cascade(tiny_cascade(8.0))
+    checkpoint.save_model(Path("tiny.safetensors"), cascade, {})
+    with torch.no_grad():
+        for network in (cascade.locator, cascade.segmenter):
+            network.head.weight.zero_()
+            network.head.bias.fill_(-5)
+    checkpoint.save_model(Path("blind.safetensors"), cascade, {})
+    line = "qc -m good_mask.nii.gz -i image.nii.gz --tta -o q.tsv"
+    assert run(f"{line} --model tiny.safetensors") == 0
+    assert 0 <= float(table("q.tsv")[0]["tta_dice"]) <= 1
+    assert run(f"{line} --model blind.safetensors") == 0  # no copy has a brain
+    assert table("q.tsv")[0]["tta_dice"] == "0.0000"
+    before = names()
+    assert run(f"{line} --model models/quality.safetensors") == 1
+    assert "singlestrip train writes" in capsys.readouterr().err
+    assert run(line) == 1  # no weights to strip with come with the phantom
+    assert checkpoint.MODELS_VARIABLE in capsys.readouterr().err
+    assert names() == before
+
+
+def test_augmentation_without_an_image_in_the_table(trained, capsys):
+    Path("cases.tsv").write_text("mask\timage\ngood_mask.nii.gz\timage.nii.gz\ncut_mask.nii.gz\t\n")
+    assert run("qc --table cases.tsv --tta -o q.tsv") == 1
+    rows = table("q.tsv")
+    assert [row["mask"] for row in rows] == ["cut_mask.nii.gz", "good_mask.nii.gz"]
+    assert "cut_mask.nii.gz" in rows[0]["note"] and "image" in rows[0]["note"] and rows[0]["estimated_dice"] == ""
+    assert rows[1]["tta_dice"] and not rows[1]["note"]
+    assert capsys.readouterr().err == f"singlestrip: {rows[0]['note']}\n"
+
+
+# Failures
+
+
+def test_a_broken_mask_does_not_stop_the_others(files, capsys):
+    Path("broken.nii.gz").write_bytes(Path("good_mask.nii.gz").read_bytes()[:300])
+    assert run("qc -m good_mask.nii.gz broken.nii.gz cut_mask.nii.gz -o q.tsv --report report") == 1
+    out, err = capsys.readouterr()
+    assert out.split()[:2] == ["broken", "fail"]
+    assert [line.split()[0] for line in out.splitlines()] == ["broken", "cut", "good"]
+    assert len(err.splitlines()) == 1 and "broken.nii.gz" in err
+    rows = table("q.tsv")
+    assert [bool(row["note"]) for row in rows] == [True, False, False]
+    assert [row["estimated_dice"] != "" for row in rows] == [False, True, True]
+    assert [scan["picture"] is None for scan in page("report")["scans"]] == [True, False, False]
+    assert err == f"singlestrip: {rows[0]['note']}\n"
+
+
+def test_quiet_says_nothing_but_errors(files, capsys):
+    assert run(f"{THREE} -o q.tsv --report report -q") == 0
+    assert capsys.readouterr() == ("", "")
+    assert len(table("q.tsv")) == 3
+    assert run("qc -m gone.nii.gz good_mask.nii.gz --quiet") == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "gone.nii.gz" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("-m good_mask.nii.gz -o good_mask.nii.gz", "good_mask.nii.gz: is an input"),
+        ("-m good_mask.nii.gz -i image.nii.gz -o image.nii.gz", "image.nii.gz: is an input"),
+        ("-m good_mask.nii.gz --reference cut_mask.nii.gz -o models/../cut_mask.nii.gz", "is an input"),
+        ("-m good_mask.nii.gz -o q.csv", r".tsv or .json"),
+        ("-m good_mask.nii.gz -o no/q.tsv", "does not exist"),
+        ("-m good_mask.nii.gz good_mask.nii.gz", "named more than once"),
+        ("-m good_mask.nii.gz --report image.nii.gz", "cannot be made"),
+        ("-m good_mask.nii.gz --qc-model gone", "gone"),
+        ("-m good_mask.nii.gz --qc-model image.nii.gz", "image.nii.gz"),
+        ("--table gone.tsv", "gone.tsv"),
+        ("--table image.nii.gz", "image.nii.gz"),
+        ("--train no/m.safetensors -m good_mask.nii.gz", "no/m.safetensors"),
+        ("--train m.safetensors -m gone.nii.gz", "gone.nii.gz"),
+    ],
+)
+def test_failures_are_one_line(line, part, files, capsys):
+    before = {name: Path(name).read_bytes() for name in names()}
+    assert run(f"qc {line}") == 1
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
+    assert err.startswith("singlestrip: ") and part in err and "unexpected" not in err
+    assert {name: Path(name).read_bytes() for name in names()} == before
+
+
+def test_a_cascade_is_no_quality_model(files, capsys):
+    checkpoint.save_model(Path("tiny.safetensors"), Cascade(tiny_cascade(8.0)), {})
+    assert run("qc -m good_mask.nii.gz --qc-model tiny.safetensors") == 1
+    assert "singlestrip qc --train writes" in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_error_came_from(files):
+    with pytest.raises(SingleStripError, match=r"gone\.nii\.gz"):
+        run("qc -m good_mask.nii.gz gone.nii.gz --debug")
+
+
+def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
+    save("empty.nii.gz", np.zeros((8, 8, 8)))
+    assert run("qc -m empty.nii.gz -o q.json --report report") == 0
+    assert capsys.readouterr().out.split() == ["empty", "fail", "estimated", "Dice", "0.000,", "0", "ml"]
+    assert json.loads(Path("q.json").read_text())["estimated_hd95_mm"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("", "name a mask"),
+        ("-o q.tsv", "name a mask"),
+        ("-m good_mask.nii.gz --epochs 1", "--epochs goes with --train"),
+        ("-m good_mask.nii.gz --kind volume", "--kind goes with --train"),
+        ("-m good_mask.nii.gz --axes axial", "--axes goes with --train"),
+        ("-m good_mask.nii.gz --model m", "--tta"),
+        ("-m good_mask.nii.gz --seed 0", "--tta"),
+        ("-m good_mask.nii.gz --tta", "--tta needs the image"),
+        ("-m good_mask.nii.gz cut_mask.nii.gz -i image.nii.gz", "2 masks and 1"),
+        ("-m good_mask.nii.gz --reference good_mask.nii.gz cut_mask.nii.gz", "1 masks and 2"),
+        ("-m good_mask.nii.gz --table cases.tsv", "--table"),
+        ("--table cases.tsv -i image.nii.gz", "--table"),
+        ("--table cases.tsv --reference good_mask.nii.gz", "--table"),
+        ("-m good_mask.nii.gz --seed -1", "--seed"),
+        ("-m good_mask.nii.gz --look-from 0.99", "--look-from lies above"),
+        ("--train m.safetensors -m good_mask.nii.gz --pass-from 0.9", "--pass-from does not go"),
+        ("-m good_mask.nii.gz --train m.safetensors --epochs 0", "--epochs"),
+        ("--train m.safetensors", "--train takes one mask"),
+        ("--train m.safetensors -m good_mask.nii.gz cut_mask.nii.gz", "--train takes one mask"),
+        ("--train m.safetensors -m good_mask.nii.gz --table cases.tsv", "--train takes one mask"),
+        ("--train m.safetensors -m good_mask.nii.gz -o q.tsv", "--out does not go"),
+        ("--train m.safetensors -m good_mask.nii.gz -i image.nii.gz", "--image does not go"),
+        ("--train m.safetensors -m good_mask.nii.gz --reference cut_mask.nii.gz", "--reference does not go"),
+        ("--train m.safetensors -m good_mask.nii.gz --report report", "--report does not go"),
+        ("--train m.safetensors -m good_mask.nii.gz --tta", "--tta does not go"),
+        ("--train m.safetensors -m good_mask.nii.gz --model m", "--model does not go"),
+        ("--train m.safetensors -m good_mask.nii.gz --qc-model quality", "--qc-model does not go"),
+        ("--train m.safetensors -m good_mask.nii.gz --axes axial", "--axes goes with --kind slices"),
+        ("--train m.safetensors -m good_mask.nii.gz --kind volume --axes axial", "--axes goes with --kind slices"),
+        ("--train m.safetensors -m good_mask.nii.gz --kind slices --axes up", "--axes"),
+        ("--train m.safetensors -m good_mask.nii.gz --kind flat", "--kind"),
+        ("--train m.pt -m good_mask.nii.gz", ".safetensors"),
+    ],
+)
+def test_wrong_command_lines(line, part, files, capsys):
+    before = names()
+    with pytest.raises(SystemExit) as stop:
+        run(f"qc {line}")
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    usage, sentence = err.splitlines()
+    assert out == "" and usage.startswith("usage: singlestrip qc")
+    assert sentence.startswith("singlestrip qc: error: ") and part in sentence
+    assert names() == before
+
+
+# Training
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Training of one step an epoch."""
+    monkeypatch.setattr(qc, "AutoencoderTrainConfig", partial(AutoencoderTrainConfig, batch=2, masks_per_epoch=2))
+
+
+@pytest.fixture
+def small(brief, monkeypatch):
+    """A small network whatever the brain."""
+    monkeypatch.setattr(AutoencoderConfig, "fitting", staticmethod(lambda *args: CONFIG))
+
+
+def weights(name):
+    return checkpoint.load_model(Path(name), kind=Autoencoder)[0].state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_train_writes_a_model(files, brief, capsys):
+    line = "qc --train m.safetensors -m good_mask.nii.gz --epochs 1"
+    assert run(line) == 0
+    assert capsys.readouterr() == ("", "")
+    model, header = checkpoint.load_model(Path("m.safetensors"), kind=Autoencoder)
+    # The phantom's brain is 19 voxels of 6 mm long at most: 4 mm · 114 / 165.
+    where = np.argwhere(nib.load("good_mask.nii.gz").get_fdata() > 0)
+    length = float((where.max(0) - where.min(0) + 1).max() * 6)
+    assert model.config == AutoencoderConfig.fitting(length)
+    assert 0.5 < model.config.scale < 0.8
+    provenance = header["provenance"]
+    assert provenance["labelled"][0]["mask"]["name"] == "good_mask.nii.gz"
+    assert (provenance["configuration"]["epochs"], provenance["configuration"]["seed"]) == (1, 0)
+    assert set(provenance["versions"]) == {"singlestrip", "torch"}
+    assert run("qc -m good_mask.nii.gz --qc-model m.safetensors -o q.tsv") == 0
+    assert 0 <= float(table("q.tsv")[0]["estimated_dice"]) <= 1
+
+
+def test_the_seed_and_the_epochs_decide_the_model(files, small):
+    for name, options in (("a", ""), ("b", "--seed 0"), ("c", "--seed 4"), ("d", "--seed 4"), ("e", "--epochs 2")):
+        options = options if "--epochs" in options else f"{options} --epochs 1"
+        assert run(f"qc --train {name}.safetensors -m good_mask.nii.gz {options}") == 0
+    a, b, c, d, e = (weights(f"{name}.safetensors") for name in "abcde")
+    assert same(a, b) and same(c, d)
+    assert not same(a, c) and not same(a, e)
+    assert checkpoint.read_header(Path("c.safetensors"), Autoencoder)["provenance"]["configuration"]["seed"] == 4
+
+
+def test_train_on_another_mask(files, small):
+    """Half the brain is another model; the same file under another name is not."""
+    Path("copy.nii.gz").write_bytes(Path("good_mask.nii.gz").read_bytes())
+    for name, mask in (("a", "good_mask"), ("b", "copy"), ("c", "cut_mask")):
+        assert run(f"qc --train {name}.safetensors -m {mask}.nii.gz --epochs 1") == 0
+    a, b, c = (weights(f"{name}.safetensors") for name in "abc")
+    assert same(a, b) and not same(a, c)
+
+
+@pytest.mark.parametrize("kind", ["volume", "slices"])
+@pytest.mark.parametrize(("what", "why"), [("empty", "the mask is empty"), ("speck", "the mask is too thin")])
+def test_masks_that_teach_nothing_are_named(what, why, kind, files, brief, capsys):
+    """Within an image of 0.25 mm: no voxel, or one in every other slice."""
+    mask = np.zeros((60, 60, 60), dtype=bool)
+    mask[30, 30, ::2] = what == "speck"
+    save(f"{what}.nii.gz", mask, np.diag([0.25] * 3 + [1]))
+    before = names()
+    assert run(f"qc --train m.safetensors -m {what}.nii.gz --epochs 1 --kind {kind}") == 1
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
+    assert err.startswith(f"singlestrip: {what}.nii.gz: {why}")
+    assert names() == before
+
+
+def test_train_the_published_network(files, capsys, monkeypatch):
+    """Its axes are those asked for; the slices of all of them are learnt from."""
+    small = AutoencoderConfig("slices", 6.0, 32, (2,), SLICE_LAYERS, dropout=0.2)
+    asked = []
+
+    def fitting(brain_mm, kind="volume", axes=(2,)):
+        asked.append((kind, axes))
+        return AutoencoderConfig(kind, small.voxel_size_mm, small.size, axes, SLICE_LAYERS, small.dropout)
+
+    monkeypatch.setattr(AutoencoderConfig, "fitting", staticmethod(fitting))
+    line = "qc -m good_mask.nii.gz --epochs 1 --kind slices --train"
+    assert run(f"{line} two.safetensors --axes axial coronal") == 0
+    assert run(f"{line} one.safetensors") == 0
+    assert asked == [("slices", (2, 1)), ("slices", (2,))]
+    two, one = (checkpoint.load_model(Path(f"{n}.safetensors"), kind=Autoencoder)[0] for n in ("two", "one"))
+    assert (two.config.kind, two.config.axes, two.config.dropout) == ("slices", (2, 1), 0.2)
+    assert one.config.axes == (2,)
+    assert not same(two.state_dict(), one.state_dict())
+    assert run("qc -m good_mask.nii.gz --qc-model two.safetensors") == 0
+    assert "estimated Dice" in capsys.readouterr().out
+
+
+def test_train_with_the_published_layers(files, brief):
+    """The network of the paper: 128² slices of 2 mm for an adult; a mask of one slice trains in no time."""
+    flat = np.zeros((32, 32, 1), dtype=bool)
+    flat[8:24, 8:24] = True
+    save("flat.nii.gz", flat, np.diag([6.0, 6, 2, 1]))
+    assert run("qc -m flat.nii.gz --epochs 1 --kind slices --train m.safetensors") == 0
+    model, _ = checkpoint.load_model(Path("m.safetensors"), kind=Autoencoder)
+    assert model.config == AutoencoderConfig.fitting(96, "slices", (2,))
+    assert model.config.size == 128
+
+
+def test_quiet_training(files, small, capsys):
+    assert run("qc --train m.safetensors -m good_mask.nii.gz --epochs 1 -q") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+# strip --qc
+
+
+def test_strip_prints_the_flag_of_its_mask(trained, head, knowing, capsys):
+    assert run("strip -i image.nii.gz -m m.nii.gz --qc") == 0
+    out, err = capsys.readouterr()
+    mask = np.asanyarray(nib.load("m.nii.gz").dataobj) > 0
+    expected = QualityModel(knowing).assess(mask, head.vox2world)
+    assert out == f"image.nii.gz: {expected.flag}, estimated Dice {expected.estimate:.3f}\n"
+    assert err == "" and "qc.tsv" not in names()
+    assert run("strip -i image.nii.gz -o brain.nii.gz --qc -q") == 0
+    assert capsys.readouterr() == ("", "")
+    assert run("strip -i image.nii.gz -m plain.nii.gz") == 0
+    assert capsys.readouterr() == ("", "")
+    assert Path("plain.nii.gz").read_bytes()[10:] == Path("m.nii.gz").read_bytes()[10:]
+
+
+def test_strip_with_a_quality_model_of_ones_own(trained, capsys):
+    torch.manual_seed(1)
+    checkpoint.save_model(Path("other.safetensors"), Autoencoder(CONFIG), {})
+    said = []
+    for option in ("", "--qc-model quality", "--qc-model other.safetensors"):
+        assert run(f"strip -i image.nii.gz -m m.nii.gz --qc {option}") == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
+    Path("models/quality.safetensors").unlink()
+    Path("m.nii.gz").unlink()
+    assert run("strip -i image.nii.gz -m m.nii.gz --qc") == 1
+    assert "quality.safetensors" in capsys.readouterr().err and "m.nii.gz" not in names()
+
+
+@pytest.fixture
+def scans(trained, head):
+    """whole.nii.gz, half.nii.gz, whose brain is cut by the field of view, and broken.nii.gz in scans/."""
+    Path("scans").mkdir()
+    nib.save(nib.Nifti1Image(head.image, head.vox2world), "scans/whole.nii.gz")
+    dark = head.image.copy()
+    dark[:, 16:][head.mask[:, 16:]] = 20
+    nib.save(nib.Nifti1Image(dark, head.vox2world), "scans/half.nii.gz")
+    Path("scans/broken.nii.gz").write_bytes(Path("scans/whole.nii.gz").read_bytes()[:3000])
+
+
+def test_strip_writes_a_table_worst_first(scans, capsys):
+    line = "strip -i scans/whole.nii.gz scans/broken.nii.gz scans/half.nii.gz --out-dir out --save mask --qc"
+    assert run(line) == 1
+    out, err = capsys.readouterr()
+    rows = table("out/qc.tsv")
+    assert [Path(row["image"]).name for row in rows] == ["broken.nii.gz", "half.nii.gz", "whole.nii.gz"]
+    assert [row["mask"] for row in rows[1:]] == ["out/half_mask.nii.gz", "out/whole_mask.nii.gz"]
+    assert rows[0]["flag"] == "fail" and "broken.nii.gz" in rows[0]["note"] and rows[0]["estimated_dice"] == ""
+    assert float(rows[1]["estimated_dice"]) < float(rows[2]["estimated_dice"]) - 0.03
+    said = {line.split(": ")[0]: line.split(": ")[1] for line in out.splitlines()}
+    for row in rows[1:]:
+        assert said[row["image"]] == f"{row['flag']}, estimated Dice {float(row['estimated_dice']):.3f}"
+    assert len(said) == 2 and "1 of 3" in err
+    assert run("qc --table out/qc.tsv -q -o again.tsv") == 1  # it names images and masks
+    again = table("again.tsv")
+    assert [row["estimated_dice"] for row in again] == [row["estimated_dice"] for row in rows]
+
+
+def test_resume_scores_kept_masks_too(scans):
+    line = "strip -i scans/whole.nii.gz scans/half.nii.gz --out-dir out --save mask"
+    assert run(line) == 0
+    assert "qc.tsv" not in names("out")
+    before = {name: Path("out", name).stat().st_mtime_ns for name in names("out")}
+    assert run(f"{line} --qc --resume") == 0
+    assert {name: Path("out", name).stat().st_mtime_ns for name in before} == before
+    kept = Path("out/qc.tsv").read_text()
+    Path("out/half_mask.nii.gz").unlink()
+    assert run(f"{line} --qc --resume") == 0
+    assert Path("out/qc.tsv").read_text() == kept
+    assert run(f"{line} --qc") == 0
+    assert Path("out/qc.tsv").read_text() == kept
+    assert len(table("out/qc.tsv")) == 2 and all(row["estimated_dice"] for row in table("out/qc.tsv"))
+
+
+def test_a_kept_mask_is_scored_as_it_is(scans, head):
+    """Not as the stripper would have it."""
+    line = "strip -i scans/whole.nii.gz scans/half.nii.gz --out-dir out --save mask --qc"
+    assert run(line) == 0
+    first = {row["image"]: row for row in table("out/qc.tsv")}
+    save("out/whole_mask.nii.gz", np.zeros_like(head.mask))
+    assert run(f"{line} --resume") == 0
+    second = {row["image"]: row for row in table("out/qc.tsv")}
+    assert second["scans/half.nii.gz"] == first["scans/half.nii.gz"]
+    assert second["scans/whole.nii.gz"]["estimated_dice"] == "0.0000"
+    assert first["scans/whole.nii.gz"]["estimated_dice"] != "0.0000"
+
+
+def test_of_several_frames_the_worst_counts(trained, head, capsys):
+    dark = head.image.copy()
+    dark[:, 16:][head.mask[:, 16:]] = 20
+    for name, frames in (("both", (head.image, dark)), ("dark", (dark,)), ("plain", (head.image,))):
+        nib.save(nib.Nifti1Image(np.stack(frames, -1), head.vox2world), f"{name}.nii.gz")
+        assert run(f"strip -i {name}.nii.gz -m m.nii.gz --qc") == 0
+    both, dark_one, plain = (line.split(": ")[1] for line in capsys.readouterr().out.splitlines())
+    assert both == dark_one != plain
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("-m m.nii.gz --qc-model quality", "--qc-model goes with --qc"),
+        ("--out-dir out --save brain --qc", "--qc needs the mask"),
+        ("--out-dir out --save brain sdt picture --qc", "--qc needs the mask"),
+    ],
+)
+def test_wrong_command_lines_of_strip(line, part, trained, capsys):
+    before = names()
+    with pytest.raises(SystemExit) as stop:
+        run(f"strip -i image.nii.gz {line}")
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    usage, sentence = err.splitlines()
+    assert out == "" and usage.startswith("usage: singlestrip strip")
+    assert sentence.startswith("singlestrip strip: error: ") and part in sentence
+    assert names() == before
+
+
+def test_qc_in_a_folder_with_the_default_outputs(scans):
+    assert run("strip -i scans/whole.nii.gz --out-dir out --qc") == 0
+    assert names("out") == ["qc.tsv", "whole_brain.nii.gz", "whole_mask.nii.gz"]
