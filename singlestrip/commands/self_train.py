@@ -24,16 +24,16 @@ example before the first round.
 
 Everything is on record in DIR: each round's scores.tsv with every scan, whether it was kept and why
 not, the label maps kept, models and curves; run.json with configuration, seeds, versions and
-checksums; index.html, the page of the last round's masks. A run that was stopped goes on with
---resume and ends as if it had not been. Scans that cannot be used are listed and passed over."""
+checksums; index.html, the page of the last round's masks; model.safetensors, for strip --model. A
+run that was stopped goes on with --resume and ends as if it had not been. Scans that cannot be used
+are listed and passed over."""
 
-SYNOPSIS = ["singlestrip self-train -i IMAGE -m MASK --unlabelled LIST -o DIR [--model MODEL] [OPTIONS]"]
+SYNOPSIS = ["singlestrip self-train -i IMAGE -m MASK --unlabelled LIST -o DIR [OPTIONS]"]
 
 EXAMPLES = """\
     singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run
-    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled scans.txt --model singlestrip -o run
     singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run --resume
-    singlestrip strip --model run/model.safetensors -i new.nii.gz -m new-mask.nii.gz"""
+    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled new.txt --model mine -o run"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
