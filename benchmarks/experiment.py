@@ -139,8 +139,9 @@ class Experiment:
         folder = self.out / f"fold-{fold.number}"
         folder.mkdir(parents=True, exist_ok=True)
         first = folder / "SL-1.safetensors"
+        self.train_supervised(fold, first, [fold.example], self.args.steps, None)
         if arm == "SL-1":
-            return self.train_supervised(fold, first, [fold.example], self.args.steps, None)
+            return first
         if arm == "SL-N":
             path = folder / "SL-N.safetensors"
             return self.train_supervised(fold, path, [fold.example, *fold.auxiliary], self.args.steps, None)

@@ -21,24 +21,13 @@ from .quality import MaskQuality, QualityModel, agreement, augmented_masks
 from .stripping import Stripper
 from .volume import Volume
 
-COLUMNS = {
-    "flag": "pass, look or fail",
-    "estimated_dice": "Dice of the mask and its reconstruction",
-    "estimated_hd95_mm": "HD95 between the two",
-    "lowest_slice_dice": "lowest Dice of an axial slice that holds over a tenth of the largest",
-    "volume_ml": "volume of the mask",
-    "components": "6-connected parts",
-    "holes": "enclosed cavities",
-    "border": "1 where the mask touches the edge of the image",
-    "tta_dice": "mean Dice to the median of augmented predictions",
-    "tta_mask_dice": "Dice of the mask to that median",
-    "dice": "against the reference",
-    "hd95_mm": "against the reference",
-    "mask": "path",
-    "image": "path",
-    "reference": "path",
-    "note": "why a mask could not be scored",
-}
+# flag: pass, look or fail; estimated: of the mask and its reconstruction; tta_dice: mean Dice of augmented
+# masks to their median, tta_mask_dice: of the mask to it; dice, hd95_mm: against the reference; note: why a
+# mask has no score.
+COLUMNS = (
+    *("flag", "estimated_dice", "estimated_hd95_mm", "lowest_slice_dice", "volume_ml", "components", "holes"),
+    *("border", "tta_dice", "tta_mask_dice", "dice", "hd95_mm", "mask", "image", "reference", "note"),
+)
 
 
 @dataclass(frozen=True)
@@ -249,15 +238,36 @@ def read_table(path: Path) -> list[Case]:
 
 def write_table(path: Path, assessments: list[Assessment]) -> None:
     """TSV with the columns of COLUMNS, or JSON (an object for one mask, a list for several), by suffix."""
-    if path.suffix == ".json":
-        records = [assessment.record() for assessment in assessments]
-        text = json.dumps(records[0] if len(records) == 1 else records, indent=2) + "\n"
-    else:
-        lines = ["\t".join(COLUMNS)]
-        lines += ["\t".join(_field(value) for value in a.row().values()) for a in assessments]
-        text = "\n".join(lines) + "\n"
+    if path.suffix != ".json":
+        _write_rows(path, [assessment.row() for assessment in assessments])
+        return
+    records = [assessment.record() for assessment in assessments]
     with whole(path) as (partial,):
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(json.dumps(records[0] if len(records) == 1 else records, indent=2) + "\n")
+
+
+def update_table(path: Path, assessments: list[Assessment]) -> None:
+    """Write assessments to a TSV table, worst first, among the rows of other masks that it has already."""
+    rows = {}
+    if path.is_file():
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = {row["mask"]: row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
+        except (OSError, UnicodeDecodeError, KeyError) as error:
+            raise OutputError(f"{path}: not a table that can be added to ({error!r}); remove it") from error
+    rows |= {row["mask"]: row for row in (assessment.row() for assessment in assessments)}
+
+    def estimate(row: dict[str, str]) -> tuple[float, str]:
+        return float(row.get("estimated_dice") or -1), row["mask"]
+
+    _write_rows(path, sorted(rows.values(), key=estimate))
+
+
+def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    lines = ["\t".join(COLUMNS)]
+    lines += ["\t".join(_field(row.get(column) or "") for column in COLUMNS) for row in rows]
+    with whole(path) as (partial,):
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _field(text: str) -> str:

@@ -274,7 +274,7 @@ class SelfTrainConfig:
 
     rounds: int = 2
     keep: int = 10  # pseudo-labels of a round, the best
-    threshold: float = 0.0  # lowest score of a pseudo-label
+    threshold: float | None = None  # lowest score of a pseudo-label; None: with "ae" what is flagged look
     rank: str = "ae"  # by estimated Dice; "tta": agreement of augmented masks; "truth": Dice to references
     from_scratch: bool = False  # train each round's networks anew instead of those of the round before
 

@@ -79,7 +79,7 @@ def write_page(folder: Path, entries: Sequence[PageEntry], title: str, about: st
     """Write `folder`/index.html, whole or not at all, and return its path.
 
     The page needs no network: nothing but the browser, this file and the pictures beside it.
-    title: shown above and, with the names, what tells one page's ratings from another's in the browser.
+    title: shown above and, with names and scores, what tells one page's ratings from another's in the browser.
     about: one line on where the page comes from.
     Raises InputError for entries that share a name, differ in the titles of their numbers, or hold a flag,
     score or picture that PageEntry does not allow; OutputError where the file cannot be written.

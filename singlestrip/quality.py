@@ -21,6 +21,7 @@ TTA_COPIES = 10
 TTA_SCALING = 0.2  # ± of the intensities; SingleStrip
 TTA_ROTATION_DEG = 30.0  # ± about each axis; SingleStrip
 SLICE_BATCH = 32
+FULL = 0.9  # share of an image
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ class QualityModel:
         return next(self.model.parameters()).device
 
     def assess(self, mask: np.ndarray, vox2world: np.ndarray) -> MaskQuality:
-        """Quality of a mask, boolean [X, Y, Z], on its grid. An empty mask has the estimate 0."""
+        """Quality of a mask, boolean [X, Y, Z], on its grid. Empty masks, and those that
+        fill their image, have the estimate 0."""
         return self.judge(mask, vox2world, self.reconstruct(mask, vox2world))
 
     def judge(self, mask: np.ndarray, vox2world: np.ndarray, found: Reconstruction) -> MaskQuality:
@@ -119,13 +121,15 @@ class QualityModel:
         box = mask_box(mask)
         if box is None:
             return MaskQuality(0.0, flag_of(0.0, self.flags), np.inf, (), 0.0, 0.0, 0, 0, False)
+        # A mask that fills its image says nothing of where the brain ends.
+        estimate = 0.0 if mask.mean() > FULL else found.dice
         part = mask[box]
         thin = thin_axes(mask.shape)
         thick = [(box[axis], mask.shape[axis]) for axis in range(3) if not thin[axis]]
         slice_dice, lowest = found.slice_dice()
         return MaskQuality(
-            estimate=found.dice,
-            flag=flag_of(found.dice, self.flags),
+            estimate=estimate,
+            flag=flag_of(estimate, self.flags),
             hd95_mm=found.hd95_mm,
             slice_dice=slice_dice,
             lowest_slice_dice=lowest,

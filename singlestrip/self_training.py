@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import __version__, volume
+from . import __version__, memory, volume
 from .assessment import (
     Assessment,
     Case,
@@ -43,11 +43,12 @@ from .configuration import (
     AutoencoderConfig,
     AutoencoderTrainConfig,
     CascadeConfig,
+    FlagConfig,
     GMMConfig,
     SelfTrainConfig,
     TrainConfig,
 )
-from .errors import InputError, OutputError, SingleStripError, sentence
+from .errors import InputError, OutputError, sentence
 from .gmm import fit_label_map
 from .labelling import checksum, fit_pair, read_label_map, read_pair
 from .metrics import dice
@@ -58,7 +59,7 @@ from .stripping import Stripper
 from .training import Progress, RunFiles, brain_extent_mm, train, validate
 
 DECIMALS = 6  # of scores, from the start, so that those read back are the same
-SCORE_COLUMNS = ("image", "score", "flag", "kept", "note", "sha256")
+SCORE_COLUMNS = ("image", "score", "estimate", "flag", "kept", "note", "sha256")
 
 
 @dataclass(frozen=True)
@@ -88,26 +89,30 @@ class Options:
 
 @dataclass(frozen=True)
 class Score:
-    """What a round found of one unlabelled scan; score None where it could not be stripped."""
+    """What a round found of one unlabelled scan: its score by the rank chosen, None where it could not be
+    stripped, and estimated Dice, the same when ranked by that."""
 
     image: Path
     score: float | None
+    estimate: float | None = None
     flag: str = ""
     kept: bool = False
     note: str = ""
     sha256: str = ""
 
     def row(self) -> dict[str, str]:
-        text = "" if self.score is None else f"{self.score:.{DECIMALS}f}"
-        kept = str(int(self.kept))
-        return dict(
-            zip(SCORE_COLUMNS, (str(self.image), text, self.flag, kept, self.note, self.sha256), strict=True)
-        )
+        numbers = ("" if n is None else f"{n:.{DECIMALS}f}" for n in (self.score, self.estimate))
+        texts = (str(self.image), *numbers, self.flag, str(int(self.kept)), self.note, self.sha256)
+        return dict(zip(SCORE_COLUMNS, texts, strict=True))
 
     @staticmethod
     def of(row: dict[str, str]) -> Score:
-        score = float(row["score"]) if row["score"] else None
-        return Score(Path(row["image"]), score, row["flag"], row["kept"] == "1", row["note"], row["sha256"])
+        numbers = (float(row[name]) if row[name] else None for name in ("score", "estimate"))
+        return Score(Path(row["image"]), *numbers, row["flag"], row["kept"] == "1", row["note"], row["sha256"])
+
+
+def _named(path: Path | None) -> dict[str, str] | None:
+    return None if path is None else {"name": path.name, "sha256": checksum(path)}
 
 
 class _Record:
@@ -117,9 +122,9 @@ class _Record:
         self.path = folder / "run.json"
         given = {
             "configuration": asdict(options),
-            "labelled": {p.name: checksum(p) for p in (inputs.image, inputs.mask)},
-            "models": {p.name: checksum(p) for p in (inputs.model, inputs.quality) if p is not None},
-            "validation": [{p.name: checksum(p) for p in pair} for pair in inputs.validation],
+            "labelled": {"image": _named(inputs.image), "mask": _named(inputs.mask)},
+            "models": {"first": _named(inputs.model), "quality": _named(inputs.quality)},
+            "validation": [{"image": _named(image), "mask": _named(mask)} for image, mask in inputs.validation],
             "unlabelled": [str(path) for path in inputs.unlabelled],
             "references": [str(path) for path in inputs.references],
         }
@@ -141,9 +146,12 @@ class _Record:
                 )
         else:
             make_folder(folder)
+            if any(folder.iterdir()):
+                raise OutputError(f"{folder}: not empty, and not a run of self-training; name a new folder")
             versions = {"singlestrip": __version__, "torch": torch.__version__, "numpy": np.__version__}
             machine = f"{platform.machine()}, python {platform.python_version()}"
-            self.values = given | {"versions": versions, "machine": machine, "validation_dice": {}}
+            self.values = given | {"versions": versions, "machine": machine}
+            self.values |= {"finished": [], "validation_dice": {}}
             self.write()
 
     def write(self) -> None:
@@ -164,12 +172,15 @@ class SelfTraining:
         say: Callable[[str], None] = lambda text: None,
         progress: Callable[[Progress], None] = lambda progress: None,
     ):
-        if len(set(inputs.unlabelled)) < len(inputs.unlabelled):
-            raise InputError("an unlabelled image is named more than once")
         if options.rounds.rank == "truth" and len(inputs.references) != len(inputs.unlabelled):
             raise InputError(f"{len(inputs.unlabelled)} images and {len(inputs.references)} references to rank by")
         self.folder, self.inputs, self.options, self.device = folder, inputs, options, device
         self.say, self.progress = say, progress
+        references = inputs.references or (None,) * len(inputs.unlabelled)
+        pairs = zip(inputs.unlabelled, references, strict=True)
+        self.cases = name_cases([Case(image, image, reference) for image, reference in pairs])
+        if not any(case.image.is_file() for case in self.cases):
+            raise InputError(f"{inputs.unlabelled[0]}: no such file, nor any other of the unlabelled images")
         image, labels, _ = fit_pair(inputs.image, inputs.mask, options.gmm)
         self.example = (labels, image.vox2world)
         self.validation = []
@@ -202,18 +213,20 @@ class SelfTraining:
             if not path.is_file():
                 self.say("training the quality network on the labelled mask")
                 scan, mask = read_mask(self.inputs.mask)
-                config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world))
-                network = train_quality(mask, scan.vox2world, config, self.options.quality, self.device)
+                try:
+                    config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world))
+                    network = train_quality(mask, scan.vox2world, config, self.options.quality, self.device)
+                except InputError as error:
+                    raise InputError(f"{self.inputs.mask}: {error}") from error
                 save_model(path, network, {"configuration": asdict(self.options.quality)}, half=True)
         return QualityModel.load(path, str(self.device))
 
     def _train(self, name: str, labels, cascade: CascadeConfig, config: TrainConfig, init: Cascade | None) -> Path:
-        """Train in a folder of the run, or go on; a model without a checkpoint beside it is finished."""
+        """Train in a folder of the run, go on, or take what is finished."""
         out = self.folder / name / "model.safetensors"
-        make_folder(out.parent)
-        files = RunFiles(out)
-        if out.is_file() and not files.checkpoint.is_file():
+        if self._is_finished(name):
             return out
+        make_folder(out.parent)
         self.say(f"{name}: training on {len(labels)} label maps, {config.steps} steps")
         provenance = {"self_training": name, "labelled": self.record.values["labelled"], "label_maps": len(labels)}
         train(
@@ -228,22 +241,29 @@ class SelfTraining:
             provenance=provenance,
             progress=self.progress,
         )
-        files.checkpoint.unlink()
+        self.record.values["finished"].append(name)
+        self.record.write()
+        self._is_finished(name)
         return out
+
+    def _is_finished(self, name: str) -> bool:
+        """Whether a training has ended; then its checkpoint can go."""
+        finished = name in self.record.values["finished"]
+        if finished:
+            RunFiles(self.folder / name / "model.safetensors").checkpoint.unlink(missing_ok=True)
+        return finished
 
     def _round(self, number: int, model: Path, quality: QualityModel, last: bool) -> Path:
         name = f"round-{number}"
         folder = self.folder / name
         make_folder(folder / "labels")
-        out = folder / "model.safetensors"
-        if not out.is_file() or RunFiles(out).checkpoint.is_file() or not (folder / "scores.tsv").is_file():
-            stripper = Stripper(load_model(model, self.device)[0])
-            scores = self._scores(folder, stripper, quality, last)
-            maps = [read_label_map(self._label_path(folder, score)) for score in scores if score.kept]
-            network = stripper.model
-            init = None if self.options.rounds.from_scratch else network
-            self._train(name, [self.example, *maps], network.config, self.options.later, init)
-        return out
+        if self._is_finished(name):
+            return folder / "model.safetensors"
+        stripper = Stripper(load_model(model, self.device)[0])
+        scores = self._scores(folder, stripper, quality, last)
+        maps = [read_label_map(self._label_path(folder, score)) for score in scores if score.kept]
+        init = None if self.options.rounds.from_scratch else stripper.model
+        return self._train(name, [self.example, *maps], stripper.model.config, self.options.later, init)
 
     def _scores(self, folder: Path, stripper: Stripper, quality: QualityModel, last: bool) -> list[Score]:
         """Every scan's score, the best kept with their label maps written."""
@@ -254,11 +274,10 @@ class SelfTraining:
         scores = _read_scores(partial) if partial.is_file() else []
         _write_scores(partial, scores)  # without a last line that was cut short
         done = {score.image for score in scores}
-        total = len(self.inputs.unlabelled)
-        for index, case in enumerate(self._cases()):
+        for number, case in enumerate(self.cases, start=1):
             if case.image in done:
                 continue
-            self.say(f"{folder.name}: scoring {index + 1}/{total}")
+            self.say(f"{folder.name}: scoring {number}/{len(self.cases)}")
             scores.append(self._score(case, stripper, quality, last))
             with partial.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, SCORE_COLUMNS, delimiter="\t").writerow(scores[-1].row())
@@ -269,15 +288,11 @@ class SelfTraining:
         partial.unlink()
         return scores
 
-    def _cases(self) -> list[Case]:
-        references = self.inputs.references or (None,) * len(self.inputs.unlabelled)
-        pairs = zip(self.inputs.unlabelled, references, strict=True)
-        return name_cases([Case(image, image, reference) for image, reference in pairs])
-
     def _score(self, case: Case, stripper: Stripper, quality: QualityModel, last: bool) -> Score:
         """Strip and score one scan; one that cannot be is listed with the reason."""
         try:
             scan = volume.read_single(case.image)
+            memory.check(scan, sdt=False)
             mask = _strip(stripper, scan)
             rebuilt = quality.reconstruct(mask, scan.vox2world)
             found = quality.judge(mask, scan.vox2world, rebuilt)
@@ -285,8 +300,11 @@ class SelfTraining:
             if last:
                 expected = rebuilt.on_grid(mask.shape, scan.vox2world)
                 draw(self.folder, case, scan.scaled(), mask, expected, scan.vox2world)
-            return Score(case.image, round(value, DECIMALS), found.flag, sha256=checksum(case.image))
-        except SingleStripError as error:
+            numbers = (round(value, DECIMALS), round(found.estimate, DECIMALS))
+            return Score(case.image, *numbers, found.flag, sha256=checksum(case.image))
+        except OutputError:
+            raise
+        except Exception as error:  # a fault in one scan must not stop the run
             return Score(case.image, None, note=sentence(error))
 
     def _rank(self, case: Case, scan: volume.Volume, mask, found: MaskQuality, stripper: Stripper) -> float:
@@ -303,6 +321,8 @@ class SelfTraining:
     def _select(self, folder: Path, scores: list[Score], stripper: Stripper) -> list[Score]:
         """Best first, with what is kept and why others are not; label maps of those kept are written."""
         wanted, threshold = self.options.rounds.keep, self.options.rounds.threshold
+        if threshold is None:
+            threshold = FlagConfig().look_from if self.options.rounds.rank == "ae" else 0.0
         ranked = sorted(
             scores, key=lambda score: (-1.0 if score.score is None else -score.score, str(score.image))
         )
@@ -318,11 +338,15 @@ class SelfTraining:
             else:
                 try:
                     self._write_labels(folder, score, stripper)
-                except SingleStripError as error:
+                except InputError as error:
                     result.append(replace(score, note=sentence(error)))
                     continue
                 kept += 1
                 result.append(replace(score, kept=True))
+        if not kept:
+            found = max((score.score for score in result if score.score is not None), default=None)
+            best = "none could be stripped" if found is None else f"the best score is {found:.3f}"
+            raise InputError(f"{folder}: no unlabelled scan gives a pseudo-label; {best}, see scores.partial.tsv")
         if kept < wanted:
             self.say(f"{folder.name}: only {kept} of the {wanted} pseudo-labels wanted; going on with those")
         unread = [score for score in result if score.score is None]
@@ -347,10 +371,10 @@ class SelfTraining:
         volume.write_like(scan, path, labels[..., None], label="GMM classes")
 
     def _write_page(self, scores: list[Score]) -> None:
-        cases = {case.image: case for case in self._cases()}
+        cases = {case.image: case for case in self.cases}
         shown = []
         for score in scores:
-            values = {} if score.score is None else {"estimated_dice": score.score}
+            values = {} if score.estimate is None else {"estimated_dice": score.estimate}
             note = score.note or ("kept as a pseudo-label" if score.kept else "")
             shown.append(Assessment(cases[score.image], score.flag or "fail", values, note=note))
         write_report(self.folder, worst_first(shown), self.folder.resolve().name, "Masks of the last round.")
@@ -387,9 +411,9 @@ def _strip(stripper: Stripper, scan: volume.Volume) -> np.ndarray:
 
 
 def _read_scores(path: Path) -> list[Score]:
-    """Rows of a score table; a row cut short by a kill has no checksum column and does not count."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [Score.of(row) for row in csv.DictReader(file, delimiter="\t") if row["sha256"] is not None]
+    """Rows of a score table; a last line cut short by a kill does not count."""
+    whole_lines = path.read_bytes().rpartition(b"\n")[0].decode().split("\n")
+    return [Score.of(row) for row in csv.DictReader(whole_lines, delimiter="\t")]
 
 
 def _write_scores(path: Path, scores: list[Score]) -> None:

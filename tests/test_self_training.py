@@ -30,7 +30,7 @@ from singlestrip.self_training import Inputs, Options, SelfTraining
 CPU = torch.device("cpu")
 VOXEL_MM = 6.0
 OPTIONS = Options(
-    rounds=SelfTrainConfig(rounds=2, keep=2),
+    rounds=SelfTrainConfig(rounds=2, keep=2, threshold=0.0),
     first=TrainConfig(steps=2, warmup=1, amp="off"),
     later=TrainConfig(steps=3, warmup=1, amp="off", save_every=1),
     quality=AutoencoderTrainConfig(epochs=1, masks_per_epoch=2, batch=2),
@@ -179,10 +179,64 @@ def test_threshold_and_too_few(inputs, tmp_path):
     assert any(f"only {len(kept)} of the 4" in text for text in said)
 
 
-def test_no_usable_scan_trains_on_the_example_alone(inputs, tmp_path):
+def test_no_usable_scan_is_an_error(inputs, tmp_path):
     alone = replace(inputs, unlabelled=(inputs.unlabelled[1],))
-    model = SelfTraining(tmp_path / "run", alone, OPTIONS, CPU).run()
-    assert model.is_file() and rows(tmp_path / "run")[0]["kept"] == "0"
+    with pytest.raises(InputError, match="none could be stripped"):
+        SelfTraining(tmp_path / "run", alone, OPTIONS, CPU).run()
+    high = replace(TRUTH, rounds=replace(TRUTH.rounds, threshold=0.999))
+    with pytest.raises(InputError, match=r"the best score is 0\.925"):
+        SelfTraining(tmp_path / "high", by_truth(inputs), high, CPU).run()
+    gone = replace(inputs, unlabelled=(tmp_path / "gone.nii.gz", tmp_path / "lost.nii.gz"))
+    with pytest.raises(InputError, match=r"gone\.nii\.gz: no such file"):
+        SelfTraining(tmp_path / "gone", gone, OPTIONS, CPU)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_by_default_what_is_flagged_fail_is_no_pseudo_label(inputs, tmp_path, monkeypatch):
+    estimates = iter([0.85, 0.79, 0.81])
+    real = self_training.QualityModel.judge
+
+    def judge(self, *arguments):
+        return replace(real(self, *arguments), estimate=next(estimates))
+
+    monkeypatch.setattr(self_training.QualityModel, "judge", judge)
+    options = replace(OPTIONS, rounds=SelfTrainConfig(rounds=1, keep=5))
+    SelfTraining(tmp_path / "run", inputs, options, CPU).run()
+    table = rows(tmp_path / "run")
+    assert [(row["estimate"], row["kept"]) for row in table[:3]] == [
+        ("0.850000", "1"), ("0.810000", "1"), ("0.790000", "0"),
+    ]  # fmt: skip
+    assert table[2]["note"] == "score below 0.8"
+
+
+def test_a_fault_in_one_scan_is_noted_and_a_full_disk_is_not(inputs, tmp_path, monkeypatch):
+    real = self_training.checksum
+    monkeypatch.setattr(self_training, "checksum", lambda path: 1 / 0 if "scan1" in path.name else real(path))
+    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
+    SelfTraining(tmp_path / "run", inputs, options, CPU).run()
+    assert any("ZeroDivisionError" in row["note"] for row in rows(tmp_path / "run"))
+
+    def full(*arguments):
+        raise OutputError("no space left")
+
+    monkeypatch.setattr(self_training, "draw", full)
+    with pytest.raises(OutputError, match="no space"):
+        SelfTraining(tmp_path / "full", inputs, options, CPU).run()
+
+
+def test_a_folder_with_other_things_is_left_alone(inputs, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.safetensors").write_bytes(inputs.model.read_bytes())
+    for resume in (False, True):
+        with pytest.raises(OutputError, match="not empty"):
+            SelfTraining(tmp_path / "run", inputs, OPTIONS, CPU, resume=resume)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model.safetensors"]
+
+
+def test_a_scan_named_twice(inputs, tmp_path):
+    twice = replace(inputs, unlabelled=(inputs.unlabelled[0], tmp_path / "x" / ".." / "scan0.nii.gz"))
+    with pytest.raises(InputError, match="more than once"):
+        SelfTraining(tmp_path / "run", twice, OPTIONS, CPU)
 
 
 def test_a_scan_whose_classes_cannot_be_fitted_makes_way(inputs, tmp_path, monkeypatch):
@@ -220,7 +274,8 @@ def test_the_record(inputs, tmp_path):
     SelfTraining(folder, inputs, OPTIONS, CPU).run()
     record = json.loads((folder / "run.json").read_text())
     assert record["configuration"]["later"]["steps"] == 3
-    assert record["labelled"]["mask.nii.gz"] == self_training.checksum(inputs.mask)
+    assert record["labelled"]["mask"] == {"name": "mask.nii.gz", "sha256": self_training.checksum(inputs.mask)}
+    assert record["labelled"]["image"]["sha256"] == self_training.checksum(inputs.image)
     assert set(record["versions"]) == {"singlestrip", "torch", "numpy"}
     assert all(len(row["sha256"]) == 64 for row in rows(folder) if row["score"])
     page = (folder / "index.html").read_text()
@@ -301,10 +356,18 @@ def signal_at_step(monkeypatch, step):
 
 
 @pytest.mark.parametrize(
-    "place",
-    ["scoring", "scoring, a row cut short", "selecting", "training", "before the second round", "the page"],
+    ("place", "cut"),
+    [
+        ("scoring", 0),
+        ("scoring, a row cut short", 3),
+        ("scoring, a row cut short", 100),
+        ("selecting", 0),
+        ("training", 0),
+        ("before the second round", 0),
+        ("the page", 0),
+    ],
 )
-def test_killed_and_resumed(inputs, tmp_path, place):
+def test_killed_and_resumed(inputs, tmp_path, place, cut):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     unbroken.mkdir()
     broken.mkdir()
@@ -327,7 +390,7 @@ def test_killed_and_resumed(inputs, tmp_path, place):
     if place == "scoring, a row cut short":
         partial = folder / "round-1" / "scores.partial.tsv"
         text = partial.read_text()
-        partial.write_text(text[: len(text) - 30])
+        partial.write_text(text[: len(text) - cut])
     SelfTraining(folder, inputs, OPTIONS, CPU, resume=True).run()
     assert_same(contents(folder), contents(unbroken / "run"))
 
@@ -337,7 +400,20 @@ def test_the_command(inputs, tmp_path, capsys):
     scans.write_text("".join(f"{path}\n" for path in inputs.unlabelled))
     folder = tmp_path / "run"
     line = ["self-train", "-i", inputs.image, "-m", inputs.mask, "--unlabelled", scans, "-o", folder]
-    line += ["--model", inputs.model, "--qc-model", inputs.quality, "--rounds", 1, "--keep", 1, "--steps", 2]
+    line += [
+        "--model",
+        inputs.model,
+        "--qc-model",
+        inputs.quality,
+        "--rounds",
+        1,
+        "--keep",
+        1,
+        "--steps",
+        2,
+        "--threshold",
+        0.0001,
+    ]
     line += ["--seed", 5, "--lr", 0.01, "--batch", 2]
     line = [str(part) for part in line]
     assert main(line) == 0

@@ -6,6 +6,10 @@ import argparse
 import math
 import sys
 
+from ..configuration import FlagConfig
+
+FLAGS = FlagConfig()
+
 
 def positive_int(text: str) -> int:
     """An argparse type: a whole number from 1."""
@@ -37,6 +41,33 @@ def finite_float(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
+
+
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    value = finite_float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+def add_flag_options(group: argparse._ArgumentGroup) -> None:
+    for name, default in (("pass", FLAGS.pass_from), ("look", FLAGS.look_from)):
+        group.add_argument(
+            f"--{name}-from",
+            type=share,
+            metavar="DICE",
+            help=f"lowest estimate flagged {name} (default {default:g}, for the quality model that comes with it)",
+        )
+
+
+def chosen_flags(args: argparse.Namespace) -> FlagConfig:
+    """The thresholds; without one of its own, look reaches no higher than pass."""
+    highest = FLAGS.pass_from if args.pass_from is None else args.pass_from
+    lowest = min(FLAGS.look_from, highest) if args.look_from is None else args.look_from
+    if lowest > highest:
+        args.parser.error("--look-from lies above --pass-from")
+    return FlagConfig(highest, lowest)
 
 
 def add_processor_options(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
 from ..errors import InputError, OutputError
-from .options import add_processor_options, apply_threads, positive_float, positive_int, seed
+from .options import add_flag_options, add_processor_options, apply_threads, chosen_flags, positive_int, seed
 
 FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
 KINDS = ("volume", "slices")
@@ -63,13 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
     )
     scores = parser.add_argument_group("SCORE OPTIONS")
-    for name, flag in (("pass", FLAGS.pass_from), ("look", FLAGS.look_from)):
-        scores.add_argument(
-            f"--{name}-from",
-            type=positive_float,
-            metavar="DICE",
-            help=f"lowest estimate flagged {name} (default {flag:g}, for the quality model that comes with it)",
-        )
+    add_flag_options(scores)
     scores.add_argument("--tta", action="store_true", help="also score by test-time augmentation; needs images")
     scores.add_argument(
         "--model", metavar="FILE", help="model that strips for --tta (default: the weights that come with it)"
@@ -107,16 +101,19 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--tta needs the image of each mask, -i")
     if not args.tta and (args.model is not None or args.seed is not None):
         args.parser.error("--model and --seed go with --tta")
+    flags = chosen_flags(args)
     cases = _cases(args)
-    from ..assessment import Assessor, assess_files, check_table, write_report, write_table
+    from ..assessment import Assessor, assess_files, check_table, make_folder, write_report, write_table
     from ..quality import QualityModel
     from ..stripping import Stripper
 
+    if args.report is not None:
+        make_folder(args.report)
     if args.out is not None:
         check_table(args.out)
     apply_threads(args)
     assessor = Assessor(
-        QualityModel.load(args.qc_model, args.device, _flags(args)),
+        QualityModel.load(args.qc_model, args.device, flags),
         Stripper.load(args.model, args.device) if args.tta else None,
         args.seed or 0,
         args.report,
@@ -145,14 +142,6 @@ def run(args: argparse.Namespace) -> int:
     return 1 if unread else 0
 
 
-def _flags(args: argparse.Namespace) -> FlagConfig:
-    given = {name: value for name in ("pass_from", "look_from") if (value := getattr(args, name)) is not None}
-    flags = FlagConfig(**given)
-    if flags.look_from > flags.pass_from:
-        args.parser.error("--look-from lies above --pass-from")
-    return flags
-
-
 def _cases(args: argparse.Namespace):
     from ..assessment import Case, read_table
     from ..output import check_distinct
@@ -171,8 +160,8 @@ def _cases(args: argparse.Namespace):
         images, references = (given or [None] * len(args.mask) for given in (args.image, args.reference))
         cases = [Case(*paths) for paths in zip(args.mask, images, references, strict=True)]
     if args.out is not None:
-        inputs = {path for case in cases for path in (case.mask, case.image, case.reference) if path is not None}
-        check_distinct(inputs, [args.out])
+        inputs = {path for case in cases for path in (case.mask, case.image, case.reference, args.table)}
+        check_distinct(inputs - {None}, [args.out])
     return cases
 
 

@@ -72,7 +72,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--keep", type=positive_int, metavar="N", help=f"most pseudo-labels of a round (default {ROUNDS.keep})"
     )
     rounds.add_argument(
-        "--threshold", type=positive_float, metavar="SCORE", help="lowest score of a pseudo-label (default: none)"
+        "--threshold",
+        type=positive_float,
+        metavar="SCORE",
+        help="lowest score of a pseudo-label (default: with ae what qc flags look, else none)",
     )
     rounds.add_argument(
         "--rank",

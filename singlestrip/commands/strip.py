@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 
 from ..errors import OutputError, SingleStripError
-from .options import add_processor_options, apply_threads, finite_float, positive_float
+from .options import (
+    add_flag_options,
+    add_processor_options,
+    apply_threads,
+    chosen_flags,
+    finite_float,
+    positive_float,
+)
 
 KINDS = ("brain", "mask", "sdt", "picture")
 
@@ -116,6 +123,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
     )
+    add_flag_options(quality)
     add_processor_options(parser)
     parser.add_argument(
         "--memory",
@@ -131,8 +139,9 @@ def _jobs(args: argparse.Namespace):
     from ..volume import SUFFIXES
 
     images = args.image + (read_list(args.list) if args.list else [])
-    if args.qc_model and not args.qc:
-        args.parser.error("--qc-model goes with --qc")
+    for name in ("qc_model", "pass_from", "look_from"):
+        if getattr(args, name) is not None and not args.qc:
+            args.parser.error(f"--{name.replace('_', '-')} goes with --qc")
     if args.qc and args.save and "mask" not in args.save:
         args.parser.error("--qc needs the mask among what --save names")
     single = {
@@ -149,6 +158,8 @@ def _jobs(args: argparse.Namespace):
             args.parser.error("several images need --out-dir")
         if not single:
             args.parser.error("name at least one output: -o, -m, -d or -p")
+        if args.qc and args.resume and args.mask is None:
+            args.parser.error("--qc with --resume needs -m: there is no mask to score otherwise")
         try:
             check_distinct(images, single.values())
         except OutputError as error:
@@ -170,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
     if args.qc:
         from ..quality import QualityModel
 
-        quality = QualityModel.load(args.qc_model, args.device)
+        quality = QualityModel.load(args.qc_model, args.device, chosen_flags(args))
     else:
         quality = None
     stripper = Stripper.load(args.model, args.device)
@@ -202,8 +213,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_qc(outcomes, folder: Path) -> None:
-    """The table of all masks of a batch, worst first, with the failures."""
-    from ..assessment import Assessment, Case, quality_values, worst_first, write_table
+    """The table of all masks in the folder, worst first, with the failures."""
+    from ..assessment import Assessment, Case, quality_values, update_table
 
     assessments = []
     for outcome in outcomes:
@@ -213,4 +224,4 @@ def _write_qc(outcomes, folder: Path) -> None:
             assessments.append(Assessment(case, "fail", {}, note=outcome.text))
         else:
             assessments.append(Assessment(case, found.flag, quality_values(found), found.slice_dice))
-    write_table(folder / "qc.tsv", worst_first(assessments))
+    update_table(folder / "qc.tsv", assessments)
