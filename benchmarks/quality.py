@@ -192,11 +192,9 @@ def summary(rows) -> str:
     lines.append("| source | masks | true | " + " | ".join(estimators) + " |")
     lines.append("|---" * (3 + len(estimators)) + "|")
     for source in sources:
-        cells = []
-        for estimator in estimators:
-            _, estimate = pairs(rows, estimator, {source})
-            cells.append(f"{estimate.mean():.3f}" if len(estimate) else "")
-        true, _ = pairs(rows, estimators[0], {source})
+        found = {estimator: pairs(rows, estimator, {source}) for estimator in estimators}
+        cells = [f"{estimate.mean():.3f}" if len(estimate) else "" for _, estimate in found.values()]
+        true = max((true for true, _ in found.values()), key=len)
         lines.append(f"| {source} | {len(true)} | {true.mean():.3f} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 import struct
+import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,14 +177,16 @@ class Page:
         return WebDriverWait(self.browser, 10, 0.05).until(lambda _: self.run(script, *arguments), script)
 
     def reload(self, expected):
-        """Until what is expected holds: the browser may take a moment to hand what one page stored to the next."""
+        """Until what is expected holds. What a page stores goes to another process of the browser, and is lost
+        where the page goes at once; no person reloads that fast."""
         from selenium.webdriver.support.ui import WebDriverWait
 
         def fresh(_):
+            time.sleep(1)
             self.browser.refresh()
             return expected()
 
-        WebDriverWait(self.browser, 5, 0.2).until(fresh)
+        WebDriverWait(self.browser, 30, 1).until(fresh)
 
     def names(self):
         """Names in the list, from the top, as far as filters and search show them."""
@@ -432,8 +436,10 @@ def test_reports_do_not_mix(show, tmp_path):
     entries = scans(tmp_path)
     page = show(entries)
     page.keys("f")
+    page.wait("return document.querySelector('#progress').textContent === '1 of 5 rated'")
     page.reload(lambda: page.rating("sub-1") == ("Fail", ""))
-    for others, title in ((entries, "Other scans"), (entries[:-1], str(tmp_path))):
+    rescored = [replace(entries[0], score=0.123), *entries[1:]]
+    for others, title in ((entries, "Other scans"), (entries[:-1], str(tmp_path)), (rescored, str(tmp_path))):
         page.browser.get(write_page(tmp_path, others, title, "").as_uri())
         assert page.rating("sub-1") == ("", "")
     page.browser.get(write_page(tmp_path, entries[::-1], str(tmp_path), "again").as_uri())

@@ -137,6 +137,22 @@ def test_thresholds(files, capsys):
     assert flags == ["pass", "look", "fail"]
 
 
+def test_pass_alone_takes_look_along(files, capsys):
+    assert run("qc -m good_mask.nii.gz --pass-from 0") == 0
+    assert capsys.readouterr().out.split()[1] == "pass"
+
+
+def test_the_table_read_is_not_overwritten(files, capsys):
+    Path("cases.tsv").write_text("mask\tsite\ngood_mask.nii.gz\tX\n")
+    assert run("qc --table cases.tsv -o cases.tsv") == 1
+    assert "cases.tsv" in capsys.readouterr().err and "site" in Path("cases.tsv").read_text()
+
+
+def test_table_within_the_report(files):
+    assert run("qc -m good_mask.nii.gz --report new -o new/q.tsv") == 0
+    assert {"q.tsv", "index.html"} <= set(names("new"))
+
+
 def test_a_table_of_tabs(files, head, capsys):
     assert run(f"{THREE} -o q.tsv") == 0
     rows = table("q.tsv")
@@ -556,6 +572,23 @@ def test_resume_scores_kept_masks_too(scans):
     assert run(f"{line} --qc") == 0
     assert Path("out/qc.tsv").read_text() == kept
     assert len(table("out/qc.tsv")) == 2 and all(row["estimated_dice"] for row in table("out/qc.tsv"))
+
+
+def test_the_table_grows_with_the_folder(scans):
+    """A second batch into the same folder adds its rows; the worst still come first."""
+    assert run("strip -i scans/whole.nii.gz --out-dir out --save mask --qc") == 0
+    assert run("strip -i scans/half.nii.gz --out-dir out --save mask --qc") == 0
+    assert [Path(row["image"]).name for row in table("out/qc.tsv")] == ["half.nii.gz", "whole.nii.gz"]
+
+
+def test_thresholds_of_strip(scans, capsys):
+    line = "strip -i scans/whole.nii.gz -m m.nii.gz --qc"
+    for extra, flag in (("--pass-from 0", "pass"), ("--pass-from 1 --look-from 1", "fail")):
+        assert run(f"{line} {extra}") == 0
+        assert f": {flag}, " in capsys.readouterr().out
+    for wrong in ("--pass-from 1.5 --qc", "--pass-from 0.9", "--qc --resume -o b.nii.gz"):
+        with pytest.raises(SystemExit):
+            run(f"strip -i scans/whole.nii.gz {wrong}" + (" -m m.nii.gz" if "-o" not in wrong else ""))
 
 
 def test_a_kept_mask_is_scored_as_it_is(scans, head):

@@ -663,12 +663,19 @@ def test_what_lies_beyond_the_window_counts_against_the_mask():
     mask = np.ones(at.shape[:3], dtype=bool)
     rebuilt = same().reconstruct(mask, vox2world)
     assert rebuilt.outside_ml == pytest.approx((256**3 - 192**3) / 1000)
+    assert rebuilt.dice == pytest.approx(2 * 192**3 / (192**3 + 256**3))
+    assert same(AutoencoderConfig("slices", 4.0, 48)).reconstruct(mask, vox2world).dice == rebuilt.dice
+
+
+@pytest.mark.parametrize("size", [(64, 64, 64), (10, 10, 10), (25, 25, 9), (15, 15, 15)])
+def test_a_mask_that_fills_its_image_fails(size):
+    """Though network and mask agree on all that can be seen; as soon as some background is left they may."""
+    vox2world, _ = grid(size, 4.0)
+    mask = np.ones(size, dtype=bool)
     found = same().assess(mask, vox2world)
-    assert found.estimate == pytest.approx(2 * 192**3 / (192**3 + 256**3))
-    assert found.estimate == rebuilt.dice
-    assert (found.flag, found.border) == ("fail", True)
-    slices = same(AutoencoderConfig("slices", 4.0, 48)).assess(mask, vox2world)
-    assert slices.estimate == found.estimate
+    assert (found.estimate, found.flag, found.border) == (0.0, "fail", True)
+    mask[: len(mask) // 5 + 1] = False
+    assert same().assess(mask, vox2world).estimate > 0.5
 
 
 @pytest.mark.parametrize(
@@ -827,12 +834,15 @@ def test_flags_at_their_edges():
 
 def test_a_model_flags_with_its_own_thresholds():
     vox2world, at = grid((64, 64, 64), 4.0)
-    mask = np.ones(at.shape[:3], dtype=bool)  # 0.593
+    mask = np.ones(at.shape[:3], dtype=bool)
+    mask[:16] = False
     network = same().model
+    score = QualityModel(network).reconstruct(mask, vox2world).dice
+    assert 0.1 < score < 0.9  # it reaches beyond the window
     for flags, expected in (
-        (FlagConfig(0.55, 0.3), "pass"),
-        (FlagConfig(0.65, 0.55), "look"),
-        (FlagConfig(), "fail"),
+        (FlagConfig(score - 0.05, score - 0.1), "pass"),
+        (FlagConfig(score + 0.05, score - 0.05), "look"),
+        (FlagConfig(score + 0.1, score + 0.05), "fail"),
     ):
         assert QualityModel(network, flags).assess(mask, vox2world).flag == expected
 
