@@ -25,7 +25,7 @@ setup(
         "safetensors>=0.4.3",
         "matplotlib>=3.8",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.6", "selenium>=4"]},
+    extras_require={"test": ["pytest>=8", "ruff>=0.6", "selenium>=4", "pytest-rerunfailures>=14"]},
     entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",

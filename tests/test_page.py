@@ -44,6 +44,11 @@ def png(path, grey=128, width=12, height=4):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
 
 
+# Headless Chromium on a busy machine now and then opens a page with an empty store. A fault of the page fails
+# every time.
+stores = pytest.mark.flaky(reruns=2)
+
+
 def scans(folder):
     """Five scans in an order that is none of the page's, with pictures but for one."""
     rows = [
@@ -186,7 +191,7 @@ class Page:
             self.browser.refresh()
             return expected()
 
-        WebDriverWait(self.browser, 30, 1).until(fresh)
+        WebDriverWait(self.browser, 10, 1).until(fresh)
 
     def names(self):
         """Names in the list, from the top, as far as filters and search show them."""
@@ -420,6 +425,7 @@ def test_enlarged_picture(show, tmp_path):
     assert not page.find("#keys").is_displayed() and page.rating("sub-4") == ("Fail", "eye")
 
 
+@stores
 def test_ratings_survive_a_reload(show, tmp_path):
     page = show(scans(tmp_path))
     page.keys("f", "n", "skull — “left”", "escape", "j", "p")
@@ -428,10 +434,11 @@ def test_ratings_survive_a_reload(show, tmp_path):
     assert page.rating("sub-1")[0] == "Fail" and page.rating("sub-4") == ("", "skull — “left”")
     assert page.rating("sub-10")[0] == "Pass"
     page.keys("u")
-    page.reload(lambda: page.rating("sub-1") == ("", ""))
+    page.reload(lambda: page.rating("sub-1") == ("", "") and page.rating("sub-10")[0] == "Pass")
     assert page.rating("sub-10")[0] == "Pass"
 
 
+@stores
 def test_reports_do_not_mix(show, tmp_path):
     entries = scans(tmp_path)
     page = show(entries)
@@ -446,6 +453,7 @@ def test_reports_do_not_mix(show, tmp_path):
     assert page.rating("sub-1") == ("Fail", "")
 
 
+@stores
 def test_same_page_in_two_tabs(show, tmp_path):
     """What one rates the other shows, and does not overwrite."""
     page = show(scans(tmp_path))
@@ -513,6 +521,7 @@ def test_export(show, tmp_path):
     )
 
 
+@stores
 def test_hostile_text_and_names_of_pictures(show, tmp_path):
     entries = []
     for k, text in enumerate(HOSTILE):
@@ -597,6 +606,7 @@ def contrast(colours):
     return (high + 0.05) / (low + 0.05)
 
 
+@stores
 def test_dark_and_light(show, tmp_path):
     page = show(scans(tmp_path))
 
