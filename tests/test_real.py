@@ -8,7 +8,9 @@ import pytest
 
 import singlestrip
 from singlestrip import cli
+from singlestrip.assessment import read_mask
 from singlestrip.metrics import dice
+from singlestrip.quality import QualityModel
 
 EXAMPLE = Path(nib.__file__).parent / "tests" / "data" / "example4d.nii.gz"
 
@@ -62,3 +64,19 @@ def test_development_scans(data, tmp_path, name, least):
             getattr(found.header, form)(coded=True), getattr(original, form)(coded=True), strict=True
         ):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_quality_of_real_masks(data):
+    """The shipped quality network passes a reference mask, not half of it, nor that of another anatomy."""
+    quality = QualityModel.load(device="cpu")
+
+    def flag(name, part=slice(None)):
+        scan, mask = read_mask(data / name)
+        cut = np.zeros_like(mask)
+        cut[part] = mask[part]
+        return quality.assess(cut, scan.vox2world).flag
+
+    assert flag("adults/sub-02_T1w_mask.nii.gz") == "pass"
+    assert flag("adults/sub-02_T1w_mask.nii.gz", slice(80)) == "fail"
+    for path in (*(data / "fetal").glob("*mask.nii.gz"), *(data / "mouse").glob("*mask.nii.gz")):
+        assert flag(path.relative_to(data)) == "fail"
