@@ -14,8 +14,9 @@ import numpy as np
 
 from . import report, volume
 from .errors import InputError, OutputError, SingleStripError, sentence
+from .labelling import read_mask, read_mask_on
 from .metrics import dice, hausdorff95
-from .output import whole
+from .output import make_folder, whole
 from .page import PageEntry, write_page
 from .quality import MaskQuality, QualityModel, agreement, augmented_masks
 from .stripping import Stripper
@@ -88,13 +89,6 @@ def quality_values(quality: MaskQuality) -> dict[str, float]:
     }
 
 
-def read_mask(path: Path) -> tuple[Volume, np.ndarray]:
-    """A mask file of one frame and its voxels above 0, boolean [X, Y, Z]."""
-    scan = volume.read_single(path)
-    values = scan.scaled()
-    return scan, np.isfinite(values) & (values > 0)
-
-
 @dataclass(frozen=True)
 class Assessor:
     """What masks are assessed with. stripper: for test-time augmentation, None for none."""
@@ -107,13 +101,14 @@ class Assessor:
     def assess(self, case: Case) -> Assessment:
         """Score one case and draw its picture. Raises SingleStripError, naming the file at fault."""
         scan, mask = read_mask(case.mask)
-        image = self._beside(case.image, scan)
+        image = None if case.image is None else volume.read(case.image)
+        if image is not None and not volume.same_grid(image, scan):
+            raise InputError(f"{case.image}: not on the grid of {scan.path}")
         rebuilt = self.quality.reconstruct(mask, scan.vox2world)
         quality = self.quality.judge(mask, scan.vox2world, rebuilt)
         values = quality_values(quality)
         if case.reference is not None:
-            _, truth = read_mask(case.reference)
-            self._beside(case.reference, scan)
+            truth = read_mask_on(case.reference, scan)
             values |= {"dice": dice(mask, truth), "hd95_mm": hausdorff95(mask, truth, scan.vox2world)}
         if self.stripper is not None:
             values |= self._augment(case, image, mask)
@@ -122,14 +117,6 @@ class Assessor:
             expected = rebuilt.on_grid(mask.shape, scan.vox2world)
             draw(self.report_folder, case, grey, mask, expected, scan.vox2world)
         return Assessment(case, quality.flag, values, quality.slice_dice)
-
-    def _beside(self, path: Path | None, scan: Volume) -> Volume | None:
-        if path is None:
-            return None
-        other = volume.read(path)
-        if not volume.same_grid(other, scan):
-            raise InputError(f"{path}: not on the grid of {scan.path}")
-        return other
 
     def _augment(self, case: Case, image: Volume | None, mask: np.ndarray) -> dict[str, float]:
         if image is None:
@@ -184,14 +171,6 @@ def assess_files(
 def worst_first(assessments: Iterable[Assessment]) -> list[Assessment]:
     """Sorted by estimated Dice, those that could not be scored before all others."""
     return sorted(assessments, key=lambda assessment: (assessment.estimate, assessment.case.name))
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it. Raises OutputError where the system refuses."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error})") from error
 
 
 def name_cases(cases: list[Case]) -> list[Case]:

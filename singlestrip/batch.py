@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from . import memory, report, volume
-from .errors import InputError, OutputError, SingleStripError, sentence
-from .output import check_distinct
+from .errors import InputError, SingleStripError, sentence
+from .output import check_distinct, make_folder
 from .quality import MaskQuality, QualityModel
 from .stripping import Stripper
 from .volume import Volume
@@ -209,10 +209,7 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
     jobs = []
     for image, name in zip(images, names, strict=True):
         target = folder / name
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{target.parent}: cannot be made ({error})") from error
+        make_folder(target.parent)
         ending = suffix or volume.suffix_of(image) or ".nii.gz"
         endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
         outputs = {kind: target.with_name(f"{target.name}_{kind}{end}") for kind, end in endings.items()}

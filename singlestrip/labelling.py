@@ -17,13 +17,25 @@ from .output import check_distinct, whole
 from .volume import Volume
 
 
+def read_mask(path: Path) -> tuple[Volume, np.ndarray]:
+    """A mask file of one frame and its voxels above 0, boolean [X, Y, Z]."""
+    scan = volume.read_single(path)
+    values = scan.scaled()
+    return scan, np.isfinite(values) & (values > 0)
+
+
+def read_mask_on(path: Path, image: Volume) -> np.ndarray:
+    """A mask file, boolean [X, Y, Z], on the grid of an image. Raises InputError if it lies on another."""
+    scan, mask = read_mask(path)
+    if not volume.same_grid(image, scan):
+        raise InputError(f"{path}: not on the grid of {image.path}; resample the mask to it")
+    return mask
+
+
 def read_pair(image_path: Path, mask_path: Path) -> tuple[Volume, np.ndarray]:
     """An image and its brain mask, boolean [X, Y, Z]. Raises InputError unless they fit together."""
-    image, mask = volume.read_single(image_path), volume.read_single(mask_path)
-    if not volume.same_grid(image, mask):
-        raise InputError(f"{mask_path}: not on the grid of {image_path}; resample the mask to it")
-    values = mask.scaled()
-    return image, np.isfinite(values) & (values > 0)
+    image = volume.read_single(image_path)
+    return image, read_mask_on(mask_path, image)
 
 
 def fit_pair(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[Volume, np.ndarray, dict]:

@@ -25,6 +25,14 @@ def check_distinct(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
         taken[_identity(path)] = "is named for two outputs"
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises OutputError where the system refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error})") from error
+
+
 @contextmanager
 def whole(*paths: Path) -> Iterator[list[Path]]:
     """Hidden names to write, which become `paths`, in this order, when the block ends well.

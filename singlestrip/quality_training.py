@@ -23,7 +23,7 @@ from .faults import plant_faults
 from .geometry import bounding_box, conformed_vox2world, thicken, world_bounds
 from .losses import soft_dice_loss
 from .resample import block_mean, conform
-from .synth import sample_parameters, stack, window_coordinates
+from .synth import numbered_generator, sample_parameters, stack, window_coordinates
 
 MARGIN_MM = 30.0  # how far from the brain of an adult head the distance is known
 SOURCE_FACTOR = 0.5  # spacing of the distance map over the voxel size
@@ -184,8 +184,7 @@ def train_quality(
     for epoch in range(train.epochs):
         losses = []
         for number, count in enumerate(source.batches(train, epoch)):
-            seed = np.random.SeedSequence((train.seed, epoch, number)).generate_state(1, np.uint64)[0]
-            generator = torch.Generator().manual_seed(int(seed >> 1))
+            generator = numbered_generator(train.seed, epoch, number)
             with torch.no_grad():
                 seen, aim = source.draw(count, train, generator)
             logit = model(seen)

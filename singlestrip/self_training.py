@@ -31,9 +31,7 @@ from .assessment import (
     Assessment,
     Case,
     draw,
-    make_folder,
     name_cases,
-    read_mask,
     worst_first,
     write_report,
 )
@@ -50,9 +48,9 @@ from .configuration import (
 )
 from .errors import InputError, OutputError, sentence
 from .gmm import fit_label_map
-from .labelling import checksum, fit_pair, read_label_map, read_pair
+from .labelling import checksum, fit_pair, read_label_map, read_mask, read_mask_on, read_pair
 from .metrics import dice
-from .output import whole
+from .output import make_folder, whole
 from .quality import MaskQuality, QualityModel, agreement, augmented_masks
 from .quality_training import brain_mm, train_quality
 from .stripping import Stripper
@@ -198,7 +196,7 @@ class SelfTraining:
         for number in range(1, rounds + 1):
             model = self._round(number, model, quality, last=number == rounds)
             self._validate(number, model)
-        return self._finish(model)
+        return self._finish()
 
     def _first_model(self) -> Path:
         if self.inputs.model is not None:
@@ -312,10 +310,7 @@ class SelfTraining:
             masks = augmented_masks(stripper, scan.frame(0), scan.vox2world, scan.slope, scan.intercept)
             return agreement(masks)[0]
         if self.options.rounds.rank == "truth":
-            reference, truth = read_mask(case.reference)
-            if not volume.same_grid(reference, scan):
-                raise InputError(f"{case.reference}: not on the grid of {case.image}")
-            return dice(mask, truth)
+            return dice(mask, read_mask_on(case.reference, scan))
         return found.estimate
 
     def _select(self, folder: Path, scores: list[Score], stripper: Stripper) -> list[Score]:
@@ -323,10 +318,7 @@ class SelfTraining:
         wanted, threshold = self.options.rounds.keep, self.options.rounds.threshold
         if threshold is None:
             threshold = FlagConfig().look_from if self.options.rounds.rank == "ae" else 0.0
-        ranked = sorted(
-            scores, key=lambda score: (-1.0 if score.score is None else -score.score, str(score.image))
-        )
-        ranked = sorted(ranked, key=lambda score: score.score is None)
+        ranked = sorted(scores, key=lambda found: (found.score is None, -(found.score or 0), str(found.image)))
         kept, result = 0, []
         for score in ranked:
             if score.score is None:
@@ -386,7 +378,7 @@ class SelfTraining:
             self.say(f"round {number}: validation Dice {done[str(number)]:.4f}")
             self.record.write()
 
-    def _finish(self, model: Path) -> Path:
+    def _finish(self) -> Path:
         """Copy the last round's model, or with validation the best round's, to the top."""
         done = self.record.values["validation_dice"]
         last = self.options.rounds.rounds

@@ -79,6 +79,12 @@ class SynthParameters:
     noise_seed: tuple[int, ...]  # per sample
 
 
+def numbered_generator(*numbers: int) -> torch.Generator:
+    """A generator on the CPU that depends on all of the numbers: a run's seed, and what is drawn."""
+    seed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> 1))
+
+
 def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> torch.Tensor:
     return low + (high - low) * torch.rand(*shape, generator=generator)
 

@@ -33,7 +33,7 @@ from .metrics import dice
 from .output import whole
 from .resample import conform_labels
 from .stripping import Stripper
-from .synth import LabelMap, sample_parameters, stack, synthesise
+from .synth import LabelMap, numbered_generator, sample_parameters, stack, synthesise
 
 SOURCE_FACTOR = 0.75  # spacing of a label map over the voxel size: finer, so that sampling does not alias
 REPORT_EVERY = 20  # steps between rows of metrics.csv
@@ -74,8 +74,7 @@ def draw_batch(
     """The images of the run with these numbers, for one network: see `synthesise`."""
     chosen, parameters = [], []
     for number in numbers:
-        seed = np.random.SeedSequence((config.seed, network, number)).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(seed >> 1))
+        generator = numbered_generator(config.seed, network, number)
         chosen.append(maps[int(torch.randint(len(maps), (1,), generator=generator))])
         parameters.append(sample_parameters(config.synth, window, scale, generator))
     return synthesise(chosen, window, stack(parameters))

@@ -8,7 +8,7 @@ import pytest
 
 import singlestrip
 from singlestrip import cli
-from singlestrip.assessment import read_mask
+from singlestrip.labelling import read_mask
 from singlestrip.metrics import dice
 from singlestrip.quality import QualityModel
 

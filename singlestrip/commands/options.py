@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from pathlib import Path
 
 from ..configuration import FlagConfig
 
@@ -68,6 +69,12 @@ def chosen_flags(args: argparse.Namespace) -> FlagConfig:
     if lowest > highest:
         args.parser.error("--look-from lies above --pass-from")
     return FlagConfig(highest, lowest)
+
+
+def add_validation(group: argparse._ArgumentGroup, text: str) -> None:
+    group.add_argument(
+        "--val", nargs=2, action="append", default=[], type=Path, metavar=("IMAGE", "MASK"), help=text
+    )
 
 
 def add_processor_options(parser: argparse.ArgumentParser) -> None:

@@ -104,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--model and --seed go with --tta")
     flags = chosen_flags(args)
     cases = _cases(args)
-    from ..assessment import Assessor, assess_files, check_table, make_folder, write_report, write_table
+    from ..assessment import Assessor, assess_files, check_table, write_report, write_table
+    from ..output import make_folder
     from ..quality import QualityModel
     from ..stripping import Stripper
 
@@ -195,9 +196,8 @@ def _train(args: argparse.Namespace) -> int:
     if args.axes and args.kind != "slices":
         args.parser.error("--axes goes with --kind slices")
     from .. import __version__
-    from ..assessment import read_mask
     from ..checkpoint import save_model
-    from ..labelling import checksum
+    from ..labelling import checksum, read_mask
     from ..output import check_distinct
     from ..quality_training import brain_mm, train_quality
     from ..stripping import choose_device

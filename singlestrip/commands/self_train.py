@@ -8,7 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..configuration import AutoencoderTrainConfig, SelfTrainConfig, TrainConfig
-from .options import add_processor_options, apply_threads, positive_float, positive_int, seed, show_training
+from .options import (
+    add_processor_options,
+    add_validation,
+    apply_threads,
+    positive_float,
+    positive_int,
+    seed,
+    show_training,
+)
 
 ROUNDS, TRAIN, QUALITY = SelfTrainConfig(), TrainConfig(), AutoencoderTrainConfig()
 LATER_STEPS = 3000
@@ -50,15 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     files.add_argument("--model", metavar="FILE", help="model to begin with (default: train one)")
     files.add_argument("--qc-model", metavar="FILE", help="quality model (default: train one)")
-    files.add_argument(
-        "--val",
-        nargs=2,
-        action="append",
-        default=[],
-        type=Path,
-        metavar=("IMAGE", "MASK"),
-        help="pair to score after each round; the model of the best round is kept; may be repeated",
-    )
+    add_validation(files, "pair to score after each round; the model of the best round is kept; may be repeated")
     files.add_argument(
         "--references",
         type=Path,

@@ -9,7 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..configuration import GMMConfig, TrainConfig
-from .options import add_processor_options, apply_threads, positive_float, positive_int, seed, show_training
+from .options import (
+    add_processor_options,
+    add_validation,
+    apply_threads,
+    positive_float,
+    positive_int,
+    seed,
+    show_training,
+)
 
 DESCRIPTION = """train a model from one labelled scan, or several
 Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of
@@ -76,15 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="label maps from fit-gmm, in place of or beside images with masks",
     )
     files.add_argument("-o", "--out", type=Path, metavar="MODEL", help="model to write, .safetensors")
-    files.add_argument(
-        "--val",
-        nargs=2,
-        action="append",
-        default=[],
-        type=Path,
-        metavar=("IMAGE", "MASK"),
-        help="pair to score during training; the weights that score best are kept; may be repeated",
-    )
+    add_validation(files, "pair to score during training; the weights that score best are kept; may be repeated")
     files.add_argument(
         "--init", metavar="MODEL", help="start from the weights of this model, and take its voxel size"
     )
