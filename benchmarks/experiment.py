@@ -149,7 +149,9 @@ class Experiment:
             steps = self.args.later * self.args.rounds
             return self.train_supervised(fold, folder / "SL-1+.safetensors", [fold.example], steps, first)
         scratch = arm == "SSL-T-scratch"
-        rounds = SelfTrainConfig(self.args.rounds, self.args.keep, rank=RANKS[arm], from_scratch=scratch)
+        rounds = SelfTrainConfig(
+            self.args.rounds, self.args.keep, threshold=0.0, rank=RANKS[arm], from_scratch=scratch
+        )
         later = self.config(self.args.steps if scratch else self.args.later, fold.number + 1000)
         inputs = Inputs(
             fold.example.image,

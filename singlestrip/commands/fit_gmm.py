@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .options import positive_int, seed
+from .options import (
+    input_file,
+    output_file,
+    positive_int,
+    seed,
+)
 
 DESCRIPTION = """fit Gaussian mixtures to a labelled scan
 Fits one mixture to the intensities inside the brain mask and one outside, and writes the most
@@ -28,17 +32,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     default = GMMConfig()
     files = parser.add_argument_group("FILES")
-    files.add_argument("-i", "--image", type=Path, required=True, metavar="IMAGE", help="the labelled image, 3-D")
+    files.add_argument(
+        "-i", "--image", type=input_file, required=True, metavar="IMAGE", help="the labelled image, 3-D"
+    )
     files.add_argument(
         "-m",
         "--mask",
-        type=Path,
+        type=input_file,
         required=True,
         metavar="MASK",
         help="its brain mask on the same grid; brain is whatever is above 0",
     )
-    files.add_argument("-o", "--out", type=Path, required=True, metavar="LABELS", help="label map, uint8")
-    files.add_argument("--figure", type=Path, metavar="FILE", help="picture of the label map beside the image")
+    files.add_argument("-o", "--out", type=output_file, required=True, metavar="LABELS", help="label map, uint8")
+    files.add_argument(
+        "--figure", type=output_file, metavar="FILE", help="picture of the label map beside the image"
+    )
     fit = parser.add_argument_group("FIT OPTIONS")
     fit.add_argument(
         "--inside",

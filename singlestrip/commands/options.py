@@ -12,6 +12,36 @@ from ..configuration import FlagConfig
 FLAGS = FlagConfig()
 
 
+def input_file(text: str) -> Path:
+    """An argparse type: a file to read."""
+    return Path(text)
+
+
+def input_list(text: str) -> Path:
+    """An argparse type: a text file to read, with the path of one image a line."""
+    return Path(text)
+
+
+def input_table(text: str) -> Path:
+    """An argparse type: a TSV to read, with paths relative to its folder."""
+    return Path(text)
+
+
+def output_file(text: str) -> Path:
+    """An argparse type: a file to write."""
+    return Path(text)
+
+
+def output_folder(text: str) -> Path:
+    """An argparse type: a folder to write in, made if missing."""
+    return Path(text)
+
+
+def model(text: str) -> str:
+    """An argparse type: a model file to read, or a model's name."""
+    return text
+
+
 def positive_int(text: str) -> int:
     """An argparse type: a whole number from 1."""
     value = int(text)
@@ -73,7 +103,7 @@ def chosen_flags(args: argparse.Namespace) -> FlagConfig:
 
 def add_validation(group: argparse._ArgumentGroup, text: str) -> None:
     group.add_argument(
-        "--val", nargs=2, action="append", default=[], type=Path, metavar=("IMAGE", "MASK"), help=text
+        "--val", nargs=2, action="append", default=[], type=input_file, metavar=("IMAGE", "MASK"), help=text
     )
 
 

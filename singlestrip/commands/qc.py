@@ -5,11 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
 from ..errors import InputError, OutputError
-from .options import add_flag_options, add_processor_options, apply_threads, chosen_flags, positive_int, seed
+from .options import (
+    add_flag_options,
+    add_processor_options,
+    apply_threads,
+    chosen_flags,
+    input_file,
+    input_table,
+    model,
+    output_file,
+    output_folder,
+    positive_int,
+    seed,
+)
 
 FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
 KINDS = ("volume", "slices")
@@ -47,19 +58,27 @@ EXAMPLES = """\
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     def paths(group, *names: str, metavar: str, help: str) -> None:
-        group.add_argument(*names, nargs="+", action="extend", default=[], metavar=metavar, type=Path, help=help)
+        group.add_argument(
+            *names, nargs="+", action="extend", default=[], metavar=metavar, type=input_file, help=help
+        )
 
     files = parser.add_argument_group("FILES")
     paths(files, "-m", "--mask", metavar="MASK", help="brain mask to score, brain above 0")
     paths(files, "-i", "--image", metavar="IMAGE", help="image of each mask, in the same order")
     paths(files, "--reference", metavar="MASK", help="true mask of each mask, in the same order")
     files.add_argument(
-        "--table", type=Path, metavar="FILE", help="TSV with columns mask, image, reference, in place of the above"
+        "--table",
+        type=input_table,
+        metavar="FILE",
+        help="TSV with columns mask, image, reference, in place of the above",
     )
-    files.add_argument("-o", "--out", type=Path, metavar="TABLE", help="scores to write, .tsv or .json")
-    files.add_argument("--report", type=Path, metavar="DIR", help="folder of the page to write, made if missing")
+    files.add_argument("-o", "--out", type=output_file, metavar="TABLE", help="scores to write, .tsv or .json")
+    files.add_argument(
+        "--report", type=output_folder, metavar="DIR", help="folder of the page to write, made if missing"
+    )
     files.add_argument(
         "--qc-model",
+        type=model,
         metavar="FILE",
         help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
     )
@@ -67,12 +86,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_flag_options(scores)
     scores.add_argument("--tta", action="store_true", help="also score by test-time augmentation; needs images")
     scores.add_argument(
-        "--model", metavar="FILE", help="model that strips for --tta (default: the weights that come with it)"
+        "--model",
+        type=model,
+        metavar="FILE",
+        help="model that strips for --tta (default: the weights that come with it)",
     )
     scores.add_argument("--seed", type=seed, metavar="N", help="of --tta and --train (default 0)")
     training = parser.add_argument_group("TRAINING OPTIONS")
     training.add_argument(
-        "--train", type=Path, metavar="MODEL", help="train a quality model from the one mask, .safetensors"
+        "--train", type=output_file, metavar="MODEL", help="train a quality model from the one mask, .safetensors"
     )
     training.add_argument(
         "--epochs", type=positive_int, metavar="N", help=f"passes of training (default {TRAIN.epochs})"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from ..configuration import AutoencoderTrainConfig, SelfTrainConfig, TrainConfig
 from .options import (
     add_processor_options,
     add_validation,
     apply_threads,
+    input_file,
+    input_list,
+    model,
+    output_folder,
     positive_float,
     positive_int,
     seed,
@@ -46,22 +49,24 @@ EXAMPLES = """\
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("FILES")
-    files.add_argument("-i", "--image", type=Path, required=True, metavar="IMAGE", help="labelled image, 3-D")
-    files.add_argument("-m", "--mask", type=Path, required=True, metavar="MASK", help="its brain mask")
+    files.add_argument(
+        "-i", "--image", type=input_file, required=True, metavar="IMAGE", help="labelled image, 3-D"
+    )
+    files.add_argument("-m", "--mask", type=input_file, required=True, metavar="MASK", help="its brain mask")
     files.add_argument(
         "--unlabelled",
-        type=Path,
+        type=input_list,
         required=True,
         metavar="LIST",
         help="text file with the path of one unlabelled image a line",
     )
-    files.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the run")
-    files.add_argument("--model", metavar="FILE", help="model to begin with (default: train one)")
-    files.add_argument("--qc-model", metavar="FILE", help="quality model (default: train one)")
+    files.add_argument("-o", "--out", type=output_folder, required=True, metavar="DIR", help="folder of the run")
+    files.add_argument("--model", type=model, metavar="FILE", help="model to begin with (default: train one)")
+    files.add_argument("--qc-model", type=model, metavar="FILE", help="quality model (default: train one)")
     add_validation(files, "pair to score after each round; the model of the best round is kept; may be repeated")
     files.add_argument(
         "--references",
-        type=Path,
+        type=input_list,
         metavar="LIST",
         help="true masks of the unlabelled images, in their order, for --rank truth",
     )

@@ -13,6 +13,11 @@ from .options import (
     apply_threads,
     chosen_flags,
     finite_float,
+    input_file,
+    input_list,
+    model,
+    output_file,
+    output_folder,
     positive_float,
 )
 
@@ -51,27 +56,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="IMAGE",
-        type=Path,
+        type=input_file,
         help="image to strip; several with --out-dir",
     )
-    files.add_argument("--list", type=Path, metavar="FILE", help="text file with the path of one image a line")
     files.add_argument(
-        "-o", "--out", type=Path, metavar="FILE", help="image with the background filled, same type"
+        "--list", type=input_list, metavar="FILE", help="text file with the path of one image a line"
     )
-    files.add_argument("-m", "--mask", type=Path, metavar="FILE", help="brain mask, uint8, brain 1")
+    files.add_argument(
+        "-o", "--out", type=output_file, metavar="FILE", help="image with the background filled, same type"
+    )
+    files.add_argument("-m", "--mask", type=output_file, metavar="FILE", help="brain mask, uint8, brain 1")
     files.add_argument(
         "-d",
         "--sdt",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="signed distance to the brain's surface in mm, negative inside, float32",
     )
     files.add_argument(
-        "-p", "--picture", type=Path, metavar="FILE", help="picture of three slices with the mask's outline, .png"
+        "-p",
+        "--picture",
+        type=output_file,
+        metavar="FILE",
+        help="picture of three slices with the mask's outline, .png",
     )
     files.add_argument(
         "--out-dir",
-        type=Path,
+        type=output_folder,
         metavar="DIR",
         help="folder for NAME_mask and what else --save names, of each image; made if missing",
     )
@@ -88,6 +99,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--resume", action="store_true", help="pass over images whose outputs are there and whole")
     files.add_argument(
         "--model",
+        type=model,
         metavar="FILE",
         help="model file, or name in $SINGLESTRIP_MODELS (default: the weights that come with singlestrip)",
     )
@@ -120,6 +132,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     quality.add_argument(
         "--qc-model",
+        type=model,
         metavar="FILE",
         help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
     )

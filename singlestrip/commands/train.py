@@ -13,6 +13,9 @@ from .options import (
     add_processor_options,
     add_validation,
     apply_threads,
+    input_file,
+    model,
+    output_file,
     positive_float,
     positive_int,
     seed,
@@ -59,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        type=Path,
+        type=input_file,
         metavar="IMAGE",
         help="labelled image, 3-D",
     )
@@ -69,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        type=Path,
+        type=input_file,
         metavar="MASK",
         help="brain mask of each image, in the same order",
     )
@@ -79,14 +82,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        type=Path,
+        type=input_file,
         metavar="LABELS",
         help="label maps from fit-gmm, in place of or beside images with masks",
     )
-    files.add_argument("-o", "--out", type=Path, metavar="MODEL", help="model to write, .safetensors")
+    files.add_argument("-o", "--out", type=output_file, metavar="MODEL", help="model to write, .safetensors")
     add_validation(files, "pair to score during training; the weights that score best are kept; may be repeated")
     files.add_argument(
-        "--init", metavar="MODEL", help="start from the weights of this model, and take its voxel size"
+        "--init", type=model, metavar="MODEL", help="start from the weights of this model, and take its voxel size"
     )
     files.add_argument(
         "--resume",
@@ -95,7 +98,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument(
         "--samples",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="write a sheet of 16 synthetic images, and train only if -o is there too",
     )

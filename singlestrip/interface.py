@@ -1,0 +1,55 @@
+"""The command line as data, read from its parser: what wrappers, descriptors and completions need."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .cli import build_parser
+from .commands import options
+
+# What an option's values are to a wrapper, by the type that parses them.
+PATH_ROLES = {
+    options.input_file: "input",  # a file to read
+    options.input_list: "list",  # a file to read that names one more a line
+    options.input_table: "table",  # a TSV to read whose cells name more, as seen from its folder
+    options.output_file: "output",  # a file to write
+    options.output_folder: "folder",  # a folder to write in
+    options.model: "model",  # a file to read, or a name
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a subcommand.
+
+    role: of its values, one of PATH_ROLES' or "value"; "none" for switches. nargs: as argparse has it, a
+    number of values, "+" for one or more, None for one.
+    """
+
+    flags: tuple[str, ...]
+    role: str
+    nargs: int | str | None
+    action: argparse.Action
+
+    @property
+    def name(self) -> str:
+        """The long flag without its dashes."""
+        return self.flags[-1].lstrip("-")
+
+
+def subparsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of each subcommand, by its name."""
+    actions = build_parser()._actions
+    return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
+
+
+def command_options(command: str) -> Iterator[Option]:
+    """The options of a subcommand in the order of its help, without --help and --version."""
+    for action in subparsers()[command]._actions:
+        if isinstance(action, (argparse._HelpAction, argparse._VersionAction)):
+            continue
+        switch = action.nargs == 0
+        role = "none" if switch else PATH_ROLES.get(action.type, "value")
+        yield Option(tuple(action.option_strings), role, action.nargs, action)
