@@ -20,7 +20,7 @@ import torch
 
 from singlestrip import labelling, training
 from singlestrip.configuration import HEAD_BRAIN_MM, CascadeConfig, GMMConfig, TrainConfig
-from singlestrip.stripping import choose_device
+from singlestrip.device import choose_device
 
 COARSE = CascadeConfig.fitting(HEAD_BRAIN_MM, voxel_size_mm=4.0)
 

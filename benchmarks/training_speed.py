@@ -18,8 +18,8 @@ import torch
 
 from singlestrip import training
 from singlestrip.configuration import CascadeConfig, GMMConfig, TrainConfig
+from singlestrip.device import choose_device
 from singlestrip.labelling import fit_pair
-from singlestrip.stripping import choose_device
 
 WARM_UP = 5
 

@@ -13,9 +13,10 @@ from . import geometry, resample
 from .autoencoder import Autoencoder
 from .checkpoint import find_model, load_model
 from .configuration import FlagConfig
+from .device import choose_device, heed_fork
 from .errors import InputError
 from .metrics import dice, hausdorff95, volume_ml
-from .stripping import Stripper, choose_device, fill_holes, mask_box, thin_axes
+from .stripping import Stripper, fill_holes, mask_box, thin_axes
 
 TTA_COPIES = 10
 TTA_SCALING = 0.2  # ± of the intensities; SingleStrip
@@ -145,6 +146,7 @@ class QualityModel:
         would have it. Beyond the image's field of view nothing is expected, nor of an empty mask."""
         if mask.ndim != 3 or mask.dtype != bool:
             raise InputError(f"need a boolean mask [X, Y, Z], not {mask.dtype} {mask.shape}")
+        heed_fork(self.device)
         size, voxel_mm = (self.config.size,) * 3, self.config.voxel_size_mm
         if not mask.any():
             nothing = np.zeros(size, dtype=np.float32)

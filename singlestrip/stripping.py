@@ -12,8 +12,9 @@ from scipy import ndimage
 from . import geometry, resample
 from .cascade import Cascade
 from .checkpoint import find_model, load_model
+from .device import choose_device, heed_fork
 from .distance import signed_distance
-from .errors import InputError, SingleStripError
+from .errors import InputError
 from .synth import normalise
 from .volume import finite_range
 
@@ -113,24 +114,9 @@ def clean(mask: np.ndarray) -> np.ndarray:
     return out
 
 
-def choose_device(name: str) -> torch.device:
-    """A torch device from "auto", "cpu", "cuda" or "cuda:N"."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SingleStripError(f"device {name}: no CUDA device is available; use --device cpu")
-    try:
-        device = torch.device(name)
-        known = device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count())
-    except RuntimeError:
-        known = False
-    if not known:
-        raise SingleStripError(f"device {name}: not on this machine; choose auto, cpu, cuda or cuda:N")
-    return device
-
-
 class Stripper:
-    """A loaded model that strips one image after another."""
+    """A loaded model that strips one image after another, from any number of threads, and on a processor in
+    forked workers too."""
 
     def __init__(self, model: Cascade):
         self.model = model.eval()
@@ -194,6 +180,7 @@ class Stripper:
         self, image: np.ndarray, vox2world: np.ndarray, slope: float = 1.0, intercept: float = 0.0
     ) -> BrainField:
         """The brain's logit in the segmenter's window; arguments as for `strip`."""
+        heed_fork(self.device)
         blank = min(end * slope + intercept for end in _ends(image))
         fine = self._coarsen(image, vox2world, self.config.voxel_size_mm, slope, intercept, blank)
         coarse = self._coarsen(*fine, self.config.locator_voxel_size_mm)

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from singlestrip import stripping
-from singlestrip.errors import InputError, SingleStripError
+from singlestrip.errors import InputError
 from singlestrip.metrics import dice, volume_ml
 from singlestrip.stripping import BrainField, clean, fill_holes, largest_component, thin_axes
 
@@ -262,14 +262,6 @@ def test_clean():
     mask[15:18, 15:18, 15:18] = True
     np.testing.assert_array_equal(clean(mask), expected)
     assert not clean(np.zeros_like(mask)).any()
-
-
-def test_devices(monkeypatch):
-    monkeypatch.setattr(stripping.torch.cuda, "is_available", lambda: False)
-    assert stripping.choose_device("auto").type == "cpu"
-    for name, sentence in (("cuda", "no CUDA device"), ("abacus", "choose auto, cpu")):
-        with pytest.raises(SingleStripError, match=sentence):
-            stripping.choose_device(name)
 
 
 @pytest.mark.parametrize("thickness", [1.0, 3.0, 5.0])

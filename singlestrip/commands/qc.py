@@ -219,10 +219,10 @@ def _train(args: argparse.Namespace) -> int:
         args.parser.error("--axes goes with --kind slices")
     from .. import __version__
     from ..checkpoint import save_model
+    from ..device import choose_device
     from ..labelling import checksum, read_mask
     from ..output import check_distinct
     from ..quality_training import brain_mm, train_quality
-    from ..stripping import choose_device
 
     if not args.train.parent.is_dir():
         raise OutputError(f"{args.train}: folder {args.train.parent} does not exist")

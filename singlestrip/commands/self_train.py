@@ -131,8 +131,8 @@ def run(args: argparse.Namespace) -> int:
     from ..autoencoder import Autoencoder
     from ..batch import read_list
     from ..checkpoint import find_model
+    from ..device import choose_device
     from ..self_training import Inputs, Options, SelfTraining
-    from ..stripping import choose_device
     from ..training import keep_memory
 
     apply_threads(args)

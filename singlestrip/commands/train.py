@@ -149,8 +149,8 @@ def run(args: argparse.Namespace) -> int:
     from .. import training
     from ..checkpoint import find_model, load_model
     from ..configuration import CascadeConfig, UNetConfig
+    from ..device import choose_device
     from ..labelling import read_pair
-    from ..stripping import choose_device
 
     apply_threads(args)
     training.keep_memory()

@@ -1,0 +1,71 @@
+"""Processor or GPU, threads, and forked workers."""
+
+import subprocess
+import sys
+
+import pytest
+
+from singlestrip import device
+from singlestrip.errors import SingleStripError
+
+WORKERS = """
+import multiprocessing, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import nibabel, numpy as np, torch
+import singlestrip
+from singlestrip.quality import QualityModel
+
+torch.set_num_threads(2)
+scan = nibabel.load(Path(nibabel.__file__).parent / "tests/data/example4d.nii.gz")
+image = np.asarray(scan.dataobj[..., 0])
+session, quality = singlestrip.Stripper.load(device="cpu"), QualityModel.load(device="cpu")
+mask = session.strip(image, scan.affine).mask
+estimate = quality.assess(mask, scan.affine).estimate
+
+def work(number):
+    if number % 2:  # a model of the worker's own
+        found = singlestrip.strip(image, scan.affine, device="cpu").mask
+    else:
+        found = session.strip(image, scan.affine).mask
+    return np.mean(found != mask), abs(quality.assess(mask, scan.affine).estimate - estimate)
+
+if sys.argv[1] == "threads":
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, range(4)))
+else:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        found = pool.map(work, range(4))
+assert mask.any() and np.max(found) < 1e-4, found
+print("same", len(found))
+"""
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setattr(device.torch.cuda, "is_available", lambda: False)
+    assert device.choose_device("auto").type == "cpu"
+    for name, sentence in (("cuda", "no CUDA device"), ("abacus", "choose auto, cpu")):
+        with pytest.raises(SingleStripError, match=sentence):
+            device.choose_device(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["threads", "fork"])
+def test_one_session_serves_many_workers(kind, tmp_path):
+    """Without care a forked worker waits for ever for its parent's threads."""
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    run = subprocess.run([sys.executable, script, kind], capture_output=True, text=True, timeout=300)
+    assert run.stdout == "same 4\n", run.stderr
+
+
+def test_in_the_first_process_threads_are_left_alone():
+    before = device.torch.get_num_threads()
+    device.heed_fork(device.torch.device("cpu"))
+    assert device.torch.get_num_threads() == before
+
+
+def test_a_forked_worker_is_told_that_the_gpu_is_not_its_own(monkeypatch):
+    monkeypatch.setattr(device, "_PROCESS", -1)
+    with pytest.raises(SingleStripError, match="spawn"):
+        device.heed_fork(device.torch.device("cuda"))
