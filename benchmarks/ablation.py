@@ -74,13 +74,11 @@ def main() -> None:
     training.keep_memory()
     device = choose_device(args.device)
     example = args.data / "adults" / "sub-01_T1w"
-    image, labels, _ = labelling.fit_pair(Path(f"{example}.nii.gz"), Path(f"{example}_mask.nii.gz"), GMMConfig())
+    example_map = labelling.native_map(Path(f"{example}.nii.gz"), Path(f"{example}_mask.nii.gz"), GMMConfig())
     groups = scans(args.data)
     for name in args.variants:
         cascade, config = VARIANTS[name](COARSE, TrainConfig(steps=args.steps))
-        run = training.Run(
-            cascade, config, training.prepare_maps([(labels, image.vox2world)], cascade, device), device
-        )
+        run = training.Run(cascade, config, training.prepare_maps([example_map], cascade, device), device)
         start = time.monotonic()
         while run.step < config.steps:
             run.update()

@@ -35,7 +35,7 @@ import torch
 from singlestrip import SingleStripError, Stripper, volume
 from singlestrip.checkpoint import load_model
 from singlestrip.configuration import CascadeConfig, GMMConfig, SelfTrainConfig, TrainConfig
-from singlestrip.labelling import fit_pair
+from singlestrip.labelling import native_map
 from singlestrip.metrics import dice, hausdorff95
 from singlestrip.self_training import Inputs, Options, SelfTraining
 from singlestrip.training import brain_extent_mm, train
@@ -181,15 +181,12 @@ class Experiment:
         checkpoint = out.with_suffix(".checkpoint")
         if out.is_file() and not checkpoint.is_file():
             return out
-        labels = []
-        for scan in scans:
-            image, classes, _ = fit_pair(scan.image, scan.mask, GMMConfig())
-            labels.append((classes, image.vox2world))
+        maps = [native_map(scan.image, scan.mask, GMMConfig()) for scan in scans]
         network = None if init is None else load_model(init, self.device)[0]
-        cascade = CascadeConfig.fitting(brain_extent_mm(labels[:1]), self.args.voxel_size)
+        cascade = CascadeConfig.fitting(brain_extent_mm(maps[:1]), self.args.voxel_size)
         config = self.config(steps, fold.number + 1000 * (init is not None))
         train(
-            labels,
+            maps,
             out,
             cascade if network is None else network.config,
             replace(config, save_every=100),

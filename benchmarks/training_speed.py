@@ -19,7 +19,7 @@ import torch
 from singlestrip import training
 from singlestrip.configuration import CascadeConfig, GMMConfig, TrainConfig
 from singlestrip.device import choose_device
-from singlestrip.labelling import fit_pair
+from singlestrip.labelling import native_map
 
 WARM_UP = 5
 
@@ -35,11 +35,9 @@ def main() -> None:
     args = parser.parse_args()
     if not args.no_keep_memory:
         training.keep_memory()
-    image, labels, _ = fit_pair(args.image, args.mask, GMMConfig())
+    example = native_map(args.image, args.mask, GMMConfig())
     cascade, config, device = CascadeConfig(), TrainConfig(batch=args.batch), choose_device(args.device)
-    run = training.Run(
-        cascade, config, training.prepare_maps([(labels, image.vox2world)], cascade, device), device
-    )
+    run = training.Run(cascade, config, training.prepare_maps([example], cascade, device), device)
 
     def wait() -> float:
         if device.type == "cuda":

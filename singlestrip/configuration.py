@@ -37,6 +37,7 @@ class SynthConfig:
 
     # Space. One subject must stand for all: shape varies more than between adults.
     rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25
+    turn_probability: float = 0.2  # by any angle about one axis: heads on their side, headers that are wrong
     scaling: tuple[float, float] = (0.82, 1.22)  # per axis around a common factor; SynthSeg 0.8-1.2
     anisotropy: float = 0.12  # ± of each axis about the common scaling: narrow and broad heads
     shear: float = 0.08  # ± per plane; SynthSeg 0.012 is below what oblique heads show
@@ -46,6 +47,9 @@ class SynthConfig:
     # Intensity of the classes.
     smooth_classes_probability: float = 0.6  # neighbouring classes alike, as tissues in real contrasts
     smooth_knots: tuple[int, int] = (2, 6)  # turning points of intensity over class number
+    # One curve over the classes of both sides, by their intensity in the labelled scan: what looks alike on both
+    # sides of the border there, as fluid and dura do, mostly looks alike in other contrasts.
+    joint_probability: float = 0.4
     class_noise: tuple[float, float] = (0.0, 0.08)  # standard deviation per class; SynthSeg 0-25 of 255
     dark_probability: float = 0.75  # darkest outside classes near zero, as air is in magnitude images
     dark_classes: tuple[int, int] = (1, 3)  # how many; noise spreads air over several classes

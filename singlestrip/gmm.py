@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from .configuration import GMMConfig
@@ -9,6 +11,30 @@ from .errors import InputError
 
 INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
 MAX_CLASSES = 90
+
+
+@dataclass(frozen=True)
+class NativeMap:
+    """A label map on the grid of its scan.
+
+    labels: uint8 [X, Y, Z]; vox2world: 4×4, voxel index to RAS mm; levels: float32 [256], the mean
+    intensity of each class in the scan, 0 at the scan's lowest and 1 at its 99.5th percentile, or
+    None where it is not known.
+    """
+
+    labels: np.ndarray
+    vox2world: np.ndarray
+    levels: np.ndarray | None = None
+
+
+def levels_of(record: dict) -> np.ndarray:
+    """The levels of `NativeMap` from a record of `fit_label_map`. Raises KeyError if it is none."""
+    low, high = record["intensity_range"]
+    levels = np.zeros(256, dtype=np.float32)
+    for side in ("inside", "outside"):
+        means = (np.array(record[side]["mean"]) - low) / max(high - low, 1e-12)
+        levels[record[side]["label"]] = means.clip(0, 1)
+    return levels
 
 
 def is_inside(labels: np.ndarray) -> np.ndarray:
@@ -90,7 +116,8 @@ def fit_label_map(image: np.ndarray, mask: np.ndarray, config: GMMConfig) -> tup
             raise InputError("the image has no finite voxel")
         image = np.where(finite, image, image[finite].min())
     labels = np.zeros(image.shape, dtype=np.uint8)
-    record = {"seed": config.seed}
+    ends = float(image.min()), float(np.percentile(image[:: 1 + image.size // 10_000_000], 99.5))
+    record = {"seed": config.seed, "intensity_range": ends}
     for side, where, classes, base in (
         ("inside", mask, config.inside, INSIDE_BASE),
         ("outside", ~mask, config.outside, 0),

@@ -12,7 +12,7 @@ import numpy as np
 from . import __version__, report, volume
 from .configuration import GMMConfig
 from .errors import InputError
-from .gmm import INSIDE_BASE, fit_label_map
+from .gmm import INSIDE_BASE, NativeMap, fit_label_map, levels_of
 from .output import check_distinct, whole
 from .volume import Volume
 
@@ -48,8 +48,35 @@ def fit_pair(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[Volu
     return image, labels, record
 
 
-def read_label_map(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A label map as `fit-gmm` writes it: uint8 [X, Y, Z] and its vox2world."""
+def native_map(image_path: Path, mask_path: Path, config: GMMConfig) -> NativeMap:
+    """The label map of a labelled scan, to train on. Raises InputError."""
+    image, labels, record = fit_pair(image_path, mask_path, config)
+    return NativeMap(labels, image.vox2world, levels_of(record))
+
+
+def record_path(label_map: Path) -> Path:
+    """Where the record of a label map lies, beside it."""
+    return label_map.with_name(label_map.name[: -len(volume.suffix_of(label_map))] + ".json")
+
+
+def write_record(label_map: Path, record: dict) -> None:
+    with whole(record_path(label_map)) as (partial,):
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _read_levels(label_map: Path) -> np.ndarray | None:
+    """Levels from the record beside a label map; None where there is none, or another program's."""
+    path = record_path(label_map)
+    if not path.is_file():
+        return None
+    try:
+        return levels_of(json.loads(path.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None
+
+
+def read_label_map(path: Path) -> NativeMap:
+    """A label map as `fit-gmm` writes it, with its record beside it. Raises InputError."""
     scan = volume.read(path)
     values = scan.scaled()
     if scan.frames > 1 or not np.isfinite(values).all() or (values != np.round(values)).any():
@@ -62,7 +89,7 @@ def read_label_map(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{path}: needs labels of both sides, 1 to {INSIDE_BASE} outside the brain and from "
             f"{INSIDE_BASE + 1} inside"
         )
-    return labels, scan.vox2world
+    return NativeMap(labels, scan.vox2world, _read_levels(path))
 
 
 def checksum(path: Path) -> str:
@@ -86,8 +113,6 @@ def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, f
         "versions": {"singlestrip": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
     }
     volume.write_like(image, out, labels[..., None], label="GMM classes")
-    beside = out.with_name(out.name[: -len(volume.suffix_of(out))] + ".json")
-    with whole(beside) as (partial,):
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(out, record)
     if figure is not None:
         report.label_figure(image.scaled(), labels, image.vox2world, figure)

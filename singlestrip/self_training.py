@@ -48,7 +48,7 @@ from .configuration import (
 )
 from .errors import InputError, OutputError, sentence
 from .gmm import fit_label_map
-from .labelling import checksum, fit_pair, read_label_map, read_mask, read_mask_on, read_pair
+from .labelling import checksum, native_map, read_label_map, read_mask, read_mask_on, read_pair, write_record
 from .metrics import dice
 from .output import make_folder, whole
 from .quality import MaskQuality, QualityModel, agreement, augmented_masks
@@ -179,8 +179,7 @@ class SelfTraining:
         self.cases = name_cases([Case(image, image, reference) for image, reference in pairs])
         if not any(case.image.is_file() for case in self.cases):
             raise InputError(f"{inputs.unlabelled[0]}: no such file, nor any other of the unlabelled images")
-        image, labels, _ = fit_pair(inputs.image, inputs.mask, options.gmm)
-        self.example = (labels, image.vox2world)
+        self.example = native_map(inputs.image, inputs.mask, options.gmm)
         self.validation = []
         for image_path, mask_path in inputs.validation:
             scan, mask = read_pair(image_path, mask_path)
@@ -357,9 +356,10 @@ class SelfTraining:
         scan = volume.read_single(score.image)
         mask = _strip(stripper, scan)
         try:
-            labels, _ = fit_label_map(scan.scaled(), mask, self.options.gmm)
+            labels, record = fit_label_map(scan.scaled(), mask, self.options.gmm)
         except InputError as error:
             raise InputError(f"{score.image}: {error}") from error
+        write_record(path, record)
         volume.write_like(scan, path, labels[..., None], label="GMM classes")
 
     def _write_page(self, scores: list[Score]) -> None:

@@ -25,7 +25,8 @@ class LabelMap:
     labels: int32 [X, Y, Z], 0 outside the scan, 1-100 outside the brain, above 100 inside;
     brain: float [X, Y, Z], 1 in the brain; scanned: likewise where there is a label, None for
     everywhere; spacing_mm; brain_mm: [3], middle of the brain's bounding box, mm from the middle
-    of the map.
+    of the map; levels: [256] on the CPU, intensity of each class in the labelled scan from 0 to 1,
+    None where it is not known.
     """
 
     labels: torch.Tensor
@@ -33,10 +34,16 @@ class LabelMap:
     scanned: torch.Tensor | None
     spacing_mm: float
     brain_mm: torch.Tensor
+    levels: torch.Tensor | None = None
 
     @staticmethod
-    def of(labels: np.ndarray, spacing_mm: float, device: torch.device | str = "cpu") -> LabelMap:
-        """From a conformed label map uint8 [X, Y, Z]."""
+    def of(
+        labels: np.ndarray,
+        spacing_mm: float,
+        device: torch.device | str = "cpu",
+        levels: np.ndarray | None = None,
+    ) -> LabelMap:
+        """From a conformed label map uint8 [X, Y, Z], and the levels of its classes float32 [256]."""
         brain = is_inside(labels)
         where = np.argwhere(brain)
         middle = (where.min(0) + where.max(0)) / 2 - (np.array(labels.shape) - 1) / 2
@@ -47,6 +54,7 @@ class LabelMap:
             scanned,
             spacing_mm,
             torch.tensor(middle * spacing_mm, dtype=torch.float32),
+            None if levels is None else torch.from_numpy(levels),
         )
 
     def grid_from_mm(self) -> torch.Tensor:
@@ -112,6 +120,10 @@ def _sample_affine(config: SynthConfig, window: Window, g: torch.Generator) -> t
     shear = torch.eye(3)[None]
     for i, j in ((0, 1), (0, 2), (1, 2)):
         shear[:, i, j] = _uniform(g, -config.shear, config.shear, 1)
+    if _happens(g, config.turn_probability):
+        turn = torch.zeros(1, 3)
+        turn[0, int(torch.randint(3, (1,), generator=g))] = _uniform(g, -math.pi, math.pi, 1)
+        rotation = _rotation(turn) @ rotation
     flip = torch.ones(1, 3)
     if _happens(g, config.flip_probability):
         flip[0, 0] = -1
@@ -132,12 +144,24 @@ def _class_curve(config: SynthConfig, count: int, g: torch.Generator) -> torch.T
     return torch.lerp(knots[whole], knots[whole + 1], at - whole)
 
 
-def _sample_class_means(config: SynthConfig, g: torch.Generator) -> torch.Tensor:
-    """Intensities [1, 256]: independent per class, or a random curve over the classes of each side."""
+def _joint_curve(config: SynthConfig, levels: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    """Intensities [256] on one random curve over the levels [256] of both sides: linear between random knots."""
+    low, high = config.smooth_knots
+    knots = torch.rand(int(torch.randint(low, high + 1, (1,), generator=g)), generator=g)
+    at = levels * (len(knots) - 1)
+    below = at.long().clamp(max=len(knots) - 2)
+    return torch.lerp(knots[below], knots[below + 1], at - below)
+
+
+def _sample_class_means(config: SynthConfig, levels: torch.Tensor | None, g: torch.Generator) -> torch.Tensor:
+    """Intensities [1, 256]: independent per class, on a random curve over the classes of each side, or on one
+    over the levels [256] of all classes."""
     means = torch.rand(1, 256, generator=g)
     for first, count in ((1, INSIDE_BASE), (INSIDE_BASE + 1, 255 - INSIDE_BASE)):
         if _happens(g, config.smooth_classes_probability):
             means[0, first : first + count] = _class_curve(config, count, g)
+    if levels is not None and _happens(g, config.joint_probability):
+        means[0] = _joint_curve(config, levels, g)
     if _happens(g, config.dark_probability):
         low, high = config.dark_classes
         dark = int(torch.randint(low, high + 1, (1,), generator=g))
@@ -155,11 +179,16 @@ def _sample_crop(config: SynthConfig, scale: float, g: torch.Generator) -> torch
 
 
 def sample_parameters(
-    config: SynthConfig, window: Window, scale: float, generator: torch.Generator
+    config: SynthConfig,
+    window: Window,
+    scale: float,
+    generator: torch.Generator,
+    levels: torch.Tensor | None = None,
 ) -> SynthParameters:
     """Draw the parameters of one image (B = 1). The same state of the generator draws the same.
 
-    generator: on the CPU. scale: size of the anatomy over that of an adult human head.
+    generator: on the CPU. scale: size of the anatomy over that of an adult human head. levels: [256] of
+    the label map, if known.
     """
     g = generator
     extent = [n * window.voxel_size_mm for n in window.shape]
@@ -178,7 +207,7 @@ def sample_parameters(
     return SynthParameters(
         affine=_sample_affine(config, window, g),
         velocity=velocity,
-        class_mean=_sample_class_means(config, g),
+        class_mean=_sample_class_means(config, levels, g),
         class_noise=_uniform(g, *config.class_noise, 1, 1) * torch.rand(1, 256, generator=g) * 2,
         blur_mm=_uniform(g, *(s * scale for s in config.smoothing_mm), 1, 3),
         slice_axis=torch.where(sliced, torch.randint(3, (1,), generator=g), -1),

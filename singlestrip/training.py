@@ -27,7 +27,7 @@ from . import __version__, checkpoint, report
 from .cascade import Cascade
 from .configuration import CascadeConfig, TrainConfig, Window, cascade_config
 from .errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
-from .gmm import INSIDE_BASE
+from .gmm import INSIDE_BASE, NativeMap
 from .losses import segmentation_loss
 from .metrics import dice
 from .output import whole
@@ -42,27 +42,31 @@ REPORT_EVERY = 20  # steps between rows of metrics.csv
 CHANGEABLE = ("steps", "validate_every", "save_every", "amp")
 
 
-def brain_extent_mm(labels: list[tuple[np.ndarray, np.ndarray]]) -> float:
+def brain_extent_mm(maps: list[NativeMap]) -> float:
     """Longest side in mm of the brains' bounding boxes along right, anterior, superior."""
     extent = 0.0
-    for array, vox2world in labels:
-        where = np.argwhere(array > INSIDE_BASE) @ vox2world[:3, :3].T
-        extent = max(extent, float((np.ptp(where, axis=0) + np.abs(vox2world[:3, :3]).sum(axis=1)).max()))
+    for source in maps:
+        matrix = source.vox2world[:3, :3]
+        where = np.argwhere(source.labels > INSIDE_BASE) @ matrix.T
+        extent = max(extent, float((np.ptp(where, axis=0) + np.abs(matrix).sum(axis=1)).max()))
     return extent
 
 
 def prepare_maps(
-    labels: list[tuple[np.ndarray, np.ndarray]], config: CascadeConfig, device: torch.device | str
+    maps: list[NativeMap], config: CascadeConfig, device: torch.device | str
 ) -> dict[str, list[LabelMap]]:
-    """Native label maps (array, vox2world) conformed for each network."""
+    """Native label maps conformed for each network."""
     return {
         name: [
             LabelMap.of(
-                conform_labels(array, vox2world, window.voxel_size_mm * SOURCE_FACTOR, INSIDE_BASE)[0],
+                conform_labels(source.labels, source.vox2world, window.voxel_size_mm * SOURCE_FACTOR, INSIDE_BASE)[
+                    0
+                ],
                 window.voxel_size_mm * SOURCE_FACTOR,
                 device,
+                source.levels,
             )
-            for array, vox2world in labels
+            for source in maps
         ]
         for name, window in config.windows().items()
     }
@@ -76,7 +80,7 @@ def draw_batch(
     for number in numbers:
         generator = numbered_generator(config.seed, network, number)
         chosen.append(maps[int(torch.randint(len(maps), (1,), generator=generator))])
-        parameters.append(sample_parameters(config.synth, window, scale, generator))
+        parameters.append(sample_parameters(config.synth, window, scale, generator, chosen[-1].levels))
     return synthesise(chosen, window, stack(parameters))
 
 
@@ -271,12 +275,13 @@ class _StopSignal:
             signal.signal(number, handler)
 
 
-def fingerprint(labels: list[tuple[np.ndarray, np.ndarray]]) -> str:
-    """SHA-256 of label maps and their geometry: a run must be resumed with what it began with."""
+def fingerprint(maps: list[NativeMap]) -> str:
+    """SHA-256 of label maps, geometry and levels: a run must be resumed with what it began with."""
     digest = hashlib.sha256()
-    for array, vox2world in labels:
-        digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update(np.asarray(vox2world, dtype=np.float64).tobytes())
+    for source in maps:
+        digest.update(np.ascontiguousarray(source.labels).tobytes())
+        digest.update(np.asarray(source.vox2world, dtype=np.float64).tobytes())
+        digest.update(b"" if source.levels is None else source.levels.tobytes())
     return digest.hexdigest()
 
 
@@ -314,7 +319,7 @@ def _check_same(
 
 
 def train(
-    labels: list[tuple[np.ndarray, np.ndarray]],
+    maps: list[NativeMap],
     out: Path,
     cascade: CascadeConfig,
     config: TrainConfig,
@@ -326,7 +331,7 @@ def train(
     provenance: dict[str, Any] | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
-    """Train from native label maps (uint8 [X, Y, Z], vox2world) and write the model to `out`.
+    """Train from native label maps and write the model to `out`.
 
     The model is the average of the weights at the last step, or with validation pairs (image,
     mask, vox2world) at the step where they scored best. Beside it lie a checkpoint, from which
@@ -335,8 +340,8 @@ def train(
     Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written.
     """
     files = RunFiles(out)
-    run = Run(cascade, config, prepare_maps(labels, cascade, device), device, init)
-    digest = fingerprint(labels)
+    run = Run(cascade, config, prepare_maps(maps, cascade, device), device, init)
+    digest = fingerprint(maps)
     losses: dict[str, list[float]] = {}  # since the last report
     if files.checkpoint.is_file():
         if not resume:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from singlestrip.configuration import CascadeConfig, UNetConfig
+from singlestrip.gmm import NativeMap
 
 AIR, SKULL, SCALP = 1, 2, 3
 BRAIN = (101, 102, 103)
@@ -25,6 +26,14 @@ class Head:
     mask: np.ndarray
     labels: np.ndarray
     vox2world: np.ndarray
+
+    @property
+    def native(self) -> NativeMap:
+        """The label map to train on, with the intensities of the classes."""
+        levels = np.zeros(256, dtype=np.float32)
+        for label, intensity in INTENSITY.items():
+            levels[label] = intensity / 100
+        return NativeMap(self.labels, self.vox2world, levels)
 
     def save(self, folder: Path) -> tuple[Path, Path, Path]:
         """image.nii.gz, mask.nii.gz and labels.nii.gz in a folder."""

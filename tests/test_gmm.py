@@ -139,12 +139,33 @@ def test_what_cannot_be_fitted(name, sentence):
         gmm.fit_label_map(*broken(name))
 
 
+def test_levels_place_each_class_between_the_ends_of_the_scan():
+    image, mask, _ = head()
+    _, record = gmm.fit_label_map(image, mask, CONFIG)
+    levels = gmm.levels_of(record)
+    low, high = image.min(), np.percentile(image, 99.5)
+    for label, mean in zip((101, 102, 103, 1, 2), (*INSIDE, *OUTSIDE), strict=True):
+        assert levels[label] == pytest.approx(min(1, (mean - low) / (high - low)), abs=0.01)
+    assert not levels[[0, 3, 100, 104, 255]].any()
+
+
+@pytest.mark.parametrize("record", [None, "{}", "no JSON", '{"intensity_range": 3}'])
+def test_a_label_map_without_its_record_has_no_levels(pair, tmp_path, record):
+    out = tmp_path / "labels.nii.gz"
+    labelling.fit_files(*pair, out, CONFIG)
+    (tmp_path / "labels.json").unlink()
+    if record is not None:
+        (tmp_path / "labels.json").write_text(record)
+    assert labelling.read_label_map(out).levels is None
+
+
 def test_files(pair, tmp_path):
     out, figure = tmp_path / "labels.nii.gz", tmp_path / "labels.png"
     labelling.fit_files(*pair, out, CONFIG, figure)
-    labels, vox2world = labelling.read_label_map(out)
-    np.testing.assert_array_equal(labels, head()[2])
-    np.testing.assert_array_equal(vox2world, np.diag([2, 2, 3, 1]))
+    found = labelling.read_label_map(out)
+    np.testing.assert_array_equal(found.labels, head()[2])
+    np.testing.assert_array_equal(found.vox2world, np.diag([2, 2, 3, 1]))
+    np.testing.assert_array_equal(found.levels, labelling.native_map(*pair, CONFIG).levels)
     record = json.loads((tmp_path / "labels.json").read_text())
     assert record["configuration"] == {"inside": 3, "outside": 2, "seed": 4, "sample": CONFIG.sample}
     assert record["image"]["name"] == "head.nii.gz" and len(record["mask"]["sha256"]) == 64

@@ -137,7 +137,7 @@ def test_the_best_are_kept_and_the_rest_say_why(inputs, tmp_path):
     lacking[:9] = False
     expected = 2 * lacking.sum() / (lacking.sum() + head.mask.sum())
     assert float(table[0]["score"]) == pytest.approx(expected, abs=1e-6)
-    labels = sorted(p.name for p in (tmp_path / "run" / "round-1" / "labels").iterdir())
+    labels = sorted(p.name for p in (tmp_path / "run" / "round-1" / "labels").glob("*.nii.gz"))
     assert labels == ["00000.nii.gz", "00002.nii.gz"]
     kept = np.asarray(nib.load(tmp_path / "run" / "round-1" / "labels" / labels[0]).dataobj)
     assert np.array_equal(kept > 100, lacking)

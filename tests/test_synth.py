@@ -28,12 +28,14 @@ WINDOW = Window((25, 25, 25), SPACING, 6.0)
 STILL = Window(WINDOW.shape, SPACING, 0.0)
 OFF = SynthConfig(
     rotation_deg=0,
+    turn_probability=0,
     scaling=(1, 1),
     anisotropy=0,
     shear=0,
     warp_mm=(0, 0, 0),
     flip_probability=0,
     smooth_classes_probability=0,
+    joint_probability=0,
     class_noise=(0, 0),
     dark_probability=0,
     smoothing_mm=(0, 0),
@@ -68,8 +70,11 @@ def around_brain(array):
     return padded[tuple(slice(m, m + 25) for m in MIDDLE)]
 
 
-def draw(seed=0, config=SynthConfig(), window=WINDOW, scale=1.0):
-    return sample_parameters(config, window, scale, torch.Generator().manual_seed(seed))
+LEVELS = torch.rand(256, generator=torch.Generator().manual_seed(1))
+
+
+def draw(seed=0, config=SynthConfig(), window=WINDOW, scale=1.0, levels=None):
+    return sample_parameters(config, window, scale, torch.Generator().manual_seed(seed), levels)
 
 
 def make(parameters, window=WINDOW, source=MAP):
@@ -198,6 +203,45 @@ def test_the_flip_mirrors_left_and_right():
 def test_scaling_scales_the_volume(factor):
     _, brain, _ = make(draw(config=replace(OFF, scaling=(factor, factor)), window=STILL), STILL)
     assert brain.sum() == pytest.approx(factor**3 * (LABELS > 100).sum(), rel=0.03)
+
+
+def test_a_turned_head_is_turned_about_one_axis_by_any_angle():
+    config = replace(OFF, turn_probability=1.0)
+    angles, axes = [], set()
+    for seed in range(60):
+        matrix = draw(seed, config).affine[0, :3, :3].numpy()
+        np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-6)
+        (fixed,) = np.flatnonzero(np.abs(np.diag(matrix) - 1) < 1e-6)
+        axes.add(int(fixed))
+        angles.append(np.degrees(np.arccos((np.trace(matrix) - 1) / 2)))
+    assert axes == {0, 1, 2}
+    assert min(angles) < 20 and max(angles) > 160
+
+
+def joint_means(seed, levels=LEVELS, **changes):
+    return draw(seed, replace(OFF, joint_probability=1.0, **changes), levels=levels).class_mean[0]
+
+
+def test_classes_alike_in_the_scan_are_alike_on_both_sides_of_the_border():
+    levels = LEVELS.clone()
+    levels[105] = levels[4]
+    for seed in range(10):
+        means = joint_means(seed, levels)
+        assert means[105] == means[4]
+        assert len(means[1:].unique()) > 200
+
+
+def test_with_two_knots_joint_intensities_are_linear_in_those_of_the_scan():
+    for seed in range(10):
+        means = joint_means(seed, smooth_knots=(2, 2))[1:].numpy()
+        slope, start = np.polyfit(LEVELS[1:].numpy(), means, 1)
+        np.testing.assert_allclose(means, slope * LEVELS[1:].numpy() + start, atol=1e-5)
+        assert means.min() >= 0 and means.max() <= 1
+
+
+def test_without_levels_nothing_is_joint():
+    config = replace(OFF, joint_probability=1.0)
+    assert torch.equal(draw(3, config).class_mean, draw(3, OFF).class_mean)
 
 
 def test_rotations_are_rotations_within_the_range():
@@ -425,6 +469,7 @@ def test_images_are_finite_and_within_range():
 # A setting of each field that differs much from its default.
 STRONG = {
     "rotation_deg": 90.0,
+    "turn_probability": 1.0,
     "scaling": (1.5, 1.6),
     "anisotropy": 0.4,
     "shear": 0.5,
@@ -433,6 +478,7 @@ STRONG = {
     "flip_probability": 1.0,
     "smooth_classes_probability": 1.0,
     "smooth_knots": (9, 10),
+    "joint_probability": 1.0,
     "class_noise": (0.5, 0.6),
     "dark_probability": 0.0,
     "dark_classes": (3, 3),
@@ -460,7 +506,9 @@ def test_every_field_has_a_strong_setting():
 def test_every_field_changes_the_batch(name):
     usual = SynthConfig(masked_probability=0.5)  # not rare, so that a few seeds show what belongs to it
     strong = replace(usual, **{name: STRONG[name]})
-    assert any(not same(make(draw(seed, usual)), make(draw(seed, strong))) for seed in range(8))
+    assert any(
+        not same(*(make(draw(seed, config, levels=LEVELS)) for config in (usual, strong))) for seed in range(8)
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from singlestrip import checkpoint, training
 from singlestrip.cascade import Cascade
 from singlestrip.configuration import CascadeConfig, SynthConfig, TrainConfig
 from singlestrip.errors import Interrupted, ModelError, OutputError, SingleStripError
+from singlestrip.gmm import NativeMap
 from singlestrip.metrics import dice
 from singlestrip.stripping import Stripper
 
@@ -36,7 +37,7 @@ def head():
 
 @pytest.fixture(scope="module")
 def labels(head):
-    return [(head.labels, head.vox2world)]
+    return [head.native]
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +88,7 @@ def unbroken(labels, tmp_path_factory):
 
 def test_it_learns_to_strip(tmp_path):
     head = make_head(32, spacing_mm=VOXEL_MM)
-    labels = [(head.labels, head.vox2world)]
+    labels = [head.native]
     easy = SynthConfig(
         rotation_deg=5, warp_mm=(0, 0, 0), crop_probability=0, masked_probability=0, slice_probability=0,
         noise=(0, 0.02), smoothing_mm=(0, 1), smooth_classes_probability=0,
@@ -235,9 +236,12 @@ def test_resume_refuses_another_configuration(labels, begun, change):
 def test_resume_refuses_other_labels(head, begun):
     other = head.labels.copy()
     other[0, 0, 0] = 2
-    for pair in ((other, head.vox2world), (head.labels, head.vox2world * 1.01)):
+    native = head.native
+    levels = native.levels.copy()
+    levels[101] = 0.5
+    for change in ({"labels": other}, {"vox2world": head.vox2world * 1.01}, {"levels": levels}):
         with pytest.raises(ModelError, match="label maps"):
-            train([pair], begun, resume=True)
+            train([replace(native, **change)], begun, resume=True)
 
 
 def test_resume_refuses_other_networks(labels, begun):
@@ -333,7 +337,7 @@ def test_more_steps_do_not_change_the_rate_before_the_decay():
 
 def test_images_depend_on_their_number_alone(labels, head):
     other = make_head(20, spacing_mm=VOXEL_MM)
-    maps = training.prepare_maps([*labels, (other.labels, other.vox2world)], CASCADE, CPU)["segmenter"]
+    maps = training.prepare_maps([*labels, other.native], CASCADE, CPU)["segmenter"]
     window = CASCADE.windows()["segmenter"]
 
     def draw(*numbers, network=1, config=CONFIG):
@@ -367,7 +371,7 @@ def box(shape, size_mm, turn=np.eye(3)):
     labels[tuple(slice(2, n + 2) for n in shape)] = 101
     vox2world = np.eye(4)
     vox2world[:3, :3] = turn @ np.diag(size_mm)
-    return labels, vox2world
+    return NativeMap(labels, vox2world)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +417,7 @@ def test_the_maps_are_finer_than_the_windows(labels):
         (source,) = maps[name]
         assert source.spacing_mm == pytest.approx(0.75 * window.voxel_size_mm)
         volume = source.brain.sum() * source.spacing_mm**3
-        assert volume == pytest.approx((labels[0][0] > 100).sum() * VOXEL_MM**3, rel=0.1)
+        assert volume == pytest.approx((labels[0].labels > 100).sum() * VOXEL_MM**3, rel=0.1)
 
 
 SCRIPT = """
@@ -436,7 +440,7 @@ head = make_head(24, spacing_mm=2.0)
 config = TrainConfig(steps=4, batch=2 // int(sys.argv[2]), lr=1e-3, warmup=1, amp="off")
 cascade = tiny_cascade(2.0, 16, norm="none")
 training.train(
-    [(head.labels, head.vox2world)], Path(sys.argv[1]), cascade, config, device=torch.device("cpu")
+    [head.native], Path(sys.argv[1]), cascade, config, device=torch.device("cpu")
 )
 if sys.argv[2] == "2":
     torch.distributed.destroy_process_group()

@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("name the model with .safetensors")
     if args.init and (args.voxel_size or args.norm):
         args.parser.error("--voxel-size and --norm come with the weights of --init")
-    labels, data = _label_maps(args)
+    maps, data = _label_maps(args)
     import torch
 
     from .. import training
@@ -163,10 +163,10 @@ def run(args: argparse.Namespace) -> int:
         data["init"] = {"name": Path(args.init).name, "provenance": header["provenance"]}
     else:
         cascade = CascadeConfig.fitting(
-            training.brain_extent_mm(labels), args.voxel_size, args.norm or UNetConfig.norm
+            training.brain_extent_mm(maps), args.voxel_size, args.norm or UNetConfig.norm
         )
     if args.samples:
-        _sample_sheet(labels, cascade, config, device, args.samples)
+        _sample_sheet(maps, cascade, config, device, args.samples)
     if args.out is None:
         return 0
     pairs = []
@@ -175,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
         pairs.append((image.scaled(), mask, image.vox2world))
     try:
         training.train(
-            labels,
+            maps,
             args.out,
             cascade,
             config,
@@ -193,20 +193,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _label_maps(args: argparse.Namespace):
-    """Native label maps with their vox2world, and what they came from, for the model's provenance."""
-    from ..labelling import checksum, fit_pair, read_label_map
+    """Native label maps, and what they came from, for the model's provenance."""
+    from ..labelling import checksum, native_map, read_label_map
 
     gmm = GMMConfig()
-    labels, sources = [], []
+    maps, sources = [], []
     for image_path, mask_path in zip(args.image, args.mask, strict=True):
-        image, classes, _ = fit_pair(image_path, mask_path, gmm)
-        labels.append((classes, image.vox2world))
+        maps.append(native_map(image_path, mask_path, gmm))
         named = {"image": image_path, "mask": mask_path}
         sources.append({kind: {"name": p.name, "sha256": checksum(p)} for kind, p in named.items()})
     for path in args.labels:
-        labels.append(read_label_map(path))
+        maps.append(read_label_map(path))
         sources.append({"labels": {"name": path.name, "sha256": checksum(path)}})
-    return labels, {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
+    return maps, {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
 
 
 def _join_processes(device):
@@ -222,14 +221,14 @@ def _join_processes(device):
     return device
 
 
-def _sample_sheet(labels, cascade, config, device, path: Path) -> None:
+def _sample_sheet(maps, cascade, config, device, path: Path) -> None:
     import numpy as np
 
     from .. import report, training
 
     report.check_picture(path)
     window = cascade.windows()["segmenter"]
-    maps = training.prepare_maps(labels, cascade, device)["segmenter"]
-    batches = [training.draw_batch(maps, window, config, cascade.scale, 1, [k]) for k in range(16)]
+    conformed = training.prepare_maps(maps, cascade, device)["segmenter"]
+    batches = [training.draw_batch(conformed, window, config, cascade.scale, 1, [k]) for k in range(16)]
     images, brains = (np.stack([batch[part][0, 0].cpu().numpy() for batch in batches]) for part in (0, 1))
     report.synthesis_figure(images, brains, path)
