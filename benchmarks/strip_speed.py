@@ -39,7 +39,7 @@ def cube(scan: volume.Volume, size: int, path: Path) -> None:
 def measure(command: list[str]) -> tuple[float, float, float]:
     """Wall seconds, processor seconds and peak GiB of one run."""
     start = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     if status:
