@@ -16,6 +16,7 @@ PATHS = {
         "picture": "output",
         "out-dir": "folder",
         "model": "model",
+        "bval": "input",
         "qc-model": "model",
     },
     "fit-gmm": {"image": "input", "mask": "input", "out": "output", "figure": "output"},
