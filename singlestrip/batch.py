@@ -105,10 +105,8 @@ def _frames_of_mean(scan: Volume, job: Job, options: StripOptions) -> Sequence[i
 
 def _strip_frames(stripper, scan: Volume, counting: Sequence[int] | None, border_mm: float, sdt: bool):
     """Masks boolean [X, Y, Z, T] and SDTs [X, Y, Z, T] or None; T is 1 for the mean of the counting frames."""
-    if counting is None:
-        frames = (scan.frame(t) for t in range(scan.frames))
-    else:
-        frames = [_mean_frame(scan, counting)]
+    each = (scan.frame(t) for t in range(scan.frames))
+    frames = each if counting is None else [_mean_frame(scan, counting)]
     masks, sdts = [], []
     for number, frame in enumerate(frames):
         try:
@@ -125,7 +123,7 @@ def _strip_frames(stripper, scan: Volume, counting: Sequence[int] | None, border
 
 
 def _mean_frame(scan: Volume, counting: Iterable[int]) -> np.ndarray:
-    """Mean over the counting frames of the stored values float32 [X, Y, Z]; frames that are not finite do not count."""
+    """Mean of some frames' stored values float32 [X, Y, Z]; frames that are not finite do not count."""
     total = np.zeros(scan.stored.shape[:3], dtype=np.float32)
     count = np.zeros(scan.stored.shape[:3], dtype=np.int32)
     for t in counting:

@@ -22,9 +22,7 @@ def b0_frames(path: Path, frames: int) -> list[int]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as b-values ({error})") from error
     if len(values) != frames or not all(map(math.isfinite, values)):
-        raise InputError(
-            f"{path}: {len(values)} b-values; the image has {frames} frames, and needs a number for each"
-        )
+        raise InputError(f"{path}: {len(values)} b-values; the image has {frames} frames and needs a number each")
     found = [t for t, value in enumerate(values) if value <= B0_LIMIT]
     if not found:
         raise InputError(f"{path}: no frame has a b-value up to {B0_LIMIT:g} s/mm²; strip the image without it")
