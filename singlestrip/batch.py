@@ -66,6 +66,7 @@ def strip_file(
     if bad:
         warn(f"{job.image}: {bad} voxels are not finite and count as background")
     counting = _frames_of_mean(scan, job, options)
+    one_mask = options.mean_frame or job.bval is not None
     try:
         fill = stored_fill(scan, options.fill)
         masks, sdts = _strip_frames(stripper, scan, counting, options.border_mm, wants_sdt)
@@ -75,9 +76,11 @@ def strip_file(
         brain = np.where(masks, scan.stored, fill)
         volume.write_like(scan, job.outputs["brain"], brain, scan.slope, scan.intercept)
     if "mask" in job.outputs:
-        volume.write_like(scan, job.outputs["mask"], masks.astype(np.uint8), label="brain mask")
+        volume.write_like(
+            scan, job.outputs["mask"], masks.astype(np.uint8), label="brain mask", one_frame=one_mask
+        )
     if wants_sdt:
-        volume.write_like(scan, job.outputs["sdt"], sdts, label="brain SDT mm")
+        volume.write_like(scan, job.outputs["sdt"], sdts, label="brain SDT mm", one_frame=one_mask)
     if "picture" in job.outputs:
         report.mask_figure(scan.scaled(), masks[..., 0], scan.vox2world, job.outputs["picture"], job.image.name)
     return None if quality is None else _worst_frame(quality, masks, scan.vox2world)
