@@ -312,6 +312,18 @@ def test_what_nobody_foresaw_is_one_line_too(trained, capsys, monkeypatch):
         run("strip -i image.nii.gz -m out.nii.gz --debug")
 
 
+# strip --bval
+
+
+def test_strip_the_frames_of_b0(trained, head):
+    dark = np.where(head.mask, 0, head.image)
+    nib.save(nib.Nifti1Image(np.stack([dark, head.image, dark], -1), head.vox2world), "dwi.nii.gz")
+    Path("dwi.bval").write_text("1000 0 1000")
+    assert run("strip -i dwi.nii.gz -m m.nii.gz --bval dwi.bval") == 0
+    assert load("m.nii.gz").shape == head.mask.shape
+    assert dice(load("m.nii.gz") > 0, head.mask) > 0.97
+
+
 # fit-gmm
 
 
