@@ -241,7 +241,7 @@ class Derivative:
             "Description": f"Brain mask of the image or, if it has several volumes, of the mean of its {volumes}",
             "Type": "Brain",
             "Sources": [uri],
-            "RawSources": [uri],  # deprecated since BIDS 1.8 in favour of Sources, and still widely read
+            "RawSources": [uri],  # deprecated in favour of Sources, and still widely read
             "SpatialReference": uri,
         }
         write_json(sidecar(self.mask(image)), content | made_with | _quality_fields(quality))
