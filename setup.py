@@ -25,7 +25,10 @@ setup(
         "safetensors>=0.4.3",
         "matplotlib>=3.8",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.6", "selenium>=4", "pytest-rerunfailures>=14"]},
+    extras_require={
+        "bids": ["ancpbids>=0.4.8"],
+        "test": ["pytest>=8", "ruff>=0.6", "selenium>=4", "pytest-rerunfailures>=14", "ancpbids>=0.4.8"],
+    },
     entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",

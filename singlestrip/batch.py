@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from . import memory, report, volume
+from . import diffusion, memory, report, volume
 from .errors import InputError, SingleStripError, sentence
 from .output import check_distinct, make_folder
 from .quality import MaskQuality, QualityModel
@@ -34,10 +34,14 @@ class StripOptions:
 
 @dataclass(frozen=True)
 class Job:
-    """One image and where its outputs go, by kind: "brain", "mask", "sdt" and "picture"."""
+    """One image and where its outputs go, by kind: "brain", "mask", "sdt" and "picture".
+
+    bval: the b-values of a diffusion image, which gets one mask from the mean of its b=0 frames.
+    """
 
     image: Path
     outputs: dict[str, Path]
+    bval: Path | None = None
 
 
 def strip_file(
@@ -52,7 +56,7 @@ def strip_file(
     warn: called with a sentence about anything unusual. Returns what `quality` makes of the mask, of
     several frames the worst, or None without it. Raises SingleStripError.
     """
-    check_distinct([job.image], job.outputs.values())
+    check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
     for kind, path in job.outputs.items():
         report.check_picture(path) if kind == "picture" else volume.check_output(path)
     scan = volume.read(job.image)
@@ -61,18 +65,22 @@ def strip_file(
     bad = _count_bad(scan)
     if bad:
         warn(f"{job.image}: {bad} voxels are not finite and count as background")
+    counting = _frames_of_mean(scan, job, options)
+    one_mask = options.mean_frame or job.bval is not None
     try:
         fill = stored_fill(scan, options.fill)
-        masks, sdts = _strip_frames(stripper, scan, options, wants_sdt)
+        masks, sdts = _strip_frames(stripper, scan, counting, options.border_mm, wants_sdt)
     except InputError as error:
         raise InputError(f"{job.image}: {error}") from error
     if "brain" in job.outputs:
         brain = np.where(masks, scan.stored, fill)
         volume.write_like(scan, job.outputs["brain"], brain, scan.slope, scan.intercept)
     if "mask" in job.outputs:
-        volume.write_like(scan, job.outputs["mask"], masks.astype(np.uint8), label="brain mask")
+        volume.write_like(
+            scan, job.outputs["mask"], masks.astype(np.uint8), label="brain mask", one_frame=one_mask
+        )
     if wants_sdt:
-        volume.write_like(scan, job.outputs["sdt"], sdts, label="brain SDT mm")
+        volume.write_like(scan, job.outputs["sdt"], sdts, label="brain SDT mm", one_frame=one_mask)
     if "picture" in job.outputs:
         report.mask_figure(scan.scaled(), masks[..., 0], scan.vox2world, job.outputs["picture"], job.image.name)
     return None if quality is None else _worst_frame(quality, masks, scan.vox2world)
@@ -89,18 +97,25 @@ def _count_bad(scan: Volume) -> int:
     return sum(int(np.count_nonzero(~np.isfinite(scan.frame(t)))) for t in range(scan.frames))
 
 
-def _strip_frames(stripper, scan: Volume, options: StripOptions, sdt: bool):
-    """Masks boolean [X, Y, Z, T] and SDTs [X, Y, Z, T] or None; T is 1 for the mean frame."""
-    if options.mean_frame and scan.frames > 1:
-        frames = [_mean_frame(scan)]
-    else:
-        frames = (scan.frame(t) for t in range(scan.frames))
+def _frames_of_mean(scan: Volume, job: Job, options: StripOptions) -> Sequence[int] | None:
+    """The frames whose mean is stripped, or None where each is by itself."""
+    if scan.frames == 1:
+        return None
+    if job.bval is not None:
+        return diffusion.b0_frames(job.bval, scan.frames)
+    return range(scan.frames) if options.mean_frame else None
+
+
+def _strip_frames(stripper, scan: Volume, counting: Sequence[int] | None, border_mm: float, sdt: bool):
+    """Masks boolean [X, Y, Z, T] and SDTs [X, Y, Z, T] or None; T is 1 for the mean of the counting frames."""
+    each = (scan.frame(t) for t in range(scan.frames))
+    frames = each if counting is None else [_mean_frame(scan, counting)]
     masks, sdts = [], []
     for number, frame in enumerate(frames):
         try:
-            result = stripper.strip(frame, scan.vox2world, options.border_mm, sdt, scan.slope, scan.intercept)
+            result = stripper.strip(frame, scan.vox2world, border_mm, sdt, scan.slope, scan.intercept)
         except InputError as error:
-            if scan.frames == 1 or options.mean_frame:
+            if scan.frames == 1 or counting is not None:
                 raise
             raise InputError(
                 f"frame {number} of 0 to {scan.frames - 1}: {error}; --mask-mean-frame makes one mask for all"
@@ -110,11 +125,11 @@ def _strip_frames(stripper, scan: Volume, options: StripOptions, sdt: bool):
     return np.stack(masks, axis=-1), np.stack(sdts, axis=-1) if sdt else None
 
 
-def _mean_frame(scan: Volume) -> np.ndarray:
-    """Mean over frames of the stored values float32 [X, Y, Z]; frames that are not finite do not count."""
+def _mean_frame(scan: Volume, counting: Iterable[int]) -> np.ndarray:
+    """Mean of some frames' stored values float32 [X, Y, Z]; frames that are not finite do not count."""
     total = np.zeros(scan.stored.shape[:3], dtype=np.float32)
     count = np.zeros(scan.stored.shape[:3], dtype=np.int32)
-    for t in range(scan.frames):
+    for t in counting:
         frame = scan.frame(t).astype(np.float32)
         finite = np.isfinite(frame)
         np.add(total, frame, out=total, where=finite)

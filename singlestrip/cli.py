@@ -12,10 +12,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from . import __version__
-from .commands import fit_gmm, qc, self_train, strip, train
+from .commands import bids, fit_gmm, qc, self_train, strip, train
 from .errors import sentence
 
-COMMANDS = {"strip": strip, "fit-gmm": fit_gmm, "train": train, "qc": qc, "self-train": self_train}
+COMMANDS = {
+    "strip": strip,
+    "fit-gmm": fit_gmm,
+    "train": train,
+    "qc": qc,
+    "self-train": self_train,
+    "bids": bids,
+}
 
 EXIT_STATUS = """\
 0 all went well; 1 something failed, or a signal stopped the work; 2 the command line is wrong."""

@@ -15,6 +15,19 @@ from typing import Any
 HEAD_BRAIN_MM = 165.0
 HEAD_WINDOW_MM = 192.0
 
+# Frames of a diffusion image up to this b-value, s/mm², count as b=0: scanners write 5 or 50 where they mean 0.
+B0_LIMIT = 50.0
+
+# Images of heads in a BIDS data set, by folder; the mask of the first of each needs no word in its name to tell
+# of what it is (bids.py). Maps, angiograms and the parts of composed images are left to --suffix.
+BIDS_SUFFIXES = {
+    "anat": ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "T2star", "inplaneT1", "inplaneT2"),
+    "dwi": ("dwi", "sbref"),
+    "func": ("bold", "sbref"),
+    "perf": ("asl", "m0scan"),
+    "pet": ("pet",),
+}
+
 
 @dataclass(frozen=True)
 class GMMConfig:

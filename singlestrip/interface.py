@@ -13,6 +13,7 @@ from .commands import options
 PATH_ROLES = {
     options.input_file: "input",  # a file to read
     options.input_list: "list",  # a file to read that names one more a line
+    options.input_folder: "input-folder",  # a folder to read
     options.input_table: "table",  # a TSV to read whose cells name more, as seen from its folder
     options.output_file: "output",  # a file to write
     options.output_folder: "folder",  # a folder to write in
@@ -22,7 +23,7 @@ PATH_ROLES = {
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a subcommand.
+    """An option of a subcommand, or an argument that is told by its place, without flags.
 
     role: of its values, one of PATH_ROLES' or "value"; "none" for switches. nargs: as argparse has it, a
     number of values, "+" for one or more, None for one.
@@ -35,8 +36,8 @@ class Option:
 
     @property
     def name(self) -> str:
-        """The long flag without its dashes."""
-        return self.flags[-1].lstrip("-")
+        """The long flag without its dashes; of an argument without flags, its own name."""
+        return self.flags[-1].lstrip("-") if self.flags else self.action.dest.replace("_", "-")
 
 
 def subparsers() -> dict[str, argparse.ArgumentParser]:

@@ -183,14 +183,18 @@ def write_like(
     slope: float = 1.0,
     intercept: float = 0.0,
     label: str = "",
+    one_frame: bool = False,
 ) -> None:
     """Write `stored` [X, Y, Z, T] on the grid of `volume`, format by suffix.
+
+    It gets the file's own number of axes if it has as many frames, else three; with `one_frame` three in any case.
 
     With the stored type and scaling of `volume` the header stays as it was, byte for byte in the
     same format; otherwise the type changes and fields about the values (scaling, display range,
     intent) are reset, with `label` as intent name. The file appears whole or not at all.
     """
-    stored = _drop_frames(volume, stored)
+    like_file = stored.shape[3] == volume.frames and not one_frame
+    stored = stored.reshape(volume.shape if like_file else volume.shape[:3])
     mgh = suffix_of(path) in (".mgh", ".mgz")
     like = stored.dtype == volume.stored.dtype and (slope, intercept) == (volume.slope, volume.intercept)
     if mgh:
@@ -198,13 +202,6 @@ def write_like(
     else:
         image = _nifti_image(volume, path, stored, slope, intercept, like, label)
     _save_whole(image, path)
-
-
-def _drop_frames(volume: Volume, stored: np.ndarray) -> np.ndarray:
-    """[X, Y, Z, T] to the shape of the file, if it has as many frames, else [X, Y, Z]."""
-    if stored.shape[3] == volume.frames:
-        return stored.reshape(volume.shape)
-    return stored.reshape(volume.shape[:3])
 
 
 def _nifti_image(volume, path, stored, slope, intercept, like, label):

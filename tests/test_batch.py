@@ -345,3 +345,52 @@ def test_lists_from_other_systems(tmp_path, monkeypatch):
     path = tmp_path / "list.txt"
     path.write_bytes(b"\xef\xbb\xbfa.nii\r\n~/b.nii\r\n")
     assert read_list(path) == [Path("a.nii"), tmp_path / "b.nii"]
+
+
+# Frames that count
+
+
+@pytest.fixture
+def diffusion(tmp_path):
+    """Four frames: brain at the middle in the second and fourth, elsewhere and brighter in the others."""
+    there, away = ball(), ball((14, 12, 9), 12.0)
+    image = scan(tmp_path / "dwi.nii.gz", [away, there, away, there])
+    return image, tmp_path / "dwi.bval"
+
+
+def test_one_mask_from_the_mean_of_the_frames_of_b0(phantom_stripper, diffusion):
+    image, bval = diffusion
+    bval.write_text("1000 0 2000 50\n")
+    todo = batch.Job(image, job(image, "mask", "brain").outputs, bval)
+    strip_file(phantom_stripper, todo)
+    mask, brain = (volume.read(todo.outputs[kind]) for kind in ("mask", "brain"))
+    assert mask.shape == SHAPE and brain.shape == (*SHAPE, 4)
+    assert dice(mask.stored[..., 0] > 0, ball() < 0) > 0.97
+    bval.write_text("0 51 5 2000\n")
+    strip_file(phantom_stripper, todo)
+    assert dice(volume.read(todo.outputs["mask"]).stored[..., 0] > 0, ball((14, 12, 9), 12.0) < 0) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (None, "no such file"),
+        ("0 1000 2000", "3 b-values"),
+        ("0 1000 2000 nan", "number"),
+        ("0 1000 b 2000", "cannot be read as b-values"),
+        ("1000 700 51 2000", "no frame has a b-value up to 50"),
+    ],
+)
+def test_b_values_that_do_not_fit(text, part, phantom_stripper, diffusion):
+    image, bval = diffusion
+    if text is not None:
+        bval.write_text(text)
+    with pytest.raises(InputError, match=f"dwi.bval.*{part}"):
+        strip_file(phantom_stripper, batch.Job(image, job(image, "mask").outputs, bval))
+
+
+def test_an_image_of_one_frame_needs_no_b_values(phantom_stripper, tmp_path):
+    image = scan(tmp_path / "a.nii.gz")
+    todo = batch.Job(image, job(image, "mask").outputs, tmp_path / "absent.bval")
+    strip_file(phantom_stripper, todo)
+    assert volume.read(todo.outputs["mask"]).stored.any()

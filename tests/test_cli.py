@@ -145,9 +145,9 @@ finally:
     assert "SYNOPSIS" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["singlestrip", "singlestrip.labelling"])
+@pytest.mark.parametrize("module", ["singlestrip", "singlestrip.labelling", "singlestrip.bids"])
 def test_what_needs_no_network_loads_no_torch(module):
-    """The package itself, and all that fit-gmm calls."""
+    """The package itself, all that fit-gmm calls, and finding the images of a BIDS data set."""
     done = python("-c", f"import sys, {module}; sys.exit('torch' in sys.modules)")
     assert done.returncode == 0, done.stderr
 
@@ -170,6 +170,15 @@ def test_what_needs_no_network_loads_no_torch(module):
         "strip -i image.nii.gz -m image.nii.gz",
         "strip -i image.nii.gz -m out.nii.gz -o out.nii.gz",
         "strip -i image.nii.gz -m out.nii.gz --save mask",
+        "strip -i image.nii.gz --out-dir out --bval b.bval",
+        "strip -i image.nii.gz -m out.nii.gz --bval b.bval --mask-mean-frame",
+        "strip -i image.nii.gz -m b.bval --bval b.bval",
+        "bids . out",
+        "bids . out session",
+        "bids . out participant --qc-model quality",
+        "bids . out participant --pass-from 0.9",
+        "bids . out group --resume",
+        "bids . out group --save brain",
         "strip -i image.nii.gz --out-dir out --save hat",
         "strip -i image.nii.gz --out-dir out --suffix .jpg",
         "strip -i image.nii.gz -m out.nii.gz --border nan",
@@ -244,6 +253,10 @@ def assert_fails(line, capsys, *parts):
         ("train -l labels.nii.gz -o model.safetensors --init missing", "missing"),
         ("train -l labels.nii.gz -o model.safetensors --init notes.txt", "notes.txt"),
         ("train -l labels.nii.gz --samples sheet.bmp", "sheet.bmp"),
+        ("strip -i image.nii.gz -m out.nii.gz --bval missing.bval --border 1 --memory 0.01", "image.nii.gz"),
+        ("bids nowhere out participant", "nowhere"),
+        ("bids . out participant", "no image to strip"),
+        ("bids . out participant --participant-label 09", "sub-09"),
     ],
 )
 def test_failures_are_one_line(line, part, trained, head, capsys):
@@ -297,6 +310,18 @@ def test_what_nobody_foresaw_is_one_line_too(trained, capsys, monkeypatch):
     assert "--debug" in err
     with pytest.raises(ZeroDivisionError):
         run("strip -i image.nii.gz -m out.nii.gz --debug")
+
+
+# strip --bval
+
+
+def test_strip_the_frames_of_b0(trained, head):
+    dark = np.where(head.mask, 0, head.image)
+    nib.save(nib.Nifti1Image(np.stack([dark, head.image, dark], -1), head.vox2world), "dwi.nii.gz")
+    Path("dwi.bval").write_text("1000 0 1000")
+    assert run("strip -i dwi.nii.gz -m m.nii.gz --bval dwi.bval") == 0
+    assert load("m.nii.gz").shape == head.mask.shape
+    assert dice(load("m.nii.gz") > 0, head.mask) > 0.97
 
 
 # fit-gmm

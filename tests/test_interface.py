@@ -16,6 +16,7 @@ PATHS = {
         "picture": "output",
         "out-dir": "folder",
         "model": "model",
+        "bval": "input",
         "qc-model": "model",
     },
     "fit-gmm": {"image": "input", "mask": "input", "out": "output", "figure": "output"},
@@ -49,6 +50,12 @@ PATHS = {
         "references": "list",
         "val": "input",
     },
+    "bids": {
+        "bids-dir": "input-folder",
+        "output-dir": "folder",
+        "model": "model",
+        "qc-model": "model",
+    },
 }
 
 
@@ -66,7 +73,8 @@ def test_paths_have_the_role_that_the_help_tells(command):
 def test_whatever_is_called_a_file_or_folder_has_a_path_role(command):
     for option in command_options(command):
         metavars = option.action.metavar if isinstance(option.action.metavar, tuple) else (option.action.metavar,)
-        called = {"FILE", "DIR", "IMAGE", "MASK", "LABELS", "MODEL", "LIST", "TABLE"} & set(metavars)
+        called = {"FILE", "DIR", "IMAGE", "MASK", "LABELS", "MODEL", "LIST", "TABLE"}
+        called = (called | {"BIDS_DIR", "OUTPUT_DIR"}) & set(metavars)
         assert bool(called) == (option.role not in ("value", "none")), option.flags
 
 
@@ -74,4 +82,6 @@ def test_switches_and_numbers_of_values():
     options = {o.name: o for o in command_options("train")}
     assert options["resume"].role == "none"
     assert options["image"].nargs == "+" and options["val"].nargs == 2 and options["steps"].nargs is None
+    assert options["image"].flags == ("-i", "--image")
+    assert {o.name for o in command_options("bids") if not o.flags} == {"bids-dir", "output-dir", "level"}
     assert "help" not in options and "version" not in options

@@ -1,4 +1,4 @@
-"""What several subcommands share: option types and the processor options."""
+"""What several subcommands share: option types, options, and what they say while they work."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import sys
 from pathlib import Path
 
 from ..configuration import FlagConfig
+from ..errors import SingleStripError
 
 FLAGS = FlagConfig()
 
 
 def input_file(text: str) -> Path:
     """An argparse type: a file to read."""
+    return Path(text)
+
+
+def input_folder(text: str) -> Path:
+    """An argparse type: a folder to read."""
     return Path(text)
 
 
@@ -122,6 +128,36 @@ def apply_threads(args: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(args.threads)
+
+
+def show_stripping(args: argparse.Namespace, total: int):
+    """What `batch.strip_files` is to call to warn, and after each of its jobs."""
+    progress = not args.quiet and total > 1 and sys.stderr.isatty()
+
+    def warn(text: str) -> None:
+        if not args.quiet:
+            print(f"singlestrip: {text}", file=sys.stderr)
+
+    def done(outcome) -> None:
+        if outcome.failed:
+            print(f"singlestrip: {outcome.text}", file=sys.stderr)
+        elif progress:
+            count = f"{outcome.number}/{total}"
+            print(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s", file=sys.stderr)
+        if outcome.quality is not None and not args.quiet:
+            found = outcome.quality
+            print(f"{outcome.job.image}: {found.flag}, estimated Dice {found.estimate:.3f}", flush=True)
+
+    return warn, done
+
+
+def exit_status(outcomes) -> int:
+    """1 if the only scan failed, else 0. Raises SingleStripError that names those of several that failed."""
+    failures = [outcome.job for outcome in outcomes if outcome.failed]
+    if failures and len(outcomes) > 1:
+        names = "\n".join(f"  {job.image}" for job in failures)
+        raise SingleStripError(f"{len(failures)} of {len(outcomes)} images failed:\n{names}")
+    return 1 if failures else 0
 
 
 def show_training(progress) -> None:

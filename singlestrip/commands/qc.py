@@ -159,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
         about = f"Quality model: {args.qc_model or 'shipped'}. {len(assessments)} masks."
         write_report(args.report, assessments, args.report.resolve().name, about)
     if not args.quiet:
-        print(_listing(assessments))
+        print(listing(assessments))
     unread = [a for a in assessments if a.note]
     for assessment in unread:
         print(f"singlestrip: {assessment.note}", file=sys.stderr)
@@ -189,7 +189,7 @@ def _cases(args: argparse.Namespace):
     return cases
 
 
-def _listing(assessments) -> str:
+def listing(assessments) -> str:
     """A line a mask, worst first."""
     wide = max(len(a.case.name) for a in assessments)
     lines = []

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from ..errors import OutputError, SingleStripError
+from ..configuration import B0_LIMIT
+from ..errors import OutputError
 from .options import (
     add_flag_options,
     add_processor_options,
     apply_threads,
     chosen_flags,
+    exit_status,
     finite_float,
     input_file,
     input_list,
@@ -19,6 +20,7 @@ from .options import (
     output_file,
     output_folder,
     positive_float,
+    show_stripping,
 )
 
 KINDS = ("brain", "mask", "sdt", "picture")
@@ -124,6 +126,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="4-D: one mask from the mean of all frames (default: each frame by itself)",
     )
+    mask.add_argument(
+        "--bval",
+        type=input_file,
+        metavar="FILE",
+        help=f"b-values of a diffusion IMAGE: one mask from the mean of its frames up to {B0_LIMIT:g} s/mm²",
+    )
     quality = parser.add_argument_group("QUALITY OPTIONS")
     quality.add_argument(
         "--qc",
@@ -164,6 +172,8 @@ def _jobs(args: argparse.Namespace):
     }
     if not images:
         args.parser.error("name an image with -i, or a list with --list")
+    if args.bval is not None and (args.out_dir is not None or args.mask_mean_frame):
+        args.parser.error("--bval goes with one image, without --out-dir and --mask-mean-frame")
     if args.out_dir is None:
         if args.save or args.suffix:
             args.parser.error("--save and --suffix go with --out-dir")
@@ -174,10 +184,10 @@ def _jobs(args: argparse.Namespace):
         if args.qc and args.resume and args.mask is None:
             args.parser.error("--qc with --resume needs -m: there is no mask to score otherwise")
         try:
-            check_distinct(images, single.values())
+            check_distinct(images + ([args.bval] if args.bval else []), single.values())
         except OutputError as error:
             args.parser.error(str(error))
-        return [Job(images[0], single)]
+        return [Job(images[0], single, args.bval)]
     if single:
         args.parser.error("-o, -m, -d and -p name the outputs of one image; with --out-dir use --save")
     if args.suffix and args.suffix not in SUFFIXES:
@@ -199,30 +209,11 @@ def run(args: argparse.Namespace) -> int:
         quality = None
     stripper = Stripper.load(args.model, args.device)
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory)
-    progress = not args.quiet and len(jobs) > 1 and sys.stderr.isatty()
-
-    def warn(text: str) -> None:
-        if not args.quiet:
-            print(f"singlestrip: {text}", file=sys.stderr)
-
-    def done(outcome) -> None:
-        if outcome.failed:
-            print(f"singlestrip: {outcome.text}", file=sys.stderr)
-        elif progress:
-            count = f"{outcome.number}/{len(jobs)}"
-            print(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s", file=sys.stderr)
-        if outcome.quality is not None and not args.quiet:
-            found = outcome.quality
-            print(f"{outcome.job.image}: {found.flag}, estimated Dice {found.estimate:.3f}", flush=True)
-
+    warn, done = show_stripping(args, len(jobs))
     outcomes = strip_files(stripper, jobs, options, args.resume, warn, done, args.debug, quality)
     if args.qc and args.out_dir is not None:
         _write_qc(outcomes, args.out_dir)
-    failures = [outcome.job for outcome in outcomes if outcome.failed]
-    if failures and len(jobs) > 1:
-        names = "\n".join(f"  {job.image}" for job in failures)
-        raise SingleStripError(f"{len(failures)} of {len(jobs)} images failed:\n{names}")
-    return 1 if failures else 0
+    return exit_status(outcomes)
 
 
 def _write_qc(outcomes, folder: Path) -> None:
