@@ -241,7 +241,7 @@ class Derivative:
             "Description": f"Brain mask of the image or, if it has several volumes, of the mean of its {volumes}",
             "Type": "Brain",
             "Sources": [uri],
-            "RawSources": [uri],  # deprecated in favour of Sources, and still widely read
+            "RawSources": [image.relative_to(self.source).as_posix()],  # what Sources replaced, still widely read
             "SpatialReference": uri,
         }
         write_json(sidecar(self.mask(image)), content | made_with | _quality_fields(quality))
@@ -259,7 +259,8 @@ class Derivative:
         for inherits in inherited(self.source, image, suffix, ".json"):
             content |= read_json(inherits)
         uri = self.uri(image)
-        own = {"Sources": [uri], "RawSources": [uri], "SkullStripped": True, "SpatialReference": uri}
+        raw = image.relative_to(self.source).as_posix()
+        own = {"Sources": [uri], "RawSources": [raw], "SkullStripped": True, "SpatialReference": uri}
         write_json(sidecar(path), {"Description": "The image without its background"} | content | own | made_with)
         beside = {"dwi": (("dwi", ".bval"), ("dwi", ".bvec")), "asl": (("aslcontext", ".tsv"),)}
         for its_suffix, extension in beside.get(suffix, ()):
