@@ -24,6 +24,7 @@ setup(
         "scikit-learn>=1.3",
         "safetensors>=0.4.3",
         "matplotlib>=3.8",
+        "shtab>=1.13",
     ],
     extras_require={"test": ["pytest>=8", "ruff>=0.6", "selenium>=4", "pytest-rerunfailures>=14"]},
     entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},

@@ -11,10 +11,10 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 
-from . import __version__
 from .commands import fit_gmm, qc, self_train, strip, train
 from .errors import sentence
 
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 COMMANDS = {"strip": strip, "fit-gmm": fit_gmm, "train": train, "qc": qc, "self-train": self_train}
 
 EXIT_STATUS = """\
@@ -65,6 +65,26 @@ class ManualParser(argparse.ArgumentParser):
         return f"usage: {' | '.join(self.synopsis)}\n"
 
 
+class ShowVersions(argparse._VersionAction):
+    """Prints versions, which take longer to find out than a parser may take to build."""
+
+    def __call__(self, parser, *args, **keywords):
+        from .versions import describe
+
+        parser._print_message(describe() + "\n", sys.stdout)  # as argparse does: at once, and `| head` may go
+        parser.exit()
+
+
+class ShowCompletion(argparse.Action):
+    """Prints the script that completes the command line in a shell."""
+
+    def __call__(self, parser, namespace, shell, option=None):
+        from .completion import script
+
+        parser._print_message(script(build_parser(), shell) + "\n", sys.stdout)
+        parser.exit()
+
+
 def build_parser() -> ManualParser:
     """The whole command line, for parsing, help and whatever else needs to know the options."""
     parser = ManualParser(
@@ -78,7 +98,14 @@ def build_parser() -> ManualParser:
             singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors
             singlestrip strip --model my-anatomy.safetensors -i mouse.mgz -m mask.mgz""",
     )
-    parser.add_argument("-v", "--version", action="version", version=f"singlestrip {__version__}")
+    _add_version(parser)
+    parser.add_argument(
+        "--print-completion",
+        action=ShowCompletion,
+        choices=SHELLS,
+        metavar="SHELL",
+        help="print what bash, zsh, fish or tcsh reads to complete command lines, and stop",
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="COMMANDS", required=True)
     for name, module in COMMANDS.items():
         sub = subparsers.add_parser(
@@ -92,9 +119,18 @@ def build_parser() -> ManualParser:
         general = sub.add_argument_group("GENERAL OPTIONS")
         general.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
         general.add_argument("--debug", action="store_true", help="show where an error came from")
-        general.add_argument("-v", "--version", action="version", version=f"singlestrip {__version__}")
+        _add_version(general)
         sub.set_defaults(run=module.run, parser=sub)
     return parser
+
+
+def _add_version(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "-v",
+        "--version",
+        action=ShowVersions,
+        help="show versions, model files and machine, for reports, and stop",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

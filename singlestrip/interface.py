@@ -39,9 +39,9 @@ class Option:
         return self.flags[-1].lstrip("-")
 
 
-def subparsers() -> dict[str, argparse.ArgumentParser]:
-    """The parser of each subcommand, by its name."""
-    actions = build_parser()._actions
+def subparsers(parser: argparse.ArgumentParser | None = None) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each subcommand, by its name; of a new parser for None."""
+    actions = (parser or build_parser())._actions
     return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
 
 

@@ -125,12 +125,13 @@ def test_version(command, capsys):
     with pytest.raises(SystemExit) as stop:
         run(f"{command} --version")
     assert stop.value.code == 0
-    assert capsys.readouterr().out == f"singlestrip {singlestrip.__version__}\n"
+    assert capsys.readouterr().out.splitlines()[0] == f"singlestrip {singlestrip.__version__}"
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_does_not_load_torch(command):
-    arguments = [*command.split(), "--help"]
+def test_help_and_version_do_not_load_torch(command, option):
+    arguments = [*command.split(), option]
     code = f"""
 import sys
 from singlestrip.cli import main
@@ -142,7 +143,7 @@ finally:
 """
     done = python("-c", code)
     assert done.returncode == 0, done.stderr
-    assert "SYNOPSIS" in done.stdout
+    assert ("SYNOPSIS" if option == "--help" else "torch") in done.stdout
 
 
 @pytest.mark.parametrize("module", ["singlestrip", "singlestrip.labelling"])
