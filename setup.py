@@ -26,7 +26,17 @@ setup(
         "matplotlib>=3.8",
         "shtab>=1.13",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.6", "selenium>=4", "pytest-rerunfailures>=14"]},
+    extras_require={
+        "nipype": ["nipype>=1.8"],
+        "test": [
+            "pytest>=8",
+            "ruff>=0.6",
+            "selenium>=4",
+            "pytest-rerunfailures>=14",
+            "nipype>=1.8",
+            "boutiques>=0.5.30",
+        ],
+    },
     entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -146,9 +146,9 @@ finally:
     assert ("SYNOPSIS" if option == "--help" else "torch") in done.stdout
 
 
-@pytest.mark.parametrize("module", ["singlestrip", "singlestrip.labelling"])
+@pytest.mark.parametrize("module", ["singlestrip", "singlestrip.labelling", "singlestrip.batch"])
 def test_what_needs_no_network_loads_no_torch(module):
-    """The package itself, and all that fit-gmm calls."""
+    """The package itself, all that fit-gmm calls, and what names the files of many images."""
     done = python("-c", f"import sys, {module}; sys.exit('torch' in sys.modules)")
     assert done.returncode == 0, done.stderr
 
