@@ -35,6 +35,7 @@ setup(
             "pytest-rerunfailures>=14",
             "nipype>=1.8",
             "boutiques>=0.5.30",
+            "boutiques>=0.5.30",
         ],
     },
     entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},

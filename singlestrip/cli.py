@@ -17,8 +17,11 @@ from .errors import sentence
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 COMMANDS = {"strip": strip, "fit-gmm": fit_gmm, "train": train, "qc": qc, "self-train": self_train}
 
-EXIT_STATUS = """\
-0 all went well; 1 something failed, or a signal stopped the work; 2 the command line is wrong."""
+EXIT_STATUS = {
+    0: "all went well",
+    1: "something failed, or a signal stopped the work",
+    2: "the command line is wrong",
+}
 
 REFERENCES = """\
 Specktor-Fadida & Hoffmann, SingleStrip: learning skull-stripping from a single labeled example, arXiv 2508.10464.
@@ -53,11 +56,12 @@ class ManualParser(argparse.ArgumentParser):
                 formatter.add_arguments(actions)
                 formatter.end_section()
         title, _, text = (self.description or "").partition("\n")
+        exits = "; ".join(f"{status} {meaning}" for status, meaning in EXIT_STATUS.items()) + "."
         parts = [section("NAME", f"{self.prog} - {title}"), section("SYNOPSIS", "\n".join(self.synopsis))]
         parts += [section("DESCRIPTION", fold(text))] if text.strip() else []
         parts += [re.sub(r"^([A-Z ]+):$", r"\1", formatter.format_help(), flags=re.MULTILINE)]
         parts += [section("EXAMPLES", textwrap.dedent(self.examples))] if self.examples else []
-        parts += [section("EXIT STATUS", fold(EXIT_STATUS))]
+        parts += [section("EXIT STATUS", fold(exits))]
         parts += [section("REFERENCES", "\n".join(fold(line) for line in REFERENCES.splitlines()))]
         return "\n".join(parts)
 
