@@ -35,7 +35,6 @@ setup(
             "pytest-rerunfailures>=14",
             "nipype>=1.8",
             "boutiques>=0.5.30",
-            "boutiques>=0.5.30",
         ],
     },
     entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},
