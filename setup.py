@@ -24,10 +24,20 @@ setup(
         "scikit-learn>=1.3",
         "safetensors>=0.4.3",
         "matplotlib>=3.8",
+        "shtab>=1.13",
     ],
     extras_require={
         "bids": ["ancpbids>=0.4.8"],
-        "test": ["pytest>=8", "ruff>=0.6", "selenium>=4", "pytest-rerunfailures>=14", "ancpbids>=0.4.8"],
+        "nipype": ["nipype>=1.8"],
+        "test": [
+            "pytest>=8",
+            "ruff>=0.6",
+            "selenium>=4",
+            "pytest-rerunfailures>=14",
+            "ancpbids>=0.4.8",
+            "nipype>=1.8",
+            "boutiques>=0.5.30",
+        ],
     },
     entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},
     classifiers=[

@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import diffusion, memory, report, volume
 from .errors import InputError, SingleStripError, sentence
 from .output import check_distinct, make_folder
-from .quality import MaskQuality, QualityModel
-from .stripping import Stripper
 from .volume import Volume
+
+if TYPE_CHECKING:  # names and plans of files are wanted where no torch is
+    from .quality import MaskQuality, QualityModel
+    from .stripping import Stripper
 
 
 @dataclass(frozen=True)

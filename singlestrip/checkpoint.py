@@ -23,10 +23,10 @@ from .autoencoder import Autoencoder
 from .cascade import Cascade
 from .configuration import autoencoder_config, cascade_config
 from .errors import ModelError
+from .model_files import MODELS_VARIABLE, models_folder
 from .output import whole
 
 FORMAT_VERSION = 1
-MODELS_VARIABLE = "SINGLESTRIP_MODELS"
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -47,15 +47,6 @@ KINDS = {
         "singlestrip-autoencoder", "quality.safetensors", "singlestrip qc --train", autoencoder_config
     ),
 }
-
-
-def models_folder() -> Path:
-    """Where the shipped weights lie: $SINGLESTRIP_MODELS, else in the installed package or source tree."""
-    named = os.environ.get(MODELS_VARIABLE)
-    if named:
-        return Path(named)
-    package = Path(__file__).parent
-    return next((p for p in (package / "models", package.parent / "models") if p.is_dir()), package / "models")
 
 
 def find_model(name: str | os.PathLike | None, kind: type[torch.nn.Module] = Cascade) -> Path:

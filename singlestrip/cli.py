@@ -11,10 +11,10 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 
-from . import __version__
 from .commands import bids, fit_gmm, qc, self_train, strip, train
 from .errors import sentence
 
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 COMMANDS = {
     "strip": strip,
     "fit-gmm": fit_gmm,
@@ -24,8 +24,11 @@ COMMANDS = {
     "bids": bids,
 }
 
-EXIT_STATUS = """\
-0 all went well; 1 something failed, or a signal stopped the work; 2 the command line is wrong."""
+EXIT_STATUS = {
+    0: "all went well",
+    1: "something failed, or a signal stopped the work",
+    2: "the command line is wrong",
+}
 
 REFERENCES = """\
 Specktor-Fadida & Hoffmann, SingleStrip: learning skull-stripping from a single labeled example, arXiv 2508.10464.
@@ -60,16 +63,37 @@ class ManualParser(argparse.ArgumentParser):
                 formatter.add_arguments(actions)
                 formatter.end_section()
         title, _, text = (self.description or "").partition("\n")
+        exits = "; ".join(f"{status} {meaning}" for status, meaning in EXIT_STATUS.items()) + "."
         parts = [section("NAME", f"{self.prog} - {title}"), section("SYNOPSIS", "\n".join(self.synopsis))]
         parts += [section("DESCRIPTION", fold(text))] if text.strip() else []
         parts += [re.sub(r"^([A-Z ]+):$", r"\1", formatter.format_help(), flags=re.MULTILINE)]
         parts += [section("EXAMPLES", textwrap.dedent(self.examples))] if self.examples else []
-        parts += [section("EXIT STATUS", fold(EXIT_STATUS))]
+        parts += [section("EXIT STATUS", fold(exits))]
         parts += [section("REFERENCES", "\n".join(fold(line) for line in REFERENCES.splitlines()))]
         return "\n".join(parts)
 
     def format_usage(self) -> str:
         return f"usage: {' | '.join(self.synopsis)}\n"
+
+
+class ShowVersions(argparse._VersionAction):
+    """Prints versions, which take longer to find out than a parser may take to build."""
+
+    def __call__(self, parser, *args, **keywords):
+        from .versions import describe
+
+        parser._print_message(describe() + "\n", sys.stdout)  # as argparse does: at once, and `| head` may go
+        parser.exit()
+
+
+class ShowCompletion(argparse.Action):
+    """Prints the script that completes the command line in a shell."""
+
+    def __call__(self, parser, namespace, shell, option=None):
+        from .completion import script
+
+        parser._print_message(script(build_parser(), shell) + "\n", sys.stdout)
+        parser.exit()
 
 
 def build_parser() -> ManualParser:
@@ -85,7 +109,14 @@ def build_parser() -> ManualParser:
             singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors
             singlestrip strip --model my-anatomy.safetensors -i mouse.mgz -m mask.mgz""",
     )
-    parser.add_argument("-v", "--version", action="version", version=f"singlestrip {__version__}")
+    _add_version(parser)
+    parser.add_argument(
+        "--print-completion",
+        action=ShowCompletion,
+        choices=SHELLS,
+        metavar="SHELL",
+        help="print what bash, zsh, fish or tcsh reads to complete command lines, and stop",
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="COMMANDS", required=True)
     for name, module in COMMANDS.items():
         sub = subparsers.add_parser(
@@ -99,9 +130,18 @@ def build_parser() -> ManualParser:
         general = sub.add_argument_group("GENERAL OPTIONS")
         general.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
         general.add_argument("--debug", action="store_true", help="show where an error came from")
-        general.add_argument("-v", "--version", action="version", version=f"singlestrip {__version__}")
+        _add_version(general)
         sub.set_defaults(run=module.run, parser=sub)
     return parser
+
+
+def _add_version(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "-v",
+        "--version",
+        action=ShowVersions,
+        help="show versions, model files and machine, for reports, and stop",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

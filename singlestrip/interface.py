@@ -22,11 +22,31 @@ PATH_ROLES = {
 
 
 @dataclass(frozen=True)
+class Range:
+    """Which numbers an option takes; None for no limit. open: `lowest` itself is not one of them."""
+
+    whole: bool
+    lowest: float | None = None
+    highest: float | None = None
+    open: bool = False
+
+
+# What numbers an option takes, by the type that parses them; whatever is not here or above is text.
+NUMBERS = {
+    options.positive_int: Range(True, 1),
+    options.seed: Range(True, 0, 2**32 - 1),
+    options.positive_float: Range(False, 0, open=True),
+    options.finite_float: Range(False),
+    options.share: Range(False, 0, 1),
+}
+
+
+@dataclass(frozen=True)
 class Option:
     """An option of a subcommand, or an argument that is told by its place, without flags.
 
     role: of its values, one of PATH_ROLES' or "value"; "none" for switches. nargs: as argparse has it, a
-    number of values, "+" for one or more, None for one.
+    number of values, "+" for one or more, None for one. range: of its numbers, None where it takes others.
     """
 
     flags: tuple[str, ...]
@@ -35,14 +55,18 @@ class Option:
     action: argparse.Action
 
     @property
+    def range(self) -> Range | None:
+        return NUMBERS.get(self.action.type)
+
+    @property
     def name(self) -> str:
         """The long flag without its dashes; of an argument without flags, its own name."""
         return self.flags[-1].lstrip("-") if self.flags else self.action.dest.replace("_", "-")
 
 
-def subparsers() -> dict[str, argparse.ArgumentParser]:
-    """The parser of each subcommand, by its name."""
-    actions = build_parser()._actions
+def subparsers(parser: argparse.ArgumentParser | None = None) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each subcommand, by its name; of a new parser for None."""
+    actions = (parser or build_parser())._actions
     return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
 
 

@@ -125,12 +125,13 @@ def test_version(command, capsys):
     with pytest.raises(SystemExit) as stop:
         run(f"{command} --version")
     assert stop.value.code == 0
-    assert capsys.readouterr().out == f"singlestrip {singlestrip.__version__}\n"
+    assert capsys.readouterr().out.splitlines()[0] == f"singlestrip {singlestrip.__version__}"
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_does_not_load_torch(command):
-    arguments = [*command.split(), "--help"]
+def test_help_and_version_do_not_load_torch(command, option):
+    arguments = [*command.split(), option]
     code = f"""
 import sys
 from singlestrip.cli import main
@@ -142,12 +143,14 @@ finally:
 """
     done = python("-c", code)
     assert done.returncode == 0, done.stderr
-    assert "SYNOPSIS" in done.stdout
+    assert ("SYNOPSIS" if option == "--help" else "torch") in done.stdout
 
 
-@pytest.mark.parametrize("module", ["singlestrip", "singlestrip.labelling", "singlestrip.bids"])
+@pytest.mark.parametrize(
+    "module", ["singlestrip", "singlestrip.labelling", "singlestrip.bids", "singlestrip.batch"]
+)
 def test_what_needs_no_network_loads_no_torch(module):
-    """The package itself, all that fit-gmm calls, and finding the images of a BIDS data set."""
+    """The package itself, all that fit-gmm calls, and what finds and names the files of many images."""
     done = python("-c", f"import sys, {module}; sys.exit('torch' in sys.modules)")
     assert done.returncode == 0, done.stderr
 

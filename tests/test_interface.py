@@ -1,9 +1,12 @@
 """The command line as data."""
 
+import argparse
+
 import pytest
 
 from singlestrip.cli import COMMANDS
-from singlestrip.interface import command_options, subparsers
+from singlestrip.commands import options as types
+from singlestrip.interface import NUMBERS, PATH_ROLES, command_options, subparsers
 
 # What a user who reads the help would say.
 PATHS = {
@@ -85,3 +88,37 @@ def test_switches_and_numbers_of_values():
     assert options["image"].flags == ("-i", "--image")
     assert {o.name for o in command_options("bids") if not o.flags} == {"bids-dir", "output-dir", "level"}
     assert "help" not in options and "version" not in options
+
+
+@pytest.mark.parametrize("command", PATHS)
+def test_a_type_is_a_path_or_a_number(command):
+    """Or text: there is no other to forget."""
+    for option in command_options(command):
+        assert option.action.type in {None, *PATH_ROLES, *NUMBERS}, option.flags
+        assert (option.range is not None) == (option.action.type in NUMBERS)
+
+
+def takes(kind, text: str) -> bool:
+    try:
+        kind(text)
+    except (ValueError, argparse.ArgumentTypeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", NUMBERS, ids=lambda kind: kind.__name__)
+def test_ranges_are_what_the_types_take(kind):
+    found = NUMBERS[kind]
+    step = 1 if found.whole else 1e-6
+    assert takes(kind, "0.5") != found.whole
+    low, high = (-1e9 if found.lowest is None else found.lowest), (1e9 if found.highest is None else found.highest)
+    shown = int if found.whole else float
+    assert takes(kind, str(shown(low))) != found.open
+    assert takes(kind, str(shown(low + step))) and takes(kind, str(shown(high)))
+    assert takes(kind, str(shown(low - step))) == (found.lowest is None)
+    assert takes(kind, str(shown(high + step))) == (found.highest is None)
+
+
+def test_a_kind_of_number_has_its_range():
+    ranges = {o.name: o.range for o in command_options("strip")}
+    assert ranges["border"] is NUMBERS[types.finite_float] and ranges["suffix"] is None

@@ -1,0 +1,270 @@
+"""What docs/stable.md promises: lists that may grow in the code but lose nothing."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from phantoms import PhantomCascade, make_head, tiny_cascade
+from safetensors import safe_open
+
+from singlestrip import checkpoint, self_training
+from singlestrip.autoencoder import Autoencoder
+from singlestrip.cascade import Cascade
+from singlestrip.cli import EXIT_STATUS, main
+from singlestrip.configuration import AutoencoderConfig
+from singlestrip.interface import command_options
+from singlestrip.stripping import Stripper
+
+PAGE = (Path(__file__).parents[1] / "docs/stable.md").read_text(encoding="utf-8")
+QC_COLUMNS = [
+    "flag",
+    "estimated_dice",
+    "estimated_hd95_mm",
+    "lowest_slice_dice",
+    "volume_ml",
+    "components",
+    "holes",
+    "border",
+    "tta_dice",
+    "tta_mask_dice",
+    "dice",
+    "hd95_mm",
+    "mask",
+    "image",
+    "reference",
+    "note",
+]
+METRICS_COLUMNS = ["step", "segmenter_loss", "locator_loss", "rate", "validation_dice", "seconds"]
+SCORES_COLUMNS = ["image", "score", "estimate", "flag", "kept", "note", "sha256"]
+RUN_KEYS = ["configuration", "labelled", "unlabelled", "versions"]
+CLASS_KEYS = ["label", "mean", "standard_deviation", "weight", "count"]
+MODEL_KEYS = ["format", "format_version", "configuration", "provenance"]
+OPTIONS = {
+    "strip": "image list out mask sdt picture out-dir save suffix resume model border fill mask-mean-frame qc "
+    "qc-model pass-from look-from device threads memory quiet debug",
+    "fit-gmm": "image mask out figure inside outside seed quiet debug",
+    "train": "image mask labels out val init resume samples steps batch lr seed validate-every save-every amp "
+    "voxel-size norm device threads quiet debug",
+    "qc": "mask image reference table out report qc-model pass-from look-from tta model seed train epochs kind "
+    "axes device threads quiet debug",
+    "self-train": "image mask unlabelled out model qc-model val references resume rounds keep threshold rank "
+    "from-scratch steps first-steps epochs batch lr seed save-every device threads quiet debug",
+}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """image.nii.gz, mask.nii.gz and labels.nii.gz in the working folder, tiny models in that of the models."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SINGLESTRIP_MODELS", str(tmp_path / "models"))
+    make_head().save(tmp_path)
+    Path("models").mkdir()
+    torch.manual_seed(0)
+    checkpoint.save_model(Path("models/singlestrip.safetensors"), Cascade(tiny_cascade(8.0)), {})
+    config = AutoencoderConfig(size=16, voxel_size_mm=12.0, layers=((4, 2, 4), (4, 2, 4), (4, 2, 4), (4, 2, 8)))
+    checkpoint.save_model(Path("models/quality.safetensors"), Autoencoder(config), {})
+    return tmp_path
+
+
+@pytest.fixture
+def knowing(files, monkeypatch):
+    """The files, and a stripper that knows the phantom."""
+    monkeypatch.setattr(
+        Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
+    )
+
+
+def run(line: str) -> int:
+    return main(line.split())
+
+
+def names(folder=".") -> set[str]:
+    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def columns(path, delimiter: str) -> list[str]:
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file, delimiter=delimiter))
+
+
+@pytest.mark.parametrize(
+    "promised",
+    [*QC_COLUMNS, *METRICS_COLUMNS, *SCORES_COLUMNS, *RUN_KEYS, *CLASS_KEYS, *MODEL_KEYS, "slice_dice"],
+)
+def test_the_page_has_what_is_tested_here(promised):
+    assert f"`{promised}`" in PAGE
+
+
+# Exit statuses
+
+
+def test_the_page_has_the_exit_statuses_of_the_manual():
+    promised = re.findall(r"^\| `(\d+)` \| ([^|;]+?) *[|;]", PAGE, re.MULTILINE)
+    assert {int(status): text for status, text in promised} == EXIT_STATUS
+    assert list(EXIT_STATUS) == [0, 1, 2]
+
+
+def test_exit_statuses(knowing, capsys):
+    assert run("strip -i image.nii.gz -m m.nii.gz") == 0
+    assert run("strip -i missing.nii.gz -m m.nii.gz") == 1
+    assert run("strip -i missing.nii.gz image.nii.gz --out-dir out") == 1
+    assert "out/image_mask.nii.gz" in names()
+    with pytest.raises(SystemExit) as stop:
+        run("strip -i image.nii.gz")
+    assert stop.value.code == 2
+
+
+INTERRUPTED = """
+import os, sys
+from singlestrip import cli, volume
+whole = volume.write_like
+def write(scan, path, *args, **keywords):
+    os.kill(os.getpid(), {number})
+    whole(scan, path, *args, **keywords)
+volume.write_like = write
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("SIGINT", 1), ("SIGTERM", 1), ("SIGHUP", -signal.SIGHUP), ("SIGKILL", -signal.SIGKILL)]
+)
+def test_signals(files, name, status):
+    """In a shell those that are not caught are 128 and their number: 129 and 137."""
+    code = INTERRUPTED.format(number=int(getattr(signal, name)))
+    line = ["fit-gmm", "-i", "image.nii.gz", "-m", "mask.nii.gz", "-o", "out.nii.gz", "--inside", "2"]
+    before = names()
+    done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert done.stderr == ("singlestrip: interrupted\n" if status == 1 else "")
+    if status == 1:
+        assert names() == before
+
+
+# Output and errors
+
+
+def test_standard_output_and_errors(knowing, capsys):
+    assert run("strip -i image.nii.gz -m m.nii.gz") == 0
+    assert capsys.readouterr() == ("", "")
+    assert run("strip -i image.nii.gz -m m.nii.gz --qc") == 0
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"image\.nii\.gz: (pass|look|fail), estimated Dice \d\.\d+\n", out) and not err
+    assert run("qc -m mask.nii.gz") == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1 and not err
+    assert run("strip -i image.nii.gz missing.nii.gz --out-dir out --qc --quiet") == 1
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("singlestrip: ")
+    assert run("qc -m mask.nii.gz missing.nii.gz --quiet") == 1
+    out, err = capsys.readouterr()
+    assert not out and re.fullmatch(r"singlestrip: .*missing.*\n", err)
+
+
+# Options
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_long_options_stay(command):
+    assert set(OPTIONS[command].split()) <= {option.name for option in command_options(command)}
+
+
+def test_options_cannot_be_abbreviated(files, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("strip -i image.nii.gz -m m.nii.gz --bord 2")
+    assert stop.value.code == 2
+
+
+# Files
+
+
+def test_files_of_strip(knowing):
+    assert run("strip -i image.nii.gz --out-dir out --save brain mask sdt picture --suffix .mgz --qc") == 0
+    assert names("out") == {"image_brain.mgz", "image_mask.mgz", "image_sdt.mgz", "image_picture.png", "qc.tsv"}
+    mask, sdt = (np.asanyarray(nib.load(f"out/image_{kind}.mgz").dataobj) for kind in ("mask", "sdt"))
+    assert mask.dtype == np.uint8 and set(np.unique(mask)) == {0, 1} and mask.shape == make_head().image.shape
+    assert sdt.dtype.newbyteorder("=") == np.float32 and ((sdt < 0) == (mask == 1)).all()
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Path(folder, "image.nii.gz").write_bytes(Path("image.nii.gz").read_bytes())
+    assert run("strip -i a/image.nii.gz b/image.nii.gz --out-dir both --save mask") == 0
+    assert names("both") == {"a/image_mask.nii.gz", "b/image_mask.nii.gz"}
+
+
+def test_tables_of_qc(knowing):
+    assert run("qc -m mask.nii.gz -o one.tsv --report page") == 0
+    assert run("qc -m mask.nii.gz -o one.json") == 0
+    Path("other.nii.gz").write_bytes(Path("mask.nii.gz").read_bytes())
+    assert run("qc -m mask.nii.gz other.nii.gz -o two.json") == 0
+    assert run("strip -i image.nii.gz --out-dir out --qc") == 0
+    assert set(QC_COLUMNS) <= set(columns("one.tsv", "\t")) == set(columns("out/qc.tsv", "\t"))
+    assert "page/index.html" in names()
+    one, two = (json.loads(Path(name).read_text()) for name in ("one.json", "two.json"))
+    assert isinstance(one, dict) and isinstance(two, list) and len(two) == 2
+    assert {"flag", "estimated_dice", "volume_ml", "mask", "slice_dice"} <= set(one)
+    assert set(one) <= {*QC_COLUMNS, "slice_dice"}
+
+
+def test_files_of_fit_gmm(files):
+    assert run("fit-gmm -i image.nii.gz -m mask.nii.gz -o l.nii.gz --inside 2 --outside 3") == 0
+    assert set(np.unique(np.asanyarray(nib.load("l.nii.gz").dataobj))) == {1, 2, 3, 101, 102}
+    record = json.loads(Path("l.json").read_text())
+    assert record["seed"] == 0
+    for side, count in (("inside", 2), ("outside", 3)):
+        assert all(len(record[side][key]) == count for key in CLASS_KEYS)
+
+
+def test_files_of_train(files):
+    before = names()
+    assert run("train -l labels.nii.gz -o new.safetensors --init singlestrip --steps 1") == 0
+    added = {f"new.{ending}" for ending in ("safetensors", "checkpoint", "metrics.csv", "curve.png")}
+    assert names() - before == added
+    assert set(METRICS_COLUMNS) <= set(columns("new.metrics.csv", ","))
+
+
+def test_files_of_self_train(files, monkeypatch):
+    monkeypatch.setattr(self_training, "_strip", lambda stripper, scan: scan.scaled() > 60)
+    Path("scan.nii.gz").write_bytes(Path("image.nii.gz").read_bytes())
+    Path("scans.txt").write_text("scan.nii.gz\n")
+    line = "self-train -i image.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run --quiet"
+    line += " --model singlestrip --qc-model quality --rounds 1 --keep 1 --steps 1 --threshold 0.0001"
+    assert run(line) == 0
+    assert {
+        "run.json", "index.html", "model.safetensors", "round-1/model.safetensors", "round-1/scores.tsv",
+    } <= names("run")  # fmt: skip
+    assert set(SCORES_COLUMNS) <= set(columns("run/round-1/scores.tsv", "\t"))
+    assert set(RUN_KEYS) <= set(json.loads(Path("run/run.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("singlestrip", "singlestrip-cascade"), ("quality", "singlestrip-autoencoder")]
+)
+def test_model_files(monkeypatch, name, kind):
+    """Those that come with it, which every later version has to read."""
+    monkeypatch.delenv("SINGLESTRIP_MODELS", raising=False)
+    path = checkpoint.find_model(name)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    assert set(MODEL_KEYS) <= set(header)
+    assert (header["format"], header["format_version"]) == (kind, "1")
+    assert json.loads(header["configuration"]) and isinstance(json.loads(header["provenance"]), dict)
+    assert f"`{kind}`" in PAGE
+
+
+# Environment
+
+
+def test_the_folder_of_models(files):
+    assert checkpoint.find_model(None) == files / "models/singlestrip.safetensors"
+    assert checkpoint.find_model(None, Autoencoder) == files / "models/quality.safetensors"
+    Path("models/mouse.safetensors").write_bytes(Path("models/singlestrip.safetensors").read_bytes())
+    assert checkpoint.find_model("mouse") == files / "models/mouse.safetensors"
+    assert "`SINGLESTRIP_MODELS`" in PAGE
