@@ -15,7 +15,8 @@ from . import __version__
 from .cli import EXIT_STATUS
 from .interface import Option, command_options, subparsers
 
-TYPES = {"none": "Flag", "input": "File", "list": "File", "table": "File", "model": "File"}  # else a text
+# By role; else a text. Of Boutiques a folder is a file too.
+TYPES = {"none": "Flag", **dict.fromkeys(("input", "list", "table", "input-folder", "model"), "File")}
 # Options of which a command needs one or more, by what they are together.
 ONE_REQUIRED = {
     "strip": {"images": ("image", "list"), "outputs": ("out", "mask", "sdt", "picture", "out-dir")},
@@ -28,7 +29,8 @@ RESOURCES = {"strip": {"cpu-cores": 2, "ram": 0.7, "walltime-estimate": 3.5}}
 
 def descriptor(command: str) -> dict[str, Any]:
     """The Boutiques descriptor of a subcommand."""
-    options = list(command_options(command))
+    # What is told by its place goes before options that take several values.
+    options = sorted(command_options(command), key=lambda option: bool(option.flags))
     title, _, text = subparsers()[command].description.partition("\n")
     found = {
         "name": f"singlestrip {command}",
@@ -74,13 +76,14 @@ def _input(option: Option) -> dict[str, Any]:
         "description": option.action.help,
         "optional": not option.action.required,
         "value-key": _key(option),
-        "command-line-flag": option.flags[-1],
     }
+    if option.flags:
+        found["command-line-flag"] = option.flags[-1]
     if option.nargs == "+":
         found |= {"list": True, "min-list-entries": 1}
-    elif option.nargs is None:
+    elif option.nargs is None and option.flags:
         found["command-line-flag-separator"] = "="  # a value may begin with a dash
-    elif option.role != "none":
+    elif isinstance(option.nargs, int) and option.role != "none":
         found |= {"list": True, "min-list-entries": option.nargs, "max-list-entries": option.nargs}
     if option.action.choices is not None:
         found["value-choices"] = list(option.action.choices)

@@ -20,7 +20,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
             role = PATH_ROLES.get(action.type)
             if role is None:
                 continue
-            action.complete = shtab.DIRECTORY if role == "folder" else shtab.FILE
+            action.complete = shtab.DIRECTORY if role in ("folder", "input-folder") else shtab.FILE
             # To shtab's bash all that follows an option for one file or more is a file, the next option too.
             action.nargs = None if action.nargs == "+" else action.nargs
     return shtab.complete(parser, shell)

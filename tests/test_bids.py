@@ -273,9 +273,7 @@ def test_participants(study, capsys):
         assert dice(values > 0, truth) > 0.97, mask
         np.testing.assert_array_equal(nib.load(f"out/{mask}").affine, nib.load(f"raw/{image}").affine)
         said = sidecar(f"out/{mask}")
-        assert (
-            said["Sources"] == [f"bids:raw:{image}"] and said["RawSources"] == [image] and said["Type"] == "Brain"
-        )
+        assert (said["Sources"], said["RawSources"], said["Type"]) == ([f"bids:raw:{image}"], [image], "Brain")
         assert said["SingleStripVersion"] == __version__ and said["Model"] == "singlestrip.safetensors"
         assert said["ModelSHA256"] == checksum(study / "models/singlestrip.safetensors")
         assert ("b=0" in said["Description"]) == ("dwi" in mask)

@@ -35,6 +35,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.nii.gz", "model.safetensors", "list.txt"):
         Path(name).touch()
+    Path("raw").mkdir()
     return tmp_path
 
 
@@ -68,9 +69,11 @@ def inputs(command) -> dict[str, dict]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_an_input(command):
-    assert [i["command-line-flag"] for i in inputs(command).values()] == [
-        option.flags[-1] for option in command_options(command)
-    ]
+    found = {i["id"]: i.get("command-line-flag") for i in inputs(command).values()}
+    assert found == {
+        option.name.replace("-", "_"): option.flags[-1] if option.flags else None
+        for option in command_options(command)
+    }
 
 
 def test_inputs_say_what_the_manual_page_says():
@@ -123,14 +126,20 @@ def simulate(bosh, command, invocation, capsys) -> list[str]:
 
 def example(option):
     """A value for an invocation and what the parser has to make of it."""
-    by_role = {"none": True, "output": "new.nii.gz", "folder": "new", "model": "model.safetensors"}
+    by_role = {
+        "none": True,
+        "output": "new.nii.gz",
+        "folder": "new",
+        "model": "model.safetensors",
+        "input-folder": "raw",
+    }
     if option.action.choices:
         value = list(option.action.choices)[-1]
     elif option.range is not None:
         value = 1 if option.range.whole or option.range.highest == 1 else 2e-5
     else:
         value = by_role.get(option.role, "some-text" if option.role == "value" else "a.nii.gz")
-    wanted = Path(value) if option.role in ("input", "list", "table", "output", "folder") else value
+    wanted = value if option.role in ("none", "value", "model") else Path(value)
     if option.nargs == "+":
         return [value, value], [wanted, wanted]
     return ([value] * 2, [[wanted] * 2]) if option.nargs == 2 else (value, wanted)

@@ -71,7 +71,7 @@ def test_bash_knows_every_option(bash, command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_bash_knows_every_choice(bash, command):
     for option in command_options(command):
-        if option.action.choices is not None:
+        if option.flags and option.action.choices is not None:
             assert bash(f"singlestrip {command} {option.flags[-1]} ") == set(option.action.choices)
 
 
@@ -79,11 +79,19 @@ def test_bash_knows_every_choice(bash, command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_bash_completes_paths_by_their_role(bash, command):
     for option in command_options(command):
+        if not option.flags:
+            continue
         found = bash(f"singlestrip {command} {option.flags[0]} fo")
         if option.role == "folder":
             assert found == {"folder"}, option.name
         elif option.role not in ("value", "none"):
             assert found == {"folder", "found.txt"}, option.name
+
+
+@needs("bash")
+def test_bash_knows_what_is_told_by_its_place(bash):
+    assert bash("singlestrip bids fo") == bash("singlestrip bids folder fo") == {"folder"}
+    assert bash("singlestrip bids folder folder ") == {"participant", "group"}
 
 
 @needs("bash")
