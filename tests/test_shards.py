@@ -11,7 +11,7 @@ from singlestrip.shards import SLURM_VARIABLES, Shard, parse_shard, slurm_shard
 def test_parts_are_disjoint_and_hold_all(length, count):
     items = [f"scan {n}" for n in range(length)]
     parts = [Shard(number, count).deal(items) for number in range(1, count + 1)]
-    assert sorted(sum(parts, [])) == sorted(items)
+    assert sorted(item for part in parts for item in part) == sorted(items)
     lengths = [len(part) for part in parts]
     assert max(lengths) - min(lengths) <= 1
     for part in parts:
