@@ -56,10 +56,15 @@ def why_not() -> str | None:
 
 @dataclass(frozen=True)
 class Slurm:
-    """A running SLURM; `environment` is what its commands need."""
+    """A running SLURM with everything it writes in `folder`."""
 
     folder: Path
-    environment: dict[str, str]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its commands need, and its jobs get: that of now, without what another SLURM may have set."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
+        return kept | {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def run(self, *command: str, **keywords) -> str:
         """The standard output of one of SLURM's commands. Raises CalledProcessError."""
@@ -122,17 +127,15 @@ def running_slurm(folder: Path) -> Iterator[Slurm]:
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
-    environment |= {"SLURM_CONF": str(folder / "slurm.conf")}
     munge = [f"--{name}={folder}/munge.{name.split('-')[0]}" for name in ("socket", "pid-file", "seed-file")]
     munge += [f"--key-file={key}", f"--log-file={folder}/munge.log", "--force", "--foreground"]
     daemons = (("munged", *munge), ("slurmctld", "-D", "-i"), ("slurmd", "-D"))
-    slurm = Slurm(folder, environment)
+    slurm = Slurm(folder)
     started: list[subprocess.Popen] = []
     try:
         with (folder / "daemons.log").open("w") as log:
             for command in daemons:
-                started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+                started.append(subprocess.Popen(command, env=slurm.environment, stdout=log, stderr=log))
                 if command[0] == "munged":
                     wait_until((folder / "munge.socket").exists, 10)
         wait_until(lambda: _is_idle(slurm), 60)
