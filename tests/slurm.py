@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "sinfo")
 
 CONFIGURATION = """\
 ClusterName=test
@@ -64,7 +64,8 @@ class Slurm:
     def environment(self) -> dict[str, str]:
         """What its commands need, and its jobs get: that of now, without what another SLURM may have set."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_"))}
-        return kept | {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        path = os.pathsep.join([str(self.folder / "bin"), kept["PATH"]])
+        return kept | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
     def run(self, *command: str, **keywords) -> str:
         """The standard output of one of SLURM's commands. Raises CalledProcessError."""
@@ -123,6 +124,13 @@ def running_slurm(folder: Path) -> Iterator[Slurm]:
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(host=host, ports=_free_ports(2), folder=folder), encoding="utf-8"
     )
+    # Snakemake's plugin removes SLURM's variables from its jobs, where this srun still has to find its own.
+    srun = folder / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(
+        f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n', encoding="utf-8"
+    )
+    srun.chmod(0o755)
     (folder / "cgroup.conf").write_text(f"CgroupPlugin={_cgroup_plugin()}\n", encoding="utf-8")
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))

@@ -195,8 +195,11 @@ def test_workflow_on_slurm(cluster, scans, small, large):
     profile = ("--profile", str(WORKFLOW / "profiles" / "slurm"), "--latency-wait", "5")
     quick = ("--slurm-init-seconds-before-status-checks", "2", "--max-status-checks-per-second", "2")
     process = start_workflow(*profile, *quick, environment=cluster.environment, list="list.txt")
-    kill_on_the_way(cluster, second_chunk)
-    status, output = finish(process)
+    try:
+        kill_on_the_way(cluster, second_chunk)
+        status, output = finish(process)
+    finally:
+        process.kill()
     assert status == 0, output
     assert "Trying to restart" in output and "20 masks, 0 failures" in output
     check_masks("stripped/masks", small, large)
