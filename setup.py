@@ -4,6 +4,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# Snakemake 8 and later need Python 3.11.
+WORKFLOW = [f"{name}; python_version >= '3.11'" for name in ("snakemake>=8", "snakemake-executor-plugin-slurm>=1")]
+
 setup(
     name="singlestrip",
     version="0.1.0",
@@ -25,7 +28,10 @@ setup(
         "safetensors>=0.4.3",
         "matplotlib>=3.8",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.6", "selenium>=4", "pytest-rerunfailures>=14"]},
+    extras_require={
+        "workflow": WORKFLOW,
+        "test": ["pytest>=8", "ruff>=0.6", "selenium>=4", "pytest-rerunfailures>=14", *WORKFLOW],
+    },
     entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",

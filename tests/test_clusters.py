@@ -193,7 +193,7 @@ def test_workflow_on_slurm(cluster, scans, small, large):
         return job
 
     profile = ("--profile", str(WORKFLOW / "profiles" / "slurm"), "--latency-wait", "5")
-    quick = ("--slurm-init-seconds-before-status-checks", "2", "--max-status-checks-per-second", "2")
+    quick = ("--slurm-init-seconds-before-status-checks", "2", "--slurm-status-command", "squeue")  # no accounting
     process = start_workflow(*profile, *quick, environment=cluster.environment, list="list.txt")
     try:
         kill_on_the_way(cluster, second_chunk)
