@@ -41,7 +41,7 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 MinJobAge=600
 KillWait=1
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000000 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=1000000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -67,15 +67,13 @@ class Slurm:
         path = os.pathsep.join([str(self.folder / "bin"), kept["PATH"]])
         return kept | {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": path}
 
-    def run(self, *command: str, **keywords) -> str:
+    def run(self, *command: str) -> str:
         """The standard output of one of SLURM's commands. Raises CalledProcessError."""
-        return subprocess.run(
-            command, env=self.environment, check=True, capture_output=True, text=True, **keywords
-        ).stdout
+        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
 
-    def submit(self, script: Path, *options: str, **keywords) -> str:
-        """The number of a new job."""
-        return self.run("sbatch", "--parsable", *options, str(script), **keywords).strip()
+    def submit(self, *arguments: str) -> str:
+        """The number of the new job that sbatch makes."""
+        return self.run("sbatch", "--parsable", *arguments).strip()
 
     def states(self, job: str) -> dict[str, str]:
         """State of each task of a job, by the task's name."""

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -89,24 +90,30 @@ def kill_on_the_way(cluster, find_job):
 
 
 @needs_slurm
-def test_job_array(cluster, scans, small, large):
-    script = scans / "array.sh"
-    script.write_text(
-        "#!/bin/bash\n"
-        f"{COMMAND} strip --list list.txt --out-dir masks --save mask --model model.safetensors --threads 1"
-        " --shard slurm --resume\n"
-    )
-    job = cluster.submit(script, "--array=1-4")
+def test_job_array(cluster, scans, small, large, monkeypatch):
+    """The manual's script, submitted twice."""
+    command = scans / "bin" / "singlestrip"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {COMMAND} "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent), prepend=os.pathsep)
+    script = str(ROOT / "docs" / "strip-array.sbatch")
+    submission = ("--array=1-4", script, "list.txt", "masks", "--model", "model.safetensors")
+    job = cluster.submit(*submission)
     kill_on_the_way(cluster, lambda: f"{job}_2")
     states = cluster.wait(job)
     assert states.pop(f"{job}_2") != "COMPLETED" and set(states.values()) == {"COMPLETED"} and len(states) == 3
     done = {path: path.stat().st_mtime_ns for path in Path("masks").glob("s*_mask.nii")}
     missing = {f"s{number:02}_mask.nii" for number in (5, 9, 13, 17)}
     assert {path.name for path in done} == {f"s{number:02}_mask.nii" for number in range(COUNT)} - missing
-    job = cluster.submit(script, "--array=1-4")
+
+    job = cluster.submit(*submission)
     assert set(cluster.wait(job).values()) == {"COMPLETED"}
     check_masks("masks", small, large)
     assert {path: path.stat().st_mtime_ns for path in done} == done
+    tables = [rows(f"masks/qc-{number}-of-4.tsv") for number in (1, 2, 3, 4)]
+    images = {row["image"] for table in tables for row in table}
+    assert images == set(Path("list.txt").read_text().split()) and {len(table) for table in tables} == {5}
 
 
 def start_workflow(*arguments: str, environment=None, **config) -> subprocess.Popen:
