@@ -164,6 +164,7 @@ def test_workflow_on_local_cores(scans, small, large):
 @needs_workflow
 def test_workflow_of_a_bids_data_set(scans):
     pytest.importorskip("singlestrip.bids")
+    pytest.importorskip("ancpbids")
     for name in ("01", "02"):
         folder = Path(f"data/sub-{name}/anat")
         folder.mkdir(parents=True)
