@@ -4,6 +4,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# Snakemake 8 and later need Python 3.11.
+WORKFLOW = [f"{name}; python_version >= '3.11'" for name in ("snakemake>=8", "snakemake-executor-plugin-slurm>=1")]
+
 setup(
     name="singlestrip",
     version="0.1.0",
@@ -29,6 +32,7 @@ setup(
     extras_require={
         "bids": ["ancpbids>=0.4.8"],
         "nipype": ["nipype>=1.8"],
+        "workflow": WORKFLOW,
         "test": [
             "pytest>=8",
             "ruff>=0.6",
@@ -37,6 +41,7 @@ setup(
             "ancpbids>=0.4.8",
             "nipype>=1.8",
             "boutiques>=0.5.30",
+            *WORKFLOW,
         ],
     },
     entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},

@@ -33,12 +33,13 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Case:
-    """A mask file to assess, its image and its reference where there are any."""
+    """A mask file to assess, its image and its reference where there are any; why the mask could not be made."""
 
     mask: Path
     image: Path | None = None
     reference: Path | None = None
     name: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,12 @@ class Assessor:
     report_folder: Path | None = None
 
     def assess(self, case: Case) -> Assessment:
-        """Score one case and draw its picture. Raises SingleStripError, naming the file at fault."""
+        """Score one case and draw its picture. Raises SingleStripError, naming the file at fault.
+
+        A mask that is not there is told by the case's own note, if it has one.
+        """
+        if case.note and not case.mask.exists():
+            raise InputError(case.note)
         scan, mask = read_mask(case.mask)
         image = None if case.image is None else volume.read(case.image)
         if image is not None and not volume.same_grid(image, scan):
@@ -189,7 +195,7 @@ def name_cases(cases: list[Case]) -> list[Case]:
 
 
 def read_table(path: Path) -> list[Case]:
-    """Cases of a TSV file with a column `mask`, and where wanted `image` and `reference`.
+    """Cases of a TSV file with a column `mask`, and where wanted `image`, `reference` and `note`.
 
     Relative paths are as seen from the working folder; an empty field stands for none.
     """
@@ -211,7 +217,8 @@ def read_table(path: Path) -> list[Case]:
         mask = named(row, "mask")
         if mask is None:
             raise InputError(f"{path}: no mask in line {number}")
-        cases.append(Case(mask, named(row, "image"), named(row, "reference")))
+        note = (row.get("note") or "").strip()
+        cases.append(Case(mask, named(row, "image"), named(row, "reference"), note=note))
     return cases
 
 

@@ -105,14 +105,17 @@ def read(path: str | os.PathLike) -> Volume:
     Raises InputError for anything that is not a whole image of real numbers with a usable geometry.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: a folder; name an image (DICOM folders: convert to NIfTI first)")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if not suffix_of(path):
-        raise InputError(f"{path}: not a name of an image ({', '.join(SUFFIXES)})")
-    with path.open("rb") as file:
-        compressed = file.read(2) == GZIP_MAGIC
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: a folder; name an image (DICOM folders: convert to NIfTI first)")
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        if not suffix_of(path):
+            raise InputError(f"{path}: not a name of an image ({', '.join(SUFFIXES)})")
+        with path.open("rb") as file:
+            compressed = file.read(2) == GZIP_MAGIC
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if compressed and suffix_of(path) in (".nii", ".mgh"):
         raise InputError(f"{path}: compressed inside; rename it to end in .nii.gz or .mgz")
     try:

@@ -19,6 +19,7 @@ from singlestrip.cascade import Cascade
 from singlestrip.cli import COMMANDS, build_parser, main
 from singlestrip.errors import SingleStripError
 from singlestrip.metrics import dice
+from singlestrip.shards import SLURM_VARIABLES
 from singlestrip.stripping import Stripper
 
 SECTIONS = ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "REFERENCES")
@@ -183,6 +184,9 @@ def test_what_needs_no_network_loads_no_torch(module):
         "bids . out group --resume",
         "bids . out group --save brain",
         "strip -i image.nii.gz --out-dir out --save hat",
+        "strip -i image.nii.gz --out-dir out --shard 3/2",
+        "strip -i image.nii.gz --out-dir out --shard some",
+        "strip -i image.nii.gz -m out.nii.gz --shard 1/1",
         "strip -i image.nii.gz --out-dir out --suffix .jpg",
         "strip -i image.nii.gz -m out.nii.gz --border nan",
         "strip -i image.nii.gz -m out.nii.gz --border wide",
@@ -482,6 +486,44 @@ def test_one_broken_file_does_not_stop_the_others(scans, capsys):
     assert "scans/broken.nii.gz" in reason
     assert "1 of 3" in summary
     assert name.strip() == "scans/broken.nii.gz"
+
+
+def test_parts_make_together_what_one_process_makes(scans, capsys):
+    """Under the same names, though no part sees two images of one name."""
+    for number, name in enumerate(("a", "b", "b")):
+        Path(f"scans/{number}").mkdir()
+        Path(f"scans/{number}/{name}.nii").write_bytes(Path("scans/b.nii").read_bytes())
+    line = "strip -i scans/0/a.nii scans/1/b.nii scans/2/b.nii --save mask"
+    assert run(f"{line} --out-dir all") == 0
+    everything = sorted(str(path.relative_to("all")) for path in Path("all").rglob("*.nii"))
+    assert everything == ["0/a_mask.nii", "1/b_mask.nii", "2/b_mask.nii"]
+    found = []
+    for number in (1, 2):
+        out = f"part{number}"
+        assert run(f"{line} --out-dir {out} --shard {number}/2") == 0
+        found.append({str(path.relative_to(out)) for path in Path(out).rglob("*.nii")})
+    assert found == [{"0/a_mask.nii", "2/b_mask.nii"}, {"1/b_mask.nii"}]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_part_without_images(scans, capsys):
+    line = "strip -i scans/a.nii.gz scans/b.nii --out-dir out --save mask --shard 3/3"
+    assert run(line) == 0
+    assert "nothing for part 3/3 of 2 images" in capsys.readouterr().err
+    assert run(f"{line} --quiet") == 0
+    assert capsys.readouterr().err == "" and names("out") == []
+
+
+def test_a_part_from_the_job_array(scans, capsys, monkeypatch):
+    line = "strip -i scans/a.nii.gz scans/b.nii --out-dir out --save mask --shard slurm"
+    for name in SLURM_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert_fails(line, capsys, "SLURM_ARRAY_TASK_ID", "sbatch --array")
+    assert "out" not in names()
+    for name, value in zip(SLURM_VARIABLES, "65612", strict=True):  # task 6 of --array=5-6
+        monkeypatch.setenv(name, value)
+    assert run(line) == 0
+    assert names("out") == ["b_mask.nii"]
 
 
 # train

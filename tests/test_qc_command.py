@@ -581,6 +581,31 @@ def test_the_table_grows_with_the_folder(scans):
     assert [Path(row["image"]).name for row in table("out/qc.tsv")] == ["half.nii.gz", "whole.nii.gz"]
 
 
+def test_parts_write_tables_of_their_own(scans, capsys):
+    """Gathered they are the table of one process, and tell why scans have no mask."""
+    line = "strip -i scans/whole.nii.gz scans/broken.nii.gz scans/half.nii.gz --out-dir out --save mask --qc"
+    assert run(line) == 1
+    expected = table("out/qc.tsv")
+    Path("out/qc.tsv").unlink()
+    assert [run(f"{line} --shard {number}/2") for number in (1, 2)] == [0, 1]
+    assert [name for name in names("out") if name.startswith("qc")] == ["qc-1-of-2.tsv", "qc-2-of-2.tsv"]
+    capsys.readouterr()
+    assert run("qc --table out/qc-1-of-2.tsv out/qc-2-of-2.tsv -o all.tsv --report page -q") == 1
+    assert table("all.tsv") == expected
+    assert capsys.readouterr().err == f"singlestrip: {expected[0]['note']}\n"
+    assert "broken.nii.gz: the voxel data are damaged" in expected[0]["note"]
+    assert "broken.nii.gz: the voxel data are damaged" in Path("page/index.html").read_text()
+
+
+def test_a_note_ends_when_the_mask_is_there(scans):
+    line = "strip -i scans/broken.nii.gz scans/whole.nii.gz --out-dir out --save mask --qc"
+    assert run(line) == 1
+    Path("out/broken_mask.nii.gz").write_bytes(Path("out/whole_mask.nii.gz").read_bytes())
+    Path("scans/broken.nii.gz").write_bytes(Path("scans/whole.nii.gz").read_bytes())
+    assert run("qc --table out/qc.tsv -o all.tsv") == 0
+    assert [row["note"] for row in table("all.tsv")] == ["", ""]
+
+
 def test_thresholds_of_strip(scans, capsys):
     line = "strip -i scans/whole.nii.gz -m m.nii.gz --qc"
     for extra, flag in (("--pass-from 0", "pass"), ("--pass-from 1 --look-from 1", "fail")):

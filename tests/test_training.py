@@ -467,6 +467,30 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
     assert checkpoint.read_header(two)["provenance"]["images_seen"] == 8
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["instance", "none"])
+def test_torchrun_trains_as_one_command_with_twice_the_batch(tmp_path, norm):
+    """The command line as on a cluster: one rendezvous, a process for each half of a batch."""
+    image, mask, _ = make_head(24, spacing_mm=2.0).save(tmp_path)
+    torch.manual_seed(0)
+    checkpoint.save_model(tmp_path / "init.safetensors", Cascade(tiny_cascade(2.0, 16, norm)), {})
+    environment = os.environ | {"PYTHONPATH": str(Path(singlestrip.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "singlestrip", "train", "-i", image, "-m", mask, "--init", tmp_path / "init.safetensors"]
+    command += ["--steps", "20", "--lr", "1e-3", "--amp", "off", "--device", "cpu", "--threads", "1"]
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    for arguments in (
+        [*command, "--batch", "2", "-o", one],
+        [*launch, *command, "--batch", "1", "-o", two],
+    ):
+        subprocess.run([sys.executable, *arguments], env=environment, check=True)
+    (row,), (expected,) = metrics(two), metrics(one)
+    for name in ("segmenter_loss", "locator_loss"):
+        assert float(row[name]) == pytest.approx(float(expected[name]), abs=1e-3)
+    for path in (one, two):
+        assert checkpoint.read_header(path)["provenance"]["images_seen"] == 40
+
+
 def test_resume_refuses_another_number_of_processes(labels, begun):
     path = training.RunFiles(begun).checkpoint
     checkpoint.save_training_state(path, checkpoint.load_training_state(path) | {"world": 2})

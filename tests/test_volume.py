@@ -1,6 +1,8 @@
 """The file boundary: what is read goes back out as it was, and what cannot be used is named."""
 
+import errno
 import gzip
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -344,3 +346,17 @@ def test_mgh_files_without_a_header(tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(b"") if name == "empty.mgz" else bytes(20))
     with pytest.raises(InputError, match=name):
         volume.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("step", ["is_dir", "open"])
+def test_what_the_system_does_not_let_us_read(tmp_path, monkeypatch, step):
+    """The folder, or the file: root may read both, so the refusal is made up."""
+    path = tmp_path / "a.nii"
+    path.write_bytes(bytes(400))
+
+    def refuse(*args, **keywords):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, step, refuse)
+    with pytest.raises(InputError, match=r"a\.nii: cannot be read \(Permission denied\)"):
+        volume.read(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..configuration import FlagConfig
 from ..errors import SingleStripError
+from ..shards import Shard, parse_shard
 
 FLAGS = FlagConfig()
 
@@ -46,6 +47,11 @@ def output_folder(text: str) -> Path:
 def model(text: str) -> str:
     """An argparse type: a model file to read, or a model's name."""
     return text
+
+
+def shard(text: str) -> Shard | str:
+    """An argparse type: K/N, or "slurm" for what a job array's variables tell."""
+    return text if text == "slurm" else parse_shard(text)
 
 
 def positive_int(text: str) -> int:

@@ -35,6 +35,9 @@ a well-shaped mask in the wrong place is not found out. Prints a line a mask, wo
 --report makes a page that needs neither network nor server: pictures with the outlines of mask and
 reconstruction, to sort, filter, search, rate and annotate, with the keyboard too.
 
+--table takes tables that strip --qc wrote, too: masks are scored again, and scans without a mask keep
+the note that says why.
+
 With an image, --tta strips ten copies of it, turned within 30 degrees and scaled in intensity within
 20 %: how well they agree, and how well the mask agrees with their median. With a reference, the
 true Dice and HD95 stand beside the estimate.
@@ -44,7 +47,7 @@ their own: score masks known to be good, and set --pass-from and --look-from by 
 
 SYNOPSIS = [
     "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--report DIR] [OPTIONS]",
-    "singlestrip qc --table FILE [-o TABLE] [--report DIR] [OPTIONS]",
+    "singlestrip qc --table FILE [FILE ...] [-o TABLE] [--report DIR] [OPTIONS]",
     "singlestrip qc --train MODEL -m MASK [OPTIONS]",
 ]
 
@@ -68,9 +71,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     paths(files, "--reference", metavar="MASK", help="true mask of each mask, in the same order")
     files.add_argument(
         "--table",
+        nargs="+",
+        action="extend",
         type=input_table,
         metavar="FILE",
-        help="TSV with columns mask, image, reference, in place of the above",
+        help="TSV with columns mask, image, reference, in place of the above; several are gathered",
     )
     files.add_argument("-o", "--out", type=output_file, metavar="TABLE", help="scores to write, .tsv or .json")
     files.add_argument(
@@ -173,7 +178,7 @@ def _cases(args: argparse.Namespace):
     if args.table is not None:
         if args.mask or args.image or args.reference:
             args.parser.error("--table stands in place of -m, -i and --reference")
-        cases = read_table(args.table)
+        cases = [case for table in args.table for case in read_table(table)]
     else:
         if not args.mask:
             args.parser.error("name a mask with -m, or a table with --table")
@@ -184,7 +189,8 @@ def _cases(args: argparse.Namespace):
         images, references = (given or [None] * len(args.mask) for given in (args.image, args.reference))
         cases = [Case(*paths) for paths in zip(args.mask, images, references, strict=True)]
     if args.out is not None:
-        inputs = {path for case in cases for path in (case.mask, case.image, case.reference, args.table)}
+        inputs = {path for case in cases for path in (case.mask, case.image, case.reference)}
+        inputs.update(args.table or [])
         check_distinct(inputs - {None}, [args.out])
     return cases
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..configuration import B0_LIMIT
 from ..errors import OutputError
+from ..shards import slurm_shard
 from .options import (
     add_flag_options,
     add_processor_options,
@@ -20,6 +21,7 @@ from .options import (
     output_file,
     output_folder,
     positive_float,
+    shard,
     show_stripping,
 )
 
@@ -34,6 +36,12 @@ surface, on the image's own grid and with its own geometry. Reads and writes NIf
 Many images go through one loaded model: name several, or a list, with --out-dir. One that fails is
 reported and the others go on. Outputs are written under another name and renamed when whole.
 
+Several processes share the work with --shard K/N: the K-th, from 1 on, strips images K, K+N, K+2N
+and so on of the whole list, which all of them must be given; outputs have the names that they have without
+it. --shard slurm takes K and N from the variables of a SLURM job array. With --qc each process
+writes a table of its own, DIR/qc-K-of-N.tsv, so that none loses another's rows; qc --table
+DIR/qc-*-of-N.tsv gathers them.
+
 The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB without --sdt
 and --border, which need 40 bytes a voxel more. The need is checked against free memory before the
 network runs."""
@@ -46,7 +54,8 @@ SYNOPSIS = [
 EXAMPLES = """\
     singlestrip strip -i t1.nii.gz -o brain.nii.gz -m mask.nii.gz
     singlestrip strip -i bold.nii.gz -m mask.nii.gz --mask-mean-frame
-    singlestrip strip -i sub-*/anat/*_T1w.nii.gz --out-dir masks --save mask --resume"""
+    singlestrip strip -i sub-*/anat/*_T1w.nii.gz --out-dir masks --save mask --resume
+    singlestrip strip --list scans.txt --out-dir masks --shard 2/8 --resume"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +106,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument(
         "--suffix", metavar="SUFFIX", help="format in --out-dir, such as .mgz (default: each image's own)"
+    )
+    files.add_argument(
+        "--shard",
+        type=shard,
+        metavar="K/N",
+        help="strip the K-th of N parts of the images; slurm: take K/N from the job array",
     )
     files.add_argument("--resume", action="store_true", help="pass over images whose outputs are there and whole")
     files.add_argument(
@@ -175,8 +190,8 @@ def _jobs(args: argparse.Namespace):
     if args.bval is not None and (args.out_dir is not None or args.mask_mean_frame):
         args.parser.error("--bval goes with one image, without --out-dir and --mask-mean-frame")
     if args.out_dir is None:
-        if args.save or args.suffix:
-            args.parser.error("--save and --suffix go with --out-dir")
+        if args.save or args.suffix or args.shard:
+            args.parser.error("--save, --suffix and --shard go with --out-dir")
         if len(images) > 1:
             args.parser.error("several images need --out-dir")
         if not single:
@@ -196,7 +211,14 @@ def _jobs(args: argparse.Namespace):
 
 
 def run(args: argparse.Namespace) -> int:
+    part = slurm_shard() if args.shard == "slurm" else args.shard
     jobs = _jobs(args)
+    if part is not None:
+        total, jobs = len(jobs), part.deal(jobs)
+        if not jobs:
+            if not args.quiet:
+                print(f"singlestrip: nothing for part {part} of {total} images", file=sys.stderr)
+            return 0
     from ..batch import StripOptions, strip_files
     from ..stripping import Stripper
 
@@ -212,12 +234,13 @@ def run(args: argparse.Namespace) -> int:
     warn, done = show_stripping(args, len(jobs))
     outcomes = strip_files(stripper, jobs, options, args.resume, warn, done, args.debug, quality)
     if args.qc and args.out_dir is not None:
-        _write_qc(outcomes, args.out_dir)
+        name = "qc.tsv" if part is None else f"qc-{part.number}-of-{part.count}.tsv"
+        _write_qc(outcomes, args.out_dir / name)
     return exit_status(outcomes)
 
 
-def _write_qc(outcomes, folder: Path) -> None:
-    """The table of all masks in the folder, worst first, with the failures."""
+def _write_qc(outcomes, path: Path) -> None:
+    """The table of the masks in its folder, worst first, with the failures."""
     from ..assessment import Assessment, Case, quality_values, update_table
 
     assessments = []
@@ -228,4 +251,4 @@ def _write_qc(outcomes, folder: Path) -> None:
             assessments.append(Assessment(case, "fail", {}, note=outcome.text))
         else:
             assessments.append(Assessment(case, found.flag, quality_values(found), found.slice_dice))
-    update_table(folder / "qc.tsv", assessments)
+    update_table(path, assessments)
