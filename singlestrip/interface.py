@@ -53,3 +53,18 @@ def command_options(command: str) -> Iterator[Option]:
         switch = action.nargs == 0
         role = "none" if switch else PATH_ROLES.get(action.type, "value")
         yield Option(tuple(action.option_strings), role, action.nargs, action)
+
+
+def option_table() -> str:
+    """All of it as Python source, for bin/singlestrip-container: by subcommand, role, nargs and flags of each
+    option; a positional argument has its name in place of flags."""
+    lines = ["OPTIONS = {"]
+    for command in subparsers():
+        lines.append(f'    "{command}": (')
+        for option in command_options(command):
+            named = option.flags or (option.action.dest,)
+            nargs = f'"{option.nargs}"' if isinstance(option.nargs, str) else option.nargs
+            words = [f'"{option.role}"', str(nargs), *(f'"{name}"' for name in named)]
+            lines.append(f"        ({', '.join(words)}),")
+        lines.append("    ),")
+    return "\n".join([*lines, "}", ""])
