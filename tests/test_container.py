@@ -34,6 +34,7 @@ def write():
 write()
 while os.environ.get("WAIT") and not record.get("signals"):
     time.sleep(0.01)
+time.sleep(0.3 if os.environ.get("WAIT") else 0)  # for a second one to come
 write()
 if os.environ.get("DIE"):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -325,6 +326,15 @@ def test_a_linked_folder_below_the_working_folder(run):
         assert inside == str(Path(inside).resolve()) or inside == str(run.work.parent / "middle")
 
 
+def test_an_output_folder_that_is_a_link(run):
+    real = run.work.parent / "real"
+    real.mkdir()
+    alias = run.work.parent / "alias"
+    alias.symlink_to(real)
+    assert run("strip", "-i", "a", "--out-dir", alias).writes_in(alias, real)
+    assert run("strip", "-i", "a", "-o", alias / "o.nii.gz").writes_in(alias, real)
+
+
 def test_folders_are_writable_only_where_something_is_written(run):
     one, two = (touch(run.work.parent / name / "t1.nii.gz") for name in ("one", "two"))
     given = run("strip", "-i", one, "-m", two.parent / "deep" / "m.nii.gz", "-o", one.parent / "o.nii.gz")
@@ -396,7 +406,7 @@ def test_what_tables_name_is_mounted_from_wherever_it_is_seen(run, tmp_path):
 
 def test_a_list_of_thousands_needs_few_mounts(run, tmp_path):
     paths = [touch(tmp_path / "set" / f"sub-{n}" / "anat" / "t1.nii.gz") for n in range(300)]
-    listing = touch(tmp_path / "scans.txt", "\n".join(map(str, paths)))
+    listing = touch(tmp_path / "lists" / "scans.txt", "\n".join(map(str, paths)))
     given = run("strip", "--list", listing, "--out-dir", tmp_path / "set" / "masks")
     assert len(given.mounts) <= 64
     assert all(given.reads(path) and not given.outside(str(path))[1] for path in paths)
@@ -543,12 +553,19 @@ def test_kills_are_explained(run, how):
     assert given.status == 137 and "137" in given.errors and "memory" in given.errors
 
 
-def test_signals_are_handed_on_once(run, tmp_path):
+@pytest.mark.parametrize("whole_group", [False, True], ids=["kill", "terminal"])
+def test_signals_are_handed_on_once(run, tmp_path, whole_group):
+    """A terminal, and some batch systems, send signals to all processes of a group."""
     environment = os.environ | run.environment("docker") | {"WAIT": "1", "STATUS": "1"}
-    process = subprocess.Popen([sys.executable, WRAPPER, "strip", "-i", "a"], env=environment, cwd=run.work)
+    process = subprocess.Popen(
+        [sys.executable, WRAPPER, "strip", "-i", "a"], env=environment, cwd=run.work, start_new_session=True
+    )
     record = tmp_path / "record"
     while not record.exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    if whole_group:
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGTERM)
     assert process.wait() == 1
     assert json.loads(record.read_text())["signals"] == [signal.SIGTERM]
