@@ -14,7 +14,7 @@ PATH_ROLES = {
     options.input_file: "input",  # a file to read
     options.input_list: "list",  # a file to read that names one more a line
     options.input_folder: "input-folder",  # a folder to read
-    options.input_table: "table",  # a TSV to read whose cells name more, as seen from its folder
+    options.input_table: "table",  # a TSV to read whose cells name more
     options.output_file: "output",  # a file to write
     options.output_folder: "folder",  # a folder to write in
     options.model: "model",  # a file to read, or a name
@@ -78,3 +78,18 @@ def command_options(command: str) -> Iterator[Option]:
         switch = action.nargs == 0
         role = "none" if switch else PATH_ROLES.get(action.type, "value")
         yield Option(tuple(action.option_strings), role, action.nargs, action)
+
+
+def option_table() -> str:
+    """All of it as Python source, for bin/singlestrip-container: by subcommand, role, nargs and flags of each
+    option; a positional argument has its name in place of flags."""
+    lines = ["OPTIONS = {"]
+    for command in subparsers():
+        lines.append(f'    "{command}": (')
+        for option in command_options(command):
+            named = option.flags or (option.action.dest,)
+            nargs = f'"{option.nargs}"' if isinstance(option.nargs, str) else option.nargs
+            words = [f'"{option.role}"', str(nargs), *(f'"{name}"' for name in named)]
+            lines.append(f"        ({', '.join(words)}),")
+        lines.append("    ),")
+    return "\n".join([*lines, "}", ""])

@@ -14,6 +14,7 @@ import singlestrip
 from singlestrip import boutiques as written
 from singlestrip.cli import COMMANDS, EXIT_STATUS, build_parser, main
 from singlestrip.interface import command_options
+from singlestrip.shards import Shard
 
 FOLDER = Path(__file__).parents[1] / "docs/boutiques"
 AGAIN = "the descriptors are out of date; write them with: python -m singlestrip.boutiques docs/boutiques"
@@ -137,6 +138,8 @@ def example(option):
         value = list(option.action.choices)[-1]
     elif option.range is not None:
         value = 1 if option.range.whole or option.range.highest == 1 else 2e-5
+    elif option.name == "shard":
+        return "1/2", Shard(1, 2)
     else:
         value = by_role.get(option.role, "some-text" if option.role == "value" else "a.nii.gz")
     wanted = value if option.role in ("none", "value", "model") else Path(value)

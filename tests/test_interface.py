@@ -92,9 +92,9 @@ def test_switches_and_numbers_of_values():
 
 @pytest.mark.parametrize("command", PATHS)
 def test_a_type_is_a_path_or_a_number(command):
-    """Or text: there is no other to forget."""
+    """Or text, of which a shard is one of a certain form: there is no other to forget."""
     for option in command_options(command):
-        assert option.action.type in {None, *PATH_ROLES, *NUMBERS}, option.flags
+        assert option.action.type in {None, *PATH_ROLES, *NUMBERS, types.shard}, option.flags
         assert (option.range is not None) == (option.action.type in NUMBERS)
 
 

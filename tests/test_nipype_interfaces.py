@@ -21,6 +21,7 @@ from nipype.pipeline.engine.nodes import NodeExecutionError
 from singlestrip.cli import build_parser
 from singlestrip.interface import command_options
 from singlestrip.nipype_interfaces import Quality, Strip, input_name
+from singlestrip.shards import Shard
 
 COMMANDS = {"strip": Strip, "qc": Quality}
 COUNTED = ("mask_file", "flag", "estimated_dice")
@@ -77,6 +78,8 @@ def example(option):
         value = wanted = list(option.action.choices)[-1]
     elif option.range is not None:
         value = wanted = 1 if option.range.whole or option.range.highest == 1 else 2e-5
+    elif option.name == "shard":
+        value, wanted = "1/2", Shard(1, 2)
     else:
         value = wanted = "some text"
     return value, [wanted] if option.nargs == "+" else wanted

@@ -30,7 +30,7 @@ def input_list(text: str) -> Path:
 
 
 def input_table(text: str) -> Path:
-    """An argparse type: a TSV to read, with paths relative to its folder."""
+    """An argparse type: a TSV to read, with paths as seen from the working folder."""
     return Path(text)
 
 

@@ -1,0 +1,68 @@
+"""The container recipe, tried in a bare Debian root made with debootstrap, and its files against each other."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import singlestrip
+
+ROOT = Path(__file__).parents[1]
+RECIPES = [ROOT / "docker" / name for name in ("Dockerfile.cpu", "Dockerfile.cuda", "singlestrip.def")]
+SCRIPTS = [
+    ROOT / "docker/install.sh",
+    ROOT / "bin/test-recipe",
+    *(ROOT / "bin" / n for n in ("demo", "install", "test")),
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_recipes_install_by_the_one_script_and_carry_the_version(recipe):
+    text = recipe.read_text()
+    assert re.search(r"install\.sh build /source", text) and re.search(r"install\.sh run\b", text)
+    assert not re.search(r"\b(apt-get|pip) ", text.partition("\n\n")[2])
+    assert re.search(r"VERSION=(\S+)", text)[1] == singlestrip.__version__
+
+
+def test_both_dockerfiles_differ_in_torch_and_gpu_alone():
+    cpu, cuda = (set(path.read_text().splitlines()) for path in RECIPES[:2])
+    code = [line for line in cpu ^ cuda if not line.startswith("#")]
+    assert all(line.startswith(("ARG TORCH_INDEX=", "ENV NVIDIA_")) for line in code) and len(code) == 3
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shell_scripts_pass_shellcheck(script):
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is not installed")
+    found = subprocess.run(["shellcheck", script], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["build"], ["run", "x"], ["other"]])
+def test_install_script_says_how_it_is_used(arguments):
+    found = subprocess.run(["sh", SCRIPTS[0], *arguments], capture_output=True, text=True)
+    assert found.returncode == 2 and "build SOURCE" in found.stderr
+
+
+@pytest.mark.slow
+def test_recipe_strips_a_scan_in_a_bare_debian_root(tmp_path):
+    if os.getuid() != 0:
+        pytest.skip("making a Debian root needs root")
+    if not shutil.which("debootstrap"):
+        pytest.skip("debootstrap is not installed")
+    if not os.environ.get("SINGLESTRIP_TEST_RECIPE"):
+        pytest.skip("fetches a gigabyte: set SINGLESTRIP_TEST_RECIPE to a folder to work in")
+    folder = Path(os.environ["SINGLESTRIP_TEST_RECIPE"])
+    subprocess.run([ROOT / "bin/test-recipe", folder], check=True)
+    data = folder / "root/data"
+    scan, brain, mask = (nib.load(data / f"{name}.nii.gz") for name in ("scan", "brain", "mask"))
+    inside = np.asarray(mask.dataobj) > 0
+    assert brain.shape == scan.shape and inside.shape == scan.shape[:3]
+    assert 0.05 < inside.mean() < 0.9
+    np.testing.assert_array_equal(np.asarray(brain.dataobj)[inside], np.asarray(scan.dataobj)[inside])
+    assert (data / "picture.png").stat().st_size > 1000 and (data / "mask.nii.gz").stat().st_uid == 54321
