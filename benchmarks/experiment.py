@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import re
 import sys
 from collections.abc import Iterable
@@ -35,6 +36,7 @@ import torch
 from singlestrip import SingleStripError, Stripper, volume
 from singlestrip.checkpoint import load_model
 from singlestrip.configuration import CascadeConfig, GMMConfig, SelfTrainConfig, TrainConfig
+from singlestrip.gmm import INSIDE_BASE
 from singlestrip.labelling import native_map
 from singlestrip.metrics import dice, hausdorff95
 from singlestrip.self_training import Inputs, Options, SelfTraining
@@ -233,7 +235,51 @@ class Experiment:
                 means = [np.mean([float(r[name]) for r in members]) for name in ("dice", "hd95_mm")]
                 cells.append(f"{means[0]:.4f} / {means[1]:.1f}" if members else "")
             lines.append(f"| {arm} | " + " | ".join([*cells, *PAPER.get(arm, ("", ""))]) + " |")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, "", *self.quality_table()]) + "\n"
+
+    def scores(self, fold: int, arm: str) -> dict[str, dict[str, str]]:
+        """What the first round of an arm found of each image, {} if it did not run."""
+        path = self.out / f"fold-{fold}" / arm / "round-1/scores.tsv"
+        if not path.is_file():
+            return {}
+        with path.open(newline="") as file:
+            return {row["image"]: row for row in csv.DictReader(file, delimiter="\t") if row["score"]}
+
+    def quality_table(self) -> list[str]:
+        """Scores of the masks that SL-1 makes of the unlabelled scans against their true Dice, all folds together;
+        and the volume error of the pseudo-labels that each arm took."""
+        lines = ["Masks of SL-1 on the unlabelled scans: score against true Dice; pseudo-labels taken.", ""]
+        lines.append(
+            "| score | masks | mean absolute error | Pearson | taken | Dice of taken | their volume errors % |"
+        )
+        lines.append("|---" * 7 + "|")
+        truths = {scan.image: scan.mask for scan in find_scans(self.args.data)}
+        for arm, rank in RANKS.items():
+            pairs, taken, errors = [], [], []
+            for fold in sorted({int(row["fold"]) for row in self.rows}):
+                true, found = self.scores(fold, "SSL-T"), self.scores(fold, arm)
+                pairs += [(float(found[i]["score"]), float(true[i]["score"])) for i in found if i in true]
+                taken += [float(true[i]["score"]) for i in found if found[i]["kept"] == "1" and i in true]
+                errors += self.volume_errors(fold, arm, truths)
+            if pairs:
+                estimate, truth = np.array(pairs).T
+                numbers = f"{np.abs(estimate - truth).mean():.3f} | {np.corrcoef(estimate, truth)[0, 1]:.2f}"
+                ends = f"{min(errors):+.0f} to {max(errors):+.0f}" if errors else ""
+                lines.append(
+                    f"| {rank} ({arm}) | {len(pairs)} | {numbers} | {len(taken)} | {np.mean(taken):.3f} | {ends} |"
+                )
+        return lines
+
+    def volume_errors(self, fold: int, arm: str, truths: dict[Path, Path]) -> list[float]:
+        """Per cent by which each pseudo-label that an arm took is too large."""
+        folder = self.out / f"fold-{fold}" / arm
+        images = json.loads((folder / "run.json").read_text())["unlabelled"] if folder.is_dir() else []
+        errors = []
+        for path in sorted(folder.glob("round-1/labels/*.nii.gz")):
+            truth = volume.read(truths[Path(images[int(path.name.split(".")[0])])]).stored > 0
+            labels = volume.read(path).stored > INSIDE_BASE
+            errors.append(100 * (labels.sum() / truth.sum() - 1))
+        return errors
 
     def figure(self, path: Path) -> None:
         """Bars of the mean Dice and boxes over scans, ID and OOD, per arm."""
