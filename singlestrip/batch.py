@@ -39,12 +39,14 @@ class StripOptions:
 class Job:
     """One image and where its outputs go, by kind: "brain", "mask", "sdt" and "picture".
 
-    bval: the b-values of a diffusion image, which gets one mask from the mean of its b=0 frames.
+    bval: the b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records:
+    further files without which the job does not count as done.
     """
 
     image: Path
     outputs: dict[str, Path]
     bval: Path | None = None
+    records: tuple[Path, ...] = ()
 
 
 def strip_file(
@@ -102,11 +104,10 @@ def _count_bad(scan: Volume) -> int:
 
 def _frames_of_mean(scan: Volume, job: Job, options: StripOptions) -> Sequence[int] | None:
     """The frames whose mean is stripped, or None where each is by itself."""
+    found = None if job.bval is None else diffusion.b0_frames(job.bval, scan.frames)
     if scan.frames == 1:
         return None
-    if job.bval is not None:
-        return diffusion.b0_frames(job.bval, scan.frames)
-    return range(scan.frames) if options.mean_frame else None
+    return range(scan.frames) if found is None and options.mean_frame else found
 
 
 def _strip_frames(stripper, scan: Volume, counting: Sequence[int] | None, border_mm: float, sdt: bool):
@@ -185,10 +186,13 @@ def strip_files(
     done: Callable[[Outcome], None] = lambda outcome: None,
     debug: bool = False,
     quality: QualityModel | None = None,
+    finish: Callable[[Job, bool, MaskQuality | None], None] = lambda job, kept, quality: None,
 ) -> list[Outcome]:
     """Strip each job; one that fails does not stop the others. Returns what became of them.
 
-    resume: pass over jobs whose outputs are all there and whole. done: called after each job.
+    resume: pass over jobs whose outputs are all there, whole, and on the grid of the image. done: called after
+    each job. finish: called at the end of each job that went well, with whether its outputs were kept and the
+    quality of its mask; what it raises is a failure of that job.
     debug: raise the first failure. quality: assess masks, those kept from before too.
     """
     outcomes = []
@@ -196,13 +200,15 @@ def strip_files(
         start = time.monotonic()
         text, found = "stripped", None
         try:
-            if resume and all(_is_whole(kind, path) for kind, path in job.outputs.items()):
+            kept = resume and _is_done(job)
+            if kept:
                 text = "kept"
                 if quality is not None and "mask" in job.outputs:
                     mask = volume.read(job.outputs["mask"])
                     found = _worst_frame(quality, mask.stored > 0, mask.vox2world)
             else:
                 found = strip_file(stripper, job, options, warn, quality)
+            finish(job, kept, found)
         except Exception as error:  # a fault in one scan must not stop the night's batch
             if debug:
                 raise
@@ -213,8 +219,13 @@ def strip_files(
     return outcomes
 
 
-def _is_whole(kind: str, path: Path) -> bool:
-    return path.is_file() if kind == "picture" else volume.is_whole(path)
+def _is_done(job: Job) -> bool:
+    """Whether all that a job writes is there, its images whole and on the grid of the job's image."""
+    pictures = [path for kind, path in job.outputs.items() if kind == "picture"]
+    images = [path for kind, path in job.outputs.items() if kind != "picture"]
+    return all(path.is_file() for path in (*job.records, *pictures)) and all(
+        volume.is_whole(path, job.image) for path in images
+    )
 
 
 def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: str | None = None) -> list[Job]:

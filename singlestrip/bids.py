@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,9 +266,14 @@ class Derivative:
             nearest = inherited(self.source, image, its_suffix, extension)
             # By inheritance: BIDS does not allow `desc` in their names.
             target = path.with_name(_stem(image).removesuffix(suffix) + its_suffix + extension)
-            if nearest:
-                with whole(target) as (partial,):
-                    shutil.copyfile(nearest[-1], partial)
+            if not nearest:
+                continue
+            try:
+                content = nearest[-1].read_bytes()
+            except OSError as error:
+                raise InputError(f"{nearest[-1]}: cannot be read ({error.strerror})") from error
+            with whole(target) as (partial,):
+                partial.write_bytes(content)
 
 
 def _quality_fields(quality: MaskQuality | None) -> dict[str, Any]:

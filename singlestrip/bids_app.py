@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from .assessment import Assessment, Assessor, Case, assess_files, write_report, 
 from .batch import Job, Outcome, StripOptions, strip_files
 from .bids import REPORT, Derivative, sidecar
 from .errors import InputError
-from .output import check_distinct, make_folder
-from .quality import QualityModel
+from .output import make_folder
+from .quality import MaskQuality, QualityModel
 from .stripping import Stripper
 
 
@@ -24,8 +25,8 @@ def plan(derivative: Derivative, images: list[Path], brain: bool = False) -> lis
         if brain:
             outputs["brain"] = derivative.brain(image)
         make_folder(outputs["mask"].parent)
-        jobs.append(Job(image, outputs, derivative.bval(image)))
-    check_distinct(images, [path for job in jobs for path in job.outputs.values()])
+        records = tuple(sidecar(path) for path in outputs.values())
+        jobs.append(Job(image, outputs, derivative.bval(image), records))
     return jobs
 
 
@@ -49,21 +50,25 @@ def participant_level(
     """
     derivative.prepare()
     jobs = plan(derivative, images, brain)
-    for job in jobs:
-        if resume and not all(sidecar(path).is_file() for path in job.outputs.values()):
-            job.outputs["mask"].unlink(missing_ok=True)  # whatever made it did not come to an end
+    claims = Counter(job.outputs["mask"] for job in jobs)
+    twins = [job for job in jobs if claims[job.outputs["mask"]] > 1]
 
-    def finish(outcome: Outcome) -> None:
-        if outcome.text == "stripped":
-            derivative.describe_mask(outcome.job.image, made_with, outcome.quality)
+    def finish(job: Job, kept: bool, found: MaskQuality | None) -> None:
+        if not kept:
+            derivative.describe_mask(job.image, made_with, found)
             if brain:
-                derivative.describe_brain(outcome.job.image, made_with)
-        elif outcome.quality is not None:
-            derivative.add_quality(outcome.job.image, outcome.quality)
-        done(outcome)
+                derivative.describe_brain(job.image, made_with)
+        elif found is not None:
+            derivative.add_quality(job.image, found)
 
     options = replace(options, mean_frame=True)
-    return strip_files(stripper, jobs, options, resume, warn, finish, debug, quality)
+    alone = [job for job in jobs if job not in twins]
+    outcomes = strip_files(stripper, alone, options, resume, warn, done, debug, quality, finish)
+    for number, job in enumerate(twins, start=len(alone) + 1):
+        text = f"{job.image}: another image has the same name but for its ending; remove one of them"
+        outcomes.append(Outcome(number, job, text, 0.0))
+        done(outcomes[-1])
+    return outcomes
 
 
 def group_level(

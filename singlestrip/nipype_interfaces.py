@@ -36,6 +36,7 @@ from nipype.interfaces.base import (
 from . import __version__
 from .batch import Job, plan_folder, read_list
 from .interface import Option, command_options
+from .shards import Shard, parse_shard, slurm_shard, table_name
 
 NAMES = {"image": "in_file", "threads": "num_threads"}
 ENDINGS = {"input": "_file", "list": "_file", "table": "_file", "output": "_file", "folder": "_dir"}
@@ -164,6 +165,11 @@ class Strip(_Command):
     input_spec = StripInputs
     output_spec = StripOutputs
 
+    def _part(self) -> Shard | None:
+        if not isdefined(self.inputs.shard):
+            return None
+        return slurm_shard() if self.inputs.shard == "slurm" else parse_shard(self.inputs.shard)
+
     def _jobs(self) -> list[Job]:
         """Each image with its outputs by kind."""
         inputs = self.inputs
@@ -172,7 +178,9 @@ class Strip(_Command):
         if isdefined(inputs.out_dir):
             kinds = inputs.save if isdefined(inputs.save) else ("brain", "mask")
             suffix = inputs.suffix if isdefined(inputs.suffix) else None
-            return plan_folder(images, Path(inputs.out_dir), kinds, suffix)
+            jobs = plan_folder(images, Path(inputs.out_dir), kinds, suffix)
+            part = self._part()
+            return jobs if part is None else part.deal(jobs)
         given = {kind: getattr(inputs, name) for kind, name in FILES.items() if isdefined(getattr(inputs, name))}
         wanted = {kind: value for kind, value in (given or {"brain": True, "mask": True}).items() if value}
         if len(images) != 1:
@@ -204,7 +212,7 @@ class Strip(_Command):
             folder = Path(self.inputs.out_dir).absolute()
             outputs["out_dir"] = str(folder)
             if self.inputs.qc is True:
-                outputs["qc_file"] = str(folder / "qc.tsv")
+                outputs["qc_file"] = str(folder / table_name(self._part()))
         return outputs
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from .errors import OutputError
 
@@ -40,7 +41,8 @@ def whole(*paths: Path) -> Iterator[list[Path]]:
     Whatever ends it otherwise, a signal too, leaves nothing behind and older files as they were.
     Raises OutputError where the system, or what writes the format, refuses.
     """
-    partial = [path.with_name(f".{os.getpid()}-partial-{path.name}") for path in paths]
+    mark = token_hex(4)  # not the number of the process, which another machine or container may have too
+    partial = [path.with_name(f".{mark}-partial-{path.name}") for path in paths]
     try:
         yield partial
         for written, path in zip(partial, paths, strict=True):

@@ -36,6 +36,11 @@ class Shard:
         return list(items[self.number - 1 :: self.count])
 
 
+def table_name(part: Shard | None) -> str:
+    """Of the table of quality that one process writes."""
+    return "qc.tsv" if part is None else f"qc-{part.number}-of-{part.count}.tsv"
+
+
 def parse_shard(text: str) -> Shard:
     """The part that "K/N" names. Raises ValueError."""
     number, _, count = text.partition("/")

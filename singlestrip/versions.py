@@ -12,7 +12,11 @@ from pathlib import Path
 from . import __version__
 from .model_files import models_folder
 
-LIBRARIES = ("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "matplotlib")
+# What it needs (setup.py), and what it uses where it is there.
+LIBRARIES = (
+    *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "matplotlib", "shtab"),
+    *("ancpbids", "nipype"),
+)
 NVIDIA = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU, by the kernel's driver
 GIB = 2**30
 DIGITS = 12  # of a checksum

@@ -33,6 +33,8 @@ DAMAGED = (
     nib.spatialimages.HeaderDataError,
     nib.freesurfer.mghformat.MGHError,
 )
+GRID_TOLERANCE_MM = 1e-2
+GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
 GZIP_MAGIC = b"\x1f\x8b"
 MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 
@@ -99,12 +101,8 @@ def check_output(path: Path) -> None:
         raise OutputError(f"{path}: folder {path.parent} cannot be written to")
 
 
-def read(path: str | os.PathLike) -> Volume:
-    """Read NIfTI-1, NIfTI-2 (single file or pair), MGH or MGZ.
-
-    Raises InputError for anything that is not a whole image of real numbers with a usable geometry.
-    """
-    path = Path(path)
+def _open(path: Path) -> nib.spatialimages.SpatialImage:
+    """An image file whose header could be read. Raises InputError."""
     try:
         if path.is_dir():
             raise InputError(f"{path}: a folder; name an image (DICOM folders: convert to NIfTI first)")
@@ -124,6 +122,16 @@ def read(path: str | os.PathLike) -> Volume:
         raise InputError(f"{path}: not an image, or damaged ({error})") from error
     if not isinstance(image, nib.Nifti1Pair | nib.MGHImage):
         raise InputError(f"{path}: {type(image).__name__} is not supported; convert to NIfTI or MGZ")
+    return image
+
+
+def read(path: str | os.PathLike) -> Volume:
+    """Read NIfTI-1, NIfTI-2 (single file or pair), MGH or MGZ.
+
+    Raises InputError for anything that is not a whole image of real numbers with a usable geometry.
+    """
+    path = Path(path)
+    image = _open(path)
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(f"{path}: voxels of type {image.get_data_dtype()} are not real numbers")
     try:
@@ -286,19 +294,27 @@ def finite_range(values: np.ndarray) -> tuple[float, float]:
     )
 
 
-def is_whole(path: Path) -> bool:
-    """Whether an image file is there with all its voxels, read through to the end."""
+def is_whole(path: Path, image: Path | None = None) -> bool:
+    """Whether an image file is there with all its voxels, read through to the end, and on the grid of another
+    image, if one is named."""
     try:
-        read(path)
+        found = read(path)
+        if image is None:
+            return True
+        other = _open(image)
     except InputError:
         return False
-    return True
+    space = (*other.shape[:3], 1)[:3]
+    return _same_grid(found.stored.shape[:3], found.vox2world, space, np.asarray(other.affine, dtype=float))
 
 
-def same_grid(a: Volume, b: Volume, tolerance_mm: float = 1e-2) -> bool:
-    """Whether two volumes lie on one grid: same shape, corners within `tolerance_mm`."""
-    if a.stored.shape[:3] != b.stored.shape[:3]:
+def same_grid(a: Volume, b: Volume) -> bool:
+    """Whether two volumes lie on one grid: same shape, corners within GRID_TOLERANCE_MM."""
+    return _same_grid(a.stored.shape[:3], a.vox2world, b.stored.shape[:3], b.vox2world)
+
+
+def _same_grid(shape, vox2world, other_shape, other_vox2world) -> bool:
+    if tuple(shape) != tuple(other_shape):
         return False
-    corner = np.array([*a.stored.shape[:3], 1.0])
-    apart = (a.vox2world - b.vox2world) * corner
-    return bool(np.abs(apart.sum(1)).max() < tolerance_mm and np.abs(apart).max() < tolerance_mm)
+    apart = (vox2world - other_vox2world) * np.array([*shape, 1.0])
+    return bool(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()) < GRID_TOLERANCE_MM)

@@ -1,6 +1,7 @@
 """Files in, files out: a bright ball in files is its own brain."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -232,6 +233,40 @@ def test_resume_keeps_what_is_whole(phantom_stripper, tmp_path):
     assert outcomes[3:] == ["stripped"] * 3
 
 
+def test_resume_does_not_keep_the_mask_of_an_image_that_was_replaced(phantom_stripper, tmp_path):
+    jobs = plan_folder([scan(tmp_path / "a.nii")], tmp_path / "out", ("mask",))
+    strip_files(phantom_stripper, jobs)
+    mask = jobs[0].outputs["mask"]
+    image = nib.load(tmp_path / "a.nii")
+    moved = image.affine.copy()
+    moved[0, 3] += 5
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-1], moved), tmp_path / "b.nii")
+    (tmp_path / "b.nii").replace(tmp_path / "a.nii")
+    (outcome,) = strip_files(phantom_stripper, jobs, resume=True)
+    assert outcome.text == "stripped"
+    np.testing.assert_array_equal(nib.load(mask).affine, moved)
+    assert strip_files(phantom_stripper, jobs, resume=True)[0].text == "kept"
+
+
+def test_what_ends_a_job_belongs_to_it(phantom_stripper, tmp_path):
+    """A record that can't be written is the failure of its image alone, and asked for by resume."""
+    jobs = plan_folder([scan(tmp_path / f"{n}.nii") for n in "ab"], tmp_path / "out", ("mask",))
+    jobs = [replace(job, records=(job.image.with_suffix(".txt"),)) for job in jobs]
+    seen = []
+
+    def finish(job, kept, quality):
+        seen.append((job.image.name, kept))
+        if job.image.name == "a.nii" and len(seen) < 3:
+            raise OutputError("a.txt: no room")
+        job.records[0].touch()
+
+    outcomes = strip_files(phantom_stripper, jobs, resume=True, finish=finish)
+    assert [outcome.text for outcome in outcomes] == ["a.txt: no room", "stripped"]
+    outcomes = strip_files(phantom_stripper, jobs, resume=True, finish=finish)
+    assert [outcome.text for outcome in outcomes] == ["stripped", "kept"]
+    assert seen == [("a.nii", False), ("b.nii", False), ("a.nii", False), ("b.nii", True)]
+
+
 @pytest.mark.parametrize("left, refused", [(10, False), (0.01, True), (None, False)])
 def test_memory_of_the_machine(tmp_path, monkeypatch, left, refused):
     image = volume.read(scan(tmp_path / "a.nii"))
@@ -389,8 +424,14 @@ def test_b_values_that_do_not_fit(text, part, phantom_stripper, diffusion):
         strip_file(phantom_stripper, batch.Job(image, job(image, "mask").outputs, bval))
 
 
-def test_an_image_of_one_frame_needs_no_b_values(phantom_stripper, tmp_path):
-    image = scan(tmp_path / "a.nii.gz")
-    todo = batch.Job(image, job(image, "mask").outputs, tmp_path / "absent.bval")
+def test_an_image_of_one_frame_has_a_b_value_too(phantom_stripper, tmp_path):
+    image, bval = scan(tmp_path / "a.nii.gz"), tmp_path / "a.bval"
+    todo = batch.Job(image, job(image, "mask").outputs, bval)
+    with pytest.raises(InputError, match="no such file"):
+        strip_file(phantom_stripper, todo)
+    bval.write_text("1000")
+    with pytest.raises(InputError, match="no frame has a b-value"):
+        strip_file(phantom_stripper, todo)
+    bval.write_text("0")
     strip_file(phantom_stripper, todo)
     assert volume.read(todo.outputs["mask"]).stored.any()

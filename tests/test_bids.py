@@ -1,6 +1,7 @@
 """BIDS data sets: what is found, how masks are named and described, both levels, what the validators say."""
 
 import csv
+import gzip
 import json
 import os
 import shutil
@@ -322,6 +323,38 @@ def test_one_failure_does_not_stop_the_others(study, capsys):
     assert run("bids raw out participant --resume") == 0
     assert {name: (study / "out" / name).stat().st_mtime_ns for name in times} == times
     assert [name for name in files(study / "out") if name.endswith("mask.nii.gz")] == sorted(MASKS)
+
+
+def test_a_side_file_that_cannot_be_read_is_the_failure_of_its_image(study, capsys):
+    directions = study / "raw/sub-01/dwi/sub-01_dwi.bvec"
+    directions.unlink(missing_ok=True)
+    directions.symlink_to("not-fetched")
+    assert run("bids raw out participant --save brain") == 1
+    err = capsys.readouterr().err
+    assert "raw/sub-01/dwi/sub-01_dwi.bvec: cannot be read" in err and "1 of 9 images failed" in err
+    assert len([name for name in files(study / "out") if name.endswith("mask.nii.gz")]) == 9
+
+
+def test_images_that_differ_in_their_ending_alone_are_failures(study, capsys):
+    twin = study / "raw/sub-01/anat/sub-01_T1w.nii"
+    twin.write_bytes(gzip.decompress(twin.with_name("sub-01_T1w.nii.gz").read_bytes()))
+    assert run("bids raw out participant") == 1
+    err = capsys.readouterr().err
+    assert "sub-01_T1w.nii: another image has the same name" in err and "2 of 10 images failed" in err
+    assert len([name for name in files(study / "out") if name.endswith("mask.nii.gz")]) == 8
+
+
+def test_resume_deletes_nothing_before_there_is_something_better(study, capsys):
+    assert run("bids raw out participant --suffix T1w -q") == 0
+    before = files(study / "out")
+    assert run("bids raw out participant --suffix T1w --save brain --resume --memory 0.0001") == 1
+    assert files(study / "out") == before
+
+
+def test_the_group_level_refuses_what_is_not_its_own(study, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("bids raw out group --border 0")
+    assert stop.value.code == 2 and "--border goes with the participant level" in capsys.readouterr().err
 
 
 def test_resume(study):

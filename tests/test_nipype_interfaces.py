@@ -159,6 +159,13 @@ def test_outputs_of_a_folder_are_lists_in_the_order_of_the_images(folder, listed
     assert Strip(out_dir="out", suffix=".nii", **listed)._list_outputs()["out_file"][1] == str(out / "b_brain.nii")
 
 
+def test_outputs_of_a_part_are_those_of_its_images(folder):
+    strip = Strip(in_file=["a.nii.gz", "b.mgz"], out_dir="out", save=["mask"], qc=True, shard="2/2")
+    found = strip._list_outputs()
+    assert found["mask_file"] == [str(folder / "out/b_mask.mgz")]
+    assert found["qc_file"] == str(folder / "out/qc-2-of-2.tsv")
+
+
 def test_paths_count_from_where_they_are_set_and_links_stay(folder, monkeypatch):
     Path("linked.nii.gz").symlink_to("a.nii.gz")
     strip = Strip(in_file="linked.nii.gz")

@@ -31,6 +31,12 @@ def test_libraries_have_the_version_installed(name):
     assert fields()[name] == importlib.metadata.version(name)
 
 
+def test_all_that_the_package_needs_is_among_them():
+    needed = importlib.metadata.requires("singlestrip")
+    names = {re.match(r"[\w.-]+", line)[0] for line in needed if "extra ==" not in line}
+    assert names and names <= set(versions.LIBRARIES)
+
+
 def test_torch_tells_its_build():
     assert fields()["torch"] == torch.__version__
 

@@ -121,7 +121,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.level == "group":
         for name in PARTICIPANT_ONLY:
-            if getattr(args, name) not in (None, False):
+            if getattr(args, name) is not None and getattr(args, name) is not False:
                 args.parser.error(f"--{name} goes with the participant level")
     elif not args.qc:
         for name in ("qc_model", "pass_from", "look_from"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..configuration import B0_LIMIT
 from ..errors import OutputError
-from ..shards import slurm_shard
+from ..shards import slurm_shard, table_name
 from .options import (
     add_flag_options,
     add_processor_options,
@@ -114,7 +114,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="K/N",
         help="strip the K-th of N parts of the images; slurm: take K/N from the job array",
     )
-    files.add_argument("--resume", action="store_true", help="pass over images whose outputs are there and whole")
+    files.add_argument(
+        "--resume",
+        action="store_true",
+        help="pass over images whose outputs are there, whole and on their grid",
+    )
     files.add_argument(
         "--model",
         type=model,
@@ -235,8 +239,7 @@ def run(args: argparse.Namespace) -> int:
     warn, done = show_stripping(args, len(jobs))
     outcomes = strip_files(stripper, jobs, options, args.resume, warn, done, args.debug, quality)
     if args.qc and args.out_dir is not None:
-        name = "qc.tsv" if part is None else f"qc-{part.number}-of-{part.count}.tsv"
-        _write_qc(outcomes, args.out_dir / name)
+        _write_qc(outcomes, args.out_dir / table_name(part))
     return exit_status(outcomes)
 
 
