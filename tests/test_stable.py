@@ -48,8 +48,8 @@ RUN_KEYS = ["configuration", "labelled", "unlabelled", "versions"]
 CLASS_KEYS = ["label", "mean", "standard_deviation", "weight", "count"]
 MODEL_KEYS = ["format", "format_version", "configuration", "provenance"]
 OPTIONS = {
-    "strip": "image list out mask sdt picture out-dir save suffix resume model border fill mask-mean-frame qc "
-    "qc-model pass-from look-from device threads memory quiet debug",
+    "strip": "image list out mask sdt picture out-dir save suffix shard resume model border fill mask-mean-frame "
+    "bval qc qc-model pass-from look-from device threads memory quiet debug",
     "fit-gmm": "image mask out figure inside outside seed quiet debug",
     "train": "image mask labels out val init resume samples steps batch lr seed validate-every save-every amp "
     "voxel-size norm device threads quiet debug",
@@ -57,6 +57,8 @@ OPTIONS = {
     "axes device threads quiet debug",
     "self-train": "image mask unlabelled out model qc-model val references resume rounds keep threshold rank "
     "from-scratch steps first-steps epochs batch lr seed save-every device threads quiet debug",
+    "bids": "bids-dir output-dir level participant-label session-label suffix save resume model border qc qc-model "
+    "pass-from look-from device threads memory quiet debug",
 }
 
 
