@@ -57,8 +57,8 @@ OPTIONS = {
     "axes device threads quiet debug",
     "self-train": "image mask unlabelled out model qc-model val references resume rounds keep threshold rank "
     "from-scratch steps first-steps epochs batch lr seed save-every device threads quiet debug",
-    "bids": "bids-dir output-dir level participant-label session-label suffix save resume model border qc qc-model "
-    "pass-from look-from device threads memory quiet debug",
+    "bids": "bids-dir output-dir level participant-label session-label suffix save resume model border qc "
+    "qc-model pass-from look-from device threads memory quiet debug",
 }
 
 
