@@ -10,15 +10,16 @@ from ..configuration import BIDS_SUFFIXES
 from ..errors import InputError
 from .options import (
     add_flag_options,
+    add_memory,
+    add_model,
     add_processor_options,
+    add_quality_model,
     apply_threads,
     chosen_flags,
     exit_status,
     finite_float,
     input_folder,
-    model,
     output_folder,
-    positive_float,
     show_stripping,
 )
 from .qc import listing
@@ -83,12 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="brain: write images with their background filled too, as desc-brain; masks always are",
     )
     files.add_argument("--resume", action="store_true", help="pass over images whose outputs are there and whole")
-    files.add_argument(
-        "--model",
-        type=model,
-        metavar="FILE",
-        help="model file, or name in $SINGLESTRIP_MODELS (default: the weights that come with singlestrip)",
-    )
+    add_model(files)
     files.add_argument(
         "-b",
         "--border",
@@ -102,20 +98,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="participant: print each mask's estimated Dice and flag; into its JSON too",
     )
-    quality.add_argument(
-        "--qc-model",
-        type=model,
-        metavar="FILE",
-        help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
-    )
+    add_quality_model(quality)
     add_flag_options(quality)
     add_processor_options(parser)
-    parser.add_argument(
-        "--memory",
-        type=positive_float,
-        metavar="GIB",
-        help="refuse images that need more memory (default: what is free)",
-    )
+    add_memory(parser)
 
 
 def run(args: argparse.Namespace) -> int:

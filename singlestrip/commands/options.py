@@ -113,6 +113,33 @@ def chosen_flags(args: argparse.Namespace) -> FlagConfig:
     return FlagConfig(highest, lowest)
 
 
+def add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model",
+        type=model,
+        metavar="FILE",
+        help="model file, or name in $SINGLESTRIP_MODELS (default: the weights that come with singlestrip)",
+    )
+
+
+def add_quality_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--qc-model",
+        type=model,
+        metavar="FILE",
+        help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
+    )
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        type=positive_float,
+        metavar="GIB",
+        help="refuse images that need more memory (default: what is free)",
+    )
+
+
 def add_validation(group: argparse._ArgumentGroup, text: str) -> None:
     group.add_argument(
         "--val", nargs=2, action="append", default=[], type=input_file, metavar=("IMAGE", "MASK"), help=text

@@ -11,6 +11,7 @@ from ..errors import InputError, OutputError
 from .options import (
     add_flag_options,
     add_processor_options,
+    add_quality_model,
     apply_threads,
     chosen_flags,
     input_file,
@@ -81,12 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--report", type=output_folder, metavar="DIR", help="folder of the page to write, made if missing"
     )
-    files.add_argument(
-        "--qc-model",
-        type=model,
-        metavar="FILE",
-        help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
-    )
+    add_quality_model(files)
     scores = parser.add_argument_group("SCORE OPTIONS")
     add_flag_options(scores)
     scores.add_argument("--tta", action="store_true", help="also score by test-time augmentation; needs images")

@@ -11,17 +11,18 @@ from ..errors import OutputError
 from ..shards import slurm_shard, table_name
 from .options import (
     add_flag_options,
+    add_memory,
+    add_model,
     add_processor_options,
+    add_quality_model,
     apply_threads,
     chosen_flags,
     exit_status,
     finite_float,
     input_file,
     input_list,
-    model,
     output_file,
     output_folder,
-    positive_float,
     shard,
     show_stripping,
 )
@@ -119,12 +120,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="pass over images whose outputs are there, whole and on their grid",
     )
-    files.add_argument(
-        "--model",
-        type=model,
-        metavar="FILE",
-        help="model file, or name in $SINGLESTRIP_MODELS (default: the weights that come with singlestrip)",
-    )
+    add_model(files)
     mask = parser.add_argument_group("MASK OPTIONS")
     mask.add_argument(
         "-b",
@@ -158,20 +154,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print each mask's estimated Dice and flag, pass, look or fail, and write DIR/qc.tsv; see qc",
     )
-    quality.add_argument(
-        "--qc-model",
-        type=model,
-        metavar="FILE",
-        help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
-    )
+    add_quality_model(quality)
     add_flag_options(quality)
     add_processor_options(parser)
-    parser.add_argument(
-        "--memory",
-        type=positive_float,
-        metavar="GIB",
-        help="refuse images that need more memory (default: what is free)",
-    )
+    add_memory(parser)
 
 
 def _jobs(args: argparse.Namespace):
