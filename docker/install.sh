@@ -31,7 +31,7 @@ build() {
     done
     install="$PREFIX/bin/pip install --no-cache-dir --disable-pip-version-check -c $copy/constraints.txt"
     $install --index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" torch
-    $install "$copy[bids]"
+    $install "${copy}[bids]"
     rm -rf "$copy"
     "$PREFIX/bin/pip" uninstall -q -y pip
     clean

@@ -72,7 +72,7 @@ class VolumeSource:
         self, count: int, train: AutoencoderTrainConfig, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Masks to see and to make of them, each [B, 1, S, S, S] in [0, 1]."""
-        synth = SynthConfig(**{name: getattr(train, name) for name in SPACE})
+        synth = SynthConfig(turn_probability=0.0, **{name: getattr(train, name) for name in SPACE})
         p = stack([sample_parameters(synth, self.window, self.scale, generator) for _ in range(count)])
         grid = window_coordinates(self.window, p, self.distance.device, self.grid_from_mm.expand(count, 4, 4))
         source = self.distance.expand(count, -1, -1, -1, -1)

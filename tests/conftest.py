@@ -1,10 +1,17 @@
 """What several test files share: example data where it is there, and a stripper with a known answer."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure():
+    """Signals as in a terminal: what nohup or a shell's background job starts ignores some."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
