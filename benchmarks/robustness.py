@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from experiment import find_scans
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -216,16 +217,11 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     stripper = Stripper.load(args.model)
-    with (args.data / "scans.tsv").open(newline="") as file:
-        listed = {
-            Path(row["image"]).name.split(".")[0]: row
-            for row in csv.DictReader(file, delimiter="\t")
-            if row["image"] and row["mask"]
-        }
+    listed = {scan.image.name.split(".")[0]: scan for scan in find_scans(args.data)}
     rows = []
     for name in args.scans:
-        scan = volume.read(args.data / listed[name]["image"])
-        truth = volume.read(args.data / listed[name]["mask"]).stored[..., 0] > 0
+        scan = volume.read(listed[name].image)
+        truth = volume.read(listed[name].mask).stored[..., 0] > 0
         usual = (scan.scaled().astype(np.float32), truth, scan.vox2world)
         rows.append({"change": "none", "severity": 0, "image": name, "dice": strip_dice(stripper, usual)})
         for change in args.changes:

@@ -165,8 +165,11 @@ class Derivative:
     def _beside(self, image: Path, name: str) -> Path:
         return self.root / image.parent.relative_to(self.source) / name
 
-    def uri(self, image: Path) -> str:
-        return f"bids:raw:{image.relative_to(self.source).as_posix()}"
+    def _origin(self, image: Path) -> dict[str, Any]:
+        """What the JSON file of an output tells of its image; RawSources is what Sources replaced."""
+        raw = image.relative_to(self.source).as_posix()
+        uri = f"bids:raw:{raw}"
+        return {"Sources": [uri], "RawSources": [raw], "SpatialReference": uri}
 
     def image_of(self, mask: Path) -> Path | None:
         """The image that a mask was made from, as its JSON file has it; None if it can't be told."""
@@ -235,15 +238,12 @@ class Derivative:
     def describe_mask(self, image: Path, made_with: dict[str, Any], quality: MaskQuality | None) -> None:
         """Write the JSON file of a mask. made_with: what says how it was made."""
         volumes = "b=0 volumes" if parts_of(image)[1] == "dwi" else "volumes"
-        uri = self.uri(image)
         content = {
             "Description": f"Brain mask of the image or, if it has several volumes, of the mean of its {volumes}",
             "Type": "Brain",
-            "Sources": [uri],
-            "RawSources": [image.relative_to(self.source).as_posix()],  # what Sources replaced, still widely read
-            "SpatialReference": uri,
         }
-        write_json(sidecar(self.mask(image)), content | made_with | _quality_fields(quality))
+        content |= self._origin(image) | made_with | _quality_fields(quality)
+        write_json(sidecar(self.mask(image)), content)
 
     def add_quality(self, image: Path, quality: MaskQuality) -> None:
         """Add what is estimated now to the JSON file of a mask that was there."""
@@ -257,9 +257,7 @@ class Derivative:
         content = {}
         for inherits in inherited(self.source, image, suffix, ".json"):
             content |= read_json(inherits)
-        uri = self.uri(image)
-        raw = image.relative_to(self.source).as_posix()
-        own = {"Sources": [uri], "RawSources": [raw], "SkullStripped": True, "SpatialReference": uri}
+        own = {"SkullStripped": True} | self._origin(image)
         write_json(sidecar(path), {"Description": "The image without its background"} | content | own | made_with)
         beside = {"dwi": (("dwi", ".bval"), ("dwi", ".bvec")), "asl": (("aslcontext", ".tsv"),)}
         for its_suffix, extension in beside.get(suffix, ()):

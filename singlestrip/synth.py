@@ -134,23 +134,25 @@ def _sample_affine(config: SynthConfig, window: Window, g: torch.Generator) -> t
     return affine
 
 
+def _between(knots: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Values at places counted in knots from the first: linear between them."""
+    below = at.long().clamp(max=len(knots) - 2)
+    return torch.lerp(knots[below], knots[below + 1], at - below)
+
+
 def _class_curve(config: SynthConfig, count: int, g: torch.Generator) -> torch.Tensor:
     """Intensities [count] of neighbouring classes on a random curve: linear between random knots."""
     low, high = config.smooth_knots
     step = 10.0 / (low - 1 + int(torch.randint(high - low + 1, (1,), generator=g)))
     knots = torch.rand(int(count / step) + 3, generator=g)
-    at = torch.arange(count) / step + float(torch.rand(1, generator=g))
-    whole = at.long()
-    return torch.lerp(knots[whole], knots[whole + 1], at - whole)
+    return _between(knots, torch.arange(count) / step + float(torch.rand(1, generator=g)))
 
 
 def _joint_curve(config: SynthConfig, levels: torch.Tensor, g: torch.Generator) -> torch.Tensor:
     """Intensities [256] on one random curve over the levels [256] of both sides: linear between random knots."""
     low, high = config.smooth_knots
     knots = torch.rand(int(torch.randint(low, high + 1, (1,), generator=g)), generator=g)
-    at = levels * (len(knots) - 1)
-    below = at.long().clamp(max=len(knots) - 2)
-    return torch.lerp(knots[below], knots[below + 1], at - below)
+    return _between(knots, levels * (len(knots) - 1))
 
 
 def _sample_class_means(config: SynthConfig, levels: torch.Tensor | None, g: torch.Generator) -> torch.Tensor:

@@ -144,12 +144,17 @@ def read(path: str | os.PathLike) -> Volume:
     shape = stored.shape
     if 0 in shape or len(shape) < 2:
         raise InputError(f"{path}: no voxels in an image of shape {shape}")
-    space = (*shape[:3], 1)[:3]
+    space = _space(shape)
     vox2world = np.asarray(image.affine, dtype=float)
     fault = geometry_fault(vox2world)
     if fault:
         raise InputError(f"{path}: {fault}")
     return Volume(path, stored.reshape(*space, -1), shape, slope, intercept, vox2world, _file_header(image))
+
+
+def _space(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The first three axes of an image of two or more: a single slice has one voxel along the third."""
+    return (*shape[:3], 1)[:3]
 
 
 def read_single(path: str | os.PathLike) -> Volume:
@@ -304,8 +309,8 @@ def is_whole(path: Path, image: Path | None = None) -> bool:
         other = _open(image)
     except InputError:
         return False
-    space = (*other.shape[:3], 1)[:3]
-    return _same_grid(found.stored.shape[:3], found.vox2world, space, np.asarray(other.affine, dtype=float))
+    other_vox2world = np.asarray(other.affine, dtype=float)
+    return _same_grid(found.stored.shape[:3], found.vox2world, _space(other.shape), other_vox2world)
 
 
 def same_grid(a: Volume, b: Volume) -> bool:

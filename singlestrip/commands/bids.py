@@ -9,11 +9,10 @@ from pathlib import Path
 from ..configuration import BIDS_SUFFIXES
 from ..errors import InputError
 from .options import (
-    add_flag_options,
     add_memory,
     add_model,
     add_processor_options,
-    add_quality_model,
+    add_quality_options,
     apply_threads,
     chosen_flags,
     exit_status,
@@ -92,14 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="move the masks' surface out by MM, or in if negative (default 0)",
     )
-    quality = parser.add_argument_group("QUALITY OPTIONS")
-    quality.add_argument(
-        "--qc",
-        action="store_true",
-        help="participant: print each mask's estimated Dice and flag; into its JSON too",
-    )
-    add_quality_model(quality)
-    add_flag_options(quality)
+    add_quality_options(parser, "participant: print each mask's estimated Dice and flag; into its JSON too")
     add_processor_options(parser)
     add_memory(parser)
 

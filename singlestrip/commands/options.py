@@ -131,6 +131,14 @@ def add_quality_model(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_quality_options(parser: argparse.ArgumentParser, about: str) -> None:
+    """Scores beside stripping; about: what --qc does in this command."""
+    group = parser.add_argument_group("QUALITY OPTIONS")
+    group.add_argument("--qc", action="store_true", help=about)
+    add_quality_model(group)
+    add_flag_options(group)
+
+
 def add_memory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory",

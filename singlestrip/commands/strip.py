@@ -10,11 +10,10 @@ from ..configuration import B0_LIMIT
 from ..errors import OutputError
 from ..shards import slurm_shard, table_name
 from .options import (
-    add_flag_options,
     add_memory,
     add_model,
     add_processor_options,
-    add_quality_model,
+    add_quality_options,
     apply_threads,
     chosen_flags,
     exit_status,
@@ -148,14 +147,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"b-values of a diffusion IMAGE: one mask from the mean of its frames up to {B0_LIMIT:g} s/mm²",
     )
-    quality = parser.add_argument_group("QUALITY OPTIONS")
-    quality.add_argument(
-        "--qc",
-        action="store_true",
-        help="print each mask's estimated Dice and flag, pass, look or fail, and write DIR/qc.tsv; see qc",
+    add_quality_options(
+        parser, "print each mask's estimated Dice and flag, pass, look or fail, and write DIR/qc.tsv; see qc"
     )
-    add_quality_model(quality)
-    add_flag_options(quality)
     add_processor_options(parser)
     add_memory(parser)
 
