@@ -45,6 +45,13 @@ def conformed_vox2world(centre_mm: np.ndarray, shape: tuple[int, ...], voxel_siz
     return vox2world
 
 
+def part_of(vox2world: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """vox2world of the part of a grid within a box of slices [3]."""
+    part = vox2world.copy()
+    part[:3, 3] += vox2world[:3, :3] @ [s.start for s in box]
+    return part
+
+
 def world_bounds(shape: tuple[int, ...], vox2world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest RAS mm, [3] each, that any part of a voxel of the grid reaches."""
     corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in shape], indexing="ij"), -1).reshape(-1, 3)

@@ -20,7 +20,7 @@ from .configuration import AutoencoderConfig, AutoencoderTrainConfig, SynthConfi
 from .distance import signed_distance
 from .errors import InputError
 from .faults import plant_faults
-from .geometry import bounding_box, conformed_vox2world, thicken, world_bounds
+from .geometry import bounding_box, conformed_vox2world, part_of, thicken, world_bounds
 from .losses import soft_dice_loss
 from .resample import block_mean, conform
 from .synth import numbered_generator, sample_parameters, stack, window_coordinates
@@ -154,9 +154,7 @@ def _cut_to_brain(mask: np.ndarray, vox2world: np.ndarray) -> tuple[tuple[int, .
     box = bounding_box(mask)
     if box is None:
         raise InputError("the mask is empty: there is nothing to learn from it")
-    offset = np.eye(4)
-    offset[:3, 3] = [s.start for s in box]
-    return tuple(s.stop - s.start for s in box), vox2world @ offset
+    return tuple(s.stop - s.start for s in box), part_of(vox2world, box)
 
 
 def brain_mm(mask: np.ndarray, vox2world: np.ndarray) -> float:

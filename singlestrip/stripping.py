@@ -20,6 +20,7 @@ from .volume import finite_range
 
 MAX_LOCATOR_VOXELS = 160**3  # 640 mm a side for the human model; see memory.py
 FAR_LOGIT = -20.0  # beyond the segmenter's window there is no brain
+SURFACE_VOXELS = 2  # beside the brain, whose logit tells where between voxels the surface lies
 RECENTRE_MM = 8.0  # the window is laid anew where the brain lies further from its middle, adult head
 
 
@@ -39,20 +40,26 @@ class BrainField:
     vox2world: np.ndarray
 
     def on_grid(self, shape: tuple[int, ...], vox2world: np.ndarray) -> np.ndarray:
-        """The logit float32 linearly interpolated to another grid; FAR_LOGIT beyond the window.
+        """The logit float32 linearly interpolated to another grid, FAR_LOGIT beyond the window and away from the
+        brain.
 
-        Only the part of that grid that the window reaches is computed.
+        Only what can be positive is computed, and the voxels around it.
         """
         out = np.full(shape, FAR_LOGIT, dtype=np.float32)
-        low, high = geometry.world_bounds(self.logit.shape, np.linalg.inv(vox2world) @ self.vox2world)
-        start = np.clip(np.floor(low), 0, shape).astype(int)
-        stop = np.clip(np.ceil(high) + 1, 0, shape).astype(int)
+        brain = geometry.bounding_box((self.logit > 0).cpu().numpy())
+        if brain is None:
+            return out
+        # Interpolation is positive less than a voxel beyond the last positive one; the surface is
+        # drawn from the differences of the voxels on both sides.
+        brain = tuple(slice(s.start - 1, s.stop + 1) for s in brain)
+        to_index = np.linalg.inv(vox2world) @ geometry.part_of(self.vox2world, brain)
+        low, high = geometry.world_bounds(tuple(s.stop - s.start for s in brain), to_index)
+        start = np.clip(np.floor(low) - SURFACE_VOXELS, 0, shape).astype(int)
+        stop = np.clip(np.ceil(high) + 1 + SURFACE_VOXELS, 0, shape).astype(int)
         if (stop > start).all():
-            offset = np.eye(4)
-            offset[:3, 3] = start
-            box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-            source_from_box = np.linalg.inv(self.vox2world) @ vox2world @ offset
-            size = tuple(int(n) for n in stop - start)
+            box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+            source_from_box = np.linalg.inv(self.vox2world) @ geometry.part_of(vox2world, box)
+            size = tuple(s.stop - s.start for s in box)
             out[box] = resample.sample(self.logit, source_from_box, size, FAR_LOGIT).cpu().numpy()
         return out
 

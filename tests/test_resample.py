@@ -189,3 +189,9 @@ def test_labels_are_zero_where_there_is_no_scan():
     within = ((index[:3] > -0.4) & (index[:3] < limit - 0.6)).all(0).reshape(out.shape)
     beyond = ((index[:3] < -0.6) | (index[:3] > limit - 0.4)).any(0).reshape(out.shape)
     assert (out[within] == 5).all() and (out[beyond] == 0).all()
+
+
+def test_a_part_of_a_grid_has_its_voxels_in_the_same_place():
+    vox2world = random_affine(np.random.default_rng(3))
+    part = geometry.part_of(vox2world, (slice(2, 5), slice(0, 4), slice(7, 9)))
+    np.testing.assert_allclose(part @ [1, 3, 0, 1], vox2world @ [3, 3, 7, 1], atol=1e-9)

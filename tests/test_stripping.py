@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from singlestrip import stripping
+from singlestrip import resample, stripping
 from singlestrip.errors import InputError
 from singlestrip.metrics import dice, volume_ml
 from singlestrip.stripping import BrainField, clean, fill_holes, largest_component, thin_axes
@@ -181,8 +183,6 @@ def test_sdt(phantom_stripper, name):
 
 
 def test_field_on_another_grid():
-    import torch
-
     field = BrainField(torch.full((4, 4, 4), 3.0), np.diag([2.0, 2, 2, 1]))  # reaches from -1 to 7 mm
     grid = np.eye(4)
     grid[:3, 3] = -3
@@ -197,6 +197,35 @@ def test_field_on_another_grid():
     whole = field.on_grid((9, 9, 9), turned) > 0
     points = world((9, 9, 9), turned)
     np.testing.assert_array_equal(whole, ((points > -1) & (points < 7)).all(-1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_field_on_a_grid_is_the_plain_interpolation_around_the_brain(seed):
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(24, 24, 24)), 1.0)
+    logit = np.full((24, 24, 24), -3.0) + 0.01 * rng.normal(size=(24, 24, 24))
+    logit[6:15, 8:14, 9:20] = 20 * noise[6:15, 8:14, 9:20]
+    field = BrainField(torch.from_numpy(logit.astype(np.float32)), np.diag([2.0, 2, 2, 1]))
+    vox2world = np.eye(4)
+    vox2world[:3, :3] = (TURN if seed % 2 else np.eye(3)) * rng.uniform(0.6, 5, 3)
+    vox2world[:3, 3] = rng.uniform(-4, 4, 3)
+    shape = (40, 30, 35)
+    found = field.on_grid(shape, vox2world)
+    plain = resample.sample(
+        field.logit, np.linalg.inv(field.vox2world) @ vox2world, shape, stripping.FAR_LOGIT
+    ).numpy()
+    positive = plain > 0
+    assert positive.any()
+    np.testing.assert_array_equal(found > 0, positive)
+    near = ndimage.binary_dilation(positive, np.ones((3, 3, 3)), iterations=2)
+    np.testing.assert_allclose(found[near], plain[near], atol=1e-3)
+    far = found == stripping.FAR_LOGIT
+    assert (far & (plain != stripping.FAR_LOGIT)).any()
+
+
+def test_a_field_without_brain_is_far_everywhere():
+    field = BrainField(torch.full((8, 8, 8), -0.1), np.diag([2.0, 2, 2, 1]))
+    assert (field.on_grid((9, 9, 9), np.eye(4)) == stripping.FAR_LOGIT).all()
 
 
 def picture(*rows):
