@@ -201,5 +201,5 @@ def curve_figure(rows: list[dict[str, str]], path: Path) -> None:
         right = axis.twinx()
         right.plot(*zip(*scored, strict=True), color=OUTLINE, marker="o", ms=3)
         right.set_ylabel("validation Dice", color=OUTLINE)
-    axis.legend(loc="upper right", frameon=False)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)  # no corner stays free
     _save(figure, path)
