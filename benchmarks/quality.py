@@ -108,7 +108,7 @@ def score_scan(row, data: Path, networks, models, tta, table: Table) -> None:
         true = dice(mask, truth)
         score_mask(table, models, source, name, mask, true, vox2world)
         if table.lacks(source, name, "expected Dice"):
-            value, seconds = timed(lambda s=stripper, m=mask: expected_dice(s, image, m))
+            value, seconds = timed(lambda s=stripper: expected_dice(s, image))
             table.add(source, name, true, "expected Dice", value, seconds)
         if source in tta and table.lacks(source, name, "TTA median"):
             whole = (image.frame(0), vox2world, image.slope, image.intercept)
@@ -128,14 +128,12 @@ def score_mask(table: Table, models, source: str, name: str, mask, true: float, 
             table.add(source, name, true, label, found.estimate, seconds)
 
 
-def expected_dice(stripper: Stripper, image: volume.Volume, mask: np.ndarray) -> float:
-    """Dice that the network expects of its mask, were its probabilities right."""
-    if not mask.any():
-        return 0.0
+def expected_dice(stripper: Stripper, image: volume.Volume) -> float:
+    """Dice that the network expects of its mask, were its probabilities right; 0 where it sees no brain."""
     field = stripper.field(image.frame(0), image.vox2world, image.slope, image.intercept)
-    logit = field.on_grid(mask.shape, image.vox2world)
-    probability = 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
-    return float(2 * probability[mask].sum() / (mask.sum() + probability.sum()))
+    probability = field.logit.sigmoid().double()
+    brain = probability > 0.5
+    return float(2 * probability[brain].sum() / (brain.sum() + probability.sum()))
 
 
 def pairs(rows, estimator: str, sources) -> tuple[np.ndarray, np.ndarray]:

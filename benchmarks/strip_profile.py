@@ -24,7 +24,7 @@ TIMED = {  # module, then class and function: what it does
     ("resample", "block_mean"): "to the networks' voxel sizes",
     ("stripping", "Stripper._locate"): "locator",
     ("stripping", "Stripper._segment"): "segmenter",
-    ("stripping", "BrainField.on_grid"): "logit on the image's grid",
+    ("stripping", "BrainField.around_brain"): "logit on the image's grid",
     ("stripping", "clean"): "largest component, holes",
     ("volume", "write_like"): "writing brain and mask, with gzip",
 }

@@ -66,7 +66,8 @@ def strip_file(
         report.check_picture(path) if kind == "picture" else volume.check_output(path)
     scan = volume.read(job.image)
     wants_sdt = "sdt" in job.outputs
-    memory.check(scan, wants_sdt or options.border_mm != 0, options.memory_gib)
+    wants_distance = wants_sdt or options.border_mm != 0
+    memory.check(scan, wants_distance, stripper.config.window_mm, options.memory_gib)
     bad = _count_bad(scan)
     if bad:
         warn(f"{job.image}: {bad} voxels are not finite and count as background")

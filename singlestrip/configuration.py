@@ -129,9 +129,14 @@ class CascadeConfig:
         return self.voxel_size_mm * self.locator_factor
 
     @property
+    def window_mm(self) -> float:
+        """Side of the segmenter's window."""
+        return self.voxel_size_mm * self.segmenter_size
+
+    @property
     def scale(self) -> float:
         """Size of the anatomy over that of an adult human head."""
-        return self.voxel_size_mm * self.segmenter_size / HEAD_WINDOW_MM
+        return self.window_mm / HEAD_WINDOW_MM
 
     @staticmethod
     def fitting(brain_mm: float, voxel_size_mm: float | None = None, norm: str = UNetConfig.norm) -> CascadeConfig:

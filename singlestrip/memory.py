@@ -5,26 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import InputError
+from .geometry import voxel_sizes
 from .volume import Volume
 
 GIB = 2**30
 # Interpreter, torch and both networks at work in their windows, whose size no scan changes:
 # measured 0.46 GiB for a 64³ scan (benchmarks/README.md), and 0.70 GiB with the largest field of view.
 NETWORK_BYTES = 0.8 * GIB
-WORK_BYTES_PER_VOXEL = 7  # logit, mask, and components' labels of the part within the window
+MASK_BYTES_PER_VOXEL = 2  # the mask, and once more while it is cleaned
+WINDOW_BYTES_PER_VOXEL = 9  # of the part within the segmenter's window: logit, components' labels, one of them
 SDT_BYTES_PER_VOXEL = 40  # nearest boundary voxel (three indices), its number, distance
 
 
-def estimate(volume: Volume, sdt: bool) -> int:
+def estimate(volume: Volume, sdt: bool, window_mm: float) -> int:
     """Upper estimate in bytes of the whole process while it strips `volume`.
 
-    sdt: whether distances are computed, for --sdt or --border.
+    sdt: whether distances are computed, for --sdt or --border. window_mm: side of the segmenter's window.
     """
     voxels = volume.stored[..., 0].size
+    within = min(voxels, int(window_mm**3 / voxel_sizes(volume.vox2world).prod()))
     # Beside the image its stripped copy, or while frames are gathered each output twice.
     masks = 5 if sdt else 1
     kept = volume.stored.nbytes + volume.stored.size * max(volume.stored.itemsize + masks, 2 * masks)
-    return int(NETWORK_BYTES + kept + voxels * (WORK_BYTES_PER_VOXEL + sdt * SDT_BYTES_PER_VOXEL))
+    work = voxels * (MASK_BYTES_PER_VOXEL + sdt * SDT_BYTES_PER_VOXEL) + within * WINDOW_BYTES_PER_VOXEL
+    return int(NETWORK_BYTES + kept + work)
 
 
 def available() -> int | None:
@@ -49,9 +53,9 @@ def available() -> int | None:
     return min(found) if found else None
 
 
-def check(volume: Volume, sdt: bool, limit_gib: float | None = None) -> None:
+def check(volume: Volume, sdt: bool, window_mm: float, limit_gib: float | None = None) -> None:
     """Raise InputError if stripping `volume` would take more than there is, or than `limit_gib`."""
-    need = estimate(volume, sdt)
+    need = estimate(volume, sdt, window_mm)
     if limit_gib is not None and need > limit_gib * GIB:
         raise InputError(f"{volume.path}: needs about {need / GIB:.1f} GiB, over the limit of {limit_gib:g} GiB")
     left = available()

@@ -289,7 +289,7 @@ class SelfTraining:
         """Strip and score one scan; one that cannot be is listed with the reason."""
         try:
             scan = volume.read_single(case.image)
-            memory.check(scan, sdt=False)
+            memory.check(scan, sdt=False, window_mm=stripper.config.window_mm)
             mask = _strip(stripper, scan)
             rebuilt = quality.reconstruct(mask, scan.vox2world)
             found = quality.judge(mask, scan.vox2world, rebuilt)

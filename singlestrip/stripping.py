@@ -39,29 +39,26 @@ class BrainField:
     logit: torch.Tensor
     vox2world: np.ndarray
 
-    def on_grid(self, shape: tuple[int, ...], vox2world: np.ndarray) -> np.ndarray:
-        """The logit float32 linearly interpolated to another grid, FAR_LOGIT beyond the window and away from the
-        brain.
+    def around_brain(self, shape: tuple[int, ...], vox2world: np.ndarray) -> tuple[tuple[slice, ...], np.ndarray]:
+        """The logit linearly interpolated to the part of another grid where there is brain.
 
-        Only what can be positive is computed, and the voxels around it.
+        Returns the part, slices [3], and the logit float32 within it. All that is positive lies in it, and the
+        voxels around that; FAR_LOGIT where it reaches beyond the window. Empty if there is no brain.
         """
-        out = np.full(shape, FAR_LOGIT, dtype=np.float32)
         brain = geometry.bounding_box((self.logit > 0).cpu().numpy())
         if brain is None:
-            return out
+            return (slice(0, 0),) * 3, np.empty((0, 0, 0), dtype=np.float32)
         # Interpolation is positive less than a voxel beyond the last positive one; the surface is
         # drawn from the differences of the voxels on both sides.
         brain = tuple(slice(s.start - 1, s.stop + 1) for s in brain)
         to_index = np.linalg.inv(vox2world) @ geometry.part_of(self.vox2world, brain)
         low, high = geometry.world_bounds(tuple(s.stop - s.start for s in brain), to_index)
         start = np.clip(np.floor(low) - SURFACE_VOXELS, 0, shape).astype(int)
-        stop = np.clip(np.ceil(high) + 1 + SURFACE_VOXELS, 0, shape).astype(int)
-        if (stop > start).all():
-            box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
-            source_from_box = np.linalg.inv(self.vox2world) @ geometry.part_of(vox2world, box)
-            size = tuple(s.stop - s.start for s in box)
-            out[box] = resample.sample(self.logit, source_from_box, size, FAR_LOGIT).cpu().numpy()
-        return out
+        stop = np.clip(np.ceil(high) + 1 + SURFACE_VOXELS, start, shape).astype(int)
+        box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+        source_from_box = np.linalg.inv(self.vox2world) @ geometry.part_of(vox2world, box)
+        size = tuple(s.stop - s.start for s in box)
+        return box, resample.sample(self.logit, source_from_box, size, FAR_LOGIT).cpu().numpy()
 
 
 def middle_mm(mask: np.ndarray, vox2world: np.ndarray) -> np.ndarray | None:
@@ -165,15 +162,19 @@ class Stripper:
         if fault:
             raise InputError(fault)
         field = self.field(image, vox2world, slope, intercept)
-        logit = field.on_grid(image.shape, vox2world)
+        box, logit = field.around_brain(image.shape, vox2world)
         if image.dtype.kind == "f":
-            logit[~np.isfinite(image)] = FAR_LOGIT
-        mask = clean(logit > 0)
+            logit[~np.isfinite(image[box])] = FAR_LOGIT
+        mask = np.zeros(image.shape, dtype=bool)
+        mask[box] = logit > 0
+        mask = clean(mask)
         if not mask.any():
             raise InputError("no brain found: is this a head, and is the orientation in its header right?")
         if not sdt and border_mm == 0:
             return Stripped(mask)
-        distance = signed_distance(logit, mask, vox2world)
+        whole = np.full(image.shape, FAR_LOGIT, dtype=np.float32)
+        whole[box] = logit
+        distance = signed_distance(whole, mask, vox2world)
         if border_mm != 0:
             moved = distance < border_mm
             if image.dtype.kind == "f":

@@ -273,9 +273,9 @@ def test_memory_of_the_machine(tmp_path, monkeypatch, left, refused):
     monkeypatch.setattr(memory, "available", lambda: left and int(left * memory.GIB))
     if refused:
         with pytest.raises(InputError, match=r"a.nii: needs about .* GiB of memory"):
-            memory.check(image, sdt=True)
+            memory.check(image, sdt=True, window_mm=192)
     else:
-        memory.check(image, sdt=True)
+        memory.check(image, sdt=True, window_mm=192)
 
 
 def test_memory_limit(phantom_stripper, tmp_path):
@@ -287,7 +287,8 @@ def test_memory_limit(phantom_stripper, tmp_path):
 
 def test_border_takes_the_memory_of_distances(phantom_stripper, tmp_path):
     image = scan(tmp_path / "a.nii")
-    limit = (memory.estimate(volume.read(image), sdt=False) + 1) / memory.GIB
+    window_mm = phantom_stripper.config.window_mm
+    limit = (memory.estimate(volume.read(image), False, window_mm) + 1) / memory.GIB
     strip_file(phantom_stripper, job(image, "mask"), StripOptions(memory_gib=limit))
     for options, kind in (
         (StripOptions(border_mm=1, memory_gib=limit), "mask"),
@@ -298,11 +299,17 @@ def test_border_takes_the_memory_of_distances(phantom_stripper, tmp_path):
 
 
 def test_memory_estimate_grows(tmp_path):
+    def need(scan, sdt=False, window_mm=192):
+        return memory.estimate(scan, sdt, window_mm)
+
     one, four = volume.read(scan(tmp_path / "a.nii")), volume.read(scan(tmp_path / "b.nii", [ball()] * 4))
-    assert memory.estimate(one, sdt=False) > one.stored.nbytes
+    assert need(one) > one.stored.nbytes
     # The distance itself and the three indices of the nearest voxel take 16 bytes a voxel.
-    assert memory.estimate(one, sdt=True) - memory.estimate(one, sdt=False) >= 16 * one.stored.size
-    assert memory.estimate(four, sdt=False) - memory.estimate(one, sdt=False) >= 3 * one.stored.nbytes
+    assert need(one, sdt=True) - need(one) >= 16 * one.stored.size
+    assert need(four) - need(one) >= 3 * one.stored.nbytes
+    # Within the window a voxel has a logit and a component's number, 8 bytes; beyond it none.
+    assert need(one) - need(one, window_mm=0) >= 8 * one.stored.size
+    assert need(one, window_mm=10_000) == need(one, window_mm=5_000)
 
 
 def names(jobs, folder):
