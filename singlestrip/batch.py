@@ -127,7 +127,12 @@ def _strip_frames(stripper, scan: Volume, counting: Sequence[int] | None, border
             ) from error
         masks.append(result.mask)
         sdts.append(result.sdt)
-    return np.stack(masks, axis=-1), np.stack(sdts, axis=-1) if sdt else None
+    return _gather(masks), _gather(sdts) if sdt else None
+
+
+def _gather(frames: list[np.ndarray]) -> np.ndarray:
+    """[X, Y, Z, T] of frames [X, Y, Z], in the order in memory that files have."""
+    return frames[0][..., None] if len(frames) == 1 else np.stack([frame.T for frame in frames]).T
 
 
 def _mean_frame(scan: Volume, counting: Iterable[int]) -> np.ndarray:

@@ -79,6 +79,7 @@ def signed_distance(logit: np.ndarray, mask: np.ndarray, vox2world: np.ndarray) 
     Beside a flat surface the result is exact; elsewhere it is the distance to the nearest foot.
     An empty mask is infinitely far from everything, a full one infinitely inside.
     """
+    mask = np.ascontiguousarray(mask)  # in memory as all that is made of it here
     cross = ndimage.generate_binary_structure(3, 1)
     inner = mask & ~ndimage.binary_erosion(mask, cross, border_value=1)
     outer = ndimage.binary_dilation(mask, cross) & ~mask

@@ -165,7 +165,7 @@ class Stripper:
         box, logit = field.around_brain(image.shape, vox2world)
         if image.dtype.kind == "f":
             logit[~np.isfinite(image[box])] = FAR_LOGIT
-        mask = np.zeros(image.shape, dtype=bool)
+        mask = np.zeros_like(image, dtype=bool)  # in memory as the image: mixed orders are slow to combine
         mask[box] = logit > 0
         mask = clean(mask)
         if not mask.any():
