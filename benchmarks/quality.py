@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage, stats
 
-from singlestrip import SingleStripError, Stripper, volume
+from singlestrip import SingleStripError, Stripper, resample, volume
 from singlestrip.geometry import voxel_sizes
 from singlestrip.metrics import dice
 from singlestrip.quality import QualityModel, agreement, augmented_masks
+from singlestrip.stripping import FAR_LOGIT
 
 COLUMNS = ("source", "image", "dice", "estimator", "estimate", "seconds")
 KEYS = ("source", "image", "estimator")
@@ -108,7 +109,7 @@ def score_scan(row, data: Path, networks, models, tta, table: Table) -> None:
         true = dice(mask, truth)
         score_mask(table, models, source, name, mask, true, vox2world)
         if table.lacks(source, name, "expected Dice"):
-            value, seconds = timed(lambda s=stripper: expected_dice(s, image))
+            value, seconds = timed(lambda s=stripper, m=mask: expected_dice(s, image, m))
             table.add(source, name, true, "expected Dice", value, seconds)
         if source in tta and table.lacks(source, name, "TTA median"):
             whole = (image.frame(0), vox2world, image.slope, image.intercept)
@@ -128,12 +129,14 @@ def score_mask(table: Table, models, source: str, name: str, mask, true: float, 
             table.add(source, name, true, label, found.estimate, seconds)
 
 
-def expected_dice(stripper: Stripper, image: volume.Volume) -> float:
-    """Dice that the network expects of its mask, were its probabilities right; 0 where it sees no brain."""
+def expected_dice(stripper: Stripper, image: volume.Volume, mask: np.ndarray) -> float:
+    """Dice that the network expects of its mask, were its probabilities right."""
+    if not mask.any():
+        return 0.0
     field = stripper.field(image.frame(0), image.vox2world, image.slope, image.intercept)
-    probability = field.logit.sigmoid().double()
-    brain = probability > 0.5
-    return float(2 * probability[brain].sum() / (brain.sum() + probability.sum()))
+    to_field = np.linalg.inv(field.vox2world) @ image.vox2world
+    probability = resample.sample(field.logit, to_field, mask.shape, FAR_LOGIT).sigmoid().numpy()
+    return float(2 * probability[mask].sum() / (mask.sum() + probability.sum()))
 
 
 def pairs(rows, estimator: str, sources) -> tuple[np.ndarray, np.ndarray]:

@@ -82,9 +82,7 @@ def strip_file(
         brain = np.where(masks, scan.stored, fill)
         volume.write_like(scan, job.outputs["brain"], brain, scan.slope, scan.intercept)
     if "mask" in job.outputs:
-        volume.write_like(
-            scan, job.outputs["mask"], masks.astype(np.uint8), label="brain mask", one_frame=one_mask
-        )
+        volume.write_like(scan, job.outputs["mask"], masks.view(np.uint8), label="brain mask", one_frame=one_mask)
     if wants_sdt:
         volume.write_like(scan, job.outputs["sdt"], sdts, label="brain SDT mm", one_frame=one_mask)
     if "picture" in job.outputs:

@@ -33,7 +33,6 @@ DAMAGED = (
     nib.spatialimages.HeaderDataError,
     nib.freesurfer.mghformat.MGHError,
 )
-GRID_TOLERANCE_MM = 1e-2
 GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
 GZIP_MAGIC = b"\x1f\x8b"
 MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
