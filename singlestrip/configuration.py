@@ -51,7 +51,7 @@ class SynthConfig:
     # Space. One subject must stand for all: shape varies more than between adults.
     rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25
     turn_probability: float = 0.2  # by any angle about one axis: heads on their side, headers that are wrong
-    scaling: tuple[float, float] = (0.82, 1.22)  # per axis around a common factor; SynthSeg 0.8-1.2
+    scaling: tuple[float, float] = (0.72, 1.25)  # of all axes alike; SynthSeg 0.8-1.2
     anisotropy: float = 0.12  # ± of each axis about the common scaling: narrow and broad heads
     shear: float = 0.08  # ± per plane; SynthSeg 0.012 is below what oblique heads show
     warp_spacing_mm: tuple[float, ...] = (64.0, 32.0, 16.0)  # control points of the velocity field
@@ -63,6 +63,12 @@ class SynthConfig:
     # One curve over the classes of both sides, by their intensity in the labelled scan: what looks alike on both
     # sides of the border there, as fluid and dura do, mostly looks alike in other contrasts.
     joint_probability: float = 0.4
+    # Six classes are fewer than the tissues of a head: in parts of it the outside classes have other intensities.
+    region_probability: float = 0.4
+    region_spacing_mm: tuple[float, float] = (
+        40.0,
+        120.0,
+    )  # control points of the field that parts a map as large as the window
     class_noise: tuple[float, float] = (0.0, 0.08)  # standard deviation per class; SynthSeg 0-25 of 255
     dark_probability: float = 0.75  # darkest outside classes near zero, as air is in magnitude images
     dark_classes: tuple[int, int] = (1, 3)  # how many; noise spreads air over several classes

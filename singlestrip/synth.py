@@ -85,6 +85,8 @@ class SynthParameters:
     rim_mm: torch.Tensor  # [B], -1 for none
     blank: torch.Tensor  # [B]
     noise_seed: tuple[int, ...]  # per sample
+    region_mean: torch.Tensor  # [B, 256] class_mean where `region` is positive
+    region: tuple[torch.Tensor, ...]  # per sample [1, 1, x, y, z] over the label map
 
 
 def numbered_generator(*numbers: int) -> torch.Generator:
@@ -155,20 +157,34 @@ def _joint_curve(config: SynthConfig, levels: torch.Tensor, g: torch.Generator) 
     return _between(knots, levels * (len(knots) - 1))
 
 
-def _sample_class_means(config: SynthConfig, levels: torch.Tensor | None, g: torch.Generator) -> torch.Tensor:
+def _sample_class_means(
+    config: SynthConfig, levels: torch.Tensor | None, g: torch.Generator
+) -> tuple[torch.Tensor, int]:
     """Intensities [1, 256]: independent per class, on a random curve over the classes of each side, or on one
-    over the levels [256] of all classes."""
+    over the levels [256] of all classes; and how many of the first outside classes are air."""
     means = torch.rand(1, 256, generator=g)
     for first, count in ((1, INSIDE_BASE), (INSIDE_BASE + 1, 255 - INSIDE_BASE)):
         if _happens(g, config.smooth_classes_probability):
             means[0, first : first + count] = _class_curve(config, count, g)
     if levels is not None and _happens(g, config.joint_probability):
         means[0] = _joint_curve(config, levels, g)
+    dark = 0
     if _happens(g, config.dark_probability):
         low, high = config.dark_classes
         dark = int(torch.randint(low, high + 1, (1,), generator=g))
         means[0, 1 : 1 + dark] = _uniform(g, 0, 0.08, dark)
     means[0, 0] = 0
+    return means, dark
+
+
+def _sample_region_means(
+    config: SynthConfig, class_mean: torch.Tensor, dark: int, g: torch.Generator
+) -> torch.Tensor:
+    """Intensities [1, 256] of the other region: the outside classes that were not made dark have others there, or
+    none has."""
+    means = class_mean.clone()
+    if _happens(g, config.region_probability):
+        means[0, 1 + dark : 1 + INSIDE_BASE] = torch.rand(INSIDE_BASE - dark, generator=g)
     return means
 
 
@@ -206,10 +222,12 @@ def sample_parameters(
     spacing = torch.exp(_uniform(g, *(math.log(s * scale) for s in config.slice_spacing_mm), 1))
     sliced = _happens(g, config.slice_probability)
     masked = _happens(g, config.masked_probability)
+    affine = _sample_affine(config, window, g)
+    class_mean, dark = _sample_class_means(config, levels, g)
     return SynthParameters(
-        affine=_sample_affine(config, window, g),
+        affine=affine,
         velocity=velocity,
-        class_mean=_sample_class_means(config, levels, g),
+        class_mean=class_mean,
         class_noise=_uniform(g, *config.class_noise, 1, 1) * torch.rand(1, 256, generator=g) * 2,
         blur_mm=_uniform(g, *(s * scale for s in config.smoothing_mm), 1, 3),
         slice_axis=torch.where(sliced, torch.randint(3, (1,), generator=g), -1),
@@ -223,6 +241,8 @@ def sample_parameters(
         rim_mm=torch.where(masked, _uniform(g, *(r * scale for r in config.masked_rim_mm), 1), -1.0),
         blank=torch.rand(1, generator=g) * _happens(g, 1 - config.blank_probability),
         noise_seed=(int(torch.randint(2**31, (1,), generator=g)),),
+        region_mean=_sample_region_means(config, class_mean, dark, g),
+        region=(field(float(_uniform(g, *config.region_spacing_mm, 1)), 1),),
     )
 
 
@@ -290,11 +310,17 @@ def window_coordinates(
     return at.unflatten(2, window.shape).permute(0, 2, 3, 4, 1)
 
 
-def _sample_map(source: LabelMap, grid: torch.Tensor, mean, noise, generator):
+def _sample_map(source: LabelMap, grid: torch.Tensor, p: SynthParameters, sample: int, generator):
     """Image, brain and coverage, each [1, X, Y, Z], of one map at grid_sample's points [1, X, Y, Z, 3]."""
+    device = grid.device
     flat = source.labels.flatten()
-    grain = torch.randn(flat.shape, generator=generator, device=grid.device)
-    image = mean.index_select(0, flat).addcmul_(noise.index_select(0, flat), grain)
+    grain = torch.randn(flat.shape, generator=generator, device=device)
+    grain.mul_(p.class_noise[sample].to(device).index_select(0, flat))
+    mean, other = p.class_mean[sample], p.region_mean[sample]
+    if not torch.equal(mean, other):
+        beyond = enlarge(p.region[sample].to(device), source.labels.shape).flatten() > 0
+        mean, flat = torch.cat([mean, other]), flat + 256 * beyond.int()
+    image = mean.to(device).index_select(0, flat).add_(grain)
     channels = torch.stack([image.view_as(source.labels), source.brain])[None]
     image, brain = F.grid_sample(channels, grid, align_corners=False).unbind(1)
     if source.scanned is None:
@@ -410,8 +436,7 @@ def synthesise(
     device = maps[0].labels.device
     generators = [torch.Generator(device).manual_seed(seed) for seed in p.noise_seed]
     grids = window_coordinates(window, p, device, torch.stack([m.grid_from_mm() for m in maps]))
-    mean, grain = p.class_mean.to(device), p.class_noise.to(device)
-    samples = [_sample_map(m, grids[b : b + 1], mean[b], grain[b], generators[b]) for b, m in enumerate(maps)]
+    samples = [_sample_map(m, grids[b : b + 1], p, b, generators[b]) for b, m in enumerate(maps)]
     image, brain, covered = (torch.cat(channel) for channel in zip(*samples, strict=True))
     log_gain = torch.cat([enlarge(b.to(device), window.shape) for b in p.bias])[:, 0]
     image = _acquire(image * torch.exp(log_gain), window, p, generators)

@@ -36,6 +36,7 @@ OFF = SynthConfig(
     flip_probability=0,
     smooth_classes_probability=0,
     joint_probability=0,
+    region_probability=0,
     class_noise=(0, 0),
     dark_probability=0,
     smoothing_mm=(0, 0),
@@ -242,6 +243,38 @@ def test_with_two_knots_joint_intensities_are_linear_in_those_of_the_scan():
 def test_without_levels_nothing_is_joint():
     config = replace(OFF, joint_probability=1.0)
     assert torch.equal(draw(3, config).class_mean, draw(3, OFF).class_mean)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_regions_change_the_outside_and_leave_the_brain(seed):
+    parameters = draw(seed, replace(OFF, region_probability=1.0), STILL)
+    assert torch.equal(parameters.class_mean[0, 101:], parameters.region_mean[0, 101:])
+    assert (parameters.class_mean[0, 1:101] != parameters.region_mean[0, 1:101]).all()
+    half = torch.full((1, 1, 2, 2, 2), 1.0)
+    half[:, :, 0] = -1.0  # the first half of the map's first axis is one region, the rest the other
+    image, _, _ = make(replace(parameters, region=(half,)), STILL)
+    labels = around_brain(LABELS)
+    voxel = np.arange(25)[:, None, None] + MIDDLE[0] - 12  # of the map; of its 33 the middle one is in between
+    means = [table[0].numpy() for table in (parameters.class_mean, parameters.region_mean)]
+    expected = np.where(voxel < 16, means[0][labels], means[1][labels])
+    present = expected[labels > 0]
+    expected = (expected - present.min()) / (present.max() - present.min())
+    scanned = (labels > 0) & (voxel != 16)
+    np.testing.assert_allclose(image.numpy()[scanned], expected[scanned], atol=1e-3)
+
+
+def test_regions_are_as_often_as_asked_and_keep_air_dark():
+    counts = {0.0: 0, 0.5: 0, 1.0: 0}
+    for probability in counts:
+        config = replace(OFF, region_probability=probability, dark_probability=1.0, dark_classes=(3, 3))
+        for seed in range(60):
+            parameters = draw(seed, config)
+            assert torch.equal(parameters.class_mean[0, :4], parameters.region_mean[0, :4])
+            assert parameters.region_mean[0, 1:4].max() <= 0.08
+            counts[probability] += not torch.equal(parameters.class_mean, parameters.region_mean)
+    assert counts[0.0] == 0
+    assert 15 < counts[0.5] < 45
+    assert counts[1.0] == 60
 
 
 def test_rotations_are_rotations_within_the_range():
@@ -479,6 +512,8 @@ STRONG = {
     "smooth_classes_probability": 1.0,
     "smooth_knots": (9, 10),
     "joint_probability": 1.0,
+    "region_probability": 1.0,
+    "region_spacing_mm": (20.0, 30.0),
     "class_noise": (0.5, 0.6),
     "dark_probability": 0.0,
     "dark_classes": (3, 3),
