@@ -1,6 +1,6 @@
 """What each choice of the method brings: short runs at 4 mm, one change at a time, scored on real scans.
 
-    python benchmarks/ablation.py --data DATA --steps 1500 [--variants default dice-only] --out ablation.csv
+    python benchmarks/ablation.py --data DATA --steps 600 [--variants default no-warp] --out ablation.csv
 
 The labelled example is adults/sub-01_T1w; scores are mean Dice over all other scans of `adults` and
 `clinical`. Rows are added to the file, so that it can be run in pieces. Short coarse runs rank
@@ -13,41 +13,77 @@ import argparse
 import csv
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from singlestrip import labelling, training
-from singlestrip.configuration import HEAD_BRAIN_MM, CascadeConfig, GMMConfig, TrainConfig
+from singlestrip.configuration import HEAD_BRAIN_MM, CascadeConfig, GMMConfig, TrainConfig, UNetConfig
 from singlestrip.device import choose_device
 
-COARSE = CascadeConfig.fitting(HEAD_BRAIN_MM, voxel_size_mm=4.0)
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a run is made of."""
+
+    cascade: CascadeConfig = CascadeConfig.fitting(HEAD_BRAIN_MM, voxel_size_mm=4.0)
+    config: TrainConfig = TrainConfig()
+    gmm: GMMConfig = GMMConfig()
 
 
-def _synth(**changes) -> Callable:
-    def change(cascade, config):
-        return cascade, replace(config, synth=replace(config.synth, **changes))
-
-    return change
+def synth(**changes) -> Callable[[Setup], Setup]:
+    return lambda setup: replace(setup, config=replace(setup.config, synth=replace(setup.config.synth, **changes)))
 
 
-VARIANTS: dict[str, Callable] = {
-    "default": lambda cascade, config: (cascade, config),
-    "dice-only": lambda cascade, config: (cascade, replace(config, cross_entropy=0.0)),
-    "no-norm": lambda cascade, config: (
-        replace(
-            cascade,
-            segmenter=replace(cascade.segmenter, norm="none"),
-            locator=replace(cascade.locator, norm="none"),
-        ),
-        config,
-    ),
-    "independent-classes": _synth(smooth_classes_probability=0.0),
-    "no-dark-air": _synth(dark_probability=0.0),
-    "no-slices": _synth(slice_probability=0.0),
-    "no-warp": _synth(warp_mm=(0.0, 0.0, 0.0)),
-    "no-average": lambda cascade, config: (cascade, replace(config, average=0.0)),
+def schedule(**changes) -> Callable[[Setup], Setup]:
+    return lambda setup: replace(setup, config=replace(setup.config, **changes))
+
+
+def classes(**changes) -> Callable[[Setup], Setup]:
+    return lambda setup: replace(setup, gmm=replace(setup.gmm, **changes))
+
+
+def networks(change: Callable[[UNetConfig], UNetConfig]) -> Callable[[Setup], Setup]:
+    def of(setup: Setup) -> Setup:
+        both = {name: change(getattr(setup.cascade, name)) for name in ("segmenter", "locator")}
+        return replace(setup, cascade=replace(setup.cascade, **both))
+
+    return of
+
+
+def widths(factor: float) -> Callable[[Setup], Setup]:
+    return networks(lambda network: replace(network, widths=tuple(int(w * factor) for w in network.widths)))
+
+
+WARP_MM = TrainConfig().synth.warp_mm
+VARIANTS: dict[str, Callable[[Setup], Setup]] = {
+    "default": lambda setup: setup,
+    "another-seed": schedule(seed=1),
+    "cross-entropy": schedule(cross_entropy=0.5),
+    "no-norm": networks(lambda network: replace(network, norm="none")),
+    "wider": widths(1.5),
+    "narrower": widths(0.5),
+    "no-average": schedule(average=0.0),
+    "rate-halved": schedule(lr=5e-4),
+    "rate-doubled": schedule(lr=2e-3),
+    "falls-from-start": schedule(decay=1.0),
+    "independent-classes": synth(smooth_classes_probability=0.0),
+    "no-joint-contrast": synth(joint_probability=0.0),
+    "all-joint-contrast": synth(joint_probability=1.0),
+    "no-regions": synth(region_probability=0.0),
+    "no-dark-air": synth(dark_probability=0.0),
+    "inside-5": classes(inside=5),
+    "inside-20": classes(inside=20),
+    "outside-12": classes(outside=12),
+    "no-warp": synth(warp_mm=(0.0, 0.0, 0.0)),
+    "warp-halved": synth(warp_mm=tuple(mm / 2 for mm in WARP_MM)),
+    "warp-doubled": synth(warp_mm=tuple(mm * 2 for mm in WARP_MM)),
+    "no-turns": synth(turn_probability=0.0),
+    "no-slices": synth(slice_probability=0.0),
+    "no-bias": synth(bias=(0.0, 0.0)),
+    "no-noise": synth(noise=(0.0, 0.0), class_noise=(0.0, 0.0)),
+    "no-crop": synth(crop_probability=0.0),
 }
 
 
@@ -67,20 +103,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     training.keep_memory()
     device = choose_device(args.device)
     example = args.data / "adults" / "sub-01_T1w"
-    example_map = labelling.native_map(Path(f"{example}.nii.gz"), Path(f"{example}_mask.nii.gz"), GMMConfig())
+    pair = Path(f"{example}.nii.gz"), Path(f"{example}_mask.nii.gz")
     groups = scans(args.data)
     for name in args.variants:
-        cascade, config = VARIANTS[name](COARSE, TrainConfig(steps=args.steps))
-        run = training.Run(cascade, config, training.prepare_maps([example_map], cascade, device), device)
+        setup = VARIANTS[name](Setup(config=TrainConfig(steps=args.steps)))
+        maps = [labelling.native_map(*pair, setup.gmm)]
+        run = training.Run(setup.cascade, setup.config, training.prepare_maps(maps, setup.cascade, device), device)
         start = time.monotonic()
-        while run.step < config.steps:
+        while run.step < args.steps:
             run.update()
         row = {"variant": name, "steps": args.steps, "seconds": round(time.monotonic() - start)}
         row |= {key: f"{training.validate(run.averaged, group):.4f}" for key, group in groups.items()}

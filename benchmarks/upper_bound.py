@@ -6,13 +6,14 @@
 
 DATA/label_maps holds whole heads with FreeSurfer's numbers for the brain and 500 and above for the rest. The
 brain mask is made to be what stripping draws: every structure of the brain, closed over its sulci. A record
-beside each map gives each tissue the rank that it has in a T1w image, so that contrasts which both sides of the
-border share are drawn as they are from one scan's classes.
+beside each map gives each tissue its intensity in a T1w image, so that air is dark, and contrasts are shared by
+both sides of the border, as they are with one scan's classes.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,9 @@ LEFT_OF |= {58: 26, 60: 28, 62: 30, 63: 31, 137: 136, 164: 163}
 FLUIDS = (4, 5, 14, 15, FLUID, 30, 31, 72)
 WHITE = (2, 7, 16, 28, 85)
 T1W_LEVELS = {"fluid": 0.25, "grey": 0.55, "white": 0.8}
+# Air, compact bone, blood in the large veins, mucosa, muscle and fat, marrow, skin.
+T1W_LEVELS_OUTSIDE = {0: 0.0, 515: 0.08, 514: 0.2, 509: 0.5, 507: 0.6, 516: 0.7, 511: 0.75}
+OTHER_OUTSIDE = 0.4
 
 
 def brain_of(tissue: np.ndarray) -> np.ndarray:
@@ -48,28 +52,29 @@ def brain_of(tissue: np.ndarray) -> np.ndarray:
 
 
 def level_of(tissue: int) -> float:
-    """Rank of a tissue's intensity in a T1w image, 0 to 1; the tissues outside are spread over it by number."""
-    if tissue == 0:
-        return 0.0
-    if tissue >= FIRST_OUTSIDE:
-        return 0.1 + 0.9 * (tissue - FIRST_OUTSIDE) / 30
+    """Intensity of a tissue in a T1w image, from 0 to 1; the few that are not known lie in the middle."""
+    if tissue == 0 or tissue >= FIRST_OUTSIDE:
+        return T1W_LEVELS_OUTSIDE.get(tissue, OTHER_OUTSIDE)
     return T1W_LEVELS["fluid" if tissue in FLUIDS else "white" if tissue in WHITE else "grey"]
 
 
 def label_map(tissue: np.ndarray) -> tuple[np.ndarray, dict]:
-    """Label map uint8 [X, Y, Z] and record as `gmm.fit_label_map` makes them, from tissue numbers [X, Y, Z]."""
+    """Label map uint8 [X, Y, Z] and record as `gmm.fit_label_map` makes them, from tissue numbers [X, Y, Z]:
+    the classes of each side are the tissues there, sorted by their intensity."""
     for right, left in LEFT_OF.items():
         tissue = np.where(tissue == right, left, tissue)
     brain = brain_of(tissue)
     labels = np.zeros(tissue.shape, dtype=np.uint8)
     record = {"intensity_range": [0.0, 1.0]}
     for side, where, base in (("inside", brain, INSIDE_BASE), ("outside", ~brain, 0)):
-        present = np.unique(tissue[where])
-        labels[where] = np.searchsorted(present, tissue[where]) + base + 1
+        present = sorted(np.unique(tissue[where]).tolist(), key=lambda number: (level_of(number), number))
+        rank = np.zeros(tissue.max() + 1, dtype=np.uint8)
+        rank[present] = np.arange(len(present)) + base + 1
+        labels[where] = rank[tissue[where]]
         record[side] = {
-            "label": [base + 1 + k for k in range(len(present))],
-            "tissue": present.tolist(),
-            "mean": [level_of(int(number)) for number in present],
+            "label": rank[present].tolist(),
+            "tissue": present,
+            "mean": [level_of(number) for number in present],
         }
     return labels, record
 
@@ -82,7 +87,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for path in sorted((args.data / "label_maps").glob("*.nii.gz")):
         scan = volume.read(path)
-        assert np.allclose(geometry.voxel_sizes(scan.vox2world), 1), path
+        if not np.allclose(geometry.voxel_sizes(scan.vox2world), 1):
+            sys.exit(f"{path}: voxels are not of 1 mm")
         labels, record = label_map(scan.stored[..., 0].astype(np.int32))
         out = args.out / path.name
         volume.write_like(scan, out, labels[..., None], label="tissue classes")
