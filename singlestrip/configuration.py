@@ -184,7 +184,7 @@ class TrainConfig:
     batch: int = 1
     lr: float = 1e-3
     warmup: int = 200
-    decay: float = 0.3
+    decay: float = 0.6
     weight_decay: float = 1e-2
     clip: float = 1.0  # greatest norm of the gradient
     average: float = 0.998  # of the weights' exponential moving average, which is what is kept

@@ -331,8 +331,9 @@ def test_the_rate_rises_stays_and_falls():
 
 
 def test_more_steps_do_not_change_the_rate_before_the_decay():
-    short, long = TrainConfig(steps=1000), TrainConfig(steps=2000)
+    short, long = (TrainConfig(steps=steps, decay=0.3) for steps in (1000, 2000))
     assert [short.rate(k) for k in range(700)] == [long.rate(k) for k in range(700)]
+    assert short.rate(800) < long.rate(800)
 
 
 def test_images_depend_on_their_number_alone(labels, head):
