@@ -9,14 +9,13 @@ median wall and processor time, and the greatest peak memory as the system accou
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import platform
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -36,15 +35,23 @@ def cube(scan: volume.Volume, size: int, path: Path) -> None:
     nib.Nifti1Image((values * (4000 / values.max())).astype(np.int16), target).to_filename(path)
 
 
+# A process starts with the peak memory of the one that made it, so the measured one is made by a small one.
+LAUNCHER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([status, time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20]))
+"""
+
+
 def measure(command: list[str]) -> tuple[float, float, float]:
     """Wall seconds, processor seconds and peak GiB of one run."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - start
+    found = subprocess.run([sys.executable, "-c", LAUNCHER, *command], check=True, capture_output=True, text=True)
+    status, *figures = json.loads(found.stdout)
     if status:
-        sys.exit(f"{' '.join(command)} failed")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
+        sys.exit(f"{' '.join(command)} failed\n{found.stderr}")
+    return tuple(figures)
 
 
 def main() -> None:
