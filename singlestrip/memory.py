@@ -14,7 +14,7 @@ GIB = 2**30
 # measured 0.46 GiB for a 64³ scan (benchmarks/README.md), and 0.70 GiB with the largest field of view.
 NETWORK_BYTES = 0.8 * GIB
 MASK_BYTES_PER_VOXEL = 2  # the mask, and once more while it is cleaned
-WINDOW_BYTES_PER_VOXEL = 9  # of the part within the segmenter's window: logit, components' labels, one of them
+WINDOW_BYTES_PER_VOXEL = 12  # of the part within the segmenter's window: logit, components' labels, masks
 SDT_BYTES_PER_VOXEL = 24  # nearest boundary voxel (three indices), its number, distance; 20 measured
 
 
