@@ -9,6 +9,7 @@ around each stage. Prints the median of each stage; the rest is checks, fills an
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import platform
 import statistics
@@ -45,8 +46,7 @@ def stages(image: Path) -> dict[str, float]:
         return call
 
     begin = time.perf_counter()
-    clocked("importing torch", lambda: __import__("torch"))()
-    import importlib
+    clocked("importing torch", importlib.import_module)("torch")
 
     def load(name: str):
         return importlib.import_module(f"singlestrip.{name}")

@@ -41,9 +41,7 @@ def brain_of(tissue: np.ndarray) -> np.ndarray:
     """Boolean brain mask of tissue numbers [X, Y, Z] of 1 mm: closed by `CLOSING_MM`, holes filled."""
     brain = (tissue > 0) & (tissue < FIRST_OUTSIDE) & (tissue != FLUID)
     margin = int(CLOSING_MM) + 2
-    box = tuple(
-        slice(max(s.start - margin, 0), s.stop + margin) for s in ndimage.find_objects(brain.astype(np.uint8))[0]
-    )
+    box = tuple(slice(max(s.start - margin, 0), s.stop + margin) for s in geometry.bounding_box(brain))
     near = ndimage.distance_transform_edt(~brain[box]) <= CLOSING_MM
     closed = (ndimage.distance_transform_edt(near) > CLOSING_MM) | brain[box]
     out = np.zeros_like(brain)
