@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from experiment import find_scans
+from scans import find_scans
 
 from singlestrip import labelling, training
 from singlestrip.configuration import HEAD_BRAIN_MM, CascadeConfig, GMMConfig, TrainConfig, UNetConfig
@@ -91,8 +91,8 @@ VARIANTS: dict[str, Callable[[Setup], Setup]] = {
 def scans(data: Path) -> dict[str, list]:
     """Images, masks and vox2world by dataset, but for the labelled example."""
     found: dict[str, list] = {}
-    for scan in find_scans(data):
-        if scan.dataset in ("adults", "clinical") and scan.subject != "sub-01":
+    for scan in find_scans(data, ("adults", "clinical")):
+        if scan.subject != "sub-01":
             image, mask = labelling.read_pair(scan.image, scan.mask)
             key = scan.subset if scan.dataset == "adults" else scan.dataset
             found.setdefault(key, []).append((image.scaled(), mask, image.vox2world))

@@ -24,14 +24,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from scans import Scan, find_scans
 
 from singlestrip import SingleStripError, Stripper, volume
 from singlestrip.checkpoint import load_model
@@ -56,47 +55,6 @@ PAPER = {
 
 
 @dataclass(frozen=True)
-class Scan:
-    dataset: str
-    contrast: str
-    subject: str
-    image: Path
-    mask: Path
-
-    @property
-    def subset(self) -> str:
-        return f"{self.dataset} {self.contrast}"
-
-    def within(self, names: Iterable[str]) -> bool:
-        return self.subset in names or self.dataset in names
-
-
-def person(subject: str) -> str:
-    """A subject without the visit: all scans of one person belong together."""
-    return re.sub(r"_(study|ses|visit).*", "", subject)
-
-
-def find_scans(data: Path) -> list[Scan]:
-    """Scans with masks of a table or of the SynthStrip data set's folders, in a fixed order."""
-    if (data / "scans.tsv").is_file():
-        with (data / "scans.tsv").open(newline="") as file:
-            rows = [row for row in csv.DictReader(file, delimiter="\t") if row["image"] and row["mask"]]
-        return [
-            Scan(row["dataset"], row["contrast"], person(row["subject"]), data / row["image"], data / row["mask"])
-            for row in rows
-        ]
-    scans = []
-    for folder in sorted(path.parent for path in data.glob("*/image.nii.gz")):
-        parts = folder.name.split("_")
-        if len(parts) >= 3 and (folder / "mask.nii.gz").is_file():
-            subset, contrast, subject = parts[0], "_".join(parts[1:-1]), parts[-1]
-            scans.append(
-                Scan(subset, contrast, f"{subset} {subject}", folder / "image.nii.gz", folder / "mask.nii.gz")
-            )
-    return scans
-
-
-@dataclass(frozen=True)
 class Fold:
     """The labelled example, scans for self-training and scans to score; no subject is in two of them."""
 
@@ -108,12 +66,12 @@ class Fold:
     @staticmethod
     def of(number: int, scans: list[Scan], labelled: str, others: list[str]) -> Fold:
         example = [scan for scan in scans if scan.within([labelled])][number]
-        used = [s for s in scans if s.within([labelled, *others]) and s.subject != example.subject]
+        used = [s for s in scans if s.within([labelled, *others]) and s.person != example.person]
         halves: list[list[Scan]] = [[], []]
         for dataset in dict.fromkeys(scan.dataset for scan in used):
-            subjects = list(dict.fromkeys(scan.subject for scan in used if scan.dataset == dataset))
+            subjects = list(dict.fromkeys(scan.person for scan in used if scan.dataset == dataset))
             for index, subject in enumerate(subjects):
-                halves[(index + number) % 2] += [s for s in used if s.subject == subject and s.dataset == dataset]
+                halves[(index + number) % 2] += [s for s in used if s.person == subject and s.dataset == dataset]
         return Fold(number, example, *(tuple(half) for half in halves))
 
 

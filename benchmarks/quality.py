@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scans import Scan, find_scans
 from scipy import ndimage, stats
 
 from singlestrip import SingleStripError, Stripper, resample, volume
@@ -94,10 +95,10 @@ def timed(work):
     return work(), time.monotonic() - start
 
 
-def score_scan(row, data: Path, networks, models, tta, table: Table) -> None:
-    image = volume.read(data / row["image"])
-    truth = volume.read(data / row["mask"]).stored[..., 0] > 0
-    name, vox2world = row["image"], image.vox2world
+def score_scan(scan: Scan, networks, models, tta, table: Table) -> None:
+    image = volume.read(scan.image)
+    truth = volume.read(scan.mask).stored[..., 0] > 0
+    name, vox2world = scan.name, image.vox2world
     for source, stripper in networks.items():
         scores = [*models, "expected Dice"] + ["TTA", "TTA median"] * (source in tta)
         if not any(table.lacks(source, name, score) for score in scores):
@@ -232,10 +233,8 @@ def main() -> None:
     models = dict(entry.split("=", 1) for entry in args.models)
     models = {name: QualityModel.load(path) for name, path in models.items()}
     tta = {Path(path).stem for path in args.tta}
-    with (args.data / "scans.tsv").open(newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            if row["dataset"] in args.datasets and row["image"] and row["mask"] and row["image"] not in args.skip:
-                score_scan(row, args.data, networks, models, tta, table)
+    for scan in find_scans(args.data, args.datasets, args.skip):
+        score_scan(scan, networks, models, tta, table)
     rows = with_both(table.rows, next(iter(models), ""))
     (args.out / "quality.md").write_text(summary(rows))
     figure(rows, args.out / "quality.png")

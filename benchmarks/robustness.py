@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from experiment import find_scans
+from scans import find_scans
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scans import Scan, find_scans
 
 from singlestrip import SingleStripError, Stripper, report, volume
 from singlestrip.metrics import dice, hausdorff95, volume_ml
@@ -23,10 +24,10 @@ COLUMNS = ("dataset", "subject", "contrast", "image", "dice", "hd95_mm", "volume
 WORST = 5
 
 
-def score_scan(stripper: Stripper, data: Path, row: dict[str, str]) -> dict:
+def score_scan(stripper: Stripper, scan: Scan) -> dict:
     """One row of the table; a scan in which no brain is found scores 0."""
-    image = volume.read(data / row["image"])
-    truth = volume.read(data / row["mask"]).stored[..., 0] > 0
+    image = volume.read(scan.image)
+    truth = volume.read(scan.mask).stored[..., 0] > 0
     start = time.monotonic()
     try:
         mask = stripper.strip(image.frame(0), image.vox2world, slope=image.slope, intercept=image.intercept).mask
@@ -35,11 +36,15 @@ def score_scan(stripper: Stripper, data: Path, row: dict[str, str]) -> dict:
     seconds = time.monotonic() - start
     true_ml = volume_ml(truth, image.vox2world)
     return {
-        **{name: row[name] for name in ("dataset", "subject", "contrast", "image")},
+        "dataset": scan.dataset,
+        "subject": scan.subject,
+        "contrast": scan.contrast,
+        "image": scan.name,
         "dice": dice(mask, truth),
         "hd95_mm": hausdorff95(mask, truth, image.vox2world),
         "volume_error_percent": 100 * (volume_ml(mask, image.vox2world) - true_ml) / true_ml,
         "seconds": seconds,
+        "scan": scan,
         "mask": mask,
     }
 
@@ -77,19 +82,10 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     stripper = Stripper.load(args.model)
-    with (args.data / "scans.tsv").open(newline="") as file:
-        rows = [
-            row
-            for row in csv.DictReader(file, delimiter="\t")
-            if row["image"]
-            and row["mask"]
-            and row["image"] not in args.skip
-            and (args.datasets is None or row["dataset"] in args.datasets)
-        ]
     scores = []
-    for row in rows:
-        scores.append(score_scan(stripper, args.data, row))
-        print(f"{row['image']}: Dice {scores[-1]['dice']:.4f}, HD95 {scores[-1]['hd95_mm']:.2f} mm", flush=True)
+    for scan in find_scans(args.data, args.datasets, args.skip):
+        scores.append(score_scan(stripper, scan))
+        print(f"{scan.name}: Dice {scores[-1]['dice']:.4f}, HD95 {scores[-1]['hd95_mm']:.2f} mm", flush=True)
     with (args.out / "scores.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
@@ -100,8 +96,8 @@ def main() -> None:
     (args.out / "scores.md").write_text(summary(scores, title))
     pictures = []
     for score in sorted(scores, key=lambda s: s["dice"])[:WORST]:
-        image = volume.read(args.data / score["image"])
-        truth = volume.read(args.data / next(r["mask"] for r in rows if r["image"] == score["image"]))
+        image = volume.read(score["scan"].image)
+        truth = volume.read(score["scan"].mask)
         title = f"{score['image']}: Dice {score['dice']:.3f}, HD95 {score['hd95_mm']:.1f} mm"
         pictures.append((image.scaled(), score["mask"], truth.stored[..., 0] > 0, image.vox2world, title))
     report.comparison_figure(pictures, args.out / "worst.png")
