@@ -80,6 +80,7 @@ class SynthConfig:
     noise: tuple[float, float] = (0.0, 0.08)  # standard deviation, image in [0, 1]
     bias_spacing_mm: tuple[float, float] = (50.0, 160.0)  # control points of the log bias field
     bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
+    brain_range_probability: float = 0.5  # intensities by the brain's range, as in the second look of stripping
     gamma: float = 0.6  # exponent exp(U(±)), SynthSeg's log-normal 0.4
     # Field of view.
     crop_probability: float = 0.4  # part of the head missing, as in slabs or short fields of view

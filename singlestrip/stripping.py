@@ -62,8 +62,8 @@ class BrainField:
 
 
 def middle_mm(mask: np.ndarray, vox2world: np.ndarray) -> np.ndarray | None:
-    """RAS mm [3] of the middle of the largest component's bounding box; None if empty."""
-    box = geometry.bounding_box(largest_component(mask))
+    """RAS mm [3] of the middle of a mask's bounding box; None if empty."""
+    box = geometry.bounding_box(mask)
     if box is None:
         return None
     return vox2world[:3, :3] @ [(s.start + s.stop - 1) / 2 for s in box] + vox2world[:3, 3]
@@ -196,10 +196,13 @@ class Stripper:
         fine = self._coarsen(image, vox2world, self.config.voxel_size_mm, slope, intercept, blank)
         coarse = self._coarsen(*fine, self.config.locator_voxel_size_mm)
         centre = self._locate(*coarse)
-        field, middle = self._segment(*fine, centre)
-        if middle is not None and np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale:
-            field, _ = self._segment(*fine, middle)
-        return field
+        first, brain = self._segment(*fine, centre)
+        middle = middle_mm(brain, first.vox2world)
+        if middle is None:
+            return first
+        if np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale:
+            centre = middle
+        return self._segment(*fine, centre, (brain, first.vox2world))[0]
 
     @staticmethod
     def _coarsen(image, vox2world, voxel_size_mm, *scaling) -> tuple[np.ndarray, np.ndarray]:
@@ -207,19 +210,21 @@ class Stripper:
         image, vox2world = resample.block_mean(image, vox2world, voxel_size_mm, *scaling)
         return image, geometry.thicken(image.shape, vox2world, voxel_size_mm)
 
-    def _segment(self, image, vox2world, centre) -> tuple[BrainField, np.ndarray | None]:
-        """The brain as seen in a window around `centre`, and the middle of what was seen, RAS mm."""
+    def _segment(self, image, vox2world, centre, seen=None) -> tuple[BrainField, np.ndarray]:
+        """The brain as seen in a window around `centre`, and the part of it that is in the image, boolean
+        [X, Y, Z]. seen: that part and its vox2world from a first look, for the range of intensities."""
         size = (self.config.segmenter_size,) * 3
         target = geometry.conformed_vox2world(centre, size, self.config.voxel_size_mm)
-        logit, covered = self._predict("segmenter", image, vox2world, size, target)
-        return BrainField(logit, target), middle_mm(((logit > 0) & covered).cpu().numpy(), target)
+        brain = resample.conform(*seen, size, target, self.device) > 0.5 if seen else None
+        logit, covered = self._predict("segmenter", image, vox2world, size, target, brain)
+        return BrainField(logit, target), largest_component(((logit > 0) & covered).cpu().numpy())
 
     @torch.inference_mode()
-    def _predict(self, network, image, vox2world, shape, target) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logit and coverage [X, Y, Z] of one network on a conformed grid."""
+    def _predict(self, network, image, vox2world, shape, target, brain=None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logit and coverage [X, Y, Z] of one network on a conformed grid; brain: see `normalise`."""
         conformed = resample.conform(image, vox2world, shape, target, self.device, fill=torch.nan)
         covered = ~conformed.isnan()
-        conformed = normalise(conformed[None], covered[None])
+        conformed = normalise(conformed[None], covered[None], None if brain is None else brain[None])
         return getattr(self.model, network)(conformed[None])[0, 0], covered
 
     def _locate(self, image: np.ndarray, vox2world: np.ndarray) -> np.ndarray:
@@ -239,7 +244,7 @@ class Stripper:
         logit = logit.masked_fill(~covered, FAR_LOGIT).cpu().numpy()
         # Where nothing is sure, the best guess lets the segmenter decide.
         threshold = 0.0 if (logit > 0).any() else float(np.quantile(logit[covered.cpu().numpy()], 0.98))
-        return middle_mm(logit >= threshold, target)
+        return middle_mm(largest_component(logit >= threshold), target)
 
 
 def _ends(image: np.ndarray) -> tuple[float, float]:

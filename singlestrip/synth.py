@@ -87,6 +87,7 @@ class SynthParameters:
     noise_seed: tuple[int, ...]  # per sample
     region_mean: torch.Tensor  # [B, 256] class_mean where `region` is positive
     region: tuple[torch.Tensor, ...]  # per sample [1, 1, x, y, z] over the label map
+    brain_range: torch.Tensor  # [B] whether the brain alone sets the range of intensities
 
 
 def numbered_generator(*numbers: int) -> torch.Generator:
@@ -243,6 +244,7 @@ def sample_parameters(
         noise_seed=(int(torch.randint(2**31, (1,), generator=g)),),
         region_mean=_sample_region_means(config, class_mean, dark, g),
         region=(field(float(_uniform(g, *config.region_spacing_mm, 1)), 1),),
+        brain_range=_happens(g, config.brain_range_probability),
     )
 
 
@@ -404,19 +406,26 @@ def _keep_box(window: Window, crop_mm: torch.Tensor, device) -> torch.Tensor:
     return keep
 
 
-def normalise(image: torch.Tensor, covered: torch.Tensor) -> torch.Tensor:
+def _thinned(values: torch.Tensor) -> torch.Tensor:
+    return values[:: 1 + values.numel() // 30_000]
+
+
+def normalise(image: torch.Tensor, covered: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
     """Scale [B, X, Y, Z] to [0, 1] between the minimum and the 99.5th percentile of covered voxels.
 
-    The one normalisation of training and stripping. Voxels not covered become 0.
+    brain: boolean [B, X, Y, Z]; where a sample has any, the percentile is that of its voxels, so that
+    bright fat does not press the brain's contrast together. The one normalisation of training and
+    stripping. Voxels not covered become 0.
     """
     out = torch.empty_like(image)
     for index, (values, where) in enumerate(zip(image, covered, strict=True)):
-        chosen = values[where]
-        chosen = chosen[:: 1 + chosen.numel() // 30_000]
+        chosen = _thinned(values[where])
         if chosen.numel() == 0:
             out[index] = 0
             continue
         low = chosen.min()
+        if brain is not None and (where & brain[index]).any():
+            chosen = _thinned(values[where & brain[index]])
         high = torch.quantile(chosen, 0.995)
         scaled = (values - low) / (high - low).clamp(min=1e-6 * float(high.abs()) + 1e-12)
         out[index] = torch.where(where, scaled.clamp(0, 1), torch.zeros((), device=image.device))
@@ -442,7 +451,8 @@ def synthesise(
     image = _acquire(image * torch.exp(log_gain), window, p, generators)
     for b in range(len(maps)):
         covered[b] &= _keep_box(window, p.crop_mm[b], device)
-    image = normalise(image, covered).pow(p.gamma.to(device).view(-1, 1, 1, 1))
+    ranging = (brain > 0.5) & p.brain_range.to(device).view(-1, 1, 1, 1)
+    image = normalise(image, covered, ranging).pow(p.gamma.to(device).view(-1, 1, 1, 1))
     for b in range(len(maps)):
         if p.rim_mm[b] >= 0:
             sides = [

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from singlestrip import resample, stripping
+from singlestrip import geometry, resample, stripping
 from singlestrip.errors import InputError
 from singlestrip.metrics import dice, volume_ml
 from singlestrip.stripping import BrainField, clean, fill_holes, largest_component, thin_axes
@@ -118,6 +118,32 @@ def test_a_window_beside_the_brain_is_laid_anew(phantom_stripper, monkeypatch):
     aside = np.array([5 + 45, -17 + 5, 40 + 3])  # the window ends 48 mm from here, the ball 75 mm
     monkeypatch.setattr(phantom_stripper, "_locate", lambda *coarse: aside)
     assert dice(phantom_stripper.strip(image, vox2world).mask, away < 0) > 0.97
+
+
+@pytest.mark.parametrize("fat", [1.5, 100.0])
+def test_a_second_look_is_by_the_range_of_the_brain_seen_in_the_first(phantom_stripper, monkeypatch, fat):
+    image, vox2world, away = ball(*GRIDS["2 mm"])
+    image[away < 0] *= 0.9 + 0.1 * np.random.default_rng(0).random((away < 0).sum())
+    image[(away > 8) & (away < 12)] = fat
+    seen, brain = [], torch.from_numpy(away < 0)
+
+    class Recorder(torch.nn.Module):
+        """Knows where the brain is, and keeps what it was shown."""
+
+        def forward(self, shown):
+            seen.append(shown[0, 0])
+            return torch.where(torch.from_numpy(inside), 10.0, -10.0)[None, None]
+
+    centre = (vox2world @ [*(np.array(image.shape) / 2), 1])[:3]
+    target = geometry.conformed_vox2world(centre, (48,) * 3, 2.0)
+    inside = resample.conform(brain.numpy(), vox2world, (48,) * 3, target).numpy() > 0.5
+    monkeypatch.setattr(phantom_stripper, "_locate", lambda *coarse: centre)
+    phantom_stripper.model.segmenter = Recorder()
+    phantom_stripper.strip(image, vox2world)
+    first, second = (float(look[inside].quantile(0.995)) for look in seen)
+    assert first < 1 / fat
+    assert second == pytest.approx(1, abs=1e-3)
+    torch.testing.assert_close(seen[1], (seen[0] / first).clamp(max=1), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

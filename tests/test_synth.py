@@ -43,6 +43,7 @@ OFF = SynthConfig(
     slice_probability=0,
     noise=(0, 0),
     bias=(0, 0),
+    brain_range_probability=0,
     gamma=0,
     crop_probability=0,
     masked_probability=0,
@@ -275,6 +276,28 @@ def test_regions_are_as_often_as_asked_and_keep_air_dark():
     assert counts[0.0] == 0
     assert 15 < counts[0.5] < 45
     assert counts[1.0] == 60
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_range_of_the_brain_makes_what_is_brighter_outside_of_it_alike(seed):
+    usual = draw(seed, OFF, STILL)
+    means = usual.class_mean.clone()
+    means[:, 101:] *= 0.3
+    means[:, 1:101:2], means[:, 2:101:2] = 0.6, 1.0
+    usual = replace(usual, class_mean=means, region_mean=means)
+    by_brain = replace(usual, brain_range=torch.tensor([True]))
+    labels = around_brain(LABELS)
+    brain, outside = labels > 100, (labels > 0) & (labels <= 100)
+    image = make(usual, STILL)[0].numpy()
+    assert image[brain].max() < 0.4 and len(np.unique(image[outside].round(3))) > 1
+    image = make(by_brain, STILL)[0].numpy()
+    assert image[brain].max() > 0.99 and (image[outside] == 1).all()
+
+
+def test_the_range_of_the_brain_is_taken_as_often_as_asked():
+    for probability, (fewest, most) in {0.0: (0, 0), 0.5: (15, 45), 1.0: (60, 60)}.items():
+        config = replace(OFF, brain_range_probability=probability)
+        assert fewest <= sum(bool(draw(seed, config).brain_range) for seed in range(60)) <= most
 
 
 def test_rotations_are_rotations_within_the_range():
@@ -524,6 +547,7 @@ STRONG = {
     "noise": (0.5, 0.6),
     "bias_spacing_mm": (20.0, 30.0),
     "bias": (2.0, 3.0),
+    "brain_range_probability": 1.0,
     "gamma": 2.0,
     "crop_probability": 1.0,
     "crop_depth_mm": 140.0,
@@ -602,6 +626,32 @@ def test_normalise_takes_any_scale(scale):
 def test_normalise_makes_a_constant_zero(value):
     image = torch.full((1, 4, 4, 4), value)
     assert not normalise(image, torch.ones_like(image, dtype=torch.bool)).any()
+
+
+def test_normalise_by_the_range_of_the_brain():
+    values = torch.arange(201.0) * 3 + 7
+    fat, not_covered = torch.full((30,), 5e3), torch.full((5,), 1e6)
+    image = torch.cat([values, fat, not_covered]).view(1, -1, 1, 1)
+    covered, brain = image < 1e6, (image < 1e3) | (image == 1e6)
+    expected = (torch.arange(201.0) / 199).clamp(max=1)
+    expected = torch.cat([expected, torch.ones(30), torch.zeros(5)]).view_as(image)
+    torch.testing.assert_close(normalise(image, covered, brain), expected)
+
+
+def test_normalise_by_the_range_of_the_brain_keeps_what_is_darker_than_it():
+    image = torch.tensor([1.0, 2.0, 4.0, 5.0, 9.0]).view(1, 5, 1, 1)
+    brain = torch.tensor([False, False, False, True, False]).view(1, 5, 1, 1)
+    expected = torch.tensor([0, 0.25, 0.75, 1, 1]).view(1, 5, 1, 1)
+    torch.testing.assert_close(normalise(image, torch.ones_like(brain), brain), expected)
+
+
+def test_without_a_brain_in_sight_normalise_takes_all_that_is_covered():
+    image = torch.rand(2, 6, 6, 6)
+    covered = torch.rand(2, 6, 6, 6) < 0.8
+    brain = torch.stack([~covered[0], covered[1] & (image[1] < 0.5)])  # of the first none is covered
+    both = normalise(image, covered, brain)
+    assert torch.equal(both[0], normalise(image, covered)[0])
+    assert not torch.equal(both[1], normalise(image, covered)[1])
 
 
 def test_normalise_of_nothing_is_zero():
