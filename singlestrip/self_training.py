@@ -52,7 +52,7 @@ from .labelling import checksum, native_map, read_label_map, read_mask, read_mas
 from .metrics import dice
 from .output import make_folder, whole
 from .quality import MaskQuality, QualityModel, agreement, augmented_masks
-from .quality_training import brain_mm, train_quality
+from .quality_training import QualityProgress, brain_mm, train_quality
 from .stripping import Stripper
 from .training import Progress, RunFiles, brain_extent_mm, train, validate
 
@@ -158,7 +158,8 @@ class _Record:
 
 
 class SelfTraining:
-    """One run in one folder. `say` is called with sentences for the user, `progress` during training."""
+    """One run in one folder. `say` is called with sentences for the user, `progress` while networks train that
+    strip, `quality_progress` while the one trains that scores."""
 
     def __init__(
         self,
@@ -169,11 +170,12 @@ class SelfTraining:
         resume: bool = False,
         say: Callable[[str], None] = lambda text: None,
         progress: Callable[[Progress], None] = lambda progress: None,
+        quality_progress: Callable[[QualityProgress], None] = lambda progress: None,
     ):
         if options.rounds.rank == "truth" and len(inputs.references) != len(inputs.unlabelled):
             raise InputError(f"{len(inputs.unlabelled)} images and {len(inputs.references)} references to rank by")
         self.folder, self.inputs, self.options, self.device = folder, inputs, options, device
-        self.say, self.progress = say, progress
+        self.say, self.progress, self.quality_progress = say, progress, quality_progress
         references = inputs.references or (None,) * len(inputs.unlabelled)
         pairs = zip(inputs.unlabelled, references, strict=True)
         self.cases = name_cases([Case(image, image, reference) for image, reference in pairs])
@@ -212,7 +214,9 @@ class SelfTraining:
                 scan, mask = read_mask(self.inputs.mask)
                 try:
                     config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world))
-                    network = train_quality(mask, scan.vox2world, config, self.options.quality, self.device)
+                    network = train_quality(
+                        mask, scan.vox2world, config, self.options.quality, self.device, self.quality_progress
+                    )
                 except InputError as error:
                     raise InputError(f"{self.inputs.mask}: {error}") from error
                 save_model(path, network, {"configuration": asdict(self.options.quality)}, half=True)

@@ -213,3 +213,10 @@ def show_training(progress) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
     if progress.step == progress.steps:
         print(file=sys.stderr)
+
+
+def show_quality_training(progress) -> None:
+    """One line on the terminal that tells where the training of a quality network stands."""
+    text = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
+    text += f", {progress.seconds_left / 60:.0f} min left"
+    print(f"\r\033[K{text}", end="\n" * (progress.epoch == progress.epochs), file=sys.stderr, flush=True)

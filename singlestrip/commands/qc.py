@@ -21,6 +21,7 @@ from .options import (
     output_folder,
     positive_int,
     seed,
+    show_quality_training,
 )
 
 FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
@@ -234,15 +235,12 @@ def _train(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     axes = tuple(AXES.index(name) for name in args.axes or ["axial"])
     train = AutoencoderTrainConfig(epochs=args.epochs or TRAIN.epochs, seed=args.seed or 0)
-    show = sys.stderr.isatty() and not args.quiet
-    progress = _show if show else lambda progress: None
+    progress = show_quality_training if sys.stderr.isatty() and not args.quiet else lambda progress: None
     try:
         config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world), args.kind or KINDS[0], axes)
         model = train_quality(mask, scan.vox2world, config, train, device, progress)
     except InputError as error:
         raise InputError(f"{args.mask[0]}: {error}") from error
-    if show:
-        print(file=sys.stderr)
     import torch
 
     record = {
@@ -252,9 +250,3 @@ def _train(args: argparse.Namespace) -> int:
     }
     save_model(args.train, model, record, half=True)
     return 0
-
-
-def _show(progress) -> None:
-    text = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
-    text += f", {progress.seconds_left / 60:.0f} min left"
-    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ from .options import (
     positive_float,
     positive_int,
     seed,
+    show_quality_training,
     show_training,
 )
 
@@ -152,10 +153,11 @@ def run(args: argparse.Namespace) -> int:
         if show:
             print(f"singlestrip: {text}", file=sys.stderr)
 
-    progress = show_training if show and sys.stderr.isatty() else lambda progress: None
-    task = SelfTraining(
-        args.out, inputs, _options(args, Options), choose_device(args.device), args.resume, say, progress
-    )
+    lines = {}
+    if show and sys.stderr.isatty():
+        lines = {"progress": show_training, "quality_progress": show_quality_training}
+    device = choose_device(args.device)
+    task = SelfTraining(args.out, inputs, _options(args, Options), device, args.resume, say, **lines)
     model = task.run()
     say(f"the model is {model}")
     return 0
