@@ -167,16 +167,6 @@ def test_each_round_starts_from_the_one_before(inputs, tmp_path, monkeypatch):
     assert [init for _, init in seen] == [None, None]
 
 
-def test_progress_is_told_while_each_kind_of_network_trains(inputs, tmp_path):
-    told = {"progress": [], "quality_progress": []}
-    bare = replace(inputs, model=None, quality=None)
-    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1), quality=replace(OPTIONS.quality, epochs=3))
-    listeners = {name: found.append for name, found in told.items()}
-    SelfTraining(tmp_path / "run", bare, options, CPU, **listeners).run()
-    assert [(p.step, p.steps) for p in told["progress"]] == [(2, 2), (3, 3)]
-    assert [(p.epoch, p.epochs) for p in told["quality_progress"]] == [(1, 3), (2, 3), (3, 3)]
-
-
 def test_threshold_and_too_few(inputs, tmp_path):
     said = []
     options = replace(TRUTH, rounds=replace(TRUTH.rounds, rounds=1, keep=4, threshold=0.8))
@@ -267,12 +257,16 @@ def test_a_scan_whose_classes_cannot_be_fitted_makes_way(inputs, tmp_path, monke
 
 
 def test_everything_from_the_labelled_example(inputs, tmp_path, monkeypatch):
-    """No models given: both are trained first."""
+    """No models given: both are trained first, and the listener of each hears how far it is."""
     monkeypatch.setattr(self_training.CascadeConfig, "fitting", lambda extent: tiny_cascade(VOXEL_MM))
     bare = replace(inputs, model=None, quality=None)
     folder = tmp_path / "run"
-    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
-    SelfTraining(folder, bare, options, CPU).run()
+    quality = replace(OPTIONS.quality, epochs=3)
+    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1), quality=quality)
+    told = {"progress": [], "quality_progress": []}
+    SelfTraining(folder, bare, options, CPU, **{name: found.append for name, found in told.items()}).run()
+    assert [(p.step, p.steps) for p in told["progress"]] == [(2, 2), (3, 3)]
+    assert [(p.epoch, p.epochs) for p in told["quality_progress"]] == [(1, 3), (2, 3), (3, 3)]
     _, header = checkpoint.load_model(folder / "round-0" / "model.safetensors")
     assert header["provenance"]["step"] == 2
     assert checkpoint.load_model(folder / "quality.safetensors", kind=Autoencoder)
