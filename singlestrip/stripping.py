@@ -15,13 +15,14 @@ from .checkpoint import find_model, load_model
 from .device import choose_device, heed_fork
 from .distance import signed_distance
 from .errors import InputError
-from .synth import normalise
+from .synth import bright_end, normalise
 from .volume import finite_range
 
 MAX_LOCATOR_VOXELS = 160**3  # 640 mm a side for the human model; see memory.py
 FAR_LOGIT = -20.0  # beyond the segmenter's window there is no brain
 SURFACE_VOXELS = 2  # beside the brain, whose logit tells where between voxels the surface lies
-RECENTRE_MM = 8.0  # the window is laid anew where the brain lies further from its middle, adult head
+RECENTRE_MM = 8.0  # a second look where the brain lies further from the window's middle, adult head,
+DIM = 0.9  # or where all of it is darker than this share of the brightest in the window
 
 
 @dataclass(frozen=True)
@@ -196,13 +197,14 @@ class Stripper:
         fine = self._coarsen(image, vox2world, self.config.voxel_size_mm, slope, intercept, blank)
         coarse = self._coarsen(*fine, self.config.locator_voxel_size_mm)
         centre = self._locate(*coarse)
-        first, brain = self._segment(*fine, centre)
+        first, brain, brightest = self._segment(*fine, centre)
         middle = middle_mm(brain, first.vox2world)
         if middle is None:
             return first
-        if np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale:
-            centre = middle
-        return self._segment(*fine, centre, (brain, first.vox2world))[0]
+        aside = np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale
+        if not aside and brightest > DIM:
+            return first
+        return self._segment(*fine, middle if aside else centre, (brain, first.vox2world))[0]
 
     @staticmethod
     def _coarsen(image, vox2world, voxel_size_mm, *scaling) -> tuple[np.ndarray, np.ndarray]:
@@ -210,22 +212,25 @@ class Stripper:
         image, vox2world = resample.block_mean(image, vox2world, voxel_size_mm, *scaling)
         return image, geometry.thicken(image.shape, vox2world, voxel_size_mm)
 
-    def _segment(self, image, vox2world, centre, seen=None) -> tuple[BrainField, np.ndarray]:
-        """The brain as seen in a window around `centre`, and the part of it that is in the image, boolean
-        [X, Y, Z]. seen: that part and its vox2world from a first look, for the range of intensities."""
+    def _segment(self, image, vox2world, centre, seen=None) -> tuple[BrainField, np.ndarray, float]:
+        """The brain as seen in a window around `centre`, the part of it that is in the image, boolean
+        [X, Y, Z], and how bright that is, from 0 to 1. seen: that part and its vox2world from a first look,
+        for the range of intensities."""
         size = (self.config.segmenter_size,) * 3
         target = geometry.conformed_vox2world(centre, size, self.config.voxel_size_mm)
         brain = resample.conform(*seen, size, target, self.device) > 0.5 if seen else None
-        logit, covered = self._predict("segmenter", image, vox2world, size, target, brain)
-        return BrainField(logit, target), largest_component(((logit > 0) & covered).cpu().numpy())
+        logit, covered, shown = self._predict("segmenter", image, vox2world, size, target, brain)
+        part = largest_component(((logit > 0) & covered).cpu().numpy())
+        return BrainField(logit, target), part, float(bright_end(shown[part])) if part.any() else 0.0
 
     @torch.inference_mode()
-    def _predict(self, network, image, vox2world, shape, target, brain=None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logit and coverage [X, Y, Z] of one network on a conformed grid; brain: see `normalise`."""
+    def _predict(self, network, image, vox2world, shape, target, brain=None) -> tuple[torch.Tensor, ...]:
+        """Logit of one network, coverage and the image it was shown, each [X, Y, Z] on a conformed grid; brain:
+        see `normalise`."""
         conformed = resample.conform(image, vox2world, shape, target, self.device, fill=torch.nan)
         covered = ~conformed.isnan()
-        conformed = normalise(conformed[None], covered[None], None if brain is None else brain[None])
-        return getattr(self.model, network)(conformed[None])[0, 0], covered
+        shown = normalise(conformed[None], covered[None], None if brain is None else brain[None])
+        return getattr(self.model, network)(shown[None])[0, 0], covered, shown[0]
 
     def _locate(self, image: np.ndarray, vox2world: np.ndarray) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it."""
@@ -240,7 +245,7 @@ class Stripper:
                 "voxels; crop the image or use a model for this anatomy"
             )
         target = geometry.conformed_vox2world((low + high) / 2, shape, self.config.locator_voxel_size_mm)
-        logit, covered = self._predict("locator", image, vox2world, shape, target)
+        logit, covered, _ = self._predict("locator", image, vox2world, shape, target)
         logit = logit.masked_fill(~covered, FAR_LOGIT).cpu().numpy()
         # Where nothing is sure, the best guess lets the segmenter decide.
         threshold = 0.0 if (logit > 0).any() else float(np.quantile(logit[covered.cpu().numpy()], 0.98))

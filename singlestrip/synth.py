@@ -410,6 +410,11 @@ def _thinned(values: torch.Tensor) -> torch.Tensor:
     return values[:: 1 + values.numel() // 30_000]
 
 
+def bright_end(values: torch.Tensor) -> torch.Tensor:
+    """The 99.5th percentile of values [N], of some 30 000 of them where there are more."""
+    return torch.quantile(_thinned(values), 0.995)
+
+
 def normalise(image: torch.Tensor, covered: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
     """Scale [B, X, Y, Z] to [0, 1] between the minimum and the 99.5th percentile of covered voxels.
 
@@ -419,14 +424,14 @@ def normalise(image: torch.Tensor, covered: torch.Tensor, brain: torch.Tensor | 
     """
     out = torch.empty_like(image)
     for index, (values, where) in enumerate(zip(image, covered, strict=True)):
-        chosen = _thinned(values[where])
+        chosen = values[where]
         if chosen.numel() == 0:
             out[index] = 0
             continue
-        low = chosen.min()
+        low = _thinned(chosen).min()
         if brain is not None and (where & brain[index]).any():
-            chosen = _thinned(values[where & brain[index]])
-        high = torch.quantile(chosen, 0.995)
+            chosen = values[where & brain[index]]
+        high = bright_end(chosen)
         scaled = (values - low) / (high - low).clamp(min=1e-6 * float(high.abs()) + 1e-12)
         out[index] = torch.where(where, scaled.clamp(0, 1), torch.zeros((), device=image.device))
     return out
