@@ -196,15 +196,7 @@ class Stripper:
         blank = min(end * slope + intercept for end in _ends(image))
         fine = self._coarsen(image, vox2world, self.config.voxel_size_mm, slope, intercept, blank)
         coarse = self._coarsen(*fine, self.config.locator_voxel_size_mm)
-        centre = self._locate(*coarse)
-        first, brain, brightest = self._segment(*fine, centre)
-        middle = middle_mm(brain, first.vox2world)
-        if middle is None:
-            return first
-        aside = np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale
-        if not aside and brightest > DIM:
-            return first
-        return self._segment(*fine, middle if aside else centre, (brain, first.vox2world))[0]
+        return self._segment(*fine, self._locate(*coarse))
 
     @staticmethod
     def _coarsen(image, vox2world, voxel_size_mm, *scaling) -> tuple[np.ndarray, np.ndarray]:
@@ -212,25 +204,35 @@ class Stripper:
         image, vox2world = resample.block_mean(image, vox2world, voxel_size_mm, *scaling)
         return image, geometry.thicken(image.shape, vox2world, voxel_size_mm)
 
-    def _segment(self, image, vox2world, centre, seen=None) -> tuple[BrainField, np.ndarray, float]:
-        """The brain as seen in a window around `centre`, the part of it that is in the image, boolean
-        [X, Y, Z], and how bright that is, from 0 to 1. seen: that part and its vox2world from a first look,
-        for the range of intensities."""
+    def _segment(self, image, vox2world, centre) -> BrainField:
+        """The brain seen in a window around `centre`; in a second look where the first found it aside or dim."""
         size = (self.config.segmenter_size,) * 3
-        target = geometry.conformed_vox2world(centre, size, self.config.voxel_size_mm)
-        brain = resample.conform(*seen, size, target, self.device) > 0.5 if seen else None
-        logit, covered, shown = self._predict("segmenter", image, vox2world, size, target, brain)
-        part = largest_component(((logit > 0) & covered).cpu().numpy())
-        return BrainField(logit, target), part, float(bright_end(shown[part])) if part.any() else 0.0
+
+        def lay(middle):
+            grid = geometry.conformed_vox2world(middle, size, self.config.voxel_size_mm)
+            return grid, resample.conform(image, vox2world, size, grid, self.device, fill=torch.nan)
+
+        grid, window = lay(centre)
+        logit, shown = self._predict("segmenter", window)
+        brain = largest_component(((logit > 0) & ~window.isnan()).cpu().numpy())
+        middle = middle_mm(brain, grid)
+        if middle is None:
+            return BrainField(logit, grid)
+        if np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale:
+            before = grid
+            grid, window = lay(middle)
+            brain = resample.conform(brain, before, size, grid).numpy() > 0.5
+        elif bright_end(shown[brain]) > DIM:
+            return BrainField(logit, grid)
+        logit, _ = self._predict("segmenter", window, torch.from_numpy(brain).to(self.device))
+        return BrainField(logit, grid)
 
     @torch.inference_mode()
-    def _predict(self, network, image, vox2world, shape, target, brain=None) -> tuple[torch.Tensor, ...]:
-        """Logit of one network, coverage and the image it was shown, each [X, Y, Z] on a conformed grid; brain:
-        see `normalise`."""
-        conformed = resample.conform(image, vox2world, shape, target, self.device, fill=torch.nan)
-        covered = ~conformed.isnan()
-        shown = normalise(conformed[None], covered[None], None if brain is None else brain[None])
-        return getattr(self.model, network)(shown[None])[0, 0], covered, shown[0]
+    def _predict(self, network, window, brain=None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logit of one network and what it was shown of a conformed image, NaN where that has no data; each
+        [X, Y, Z]. brain: see `normalise`."""
+        shown = normalise(window[None], ~window.isnan()[None], None if brain is None else brain[None])
+        return getattr(self.model, network)(shown[None])[0, 0], shown[0]
 
     def _locate(self, image: np.ndarray, vox2world: np.ndarray) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it."""
@@ -245,7 +247,9 @@ class Stripper:
                 "voxels; crop the image or use a model for this anatomy"
             )
         target = geometry.conformed_vox2world((low + high) / 2, shape, self.config.locator_voxel_size_mm)
-        logit, covered, _ = self._predict("locator", image, vox2world, shape, target)
+        window = resample.conform(image, vox2world, shape, target, self.device, fill=torch.nan)
+        logit, _ = self._predict("locator", window)
+        covered = ~window.isnan()
         logit = logit.masked_fill(~covered, FAR_LOGIT).cpu().numpy()
         # Where nothing is sure, the best guess lets the segmenter decide.
         threshold = 0.0 if (logit > 0).any() else float(np.quantile(logit[covered.cpu().numpy()], 0.98))
