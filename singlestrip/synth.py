@@ -429,9 +429,8 @@ def normalise(image: torch.Tensor, covered: torch.Tensor, brain: torch.Tensor | 
             out[index] = 0
             continue
         low = _thinned(chosen).min()
-        if brain is not None and (where & brain[index]).any():
-            chosen = values[where & brain[index]]
-        high = bright_end(chosen)
+        within = chosen if brain is None else values[where & brain[index]]
+        high = bright_end(within if within.numel() else chosen)
         scaled = (values - low) / (high - low).clamp(min=1e-6 * float(high.abs()) + 1e-12)
         out[index] = torch.where(where, scaled.clamp(0, 1), torch.zeros((), device=image.device))
     return out
