@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from .device import choose_device, heed_fork
 from .distance import signed_distance
 from .errors import InputError
 from .synth import bright_end, normalise
+from .views import VIEWS, View, mean_logit
 from .volume import finite_range
 
 MAX_LOCATOR_VOXELS = 160**3  # 640 mm a side for the human model; see memory.py
@@ -124,11 +127,15 @@ def clean(mask: np.ndarray) -> np.ndarray:
 
 class Stripper:
     """A loaded model that strips one image after another, from any number of threads, and on a processor in
-    forked workers too."""
+    forked workers too.
 
-    def __init__(self, model: Cascade):
+    views: how the segmenter is shown a window beside as it is; with none, stripping is faster and less accurate.
+    """
+
+    def __init__(self, model: Cascade, views: Sequence[View] = VIEWS):
         self.model = model.eval()
         self.config = model.config
+        self.views = views
 
     @staticmethod
     def load(model: str | os.PathLike | None = None, device: str = "auto") -> Stripper:
@@ -213,26 +220,26 @@ class Stripper:
             return grid, resample.conform(image, vox2world, size, grid, self.device, fill=torch.nan)
 
         grid, window = lay(centre)
-        logit, shown = self._predict("segmenter", window)
+        shown = _shown(window)
+        logit = self._predict("segmenter", shown)
         brain = largest_component(((logit > 0) & ~window.isnan()).cpu().numpy())
         middle = middle_mm(brain, grid)
         if middle is None:
             return BrainField(logit, grid)
-        if np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale:
-            before = grid
-            grid, window = lay(middle)
-            brain = resample.conform(brain, before, size, grid).numpy() > 0.5
-        elif bright_end(shown[brain]) > DIM:
-            return BrainField(logit, grid)
-        logit, _ = self._predict("segmenter", window, torch.from_numpy(brain).to(self.device))
-        return BrainField(logit, grid)
+        aside = np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale
+        if aside or bright_end(shown[brain]) <= DIM:
+            if aside:
+                before = grid
+                grid, window = lay(middle)
+                brain = resample.conform(brain, before, size, grid).numpy() > 0.5
+            shown = _shown(window, torch.from_numpy(brain).to(self.device))
+            logit = self._predict("segmenter", shown)
+        return BrainField(mean_logit(logit, shown, partial(self._predict, "segmenter"), self.views), grid)
 
     @torch.inference_mode()
-    def _predict(self, network, window, brain=None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logit of one network and what it was shown of a conformed image, NaN where that has no data; each
-        [X, Y, Z]. brain: see `normalise`."""
-        shown = normalise(window[None], ~window.isnan()[None], None if brain is None else brain[None])
-        return getattr(self.model, network)(shown[None])[0, 0], shown[0]
+    def _predict(self, network: str, shown: torch.Tensor) -> torch.Tensor:
+        """Logit [X, Y, Z] of one network for a normalised image [X, Y, Z]."""
+        return getattr(self.model, network)(shown[None, None])[0, 0]
 
     def _locate(self, image: np.ndarray, vox2world: np.ndarray) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it."""
@@ -248,12 +255,17 @@ class Stripper:
             )
         target = geometry.conformed_vox2world((low + high) / 2, shape, self.config.locator_voxel_size_mm)
         window = resample.conform(image, vox2world, shape, target, self.device, fill=torch.nan)
-        logit, _ = self._predict("locator", window)
+        logit = self._predict("locator", _shown(window))
         covered = ~window.isnan()
         logit = logit.masked_fill(~covered, FAR_LOGIT).cpu().numpy()
         # Where nothing is sure, the best guess lets the segmenter decide.
         threshold = 0.0 if (logit > 0).any() else float(np.quantile(logit[covered.cpu().numpy()], 0.98))
         return middle_mm(largest_component(logit >= threshold), target)
+
+
+def _shown(window: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
+    """What a network is shown of a conformed image [X, Y, Z], NaN where that has no data; brain: see `normalise`."""
+    return normalise(window[None], ~window.isnan()[None], None if brain is None else brain[None])[0]
 
 
 def _ends(image: np.ndarray) -> tuple[float, float]:

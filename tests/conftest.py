@@ -43,4 +43,4 @@ def phantom_stripper():
     config = CascadeConfig(segmenter=tiny, segmenter_size=48, locator=tiny, locator_size=32)
     model = Cascade(config)
     model.locator, model.segmenter = Threshold(), Threshold()
-    return Stripper(model)
+    return Stripper(model, views=())  # to a threshold the brain is none in other contrasts

@@ -1,0 +1,54 @@
+"""Other views of a window: where networks that take any contrast are shown one head in several, their mean errs less.
+
+Where exactly a network puts the brain's border depends on contrast, and only part of its error is the same in all
+of them. So stripping shows the segmenter the window again, mirrored or with its intensities on another curve, and
+takes the mean logit: test-time augmentation (Wang et al., Neurocomputing 2019) with the contrasts of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+PEAK = 0.7  # intensity that the peaked curve makes the brightest
+
+
+def peaked(intensity: torch.Tensor) -> torch.Tensor:
+    """Intensities in [0, 1] rise to 1 at PEAK and fall to 0 at 1: the brightest tissue turns dark, air stays so."""
+    return torch.minimum(intensity / PEAK, (1 - intensity) / (1 - PEAK))
+
+
+@dataclass(frozen=True)
+class View:
+    """An image of the same head: intensities on `curve`, which keeps 0 and [0, 1], and mirrored or not."""
+
+    curve: Callable[[torch.Tensor], torch.Tensor]
+    mirrored: bool
+
+    def mirror(self, volume: torch.Tensor) -> torch.Tensor:
+        """[X, Y, Z] with left and right exchanged, where this view is mirrored; its own inverse."""
+        return volume.flip(0) if self.mirrored else volume
+
+    def of(self, image: torch.Tensor) -> torch.Tensor:
+        """This view of a normalised image [X, Y, Z], whose first axis is left to right."""
+        return self.mirror(self.curve(image))
+
+
+# Beside the window as it is. Each takes as long as the first look; more bring little (benchmarks/README.md).
+VIEWS = (View(torch.sqrt, mirrored=True), View(peaked, mirrored=False))
+
+
+def mean_logit(
+    logit: torch.Tensor,
+    image: torch.Tensor,
+    predict: Callable[[torch.Tensor], torch.Tensor],
+    views: Sequence[View],
+) -> torch.Tensor:
+    """Mean logit [X, Y, Z] of a normalised image [X, Y, Z] as it is and in other views.
+
+    logit: what `predict`, from an image to its logit, says of the image as it is.
+    """
+    others = [view.mirror(predict(view.of(image))) for view in views]
+    return torch.stack([logit, *others]).mean(0)

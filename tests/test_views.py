@@ -1,0 +1,70 @@
+"""Views of a window: curves by hand, everything back in its place, and what the segmenter is shown in stripping."""
+
+import numpy as np
+import pytest
+import torch
+
+from singlestrip.stripping import Stripper
+from singlestrip.views import VIEWS, View, mean_logit, peaked
+
+
+def test_peaked_curve_by_hand():
+    shown = peaked(torch.tensor([0, 0.35, 0.7, 0.85, 1]))
+    torch.testing.assert_close(shown, torch.tensor([0, 0.5, 1, 0.5, 0]))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_views_are_normalised_images_whose_background_stays(view):
+    image = torch.rand(5, 4, 3)
+    image[1, 2] = 0
+    shown = view.of(image)
+    assert shown.shape == image.shape and shown.min() >= 0 and shown.max() <= 1
+    assert (view.mirror(shown)[1, 2] == 0).all() and not torch.allclose(view.mirror(shown), image)
+
+
+def test_mean_logit_by_hand():
+    """A network that says of each voxel ten times what it is shown, wherever that lies."""
+    image = torch.rand(4, 3, 2)
+    logit = mean_logit(10 * image, image, lambda shown: 10 * shown, VIEWS)
+    torch.testing.assert_close(logit, 10 * (image + image.sqrt() + peaked(image)) / 3)
+
+
+def test_mirrored_view_comes_back_mirrored():
+    """A network that sees the brain on the left alone sees it, by way of the mirror, on the right."""
+    left = torch.zeros(4, 3, 2)
+    left[:2] = 1
+    logit = mean_logit(left, torch.rand(4, 3, 2), lambda shown: left, [View(torch.sqrt, mirrored=True)])
+    torch.testing.assert_close(logit, torch.full((4, 3, 2), 0.5))
+
+
+class Watched(torch.nn.Module):
+    """A network, and what it was shown."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.shown = []
+
+    def forward(self, image):
+        self.shown.append(image[0, 0])
+        return self.network(image)
+
+
+@pytest.mark.parametrize(("fat", "looks"), [(1.0, 1), (4.0, 2)])
+def test_segmenter_is_shown_each_view_of_the_last_look(phantom_stripper, fat, looks):
+    """A head whose fat is four times as bright as the brain takes a second look, and the views are of that."""
+    x, y, z = np.indices((60, 60, 60)) - 30
+    away = np.sqrt(x**2 + y**2 + z**2)
+    image = (away < 20) + fat * ((away > 24) & (away < 26))
+    model = phantom_stripper.model
+    for network in (model.locator, model.segmenter):
+        network.level.data.fill_(0.1)
+    watched = model.segmenter = Watched(model.segmenter)
+    field = Stripper(model, VIEWS).field(image, np.eye(4))
+    assert len(watched.shown) == looks + len(VIEWS)
+    first, last = watched.shown[0], watched.shown[looks - 1]
+    assert (last is first) == (looks == 1)
+    for view, shown in zip(VIEWS, watched.shown[looks:], strict=True):
+        torch.testing.assert_close(shown, view.of(last))
+    said = torch.stack([10 * (last - 0.1)] + [10 * (view.mirror(view.of(last)) - 0.1) for view in VIEWS])
+    torch.testing.assert_close(field.logit, said.mean(0))
