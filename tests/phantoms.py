@@ -16,7 +16,8 @@ from singlestrip.gmm import NativeMap
 
 AIR, SKULL, SCALP = 1, 2, 3
 BRAIN = (101, 102, 103)
-INTENSITY = {AIR: 0.0, SKULL: 10.0, SCALP: 35.0, 101: 80.0, 102: 90.0, 103: 100.0}
+# The scalp is dark enough for `Threshold` in the mean of all views too.
+INTENSITY = {AIR: 0.0, SKULL: 10.0, SCALP: 30.0, 101: 80.0, 102: 90.0, 103: 100.0}
 
 
 @dataclass(frozen=True)
