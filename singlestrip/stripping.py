@@ -14,7 +14,7 @@ from scipy import ndimage
 from . import geometry, resample
 from .cascade import Cascade
 from .checkpoint import find_model, load_model
-from .device import choose_device, heed_fork
+from .device import choose_device, fast_in_bfloat16, heed_fork
 from .distance import signed_distance
 from .errors import InputError
 from .synth import bright_end, normalise
@@ -239,7 +239,8 @@ class Stripper:
     @torch.inference_mode()
     def _predict(self, network: str, shown: torch.Tensor) -> torch.Tensor:
         """Logit [X, Y, Z] of one network for a normalised image [X, Y, Z]."""
-        return getattr(self.model, network)(shown[None, None])[0, 0]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_in_bfloat16(self.device)):
+            return getattr(self.model, network)(shown[None, None])[0, 0].float()
 
     def _locate(self, image: np.ndarray, vox2world: np.ndarray) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it."""
@@ -264,7 +265,7 @@ class Stripper:
 
 
 def _shown(window: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
-    """What a network is shown of a conformed image [X, Y, Z], NaN where that has no data; brain: see `normalise`."""
+    """What a network is shown of a conformed image [X, Y, Z], NaN where it has no data; brain: see `normalise`."""
     return normalise(window[None], ~window.isnan()[None], None if brain is None else brain[None])[0]
 
 

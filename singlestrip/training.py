@@ -26,6 +26,7 @@ import torch.distributed as dist
 from . import __version__, checkpoint, report
 from .cascade import Cascade
 from .configuration import CascadeConfig, TrainConfig, Window, cascade_config
+from .device import fast_in_bfloat16
 from .errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
 from .gmm import INSIDE_BASE, NativeMap
 from .losses import segmentation_loss
@@ -85,12 +86,8 @@ def draw_batch(
 
 
 def mixed_precision(device: torch.device, amp: str) -> bool:
-    """Whether to run the networks in bfloat16: on a GPU, and on a CPU that has the instructions."""
-    if amp != "auto":
-        return amp == "on"
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    """Whether to train in bfloat16: "on", "off", or for "auto" where that is fast."""
+    return fast_in_bfloat16(device) if amp == "auto" else amp == "on"
 
 
 def keep_memory() -> None:

@@ -1,4 +1,4 @@
-"""Other views of a window: where networks that take any contrast are shown one head in several, their mean errs less.
+"""Other views of a window: shown one head in several contrasts, networks that take any of them err less on average.
 
 Where exactly a network puts the brain's border depends on contrast, and only part of its error is the same in all
 of them. So stripping shows the segmenter the window again, mirrored or with its intensities on another curve, and
@@ -16,7 +16,7 @@ PEAK = 0.7  # intensity that the peaked curve makes the brightest
 
 
 def peaked(intensity: torch.Tensor) -> torch.Tensor:
-    """Intensities in [0, 1] rise to 1 at PEAK and fall to 0 at 1: the brightest tissue turns dark, air stays so."""
+    """Intensities in [0, 1] rise to 1 at PEAK and fall to 0 at 1: the brightest tissue turns dark, air stays."""
     return torch.minimum(intensity / PEAK, (1 - intensity) / (1 - PEAK))
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from phantoms import PhantomCascade, make_head, threshold_cascade
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -365,3 +366,19 @@ def test_unusable_geometry(phantom_stripper, vox2world):
 def test_complex_numbers_are_refused(phantom_stripper):
     with pytest.raises(InputError, match="complex64 are not real"):
         phantom_stripper.strip(np.ones((8, 8, 8), np.complex64), np.eye(4))
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_networks_run_in_bfloat16_where_that_is_fast(monkeypatch, fast):
+    """What they say comes in 32 bits all the same, and the same but for rounding to eight of them."""
+    head, cascade, seen = make_head(), threshold_cascade(), set()
+    for network in (cascade.locator, cascade.segmenter):
+        network.encoder[0][0].conv.register_forward_hook(lambda _, __, out: seen.add(out.dtype))
+    monkeypatch.setattr(stripping, "fast_in_bfloat16", lambda device: fast)
+    stripper = stripping.Stripper(cascade, views=())
+    field = stripper.field(head.image, head.vox2world)
+    assert seen == {torch.bfloat16 if fast else torch.float32}
+    assert field.logit.dtype == torch.float32
+    said = stripping.Stripper(PhantomCascade(), views=()).field(head.image, head.vox2world)
+    torch.testing.assert_close(field.logit, said.logit, rtol=0, atol=10 * 2**-7 if fast else 1e-5)
+    assert dice(stripper.strip(head.image, head.vox2world).mask, head.mask) > 0.95

@@ -1,4 +1,4 @@
-"""Views of a window: curves by hand, everything back in its place, and what the segmenter is shown in stripping."""
+"""Views of a window: curves by hand, everything back in its place, and what stripping shows the segmenter."""
 
 import numpy as np
 import pytest
