@@ -1,4 +1,4 @@
-"""Other views of a window: shown one head in several contrasts, networks that take any of them err less on average.
+"""Other views of a window: shown one head in several contrasts, networks that take any err less in the mean.
 
 Where exactly a network puts the brain's border depends on contrast, and only part of its error is the same in all
 of them. So stripping shows the segmenter the window again, mirrored or with its intensities on another curve, and
