@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from singlestrip import device
 from singlestrip.errors import SingleStripError
@@ -69,3 +70,17 @@ def test_a_forked_worker_is_told_that_the_gpu_is_not_its_own(monkeypatch):
     monkeypatch.setattr(device, "_PROCESS", -1)
     with pytest.raises(SingleStripError, match="spawn"):
         device.heed_fork(device.torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("onednn", "instructions", "fast"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_bfloat16_is_fast_where_the_processor_has_it(monkeypatch, onednn, instructions, fast):
+    """Where oneDNN only imitates it, it is not."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions, raising=False)
+    assert device.fast_in_bfloat16(torch.device("cpu")) == fast
+    if not instructions:  # nor with an older torch, which cannot tell
+        monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+        assert not device.fast_in_bfloat16(torch.device("cpu"))
