@@ -73,6 +73,7 @@ VARIANTS: dict[str, Callable[[Setup], Setup]] = {
     "no-joint-contrast": synth(joint_probability=0.0),
     "all-joint-contrast": synth(joint_probability=1.0),
     "no-regions": synth(region_probability=0.0),
+    "no-layer": synth(layer_probability=0.0),
     "no-dark-air": synth(dark_probability=0.0),
     "inside-5": classes(inside=5),
     "inside-20": classes(inside=20),

@@ -65,10 +65,14 @@ class SynthConfig:
     joint_probability: float = 0.4
     # Six classes are fewer than the tissues of a head: in parts of it the outside classes have other intensities.
     region_probability: float = 0.4
-    region_spacing_mm: tuple[float, float] = (
-        40.0,
-        120.0,
-    )  # control points of the field that parts a map as large as the window
+    # Control points of the field that parts a map as large as the window.
+    region_spacing_mm: tuple[float, float] = (40.0, 120.0)
+    # Around the brain a layer of one intensity and uneven thickness, as fluid is: in a labelled T1w it shares its
+    # classes with other dark tissue, in T2w it is alone in being bright.
+    layer_probability: float = 0.5
+    layer_mm: tuple[float, float] = (0.0, 6.0)  # mean thickness
+    layer_uneven_mm: tuple[float, float] = (0.0, 3.0)  # standard deviation of the thickness
+    layer_spacing_mm: tuple[float, float] = (20.0, 80.0)  # of its control points, in a map as large as the window
     class_noise: tuple[float, float] = (0.0, 0.08)  # standard deviation per class; SynthSeg 0-25 of 255
     dark_probability: float = 0.75  # darkest outside classes near zero, as air is in magnitude images
     dark_classes: tuple[int, int] = (1, 3)  # how many; noise spreads air over several classes

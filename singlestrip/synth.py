@@ -8,11 +8,13 @@ Sampling parameters (`sample_parameters`, from an explicit generator) is apart f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
 from .configuration import SynthConfig, Window
 from .gmm import INSIDE_BASE, is_inside
@@ -24,14 +26,15 @@ class LabelMap:
 
     labels: int32 [X, Y, Z], 0 outside the scan, 1-100 outside the brain, above 100 inside;
     brain: float [X, Y, Z], 1 in the brain; scanned: likewise where there is a label, None for
-    everywhere; spacing_mm; brain_mm: [3], middle of the brain's bounding box, mm from the middle
-    of the map; levels: [256] on the CPU, intensity of each class in the labelled scan from 0 to 1,
-    None where it is not known.
+    everywhere; away_mm: float [X, Y, Z], distance to the brain, 0 in it; spacing_mm; brain_mm: [3],
+    middle of the brain's bounding box, mm from the middle of the map; levels: [256] on the CPU,
+    intensity of each class in the labelled scan from 0 to 1, None where it is not known.
     """
 
     labels: torch.Tensor
     brain: torch.Tensor
     scanned: torch.Tensor | None
+    away_mm: torch.Tensor
     spacing_mm: float
     brain_mm: torch.Tensor
     levels: torch.Tensor | None = None
@@ -48,10 +51,13 @@ class LabelMap:
         where = np.argwhere(brain)
         middle = (where.min(0) + where.max(0)) / 2 - (np.array(labels.shape) - 1) / 2
         scanned = None if labels.all() else torch.from_numpy((labels > 0).astype(np.float32)).to(device)
+        # Of the two voxels beside the surface, it lies halfway between.
+        away = (ndimage.distance_transform_edt(~brain) - 0.5).clip(0) * spacing_mm
         return LabelMap(
             torch.from_numpy(labels.astype(np.int32)).to(device),
             torch.from_numpy(brain.astype(np.float32)).to(device),
             scanned,
+            torch.from_numpy(away.astype(np.float32)).to(device),
             spacing_mm,
             torch.tensor(middle * spacing_mm, dtype=torch.float32),
             None if levels is None else torch.from_numpy(levels),
@@ -88,6 +94,8 @@ class SynthParameters:
     region_mean: torch.Tensor  # [B, 256] class_mean where `region` is positive
     region: tuple[torch.Tensor, ...]  # per sample [1, 1, x, y, z] over the label map
     brain_range: torch.Tensor  # [B] whether the brain alone sets the range of intensities
+    layer_mean: torch.Tensor  # [B, 1] intensity of the layer around the brain
+    layer_mm: tuple[torch.Tensor, ...]  # per sample [1, 1, x, y, z] its thickness over the map, or [0] for none
 
 
 def numbered_generator(*numbers: int) -> torch.Generator:
@@ -189,6 +197,14 @@ def _sample_region_means(
     return means
 
 
+def _sample_layer(config: SynthConfig, scale: float, field: Callable, g: torch.Generator) -> torch.Tensor:
+    """Thickness [1, 1, x, y, z] in mm of the layer around the brain, or [0] for none."""
+    mean = _uniform(g, *config.layer_mm, 1) * scale
+    uneven = _uniform(g, *config.layer_uneven_mm, 1) * scale
+    thickness = mean + uneven * field(float(_uniform(g, *config.layer_spacing_mm, 1)), 1)
+    return thickness if _happens(g, config.layer_probability) else torch.zeros(0)
+
+
 def _sample_crop(config: SynthConfig, scale: float, g: torch.Generator) -> torch.Tensor:
     """Depths [1, 3, 2] in mm cut from the faces: from one or two, since more would leave no head."""
     depth = _uniform(g, 0, config.crop_depth_mm * scale, 6)
@@ -245,6 +261,8 @@ def sample_parameters(
         region_mean=_sample_region_means(config, class_mean, dark, g),
         region=(field(float(_uniform(g, *config.region_spacing_mm, 1)), 1),),
         brain_range=_happens(g, config.brain_range_probability),
+        layer_mean=torch.rand(1, 1, generator=g),
+        layer_mm=(_sample_layer(config, scale, field, g),),
     )
 
 
@@ -322,8 +340,12 @@ def _sample_map(source: LabelMap, grid: torch.Tensor, p: SynthParameters, sample
     if not torch.equal(mean, other):
         beyond = enlarge(p.region[sample].to(device), source.labels.shape).flatten() > 0
         mean, flat = torch.cat([mean, other]), flat + 256 * beyond.int()
-    image = mean.to(device).index_select(0, flat).add_(grain)
-    channels = torch.stack([image.view_as(source.labels), source.brain])[None]
+    image = mean.to(device).index_select(0, flat).view_as(source.labels)
+    if p.layer_mm[sample].numel():
+        thickness = enlarge(p.layer_mm[sample].to(device), source.labels.shape)[0, 0]
+        layer = (source.away_mm > 0) & (source.away_mm < thickness)
+        image = torch.where(layer, p.layer_mean[sample].to(device), image)
+    channels = torch.stack([image.add_(grain.view_as(image)), source.brain])[None]
     image, brain = F.grid_sample(channels, grid, align_corners=False).unbind(1)
     if source.scanned is None:
         return image, brain, (grid.abs() <= 1).all(-1)

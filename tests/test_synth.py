@@ -37,6 +37,7 @@ OFF = SynthConfig(
     smooth_classes_probability=0,
     joint_probability=0,
     region_probability=0,
+    layer_probability=0,
     class_noise=(0, 0),
     dark_probability=0,
     smoothing_mm=(0, 0),
@@ -276,6 +277,46 @@ def test_regions_are_as_often_as_asked_and_keep_air_dark():
     assert counts[0.0] == 0
     assert 15 < counts[0.5] < 45
     assert counts[1.0] == 60
+
+
+def test_away_is_the_distance_to_the_surface_between_two_voxels():
+    away = MAP.away_mm.numpy()
+    assert (away[LABELS > 100] == 0).all()
+    # Along a line that leaves the brain at its first face, voxel by voxel: half a voxel, one and a half, ...
+    np.testing.assert_allclose(away[9:4:-1, 18, 12], SPACING * (np.arange(5) + 0.5))
+    assert away[LABELS <= 100].min() == SPACING / 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_layer_is_as_thick_as_it_says_has_one_intensity_and_leaves_all_else(seed):
+    parameters = draw(seed, OFF, STILL)
+    thickness = torch.full((1, 1, 2, 2, 2), 2.4 * SPACING)
+    with_layer = replace(parameters, layer_mm=(thickness,))
+    labels = around_brain(LABELS)
+    distance = ndimage.distance_transform_edt(around_brain(LABELS <= 100))
+    layer = (distance > 0) & (distance < 2.9) & (labels > 0)
+    expected = np.where(layer, float(parameters.layer_mean), parameters.class_mean[0].numpy()[labels])
+    present = expected[labels > 0]
+    expected = (expected - present.min()) / (present.max() - present.min())
+    scanned = labels > 0
+    image, brain, weight = make(with_layer, STILL)
+    np.testing.assert_allclose(image.numpy()[scanned], expected[scanned], atol=1e-3)
+    assert same((brain, weight), make(parameters, STILL)[1:])
+
+
+def test_a_layer_of_no_thickness_changes_nothing():
+    parameters = draw(2, OFF)
+    nothing = replace(parameters, layer_mm=(torch.full((1, 1, 2, 2, 2), -1.0),))
+    assert same(make(parameters), make(nothing))
+
+
+def test_layers_are_as_often_and_as_thick_as_asked():
+    for probability, (fewest, most) in {0.0: (0, 0), 0.5: (15, 45), 1.0: (60, 60)}.items():
+        config = replace(OFF, layer_probability=probability, layer_mm=(2.0, 5.0), layer_uneven_mm=(0.0, 0.0))
+        drawn = [draw(seed, config).layer_mm[0] for seed in range(60)]
+        there = [thickness for thickness in drawn if thickness.numel()]
+        assert fewest <= len(there) <= most
+        assert all(2.0 <= thickness.min() == thickness.max() <= 5.0 for thickness in there)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -537,6 +578,10 @@ STRONG = {
     "joint_probability": 1.0,
     "region_probability": 1.0,
     "region_spacing_mm": (20.0, 30.0),
+    "layer_probability": 1.0,
+    "layer_mm": (12.0, 20.0),
+    "layer_uneven_mm": (9.0, 12.0),
+    "layer_spacing_mm": (100.0, 150.0),
     "class_noise": (0.5, 0.6),
     "dark_probability": 0.0,
     "dark_classes": (3, 3),
