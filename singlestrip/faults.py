@@ -11,7 +11,7 @@ import math
 import torch
 
 from .configuration import FaultConfig
-from .synth import along_axes, enlarge, profile_matrices
+from .fields import along_axes, enlarge, profile_matrices
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:

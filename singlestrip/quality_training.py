@@ -23,7 +23,8 @@ from .faults import plant_faults
 from .geometry import bounding_box, conformed_vox2world, part_of, thicken, world_bounds
 from .losses import soft_dice_loss
 from .resample import block_mean, conform
-from .synth import numbered_generator, sample_parameters, stack, window_coordinates
+from .synth import window_coordinates
+from .synth_parameters import numbered_generator, sample_parameters, stack
 
 MARGIN_MM = 30.0  # how far from the brain of an adult head the distance is known
 SOURCE_FACTOR = 0.5  # spacing of the distance map over the voxel size

@@ -17,7 +17,7 @@ from .checkpoint import find_model, load_model
 from .device import choose_device, fast_in_bfloat16, heed_fork
 from .distance import signed_distance
 from .errors import InputError
-from .synth import bright_end, normalise
+from .normalisation import bright_end, normalise
 from .views import VIEWS, View, mean_logit
 from .volume import finite_range
 

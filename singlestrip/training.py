@@ -34,7 +34,8 @@ from .metrics import dice
 from .output import whole
 from .resample import conform_labels
 from .stripping import Stripper
-from .synth import LabelMap, numbered_generator, sample_parameters, stack, synthesise
+from .synth import LabelMap, synthesise
+from .synth_parameters import numbered_generator, sample_parameters, stack
 
 SOURCE_FACTOR = 0.75  # spacing of a label map over the voxel size: finer, so that sampling does not alias
 REPORT_EVERY = 20  # steps between rows of metrics.csv

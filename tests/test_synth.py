@@ -10,17 +10,10 @@ from phantoms import BRAIN, make_head
 from scipy import ndimage
 
 from singlestrip.configuration import SynthConfig, Window
-from singlestrip.synth import (
-    LabelMap,
-    _slice_matrix,
-    integrate,
-    normalise,
-    profile_matrices,
-    sample_parameters,
-    stack,
-    synthesise,
-    window_coordinates,
-)
+from singlestrip.fields import integrate, profile_matrices, slice_matrix
+from singlestrip.normalisation import normalise
+from singlestrip.synth import LabelMap, synthesise, window_coordinates
+from singlestrip.synth_parameters import sample_parameters, stack
 
 SPACING = 6.0
 # An odd number of voxels, as the phantom's brain has: the grids of window and map coincide.
@@ -447,18 +440,18 @@ def test_a_linear_velocity_grows_exponentially():
 @pytest.mark.parametrize("offset", [0.0, 0.4, 0.99])
 @pytest.mark.parametrize("spacing", [1.0, 2.0, 3.7, 30.0])
 def test_slices_keep_constants(spacing, offset):
-    matrix = _slice_matrix(20, 1.0, spacing, offset)
+    matrix = slice_matrix(20, 1.0, spacing, offset)
     torch.testing.assert_close(matrix.sum(1), torch.ones(20))
     assert matrix.min() >= -1e-6
 
 
 def test_slices_as_thin_as_voxels_change_nothing():
-    torch.testing.assert_close(_slice_matrix(16, 2.0, 2.0, 0.0), torch.eye(16))
-    torch.testing.assert_close(_slice_matrix(16, 2.0, 1.0, 0.0), torch.eye(16))
+    torch.testing.assert_close(slice_matrix(16, 2.0, 2.0, 0.0), torch.eye(16))
+    torch.testing.assert_close(slice_matrix(16, 2.0, 1.0, 0.0), torch.eye(16))
 
 
 def test_slices_interpolate_between_those_kept():
-    matrix = _slice_matrix(9, 1.0, 4.0, 0.0)
+    matrix = slice_matrix(9, 1.0, 4.0, 0.0)
     signal = torch.randn(9)
     kept = signal[::4]
     expected = [kept[0], *(torch.lerp(kept[0], kept[1], k / 4) for k in (1, 2, 3)), kept[1]]
