@@ -38,6 +38,12 @@ def read_pair(image_path: Path, mask_path: Path) -> tuple[Volume, np.ndarray]:
     return image, read_mask_on(mask_path, image)
 
 
+def labelled_scan(image_path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image [X, Y, Z], brain mask, boolean alike, and vox2world, to strip and compare. Raises InputError."""
+    image, mask = read_pair(image_path, mask_path)
+    return image.scaled(), mask, image.vox2world
+
+
 def fit_pair(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[Volume, np.ndarray, dict]:
     """The image, its label map uint8 [X, Y, Z] and the record of the fit (see `gmm.fit_label_map`)."""
     image, mask = read_pair(image_path, mask_path)

@@ -48,7 +48,7 @@ from .configuration import (
 )
 from .errors import InputError, OutputError, sentence
 from .gmm import fit_label_map
-from .labelling import checksum, native_map, read_label_map, read_mask, read_mask_on, read_pair, write_record
+from .labelling import checksum, labelled_scan, native_map, read_label_map, read_mask, read_mask_on, write_record
 from .metrics import dice
 from .output import make_folder, whole
 from .quality import MaskQuality, QualityModel, agreement, augmented_masks
@@ -182,10 +182,8 @@ class SelfTraining:
         if not any(case.image.is_file() for case in self.cases):
             raise InputError(f"{inputs.unlabelled[0]}: no such file, nor any other of the unlabelled images")
         self.example = native_map(inputs.image, inputs.mask, options.gmm)
-        self.validation = []
-        for image_path, mask_path in inputs.validation:
-            scan, mask = read_pair(image_path, mask_path)
-            self.validation.append((scan.scaled(), mask, scan.vox2world))
+        self.scans = [labelled_scan(inputs.image, inputs.mask)]
+        self.validation = [labelled_scan(*pair) for pair in inputs.validation]
         self.record = _Record(folder, inputs, options, resume)
 
     def run(self) -> Path:
@@ -238,6 +236,7 @@ class SelfTraining:
             device=self.device,
             init=init,
             resume=True,
+            scans=self.scans,
             validation=self.validation,
             provenance=provenance,
             progress=self.progress,

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from . import __version__, checkpoint, report
+from .calibration import calibrated
 from .cascade import Cascade
 from .configuration import CascadeConfig, TrainConfig, Window, cascade_config
 from .device import fast_in_bfloat16
@@ -325,6 +326,7 @@ def train(
     device: torch.device,
     init: Cascade | None = None,
     resume: bool = False,
+    scans: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = (),
     validation: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = (),
     provenance: dict[str, Any] | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
@@ -332,8 +334,10 @@ def train(
     """Train from native label maps and write the model to `out`.
 
     The model is the average of the weights at the last step, or with validation pairs (image,
-    mask, vox2world) at the step where they scored best. Beside it lie a checkpoint, from which
-    `resume` continues exactly, metrics.csv and a picture of the curves. Returns `out`.
+    mask, vox2world) at the step where they scored best. scans: labelled pairs alike, which are not
+    learned from; they say where the border is drawn, see `calibration`. Beside the model lie a
+    checkpoint, from which `resume` continues exactly, metrics.csv and a picture of the curves.
+    Returns `out`.
 
     Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written.
     """
@@ -356,7 +360,7 @@ def train(
             checkpoint.save_training_state(files.checkpoint, run.state() | {"labels": digest, "losses": losses})
         _wait_for_all(run)
 
-    def write_model() -> None:
+    def write_model(model: Cascade, level: float) -> None:
         record = (provenance or {}) | {
             "seed": config.seed,
             "step": run.step,
@@ -366,8 +370,9 @@ def train(
             "versions": {"singlestrip": __version__, "torch": torch.__version__},
             "configuration": asdict(config),
             "validation_dice": run.best[0] if run.best else None,
+            "border_level": round(level, 4),
         }
-        checkpoint.save_model(out, run.averaged, record, half=True)
+        checkpoint.save_model(out, model, record, half=True)
 
     began = time.monotonic()
     with _StopSignal() as stop:
@@ -384,10 +389,11 @@ def train(
             last = run.step == config.steps
             score = None
             if validation and first and (last or run.step % config.validate_every == 0):
-                score = validate(run.averaged, validation)
+                model, level = calibrated(run.averaged, scans)
+                score = validate(model, validation)
                 if run.best is None or score > run.best[0]:
                     run.best = (score, run.step)
-                    write_model()
+                    write_model(model, level)
             if first and (last or score is not None or run.step % REPORT_EVERY == 0):
                 means = {name: float(np.mean(values)) for name, values in losses.items()}
                 metrics.add(
@@ -409,7 +415,7 @@ def train(
                 )
     if first:
         if not validation:
-            write_model()
+            write_model(*calibrated(run.averaged, scans))
         report.curve_figure(metrics.rows(), files.curve)
     _wait_for_all(run)
     return out

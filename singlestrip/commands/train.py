@@ -25,7 +25,9 @@ from .options import (
 DESCRIPTION = """train a model from one labelled scan, or several
 Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of
 random shape, contrast and quality from it, and trains the two networks that strip uses: one finds
-the brain in the whole scan, the other draws its border. The networks never see the scan itself.
+the brain in the whole scan, the other draws its border. The networks never learn from the scan
+itself; at the end it says where exactly the border is drawn, so that its own mask keeps its volume
+(not with -l, which gives no scan).
 
 Beside the model lie NAME.checkpoint, from which --resume continues exactly where the run stopped,
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
@@ -150,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
     from ..checkpoint import find_model, load_model
     from ..configuration import CascadeConfig, UNetConfig
     from ..device import choose_device
-    from ..labelling import read_pair
+    from ..labelling import labelled_scan
 
     apply_threads(args)
     training.keep_memory()
@@ -169,10 +171,6 @@ def run(args: argparse.Namespace) -> int:
         _sample_sheet(maps, cascade, config, device, args.samples)
     if args.out is None:
         return 0
-    pairs = []
-    for image_path, mask_path in args.val:
-        image, mask = read_pair(image_path, mask_path)
-        pairs.append((image.scaled(), mask, image.vox2world))
     try:
         training.train(
             maps,
@@ -182,7 +180,8 @@ def run(args: argparse.Namespace) -> int:
             device=device,
             init=init,
             resume=args.resume,
-            validation=pairs,
+            scans=[labelled_scan(*pair) for pair in zip(args.image, args.mask, strict=True)],
+            validation=[labelled_scan(*pair) for pair in args.val],
             provenance=data,
             progress=show_training if sys.stderr.isatty() and not args.quiet else lambda progress: None,
         )
