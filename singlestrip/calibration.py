@@ -14,6 +14,7 @@ import torch
 
 from .cascade import Cascade
 from .errors import InputError
+from .labelling import LabelledScan
 from .stripping import BrainField, Stripper
 
 LARGEST = 2.0  # logit: beyond that it is not the border that is wrong
@@ -27,11 +28,10 @@ def level_of(logit: np.ndarray, count: int) -> float:
     return float(ordered[logit.size - count - 1 : logit.size - count + 1].mean())
 
 
-def border_level(stripper: Stripper, scans: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
+def border_level(stripper: Stripper, scans: Sequence[LabelledScan]) -> float:
     """Median over labelled scans of the logit at which stripping would give the mask's volume.
 
-    A scan is image [X, Y, Z], mask, boolean alike, and vox2world. Within ± LARGEST; 0 without scans. One that
-    cannot be stripped counts for nothing.
+    Within ± LARGEST; 0 without scans. One that cannot be stripped counts for nothing.
     """
     levels = []
     for image, mask, vox2world in scans:
@@ -45,9 +45,7 @@ def border_level(stripper: Stripper, scans: Sequence[tuple[np.ndarray, np.ndarra
     return float(np.median(levels)) if levels else 0.0
 
 
-def calibrated(
-    model: Cascade, scans: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
-) -> tuple[Cascade, float]:
+def calibrated(model: Cascade, scans: Sequence[LabelledScan]) -> tuple[Cascade, float]:
     """A copy of the networks whose segmenter's logit is 0 at the border level of the scans; and that level."""
     model = copy.deepcopy(model)
     level = border_level(Stripper(model), scans)

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,14 @@ from .errors import InputError
 from .gmm import INSIDE_BASE, NativeMap, fit_label_map, levels_of
 from .output import check_distinct, whole
 from .volume import Volume
+
+
+class LabelledScan(NamedTuple):
+    """image [X, Y, Z]; mask of the brain, boolean [X, Y, Z]; vox2world 4×4, voxel index to RAS mm."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    vox2world: np.ndarray
 
 
 def read_mask(path: Path) -> tuple[Volume, np.ndarray]:
@@ -38,10 +47,10 @@ def read_pair(image_path: Path, mask_path: Path) -> tuple[Volume, np.ndarray]:
     return image, read_mask_on(mask_path, image)
 
 
-def labelled_scan(image_path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image [X, Y, Z], brain mask, boolean alike, and vox2world, to strip and compare. Raises InputError."""
+def labelled_scan(image_path: Path, mask_path: Path) -> LabelledScan:
+    """A labelled scan to strip and compare. Raises InputError."""
     image, mask = read_pair(image_path, mask_path)
-    return image.scaled(), mask, image.vox2world
+    return LabelledScan(image.scaled(), mask, image.vox2world)
 
 
 def fit_pair(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[Volume, np.ndarray, dict]:

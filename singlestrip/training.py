@@ -14,7 +14,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from .configuration import CascadeConfig, TrainConfig, Window, cascade_config
 from .device import fast_in_bfloat16
 from .errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
 from .gmm import INSIDE_BASE, NativeMap
+from .labelling import LabelledScan
 from .losses import segmentation_loss
 from .metrics import dice
 from .output import whole
@@ -284,14 +285,14 @@ def fingerprint(maps: list[NativeMap]) -> str:
     return digest.hexdigest()
 
 
-def validate(model: Cascade, pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
-    """Mean Dice of stripping images [X, Y, Z] against masks; a pair is image, mask, vox2world.
+def validate(model: Cascade, scans: Sequence[LabelledScan]) -> float:
+    """Mean Dice of stripping labelled scans against their masks.
 
     An image in which no brain is found counts as 0.
     """
     stripper = Stripper(model)
     scores = []
-    for image, mask, vox2world in pairs:
+    for image, mask, vox2world in scans:
         try:
             scores.append(dice(stripper.strip(image, vox2world).mask, mask))
         except InputError:
@@ -326,18 +327,17 @@ def train(
     device: torch.device,
     init: Cascade | None = None,
     resume: bool = False,
-    scans: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = (),
-    validation: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = (),
+    scans: Sequence[LabelledScan] = (),
+    validation: Sequence[LabelledScan] = (),
     provenance: dict[str, Any] | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
     """Train from native label maps and write the model to `out`.
 
-    The model is the average of the weights at the last step, or with validation pairs (image,
-    mask, vox2world) at the step where they scored best. scans: labelled pairs alike, which are not
-    learned from; they say where the border is drawn, see `calibration`. Beside the model lie a
-    checkpoint, from which `resume` continues exactly, metrics.csv and a picture of the curves.
-    Returns `out`.
+    The model is the average of the weights at the last step, or with validation scans at the step
+    where they scored best. scans: those of the maps; they are not learned from, but say where the
+    border is drawn, see `calibration`. Beside the model lie a checkpoint, from which `resume`
+    continues exactly, metrics.csv and a picture of the curves. Returns `out`.
 
     Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written.
     """
