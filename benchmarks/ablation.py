@@ -115,7 +115,7 @@ def main() -> None:
     groups = scans(args.data)
     for name in args.variants:
         setup = VARIANTS[name](Setup(config=TrainConfig(steps=args.steps)))
-        maps = [labelling.native_map(*pair, setup.gmm)]
+        maps = [labelling.labelled_example(*pair, setup.gmm)[0]]
         run = training.Run(setup.cascade, setup.config, training.prepare_maps(maps, setup.cascade, device), device)
         start = time.monotonic()
         while run.step < args.steps:

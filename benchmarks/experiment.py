@@ -36,7 +36,7 @@ from singlestrip import SingleStripError, Stripper, volume
 from singlestrip.checkpoint import load_model
 from singlestrip.configuration import CascadeConfig, GMMConfig, SelfTrainConfig, TrainConfig
 from singlestrip.gmm import INSIDE_BASE
-from singlestrip.labelling import native_map
+from singlestrip.labelling import labelled_example
 from singlestrip.metrics import dice, hausdorff95
 from singlestrip.self_training import Inputs, Options, SelfTraining
 from singlestrip.training import brain_extent_mm, train
@@ -141,7 +141,8 @@ class Experiment:
         checkpoint = out.with_suffix(".checkpoint")
         if out.is_file() and not checkpoint.is_file():
             return out
-        maps = [native_map(scan.image, scan.mask, GMMConfig()) for scan in scans]
+        examples = [labelled_example(scan.image, scan.mask, GMMConfig()) for scan in scans]
+        maps = [labels for labels, _ in examples]
         network = None if init is None else load_model(init, self.device)[0]
         cascade = CascadeConfig.fitting(brain_extent_mm(maps[:1]), self.args.voxel_size)
         config = self.config(steps, fold.number + 1000 * (init is not None))
@@ -153,6 +154,7 @@ class Experiment:
             device=self.device,
             init=network,
             resume=True,
+            scans=[labelled for _, labelled in examples],  # as the arms of self-training have it
         )
         checkpoint.unlink()
         return out

@@ -19,7 +19,7 @@ import torch
 from singlestrip import training
 from singlestrip.configuration import CascadeConfig, GMMConfig, TrainConfig
 from singlestrip.device import choose_device
-from singlestrip.labelling import native_map
+from singlestrip.labelling import labelled_example
 
 WARM_UP = 5
 
@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     if not args.no_keep_memory:
         training.keep_memory()
-    example = native_map(args.image, args.mask, GMMConfig())
+    example, _ = labelled_example(args.image, args.mask, GMMConfig())
     cascade, config, device = CascadeConfig(), TrainConfig(batch=args.batch), choose_device(args.device)
     run = training.Run(cascade, config, training.prepare_maps([example], cascade, device), device)
 

@@ -39,6 +39,7 @@ def border_level(stripper: Stripper, scans: Sequence[LabelledScan]) -> float:
             field = stripper.field(image, vox2world)
         except InputError:
             continue
+        # As if brain reached down to the lowest level allowed: all that a level could part lies in this box.
         lowered = BrainField(field.logit + LARGEST, field.vox2world)
         _, logit = lowered.around_brain(image.shape, vox2world)
         levels.append(np.clip(level_of(logit, np.count_nonzero(mask)) - LARGEST, -LARGEST, LARGEST))

@@ -53,20 +53,24 @@ def labelled_scan(image_path: Path, mask_path: Path) -> LabelledScan:
     return LabelledScan(image.scaled(), mask, image.vox2world)
 
 
-def fit_pair(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[Volume, np.ndarray, dict]:
-    """The image, its label map uint8 [X, Y, Z] and the record of the fit (see `gmm.fit_label_map`)."""
+def fit_pair(
+    image_path: Path, mask_path: Path, config: GMMConfig
+) -> tuple[LabelledScan, Volume, np.ndarray, dict]:
+    """The scan, its image as read, its label map uint8 [X, Y, Z] and the record of the fit (see
+    `gmm.fit_label_map`)."""
     image, mask = read_pair(image_path, mask_path)
+    scan = LabelledScan(image.scaled(), mask, image.vox2world)
     try:
-        labels, record = fit_label_map(image.scaled(), mask, config)
+        labels, record = fit_label_map(scan.image, mask, config)
     except InputError as error:
         raise InputError(f"{image_path}, {mask_path}: {error}") from error
-    return image, labels, record
+    return scan, image, labels, record
 
 
-def native_map(image_path: Path, mask_path: Path, config: GMMConfig) -> NativeMap:
-    """The label map of a labelled scan, to train on. Raises InputError."""
-    image, labels, record = fit_pair(image_path, mask_path, config)
-    return NativeMap(labels, image.vox2world, levels_of(record))
+def labelled_example(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[NativeMap, LabelledScan]:
+    """The label map of a labelled scan, to train on, and the scan. Raises InputError."""
+    scan, _, labels, record = fit_pair(image_path, mask_path, config)
+    return NativeMap(labels, scan.vox2world, levels_of(record)), scan
 
 
 def record_path(label_map: Path) -> Path:
@@ -120,7 +124,7 @@ def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, f
     volume.check_output(out)
     if figure is not None:
         report.check_picture(figure)
-    image, labels, record = fit_pair(image_path, mask_path, config)
+    scan, image, labels, record = fit_pair(image_path, mask_path, config)
     record |= {
         "image": {"name": image_path.name, "sha256": checksum(image_path)},
         "mask": {"name": mask_path.name, "sha256": checksum(mask_path)},
@@ -130,4 +134,4 @@ def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, f
     volume.write_like(image, out, labels[..., None], label="GMM classes")
     write_record(out, record)
     if figure is not None:
-        report.label_figure(image.scaled(), labels, image.vox2world, figure)
+        report.label_figure(scan.image, labels, scan.vox2world, figure)

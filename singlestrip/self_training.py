@@ -48,7 +48,15 @@ from .configuration import (
 )
 from .errors import InputError, OutputError, sentence
 from .gmm import fit_label_map
-from .labelling import checksum, labelled_scan, native_map, read_label_map, read_mask, read_mask_on, write_record
+from .labelling import (
+    checksum,
+    labelled_example,
+    labelled_scan,
+    read_label_map,
+    read_mask,
+    read_mask_on,
+    write_record,
+)
 from .metrics import dice
 from .output import make_folder, whole
 from .quality import MaskQuality, QualityModel, agreement, augmented_masks
@@ -181,8 +189,7 @@ class SelfTraining:
         self.cases = name_cases([Case(image, image, reference) for image, reference in pairs])
         if not any(case.image.is_file() for case in self.cases):
             raise InputError(f"{inputs.unlabelled[0]}: no such file, nor any other of the unlabelled images")
-        self.example = native_map(inputs.image, inputs.mask, options.gmm)
-        self.scans = [labelled_scan(inputs.image, inputs.mask)]
+        self.example, self.scan = labelled_example(inputs.image, inputs.mask, options.gmm)
         self.validation = [labelled_scan(*pair) for pair in inputs.validation]
         self.record = _Record(folder, inputs, options, resume)
 
@@ -236,7 +243,7 @@ class SelfTraining:
             device=self.device,
             init=init,
             resume=True,
-            scans=self.scans,
+            scans=[self.scan],
             validation=self.validation,
             provenance=provenance,
             progress=self.progress,

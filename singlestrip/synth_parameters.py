@@ -40,7 +40,7 @@ class SynthParameters:
     region_mean: torch.Tensor  # [B, 256] class_mean where `region` is positive
     region: tuple[torch.Tensor, ...]  # per sample [1, 1, x, y, z] over the label map
     brain_range: torch.Tensor  # [B] whether the brain alone sets the range of intensities
-    layer_mean: torch.Tensor  # [B, 1] intensity of the layer around the brain
+    layer_mean: torch.Tensor  # [B] intensity of the layer around the brain
     layer_mm: tuple[torch.Tensor, ...]  # per sample [1, 1, x, y, z] its thickness over the map, or [0] for none
 
 
@@ -207,7 +207,7 @@ def sample_parameters(
         region_mean=_sample_region_means(config, class_mean, dark, g),
         region=(field(float(_uniform(g, *config.region_spacing_mm, 1)), 1),),
         brain_range=_happens(g, config.brain_range_probability),
-        layer_mean=torch.rand(1, 1, generator=g),
+        layer_mean=torch.rand(1, generator=g),
         layer_mm=(_sample_layer(config, scale, field, g),),
     )
 

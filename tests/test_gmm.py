@@ -165,7 +165,7 @@ def test_files(pair, tmp_path):
     found = labelling.read_label_map(out)
     np.testing.assert_array_equal(found.labels, head()[2])
     np.testing.assert_array_equal(found.vox2world, np.diag([2, 2, 3, 1]))
-    np.testing.assert_array_equal(found.levels, labelling.native_map(*pair, CONFIG).levels)
+    np.testing.assert_array_equal(found.levels, labelling.labelled_example(*pair, CONFIG)[0].levels)
     record = json.loads((tmp_path / "labels.json").read_text())
     assert record["configuration"] == {"inside": 3, "outside": 2, "seed": 4, "sample": CONFIG.sample}
     assert record["image"]["name"] == "head.nii.gz" and len(record["mask"]["sha256"]) == 64

@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("name the model with .safetensors")
     if args.init and (args.voxel_size or args.norm):
         args.parser.error("--voxel-size and --norm come with the weights of --init")
-    maps, data = _label_maps(args)
+    maps, scans, data = _label_maps(args)
     import torch
 
     from .. import training
@@ -180,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
             device=device,
             init=init,
             resume=args.resume,
-            scans=[labelled_scan(*pair) for pair in zip(args.image, args.mask, strict=True)],
+            scans=scans,
             validation=[labelled_scan(*pair) for pair in args.val],
             provenance=data,
             progress=show_training if sys.stderr.isatty() and not args.quiet else lambda progress: None,
@@ -192,19 +192,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _label_maps(args: argparse.Namespace):
-    """Native label maps, and what they came from, for the model's provenance."""
-    from ..labelling import checksum, native_map, read_label_map
+    """Native label maps, the labelled scans among their sources, and what all came from, for the model's
+    provenance."""
+    from ..labelling import checksum, labelled_example, read_label_map
 
     gmm = GMMConfig()
-    maps, sources = [], []
+    maps, scans, sources = [], [], []
     for image_path, mask_path in zip(args.image, args.mask, strict=True):
-        maps.append(native_map(image_path, mask_path, gmm))
+        example, scan = labelled_example(image_path, mask_path, gmm)
+        maps.append(example)
+        scans.append(scan)
         named = {"image": image_path, "mask": mask_path}
         sources.append({kind: {"name": p.name, "sha256": checksum(p)} for kind, p in named.items()})
     for path in args.labels:
         maps.append(read_label_map(path))
         sources.append({"labels": {"name": path.name, "sha256": checksum(path)}})
-    return maps, {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
+    return maps, scans, {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
 
 
 def _join_processes(device):
