@@ -62,12 +62,20 @@ def strip_file(
     several frames the worst, or None without it. Raises SingleStripError.
     """
     check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
-    for kind, path in job.outputs.items():
-        report.check_picture(path) if kind == "picture" else volume.check_output(path)
-    scan = volume.read(job.image)
+    images = [path for kind, path in job.outputs.items() if kind != "picture"]
+    for path in images:
+        volume.check_output(path)
+    if "picture" in job.outputs:
+        report.check_picture(job.outputs["picture"])
     wants_sdt = "sdt" in job.outputs
     wants_distance = wants_sdt or options.border_mm != 0
-    memory.check(scan, wants_distance, stripper.config.window_mm, options.memory_gib)
+    header = volume.read_header(job.image)
+    memory.check(header, wants_distance, stripper.config.window_mm, options.memory_gib)
+    for path in images:
+        volume.check_grid_fits(header, path)
+    scan = volume.read(job.image)
+    for remark in scan.remarks:
+        warn(f"{job.image}: {remark}")
     bad = _count_bad(scan)
     if bad:
         warn(f"{job.image}: {bad} voxels are not finite and count as background")
@@ -75,6 +83,8 @@ def strip_file(
     one_mask = options.mean_frame or job.bval is not None
     try:
         fill = stored_fill(scan, options.fill)
+        if "brain" in job.outputs:
+            volume.check_values_fit(scan, job.outputs["brain"], fill)
         masks, sdts = _strip_frames(stripper, scan, counting, options.border_mm, wants_sdt)
     except InputError as error:
         raise InputError(f"{job.image}: {error}") from error
@@ -86,7 +96,7 @@ def strip_file(
     if wants_sdt:
         volume.write_like(scan, job.outputs["sdt"], sdts, label="brain SDT mm", one_frame=one_mask)
     if "picture" in job.outputs:
-        report.mask_figure(scan.scaled(), masks[..., 0], scan.vox2world, job.outputs["picture"], job.image.name)
+        report.mask_figure(scan.grey(), masks[..., 0], scan.vox2world, job.outputs["picture"], job.image.name)
     return None if quality is None else _worst_frame(quality, masks, scan.vox2world)
 
 

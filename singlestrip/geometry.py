@@ -17,10 +17,12 @@ def voxel_sizes(vox2world: np.ndarray) -> np.ndarray:
 def geometry_fault(vox2world: np.ndarray) -> str | None:
     """What makes a 4×4 vox2world unusable for a head scan, as a clause; None if nothing does."""
     if not np.isfinite(vox2world).all():
-        return "the geometry in the header is not finite; repair its sform or qform"
-    size = voxel_sizes(vox2world)
-    if abs(np.linalg.det(vox2world[:3, :3])) <= 1e-6 * size.prod():
-        return "the geometry in the header is singular; repair its sform or qform"
+        return "its geometry, the map from voxels to the world, is not finite; repair its header"
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = voxel_sizes(vox2world)
+        singular = not abs(np.linalg.det(vox2world[:3, :3])) > 1e-6 * size.prod()
+    if singular:
+        return "its geometry, the map from voxels to the world, is singular; repair its header"
     if size.min() < 0.01 or size.max() > 100:
         return f"voxels of {' × '.join(f'{s:g}' for s in size)} mm are not of a head scan"
     return None

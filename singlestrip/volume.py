@@ -1,4 +1,4 @@
-"""The file boundary: the only place that reads and writes images.
+"""The file boundary: images are read and written through this module alone.
 
 Voxel values are kept as stored, in their own type and byte order, and scaled only where numbers
 are needed, so that an image can go back out with every voxel, its scaling and its header intact.
@@ -7,73 +7,75 @@ are needed, so that an image can go back out with every voxel, its scaling and i
 from __future__ import annotations
 
 import os
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
+from . import memory
 from .errors import InputError, OutputError
-from .geometry import geometry_fault, voxel_sizes
-from .output import whole
-
-SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
-# What nibabel raises for a file that is damaged; MGH headers with impossible types end in a KeyError.
-DAMAGED = (
-    OSError,
-    EOFError,
-    zlib.error,
-    ValueError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-    nib.freesurfer.mghformat.MGHError,
+from .image_header import (
+    MOST_BESIDE_BYTES,
+    SUFFIXES,
+    ImageHeader,
+    faults_named,
+    header_and_data,
+    open_stream,
+    read_header,
+    suffix_of,
 )
+from .image_stream import ImageStream
+from .image_writing import check_grid_fits, check_values_fit, write_like
+from .scaling import FLOAT32_MAX, finite_range, scaled_float32
+
+__all__ = [
+    "SUFFIXES",
+    "Volume",
+    "check_grid_fits",
+    "check_output",
+    "check_values_fit",
+    "distinct_names",
+    "finite_range",
+    "is_whole",
+    "read",
+    "read_header",
+    "read_single",
+    "same_grid",
+    "suffix_of",
+    "write_like",
+]
+
 GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
-GZIP_MAGIC = b"\x1f\x8b"
-MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 
 
 @dataclass(frozen=True)
-class Volume:
-    """One image file.
+class Volume(ImageHeader):
+    """One image file: its header and its voxels.
 
-    stored: [X, Y, Z, T] as in the file, before scaling; shape: the file's own, of any length;
-    slope, intercept: value = slope · stored + intercept; vox2world: 4×4, voxel index to RAS mm;
-    header: the nibabel header with every field as in the file.
+    stored: [X, Y, Z, T] as in the file, before scaling, read-only; footer: of MGH, the bytes behind the voxels.
     """
 
-    path: Path
     stored: np.ndarray
-    shape: tuple[int, ...]
-    slope: float
-    intercept: float
-    vox2world: np.ndarray
-    header: nib.spatialimages.SpatialHeader
-
-    @property
-    def frames(self) -> int:
-        return self.stored.shape[3]
+    footer: bytes
 
     def frame(self, index: int) -> np.ndarray:
         """Stored values [X, Y, Z] of one frame."""
         return self.stored[..., index]
 
     def scaled(self, index: int = 0) -> np.ndarray:
-        """Values float32 [X, Y, Z] of one frame."""
-        values = self.frame(index).astype(np.float32)
-        if (self.slope, self.intercept) != (1.0, 0.0):
-            values = values * np.float32(self.slope) + np.float32(self.intercept)
-        return values
+        """Values float32 [X, Y, Z] of one frame. Raises InputError where 32 bits cannot hold them."""
+        try:
+            return scaled_float32(self.frame(index), self.slope, self.intercept)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}; rescale the image") from error
 
-
-def suffix_of(path: Path) -> str:
-    """The image suffix of a path, or "" if it has none of those supported."""
-    return next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+    def grey(self, index: int = 0) -> np.ndarray:
+        """What a picture shows of one frame, float32 [X, Y, Z]: higher is brighter, whatever the scaling."""
+        frame = self.frame(index)
+        if frame.dtype.kind == "f" and frame.dtype.itemsize > 4:
+            frame = np.clip(frame, -FLOAT32_MAX, FLOAT32_MAX)
+        return np.copysign(np.float32(1), np.float32(self.slope)) * frame.astype(np.float32)
 
 
 def distinct_names(paths: list[Path]) -> list[Path]:
@@ -100,60 +102,39 @@ def check_output(path: Path) -> None:
         raise OutputError(f"{path}: folder {path.parent} cannot be written to")
 
 
-def _open(path: Path) -> nib.spatialimages.SpatialImage:
-    """An image file whose header could be read. Raises InputError."""
-    try:
-        if path.is_dir():
-            raise InputError(f"{path}: a folder; name an image (DICOM folders: convert to NIfTI first)")
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
-        if not suffix_of(path):
-            raise InputError(f"{path}: not a name of an image ({', '.join(SUFFIXES)})")
-        with path.open("rb") as file:
-            compressed = file.read(2) == GZIP_MAGIC
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if compressed and suffix_of(path) in (".nii", ".mgh"):
-        raise InputError(f"{path}: compressed inside; rename it to end in .nii.gz or .mgz")
-    try:
-        image = nib.load(path)
-    except DAMAGED as error:
-        raise InputError(f"{path}: not an image, or damaged ({error})") from error
-    if not isinstance(image, nib.Nifti1Pair | nib.MGHImage):
-        raise InputError(f"{path}: {type(image).__name__} is not supported; convert to NIfTI or MGZ")
-    return image
-
-
 def read(path: str | os.PathLike) -> Volume:
     """Read NIfTI-1, NIfTI-2 (single file or pair), MGH or MGZ.
 
-    Raises InputError for anything that is not a whole image of real numbers with a usable geometry.
+    Raises InputError for anything that is not a whole image of real numbers with a usable geometry, and for
+    one that is larger than the free memory.
     """
     path = Path(path)
-    image = _open(path)
-    if image.get_data_dtype().kind not in "iuf":
-        raise InputError(f"{path}: voxels of type {image.get_data_dtype()} are not real numbers")
-    try:
-        stored = _read_voxels(image)
-    except DAMAGED as error:
-        raise InputError(f"{path}: the voxel data are damaged or cut short ({error})") from error
-    except MemoryError as error:
-        raise InputError(f"{path}: larger than the memory, or its header is damaged") from error
-    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-    shape = stored.shape
-    if 0 in shape or len(shape) < 2:
-        raise InputError(f"{path}: no voxels in an image of shape {shape}")
-    space = _space(shape)
-    vox2world = np.asarray(image.affine, dtype=float)
-    fault = geometry_fault(vox2world)
-    if fault:
-        raise InputError(f"{path}: {fault}")
-    return Volume(path, stored.reshape(*space, -1), shape, slope, intercept, vox2world, _file_header(image))
+    header = read_header(path)
+    memory.check_reading(header)
+    with faults_named(path), open_stream(header_and_data(path)[1]) as stream:
+        stream.skip(header.offset)
+        stored = _read_voxels(stream, header)
+        behind = stream.rest(MOST_BESIDE_BYTES)
+        more = len(behind) == MOST_BESIDE_BYTES
+    remarks = list(header.remarks)
+    if more:
+        remarks.append(f"{MOST_BESIDE_BYTES >> 20} MiB or more follow its voxels and are ignored")
+    elif behind and not header.is_mgh:
+        remarks.append(f"{len(behind)} bytes follow its voxels and are ignored")
+    if stream.stray:
+        remarks.append("bytes that are not gzip data follow the compressed image and are ignored")
+    known = vars(header) | {"remarks": tuple(remarks)}
+    return Volume(**known, stored=stored, footer=behind if header.is_mgh and not more else b"")
 
 
-def _space(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The first three axes of an image of two or more: a single slice has one voxel along the third."""
-    return (*shape[:3], 1)[:3]
+def _read_voxels(stream: ImageStream, header: ImageHeader) -> np.ndarray:
+    """Values as stored, [X, Y, Z, T], read-only; frames of several axes in the order of the file."""
+    raw = np.empty(header.nbytes, np.uint8)
+    found = stream.fill(raw)
+    if found < raw.size:
+        raise EOFError(f"{found} bytes of voxels, where the header tells of {raw.size}")
+    raw.setflags(write=False)
+    return raw.view(header.dtype).reshape((*header.space, -1), order="F")
 
 
 def read_single(path: str | os.PathLike) -> Volume:
@@ -164,161 +145,19 @@ def read_single(path: str | os.PathLike) -> Volume:
     return volume
 
 
-def _read_voxels(image: nib.spatialimages.SpatialImage) -> np.ndarray:
-    """Values as stored, read-only. Compressed files are read to their end: there is their checksum."""
-    proxy = image.dataobj
-    count = int(np.prod(proxy.shape, dtype=object))
-    size = count * proxy.dtype.itemsize
-    with image.file_map["image"].get_prepare_fileobj("rb") as file:
-        file.seek(proxy.offset)
-        data = file.read(size)
-        while file.read(2**20):
-            pass
-    if len(data) < size:
-        raise EOFError(f"{len(data)} bytes of voxels, where the header tells of {size}")
-    return np.frombuffer(data, proxy.dtype, count).reshape(proxy.shape, order="F")
-
-
-def _file_header(image: nib.spatialimages.SpatialImage):
-    """The header as the file has it: nibabel forgets the scaling when it loads an image."""
-    header = image.header.copy()
-    if isinstance(image, nib.Nifti1Pair):
-        holder = image.file_map["header" if "header" in image.file_map else "image"]
-        with holder.get_prepare_fileobj("rb") as file:
-            original = type(image.header).from_fileobj(file, check=False)
-        for name in ("scl_slope", "scl_inter"):
-            header[name] = original[name]
-    return header
-
-
-def write_like(
-    volume: Volume,
-    path: Path,
-    stored: np.ndarray,
-    slope: float = 1.0,
-    intercept: float = 0.0,
-    label: str = "",
-    one_frame: bool = False,
-) -> None:
-    """Write `stored` [X, Y, Z, T] on the grid of `volume`, format by suffix.
-
-    It gets the file's own number of axes if it has as many frames, else three; with `one_frame` three in any case.
-
-    With the stored type and scaling of `volume` the header stays as it was, byte for byte in the
-    same format; otherwise the type changes and fields about the values (scaling, display range,
-    intent) are reset, with `label` as intent name. The file appears whole or not at all.
-    """
-    like_file = stored.shape[3] == volume.frames and not one_frame
-    stored = stored.reshape(volume.shape if like_file else volume.shape[:3])
-    mgh = suffix_of(path) in (".mgh", ".mgz")
-    like = stored.dtype == volume.stored.dtype and (slope, intercept) == (volume.slope, volume.intercept)
-    if mgh:
-        image = _mgh_image(volume, stored, slope, intercept)
-    else:
-        image = _nifti_image(volume, path, stored, slope, intercept, like, label)
-    _save_whole(image, path)
-
-
-def _nifti_image(volume, path, stored, slope, intercept, like, label):
-    pair = suffix_of(path) in (".img", ".hdr")
-    if isinstance(volume.header, nib.Nifti2Header):
-        image_class = nib.Nifti2Pair if pair else nib.Nifti2Image
-    else:
-        image_class = nib.Nifti1Pair if pair else nib.Nifti1Image
-    if isinstance(volume.header, nib.Nifti1Header):
-        header = image_class.header_class.from_header(volume.header, check=False)
-        if header.get_data_shape() != stored.shape:
-            header.set_data_shape(stored.shape)
-    else:
-        header = _nifti_header(volume, image_class.header_class(), stored)
-        like = False
-    if not like:
-        header.set_data_dtype(stored.dtype)
-        header["scl_slope"], header["scl_inter"] = slope, intercept
-        header["cal_min"] = header["cal_max"] = 0
-        header.set_intent("none", name=label)
-    image = image_class(stored, None, header)
-    # The constructor clears the scaling; with it in place nibabel stores the values untouched.
-    for name, value in (("scl_slope", 1.0), ("scl_inter", 0.0)):
-        image.header[name] = value if np.isnan(header[name]) else header[name]
-    return image
-
-
-def _nifti_header(volume: Volume, header: nib.Nifti1Header, stored: np.ndarray) -> nib.Nifti1Header:
-    """Geometry and frame time of an MGH file as a new NIfTI header."""
-    header.set_data_shape(stored.shape)
-    header.set_xyzt_units("mm", "sec")
-    frame_seconds = [float(volume.header["tr"]) / 1000] * (stored.ndim - 3)
-    header.set_zooms([*voxel_sizes(volume.vox2world), *frame_seconds])
-    header.set_sform(volume.vox2world, code="scanner")
-    header.set_qform(volume.vox2world, code="scanner")
-    return header
-
-
-def _mgh_image(volume, stored, slope, intercept):
-    if (slope, intercept) != (1.0, 0.0):
-        stored = stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    elif stored.dtype.newbyteorder("=") not in MGH_TYPES:
-        exact = stored.dtype.kind in "iu" and np.can_cast(stored.dtype, np.int32)
-        stored = stored.astype(np.int32 if exact else np.float32)
-    while stored.ndim > 4:
-        stored = stored.reshape(*stored.shape[:3], -1)
-    if stored.ndim == 2:
-        stored = stored[..., None]
-    if isinstance(volume.header, nib.freesurfer.mghformat.MGHHeader):
-        header = volume.header.copy()
-    else:
-        header = nib.freesurfer.mghformat.MGHHeader()
-        if len(volume.header.get_zooms()) > 3:
-            to_ms = {"msec": 1.0, "usec": 1e-3}.get(volume.header.get_xyzt_units()[1], 1e3)
-            header["tr"] = float(volume.header.get_zooms()[3]) * to_ms
-    header.set_data_dtype(stored.dtype.newbyteorder("="))
-    return nib.MGHImage(stored, volume.vox2world, header)
-
-
-def _save_whole(image, path: Path) -> None:
-    image.set_filename(path)
-    paths = {Path(holder.filename) for holder in image.file_map.values()}
-    # The header of a pair goes last: without it there is no image.
-    with whole(*sorted(paths, key=lambda name: name.suffix.lower() == ".hdr")) as partial:
-        try:
-            image.to_filename(partial[0])
-        except nib.spatialimages.HeaderDataError as error:
-            raise ValueError(error) from error
-
-
-def finite_range(values: np.ndarray) -> tuple[float, float]:
-    """Lowest and highest finite value; (inf, -inf) if there is none."""
-    if values.dtype.kind != "f":
-        return float(values.min()), float(values.max())
-    finite = np.isfinite(values)
-    return (
-        float(np.min(values, initial=np.inf, where=finite)),
-        float(np.max(values, initial=-np.inf, where=finite)),
-    )
-
-
 def is_whole(path: Path, image: Path | None = None) -> bool:
     """Whether an image file is there with all its voxels, read through to the end, and on the grid of another
     image, if one is named."""
     try:
         found = read(path)
-        if image is None:
-            return True
-        other = _open(image)
+        return image is None or same_grid(found, read_header(image))
     except InputError:
         return False
-    other_vox2world = np.asarray(other.affine, dtype=float)
-    return _same_grid(found.stored.shape[:3], found.vox2world, _space(other.shape), other_vox2world)
 
 
-def same_grid(a: Volume, b: Volume) -> bool:
-    """Whether two volumes lie on one grid: same shape, corners within GRID_TOLERANCE_MM."""
-    return _same_grid(a.stored.shape[:3], a.vox2world, b.stored.shape[:3], b.vox2world)
-
-
-def _same_grid(shape, vox2world, other_shape, other_vox2world) -> bool:
-    if tuple(shape) != tuple(other_shape):
+def same_grid(a: ImageHeader, b: ImageHeader) -> bool:
+    """Whether two images lie on one grid: same shape, corners within GRID_TOLERANCE_MM."""
+    if a.space != b.space:
         return False
-    apart = (vox2world - other_vox2world) * np.array([*shape, 1.0])
+    apart = (a.vox2world - b.vox2world) * np.array([*a.space, 1.0])
     return bool(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()) < GRID_TOLERANCE_MM)
