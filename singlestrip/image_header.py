@@ -162,7 +162,7 @@ def open_stream(path: Path) -> ImageStream:
     if compressed and suffix_of(path) in (".nii", ".mgh", ".hdr"):
         raise Fault("compressed inside; rename it to end in .nii.gz or .mgz")
     if is_packed(path) and not compressed:
-        if head[344:347] in (b"n+1", b"ni1") or head[4:7] in (b"n+2", b"ni2"):
+        if head[344:347] in NIFTI_MAGIC[NIFTI1_FIELDS.itemsize] or not {*_sizes(head)}.isdisjoint(NIFTI_MAGIC):
             raise Fault("not compressed: rename it to end in .nii")
         if head[:4] == b"\0\0\0\1":
             raise Fault("not compressed: rename it to end in .mgh")
@@ -191,7 +191,7 @@ def _nifti_fields(stream: ImageStream) -> np.ndarray:
     head = stream.read(NIFTI1_FIELDS.itemsize)
     if len(head) < NIFTI1_FIELDS.itemsize:
         raise Fault("not an image, or cut short: it ends within its header")
-    sizes = [int.from_bytes(head[:4], order, signed=True) for order in ("little", "big")]
+    sizes = _sizes(head)
     if head[344:347] in NIFTI_MAGIC[NIFTI1_FIELDS.itemsize]:
         layout = NIFTI1_FIELDS
     elif NIFTI2_FIELDS.itemsize in sizes:
@@ -210,6 +210,11 @@ def _nifti_fields(stream: ImageStream) -> np.ndarray:
         if fields["sizeof_hdr"] == layout.itemsize:
             return fields
     return next((fields for fields in orders if 1 <= fields["dim"][0] <= 7), orders[0])
+
+
+def _sizes(head: bytes) -> list[int]:
+    """The size of a NIfTI header by its first field, in either byte order."""
+    return [int.from_bytes(head[:4], order, signed=True) for order in ("little", "big")]
 
 
 def _nifti_shape(fields: np.ndarray, remarks: list[str]) -> tuple[int, ...]:
