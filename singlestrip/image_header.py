@@ -6,6 +6,7 @@ nevertheless clear is taken as the standard's own readers take it, and said in a
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,11 +120,12 @@ def faults_named(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def read_header(path: Path) -> ImageHeader:
+def read_header(path: str | os.PathLike) -> ImageHeader:
     """The header of an image file; nothing of its voxels is read, but they can be there by the files' sizes.
 
     Raises InputError for anything that is not an image of real numbers with a usable geometry.
     """
+    path = Path(path)
     check_is_file(path)
     if not suffix_of(path):
         raise InputError(f"{path}: not a name of an image ({', '.join(SUFFIXES)})")

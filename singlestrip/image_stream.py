@@ -14,6 +14,7 @@ from .errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK_BYTES = 2**16  # of a compressed file, unpacked at a time
+MOST_MEMBERS = 2**17  # of a gzip file: in blocks of 64 KiB, as bgzip makes them, 8 GiB
 MOST_EXPANSION = 1032  # deflate makes no more bytes than this of one
 
 NOT_A_FILE = (
@@ -151,6 +152,8 @@ class ImageStream:
         if len(follows) < len(GZIP_MAGIC):
             follows += self._file.read(CHUNK_BYTES)
         if follows.startswith(GZIP_MAGIC):
+            if self._members == MOST_MEMBERS:
+                raise EOFError(f"more than {MOST_MEMBERS} gzip members")
             self._begin_member(follows)
         else:
             self._ended, self.stray = True, bool(follows.strip(b"\0"))

@@ -1,4 +1,4 @@
-"""How much memory stripping a scan takes, known before the network runs."""
+"""How much memory stripping a scan takes, known from the header, before its voxels are read."""
 
 from __future__ import annotations
 

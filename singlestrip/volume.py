@@ -108,10 +108,9 @@ def read(path: str | os.PathLike) -> Volume:
     Raises InputError for anything that is not a whole image of real numbers with a usable geometry, and for
     one that is larger than the free memory.
     """
-    path = Path(path)
     header = read_header(path)
     memory.check_reading(header)
-    with faults_named(path), open_stream(header_and_data(path)[1]) as stream:
+    with faults_named(header.path), open_stream(header_and_data(header.path)[1]) as stream:
         stream.skip(header.offset)
         stored = _read_voxels(stream, header)
         behind = stream.rest(MOST_BESIDE_BYTES)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from singlestrip import image_header, image_writing, memory, volume
+from singlestrip import image_header, image_stream, image_writing, memory, volume
 from singlestrip.errors import InputError, OutputError
 from singlestrip.image_stream import ImageStream
 
@@ -852,6 +852,19 @@ def test_bytes_behind_the_voxels(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(gzip.compress(raw) if name.endswith("z") else raw)
     assert volume.read(path).remarks == ("77 bytes follow its voxels and are ignored",)
+
+
+def test_gzip_members_without_end_are_not_read_to_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_stream, "MOST_MEMBERS", 5)
+    path = make(tmp_path / "a.nii.gz")
+    whole = path.read_bytes()
+    path.write_bytes(whole + gzip.compress(b"") * 4)
+    read_all(path)
+    path.write_bytes(whole + gzip.compress(b"") * 100)
+    np.testing.assert_array_equal(volume.read(path).stored[..., 0], values((5, 4, 3)))
+    path.write_bytes(gzip.compress(b"") * 5 + whole)
+    with pytest.raises(InputError, match="more than 5 gzip members"):
+        volume.read(path)
 
 
 class CountedStream(ImageStream):

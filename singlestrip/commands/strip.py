@@ -44,8 +44,8 @@ writes a table of its own, DIR/qc-K-of-N.tsv, so that none loses another's rows;
 DIR/qc-*-of-N.tsv gathers them.
 
 The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB without --sdt
-and --border, which need 40 bytes a voxel more. The need is checked against free memory before the
-network runs."""
+and --border, which need 40 bytes a voxel more. The need is told by the image's header and checked
+against free memory before the image is read."""
 
 SYNOPSIS = [
     "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [OPTIONS]",
