@@ -225,7 +225,7 @@ def _nifti_shape(fields: np.ndarray, remarks: list[str]) -> tuple[int, ...]:
     axes, *sizes = (int(size) for size in fields["dim"])
     if not 2 <= axes <= 7:
         raise Fault(f"its header is damaged: an image has 2 to 7 axes, not {axes}")
-    if 0 in sizes[3:axes] and min(sizes[3:axes]) == 0:
+    if 0 in sizes[3:axes]:
         remarks.append("an axis after the third is said to have no element and counts as 1")
         sizes[3:axes] = [size or 1 for size in sizes[3:axes]]
     shape = tuple(sizes[:axes])
@@ -250,7 +250,7 @@ def _nifti_offset(fields: np.ndarray, single: bool, remarks: list[str]) -> int:
 
 def _whole_extensions(raw: bytes, fields: np.ndarray, remarks: list[str]) -> bytes:
     """Header extensions as in the file; the four zeros that say there are none, if they are damaged."""
-    if len(raw) < 4 or raw[0] == 0:
+    if raw[:1] in (b"", b"\0"):
         return raw
     order = "big" if byte_order(fields) == ">" else "little"
     at = 4
@@ -299,7 +299,7 @@ def _nifti_geometry(fields: np.ndarray, shape: tuple[int, ...], remarks: list[st
     codes = {name: int(fields[f"{name}_code"]) for name in ("sform", "qform")}
     name = next((name for name, code in codes.items() if code > 0), None)
     if name is None:
-        remarks.append("its header has no orientation (sform and qform codes are 0): the orientation is a guess")
+        remarks.append("neither the sform nor the qform of its header has a code: the orientation is a guess")
     elif codes[name] not in XFORM_CODES:
         remarks.append(f"its {name} has the unknown code {codes[name]}, and is taken")
     if name == "sform":
@@ -374,8 +374,8 @@ def _mgh_header(path: Path, stream: ImageStream) -> ImageHeader:
     dtype = mghformat.data_type_codes.numpy_dtype[code]
     if fields["goodRASFlag"] <= 0:
         remarks = (
-            "its header has no geometry (goodRASFlag is 0): FreeSurfer's default is taken, coronal slices and "
-            "voxels of 1 mm, and the orientation is a guess",
+            f"its header has no geometry (goodRASFlag is {fields['goodRASFlag']}): FreeSurfer's default is taken, "
+            "coronal slices and voxels of 1 mm; the orientation is a guess",
         )
     vox2world = mgh_vox2world(fields)
     shape = shape if shape[3] > 1 else shape[:3]

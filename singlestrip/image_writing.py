@@ -57,10 +57,10 @@ def write_like(
     values (scaling, display range, intent) are reset, with `label` as intent name. The file appears whole or not
     at all. Raises OutputError.
     """
-    shape = _shape_like(volume, stored.shape[3], one_frame)
     if is_mgh(path):
         _write_mgh(volume, path, stored, slope, intercept)
     else:
+        shape = volume.shape if stored.shape[3] == volume.frames and not one_frame else volume.shape[:3]
         _write_nifti(volume, path, stored.reshape(shape, order="F"), slope, intercept, label)
 
 
@@ -88,10 +88,6 @@ def check_values_fit(volume: Volume, path: Path, *further: np.ndarray) -> None:
     if is_mgh(path) and not volume.is_mgh:
         for stored in (volume.stored, *further):
             _mgh_values(volume, path, stored, volume.slope, volume.intercept)
-
-
-def _shape_like(volume: ImageHeader, frames: int, one_frame: bool) -> tuple[int, ...]:
-    return volume.shape if frames == volume.frames and not one_frame else volume.shape[:3]
 
 
 def _write_nifti(volume, path, stored, slope, intercept, label) -> None:
