@@ -12,6 +12,7 @@ import numpy as np
 
 from . import diffusion, memory, report, volume
 from .errors import InputError, SingleStripError, sentence
+from .labelling import read_masks
 from .output import check_distinct, make_folder
 from .volume import Volume
 
@@ -87,12 +88,7 @@ def strip_file(
         volume.write_like(scan, job.outputs["sdt"], sdts, label="brain SDT mm", one_frame=one_mask)
     if "picture" in job.outputs:
         report.mask_figure(scan.scaled(), masks[..., 0], scan.vox2world, job.outputs["picture"], job.image.name)
-    return None if quality is None else _worst_frame(quality, masks, scan.vox2world)
-
-
-def _worst_frame(quality: QualityModel, masks: np.ndarray, vox2world: np.ndarray) -> MaskQuality:
-    frames = (quality.assess(masks[..., t], vox2world) for t in range(masks.shape[3]))
-    return min(frames, key=lambda found: found.estimate)
+    return None if quality is None else quality.assess_worst(masks, scan.vox2world)[0]
 
 
 def _count_bad(scan: Volume) -> int:
@@ -208,8 +204,8 @@ def strip_files(
             if kept:
                 text = "kept"
                 if quality is not None and "mask" in job.outputs:
-                    mask = volume.read(job.outputs["mask"])
-                    found = _worst_frame(quality, mask.stored > 0, mask.vox2world)
+                    mask, frames = read_masks(job.outputs["mask"], warn)
+                    found = quality.assess_worst(frames, mask.vox2world)[0]
             else:
                 found = strip_file(stripper, job, options, warn, quality)
             finish(job, kept, found)

@@ -79,6 +79,7 @@ def group_level(
     others: bool = True,
     done: Callable[[int, Assessment], None] = lambda number, assessment: None,
     debug: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> list[Assessment]:
     """Score every mask of the derivative, and write the table and the page; worst first.
 
@@ -94,7 +95,7 @@ def group_level(
     folder = derivative.root / REPORT
     cases = [Case(mask, image) for mask, image in sorted(images_of.items())]
     found = []
-    for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug):
+    for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug, warn):
         case = assessment.case
         if not case.mask.exists():
             assessment = replace(assessment, note=f"{case.image}: has no mask; run the participant level")

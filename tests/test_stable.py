@@ -41,6 +41,7 @@ QC_COLUMNS = [
     "image",
     "reference",
     "note",
+    "frame",
 ]
 METRICS_COLUMNS = ["step", "segmenter_loss", "locator_loss", "rate", "validation_dice", "seconds"]
 SCORES_COLUMNS = ["image", "score", "estimate", "flag", "kept", "note", "sha256"]

@@ -20,6 +20,7 @@ from .options import (
     input_folder,
     output_folder,
     show_stripping,
+    show_warnings,
 )
 from .qc import listing
 
@@ -146,7 +147,9 @@ def _group(args: argparse.Namespace, derivative, images: list[Path], flags) -> i
     quality = QualityModel.load(args.qc_model, args.device, flags)
     about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {args.qc_model or 'shipped'}."
     chosen = args.participant_label or args.session_label or args.suffix
-    assessments = group_level(derivative, images, quality, about, not chosen, debug=args.debug)
+    assessments = group_level(
+        derivative, images, quality, about, not chosen, debug=args.debug, warn=show_warnings(args)
+    )
     if not args.quiet:
         print(listing(assessments))
     failures = [assessment.note for assessment in assessments if assessment.note]
