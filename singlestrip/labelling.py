@@ -156,7 +156,11 @@ def read_label_map(path: Path) -> NativeMap:
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file, for provenance."""
-    return sha256(Path(path).read_bytes()).hexdigest()
+    found = sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def fit_files(
