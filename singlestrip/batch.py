@@ -251,22 +251,24 @@ class _Ledger:
             records.finish_record(_record_path(job, kind), output, self._wanted(job, kind))
 
     def is_as_wanted(self, job: Job) -> bool:
-        """Whether no output of a job was made in another way; warns of each way once."""
-        unknown = 0
-        for kind, output in job.outputs.items():
-            record = read_json(_record_path(job, kind))
-            if records.is_unfinished(record):
-                return False
-            if not records.is_of(record, output):
-                unknown += 1
-                continue
-            different = records.differences(record, self._wanted(job, kind))
-            if different:
+        """Whether the outputs of a job can be kept. They cannot if a run ended before they were finished, or if
+        one was made in another way, which is told once. They are in any case if one is not ours to replace."""
+        found = {kind: read_json(_record_path(job, kind)) for kind in job.outputs}
+        if any(records.is_unfinished(record) for record in found.values()):
+            return False
+        ours = {kind for kind, output in job.outputs.items() if records.is_of(found[kind], output)}
+        self.unknown += len(found) - len(ours)
+        for kind in sorted(ours):
+            different = records.differences(found[kind], self._wanted(job, kind))
+            if different and len(ours) < len(found):
+                self.warn(f"{job.outputs[kind]}: was made with {different}; kept, as a file beside it is not ours")
+            elif different:
                 if different not in self.told:
-                    self.warn(f"{output}: was made with {different}; stripping anew, and all others like it")
+                    self.warn(
+                        f"{job.outputs[kind]}: was made with {different}; stripping anew, and all others like it"
+                    )
                 self.told.add(different)
                 return False
-        self.unknown += unknown
         return True
 
     def tell_of_unknown(self) -> None:

@@ -78,8 +78,12 @@ def differences(record: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def _value(record: dict[str, Any], key: str, other: dict[str, Any]) -> str:
-    """A field as text, NaN too, by default what another record has."""
-    return str(record.get(key, DEFAULTS.get(key, other.get(key))))
+    """A field as text, in which all numbers can be compared, by default what another record has."""
+    return _text(record.get(key, DEFAULTS.get(key, other.get(key))))
+
+
+def _text(value: Any) -> str:
+    return f"{value:.9g}" if isinstance(value, int | float) else str(value)
 
 
 def _told(record: dict[str, Any], key: str) -> str:
@@ -88,7 +92,7 @@ def _told(record: dict[str, Any], key: str) -> str:
         return f"{record.get('Model')} {str(value)[:8]}"
     if key.endswith("SHA256"):
         return str(value)[:8]
-    return "default" if value is None else f"{value}"
+    return "default" if value is None else _text(value)
 
 
 def _voxel_file(output: Path) -> Path:

@@ -282,11 +282,11 @@ def resumed(stripper, jobs, options=StripOptions(), made_with=MADE, **more):
 @pytest.mark.parametrize(
     ("kind", "options", "made_with", "told"),
     [
-        ("mask", {"border_mm": 2.0}, {}, "border in mm 0.0 (now 2.0)"),
-        ("brain", {"border_mm": -1.5}, {}, "border in mm 0.0 (now -1.5)"),
-        ("picture", {"border_mm": 2.0}, {}, "border in mm 0.0 (now 2.0)"),
+        ("mask", {"border_mm": 2.0}, {}, "border in mm 0 (now 2)"),
+        ("brain", {"border_mm": -1.5}, {}, "border in mm 0 (now -1.5)"),
+        ("picture", {"border_mm": 2.0}, {}, "border in mm 0 (now 2)"),
         ("sdt", {"border_mm": 2.0}, {}, ""),  # to the surface before it was moved
-        ("brain", {"fill": -5.0}, {}, "fill default (now -5.0)"),
+        ("brain", {"fill": -5.0}, {}, "fill default (now -5)"),
         ("mask", {"fill": -5.0}, {}, ""),
         ("mask", {"mean_frame": True}, {}, "frames each (now mean)"),
         ("mask", {}, {"SingleStripVersion": "2"}, "version 1 (now 2)"),
@@ -350,6 +350,20 @@ def test_outputs_without_a_record_are_kept_and_counted(phantom_stripper, tmp_pat
     assert by_hand.read_bytes() == before
     texts, said = resumed(phantom_stripper, jobs)
     assert texts == ["kept"] * 3 and len(said) == 1
+
+
+def test_a_mask_mended_by_hand_is_not_lost_with_the_brain_beside_it(phantom_stripper, tmp_path):
+    jobs = [job(scan(tmp_path / "a.nii"), "brain", "mask")]
+    strip_files(phantom_stripper, jobs, made_with=MADE)
+    brain, mask = (jobs[0].outputs[kind] for kind in ("brain", "mask"))
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), VOX2WORLD), mask)
+    before = mask.read_bytes()
+    texts, said = resumed(phantom_stripper, jobs, StripOptions(border_mm=2))
+    assert texts == ["kept"] and mask.read_bytes() == before
+    assert said[0] == f"{brain}: was made with border in mm 0 (now 2); kept, as a file beside it is not ours"
+    assert said[1].startswith("1 of the outputs kept")
+    mask.unlink()
+    assert resumed(phantom_stripper, jobs, StripOptions(border_mm=2)) == (["stripped"], [])
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"ModelSHA256": 3', b"\xff\xfe", b"{}"])
