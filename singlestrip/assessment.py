@@ -14,7 +14,7 @@ import numpy as np
 
 from . import report, volume
 from .errors import InputError, OutputError, SingleStripError, sentence
-from .labelling import read_mask, read_mask_on
+from .labelling import check_grid, read_masks, read_masks_on
 from .metrics import dice, hausdorff95
 from .output import make_folder, whole
 from .page import PageEntry, write_page
@@ -24,10 +24,10 @@ from .volume import Volume
 
 # flag: pass, look or fail; estimated: of the mask and its reconstruction; tta_dice: mean Dice of augmented
 # masks to their median, tta_mask_dice: of the mask to it; dice, hd95_mm: against the reference; note: why a
-# mask has no score.
+# mask has no score; frame: of several, from 0 on, the one with the lowest estimate, of which all numbers are.
 COLUMNS = (
     *("flag", "estimated_dice", "estimated_hd95_mm", "lowest_slice_dice", "volume_ml", "components", "holes"),
-    *("border", "tta_dice", "tta_mask_dice", "dice", "hd95_mm", "mask", "image", "reference", "note"),
+    *("border", "tta_dice", "tta_mask_dice", "dice", "hd95_mm", "mask", "image", "reference", "note", "frame"),
 )
 
 
@@ -87,7 +87,7 @@ def quality_values(quality: MaskQuality) -> dict[str, float]:
         "components": quality.components,
         "holes": quality.holes,
         "border": int(quality.border),
-    }
+    } | ({} if quality.frame is None else {"frame": quality.frame})
 
 
 @dataclass(frozen=True)
@@ -99,39 +99,50 @@ class Assessor:
     seed: int = 0
     report_folder: Path | None = None
 
-    def assess(self, case: Case) -> Assessment:
+    def assess(self, case: Case, warn: Callable[[str], None] = lambda text: None) -> Assessment:
         """Score one case and draw its picture. Raises SingleStripError, naming the file at fault.
 
-        A mask that is not there is told by the case's own note, if it has one.
+        Of a mask of several frames all is of the frame with the lowest estimate; image and reference may have
+        as many frames, or one. A mask that is not there is told by the case's own note, if it has one.
         """
         if case.note and not case.mask.exists():
             raise InputError(case.note)
-        scan, mask = read_mask(case.mask)
-        image = None if case.image is None else volume.read(case.image)
-        if image is not None and not volume.same_grid(image, scan):
-            raise InputError(f"{case.image}: not on the grid of {scan.path}")
-        rebuilt = self.quality.reconstruct(mask, scan.vox2world)
-        quality = self.quality.judge(mask, scan.vox2world, rebuilt)
+        scan, masks = read_masks(case.mask, warn)
+        image = None if case.image is None else _read_image_of(case.image, scan)
+        truths = None if case.reference is None else read_masks_on(case.reference, scan, warn)
+        quality, rebuilt = self.quality.assess_worst(masks, scan.vox2world)
         values = quality_values(quality)
-        if case.reference is not None:
-            truth = read_mask_on(case.reference, scan)
+        frame = quality.frame or 0
+        mask = masks[..., frame]
+        if truths is not None:
+            truth = truths[..., frame if truths.shape[3] > 1 else 0]
             values |= {"dice": dice(mask, truth), "hd95_mm": hausdorff95(mask, truth, scan.vox2world)}
+        shown = frame if image is not None and image.frames > 1 else 0
         if self.stripper is not None:
-            values |= self._augment(case, image, mask)
+            values |= self._augment(case, image, shown, mask)
         if self.report_folder is not None:
-            grey = mask.astype(np.float32) if image is None else image.scaled()
+            grey = mask.astype(np.float32) if image is None else image.scaled(shown)
             expected = rebuilt.on_grid(mask.shape, scan.vox2world)
             draw(self.report_folder, case, grey, mask, expected, scan.vox2world)
         return Assessment(case, quality.flag, values, quality.slice_dice)
 
-    def _augment(self, case: Case, image: Volume | None, mask: np.ndarray) -> dict[str, float]:
+    def _augment(self, case: Case, image: Volume | None, frame: int, mask: np.ndarray) -> dict[str, float]:
         if image is None:
             raise InputError(f"{case.mask}: test-time augmentation needs its image")
         masks = augmented_masks(
-            self.stripper, image.frame(0), image.vox2world, image.slope, image.intercept, seed=self.seed
+            self.stripper, image.frame(frame), image.vox2world, image.slope, image.intercept, seed=self.seed
         )
         score, median = agreement(masks)
         return {"tta_dice": score, "tta_mask_dice": dice(mask, median)}
+
+
+def _read_image_of(path: Path, mask: Volume) -> Volume:
+    """The image of a mask. Raises InputError unless it is on the mask's grid, and of frames that go with it."""
+    image = volume.read(path)
+    check_grid(image, mask, "name the image that the mask is of")
+    if mask.frames not in (1, image.frames) and image.frames > 1:
+        raise InputError(f"{path}: has {image.frames} frames; {mask.path} has {mask.frames}")
+    return image
 
 
 def draw(
@@ -152,10 +163,12 @@ def assess_files(
     cases: Iterable[Case],
     done: Callable[[int, Assessment], None] = lambda number, assessment: None,
     debug: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> list[Assessment]:
     """Assess each case; one that cannot be read is a failure with a note and the others go on.
 
-    Returns the assessments, worst first. done: called after each with its number from 1.
+    Returns the assessments, worst first. done: called after each with its number from 1. warn: called with a
+    sentence about anything unusual in a mask.
     """
     cases = name_cases(list(cases))
     if assessor.report_folder is not None:
@@ -163,7 +176,7 @@ def assess_files(
     found = []
     for number, case in enumerate(cases, start=1):
         try:
-            found.append(assessor.assess(case))
+            found.append(assessor.assess(case, warn))
         except Exception as error:  # a fault in one scan must not stop the others
             if debug:
                 raise
@@ -280,6 +293,7 @@ def write_report(folder: Path, assessments: list[Assessment], title: str, about:
         "TTA Dice": ("tta_dice", ".3f"),
         "true Dice": ("dice", ".3f"),
         "true HD95 mm": ("hd95_mm", ".1f"),
+        "frame": ("frame", "d"),
     }
     present = {title: how for title, how in shown.items() if any(how[0] in a.values for a in assessments)}
     entries = []

@@ -25,7 +25,7 @@ def plan(derivative: Derivative, images: list[Path], brain: bool = False) -> lis
         if brain:
             outputs["brain"] = derivative.brain(image)
         make_folder(outputs["mask"].parent)
-        records = tuple(sidecar(path) for path in outputs.values())
+        records = {kind: sidecar(path) for kind, path in outputs.items()}
         jobs.append(Job(image, outputs, derivative.bval(image), records))
     return jobs
 
@@ -63,7 +63,7 @@ def participant_level(
 
     options = replace(options, mean_frame=True)
     alone = [job for job in jobs if job not in twins]
-    outcomes = strip_files(stripper, alone, options, resume, warn, done, debug, quality, finish)
+    outcomes = strip_files(stripper, alone, options, resume, warn, done, debug, quality, finish, made_with)
     for number, job in enumerate(twins, start=len(alone) + 1):
         text = f"{job.image}: another image has the same name but for its ending; remove one of them"
         outcomes.append(Outcome(number, job, text, 0.0))
@@ -79,6 +79,7 @@ def group_level(
     others: bool = True,
     done: Callable[[int, Assessment], None] = lambda number, assessment: None,
     debug: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> list[Assessment]:
     """Score every mask of the derivative, and write the table and the page; worst first.
 
@@ -94,7 +95,7 @@ def group_level(
     folder = derivative.root / REPORT
     cases = [Case(mask, image) for mask, image in sorted(images_of.items())]
     found = []
-    for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug):
+    for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug, warn):
         case = assessment.case
         if not case.mask.exists():
             assessment = replace(assessment, note=f"{case.image}: has no mask; run the participant level")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,7 @@ from . import __version__, report, volume
 from .configuration import GMMConfig
 from .errors import InputError
 from .gmm import INSIDE_BASE, NativeMap, fit_label_map, levels_of
+from .masks import brain_voxels
 from .output import check_distinct, whole
 from .volume import Volume
 
@@ -26,39 +28,78 @@ class LabelledScan(NamedTuple):
     vox2world: np.ndarray
 
 
-def read_mask(path: Path) -> tuple[Volume, np.ndarray]:
-    """A mask file of one frame and its voxels above 0, boolean [X, Y, Z]."""
+def read_masks(path: Path, warn: Callable[[str], None] = lambda text: None) -> tuple[Volume, np.ndarray]:
+    """A mask file and its brain, boolean [X, Y, Z, T]; see `masks.brain_voxels`. Raises InputError.
+
+    warn: called with a sentence where the file is no plain mask, but can be taken for one.
+    """
+    scan = volume.read(path)
+    return scan, _brain_of(scan, warn)
+
+
+def read_mask(path: Path, warn: Callable[[str], None] = lambda text: None) -> tuple[Volume, np.ndarray]:
+    """A mask file of one frame and its brain, boolean [X, Y, Z]; else as `read_masks`."""
     scan = volume.read_single(path)
-    values = scan.scaled()
-    return scan, np.isfinite(values) & (values > 0)
+    return scan, _brain_of(scan, warn)[..., 0]
 
 
-def read_mask_on(path: Path, image: Volume) -> np.ndarray:
+def _brain_of(scan: Volume, warn: Callable[[str], None]) -> np.ndarray:
+    """The brain in a mask file, boolean [X, Y, Z, T]."""
+    values = [scan.scaled(t) for t in range(scan.frames)]
+    try:
+        brain, unusual = brain_voxels(values[0][..., None] if len(values) == 1 else np.stack(values, -1))
+    except InputError as error:
+        raise InputError(f"{scan.path}: {error}") from error
+    if unusual:
+        warn(f"{scan.path}: {unusual}")
+    return brain
+
+
+def read_mask_on(path: Path, image: Volume, warn: Callable[[str], None] = lambda text: None) -> np.ndarray:
     """A mask file, boolean [X, Y, Z], on the grid of an image. Raises InputError if it lies on another."""
-    scan, mask = read_mask(path)
-    if not volume.same_grid(image, scan):
-        raise InputError(f"{path}: not on the grid of {image.path}; resample the mask to it")
+    scan, mask = read_mask(path, warn)
+    check_grid(scan, image, "resample the mask to it")
     return mask
 
 
-def read_pair(image_path: Path, mask_path: Path) -> tuple[Volume, np.ndarray]:
+def read_masks_on(path: Path, other: Volume, warn: Callable[[str], None] = lambda text: None) -> np.ndarray:
+    """A mask file, boolean [X, Y, Z, T], on the grid of another, with as many frames or one. Raises InputError."""
+    scan, masks = read_masks(path, warn)
+    check_grid(scan, other, "resample the mask to it")
+    if scan.frames not in (1, other.frames):
+        raise InputError(f"{path}: has {scan.frames} frames; give one, or as many as {other.path}: {other.frames}")
+    return masks
+
+
+def check_grid(scan: Volume, other: Volume, advice: str) -> None:
+    """Raise InputError, with advice, unless one file lies on the grid of another."""
+    difference = volume.grid_difference(scan, other)
+    if difference:
+        raise InputError(f"{scan.path}: not on the grid of {other.path}: {difference}; {advice}")
+
+
+def read_pair(
+    image_path: Path, mask_path: Path, warn: Callable[[str], None] = lambda text: None
+) -> tuple[Volume, np.ndarray]:
     """An image and its brain mask, boolean [X, Y, Z]. Raises InputError unless they fit together."""
     image = volume.read_single(image_path)
-    return image, read_mask_on(mask_path, image)
+    return image, read_mask_on(mask_path, image, warn)
 
 
-def labelled_scan(image_path: Path, mask_path: Path) -> LabelledScan:
+def labelled_scan(
+    image_path: Path, mask_path: Path, warn: Callable[[str], None] = lambda text: None
+) -> LabelledScan:
     """A labelled scan to strip and compare. Raises InputError."""
-    image, mask = read_pair(image_path, mask_path)
+    image, mask = read_pair(image_path, mask_path, warn)
     return LabelledScan(image.scaled(), mask, image.vox2world)
 
 
 def fit_pair(
-    image_path: Path, mask_path: Path, config: GMMConfig
+    image_path: Path, mask_path: Path, config: GMMConfig, warn: Callable[[str], None] = lambda text: None
 ) -> tuple[LabelledScan, Volume, np.ndarray, dict]:
     """The scan, its image as read, its label map uint8 [X, Y, Z] and the record of the fit (see
     `gmm.fit_label_map`)."""
-    image, mask = read_pair(image_path, mask_path)
+    image, mask = read_pair(image_path, mask_path, warn)
     scan = LabelledScan(image.scaled(), mask, image.vox2world)
     try:
         labels, record = fit_label_map(scan.image, mask, config)
@@ -67,9 +108,11 @@ def fit_pair(
     return scan, image, labels, record
 
 
-def labelled_example(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[NativeMap, LabelledScan]:
+def labelled_example(
+    image_path: Path, mask_path: Path, config: GMMConfig, warn: Callable[[str], None] = lambda text: None
+) -> tuple[NativeMap, LabelledScan]:
     """The label map of a labelled scan, to train on, and the scan. Raises InputError."""
-    scan, _, labels, record = fit_pair(image_path, mask_path, config)
+    scan, _, labels, record = fit_pair(image_path, mask_path, config, warn)
     return NativeMap(labels, scan.vox2world, levels_of(record)), scan
 
 
@@ -113,10 +156,21 @@ def read_label_map(path: Path) -> NativeMap:
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file, for provenance."""
-    return sha256(Path(path).read_bytes()).hexdigest()
+    found = sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
 
 
-def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, figure: Path | None = None) -> None:
+def fit_files(
+    image_path: Path,
+    mask_path: Path,
+    out: Path,
+    config: GMMConfig,
+    figure: Path | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> None:
     """Fit, and write the label map, its JSON record beside it, and the picture if named."""
     import sklearn
 
@@ -124,7 +178,7 @@ def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, f
     volume.check_output(out)
     if figure is not None:
         report.check_picture(figure)
-    scan, image, labels, record = fit_pair(image_path, mask_path, config)
+    scan, image, labels, record = fit_pair(image_path, mask_path, config, warn)
     record |= {
         "image": {"name": image_path.name, "sha256": checksum(image_path)},
         "mask": {"name": mask_path.name, "sha256": checksum(mask_path)},

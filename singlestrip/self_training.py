@@ -189,8 +189,8 @@ class SelfTraining:
         self.cases = name_cases([Case(image, image, reference) for image, reference in pairs])
         if not any(case.image.is_file() for case in self.cases):
             raise InputError(f"{inputs.unlabelled[0]}: no such file, nor any other of the unlabelled images")
-        self.example, self.scan = labelled_example(inputs.image, inputs.mask, options.gmm)
-        self.validation = [labelled_scan(*pair) for pair in inputs.validation]
+        self.example, self.scan = labelled_example(inputs.image, inputs.mask, options.gmm, say)
+        self.validation = [labelled_scan(*pair, say) for pair in inputs.validation]
         self.record = _Record(folder, inputs, options, resume)
 
     def run(self) -> Path:
@@ -319,7 +319,7 @@ class SelfTraining:
             masks = augmented_masks(stripper, scan.frame(0), scan.vox2world, scan.slope, scan.intercept)
             return agreement(masks)[0]
         if self.options.rounds.rank == "truth":
-            return dice(mask, read_mask_on(case.reference, scan))
+            return dice(mask, read_mask_on(case.reference, scan, self.say))
         return found.estimate
 
     def _select(self, folder: Path, scores: list[Score], stripper: Stripper) -> list[Score]:

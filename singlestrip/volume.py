@@ -34,6 +34,7 @@ DAMAGED = (
     nib.freesurfer.mghformat.MGHError,
 )
 GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
+GRID_TOLERANCE_VOXELS = 0.05  # or this share of the smallest voxel: each voxel still lies on its own, by far
 GZIP_MAGIC = b"\x1f\x8b"
 MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 
@@ -312,13 +313,31 @@ def is_whole(path: Path, image: Path | None = None) -> bool:
     return _same_grid(found.stored.shape[:3], found.vox2world, _space(other.shape), other_vox2world)
 
 
+def grid_difference(a: Volume, b: Volume) -> str:
+    """How the grid of `a` differs from that of `b`, in words; "" where they are one: same shape, corners within
+    GRID_TOLERANCE_MM or a small share of a voxel."""
+    shape, other = a.stored.shape[:3], b.stored.shape[:3]
+    if shape != other:
+        return "its shape is {}, not {}".format(*(" × ".join(map(str, of)) for of in (shape, other)))
+    apart = _corners_apart_mm(shape, a.vox2world, b.vox2world)
+    if apart < max(GRID_TOLERANCE_MM, GRID_TOLERANCE_VOXELS * voxel_sizes(b.vox2world).min()):
+        return ""
+    return f"of the same shape, but up to {apart:.3g} mm aside"
+
+
 def same_grid(a: Volume, b: Volume) -> bool:
-    """Whether two volumes lie on one grid: same shape, corners within GRID_TOLERANCE_MM."""
-    return _same_grid(a.stored.shape[:3], a.vox2world, b.stored.shape[:3], b.vox2world)
+    """Whether two volumes lie on one grid; see `grid_difference`."""
+    return not grid_difference(a, b)
 
 
 def _same_grid(shape, vox2world, other_shape, other_vox2world) -> bool:
-    if tuple(shape) != tuple(other_shape):
-        return False
+    """Whether two grids are one but for the rounding of headers."""
+    return tuple(shape) == tuple(other_shape) and (
+        _corners_apart_mm(shape, vox2world, other_vox2world) < GRID_TOLERANCE_MM
+    )
+
+
+def _corners_apart_mm(shape, vox2world, other_vox2world) -> float:
+    """The farthest that corners of two grids of one shape lie apart, along an axis of the world."""
     apart = (vox2world - other_vox2world) * np.array([*shape, 1.0])
-    return bool(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()) < GRID_TOLERANCE_MM)
+    return float(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()))

@@ -371,6 +371,31 @@ def test_resume(study):
     assert sidecar(second)["Type"] == sidecar(first)["Type"] == "Brain"
 
 
+def test_resume_makes_anew_what_was_made_in_another_way(study, capsys):
+    """By the JSON files, of older versions too; a mask mended by hand is kept, and counted."""
+    line = "bids raw out participant --suffix T1w --participant-label 02"
+    first, by_hand = (f"out/{name}" for name in MASKS if "T1w" in MASKS[name] and "sub-02" in name)
+    assert run(line) == 0
+    thin = load(first).sum()
+    said = sidecar(first)
+    assert len(said["OutputSHA256"]) == 64 and said["Frames"] == "mean" and "BorderMM" not in said
+    older = {key: value for key, value in said.items() if key not in ("OutputSHA256", "Frames")}
+    Path(first.replace(".nii.gz", ".json")).write_text(json.dumps(older))
+    nib.save(nib.load(by_hand).slicer[:], by_hand.replace(".nii.gz", ".nii"))
+    Path(by_hand).write_bytes(gzip.compress(Path(by_hand.replace(".nii.gz", ".nii")).read_bytes(), 1))
+    mended = Path(by_hand).read_bytes()
+    capsys.readouterr()
+    assert run(f"{line} --resume --border 12") == 0
+    told = capsys.readouterr().err
+    assert f"{first}: was made with border in mm 0 (now 12); stripping anew" in told
+    assert "1 of the outputs kept have no record" in told
+    assert load(first).sum() > 1.2 * thin and sidecar(first)["BorderMM"] == 12
+    assert Path(by_hand).read_bytes() == mended
+    assert run(f"{line} --resume") == 0
+    assert load(first).sum() == thin and "BorderMM" not in sidecar(first)
+    assert not list(Path("out").rglob(".singlestrip"))
+
+
 @pytest.mark.slow
 def test_group(study, capsys):
     assert run("bids raw out participant") == 0

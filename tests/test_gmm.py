@@ -5,6 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from singlestrip import gmm, labelling
 from singlestrip.configuration import GMMConfig
@@ -186,7 +187,7 @@ def test_outputs_are_checked_first(pair, tmp_path, out, figure):
 def test_errors_name_the_files(pair, tmp_path):
     image, mask, _ = head()
     moved = save(tmp_path / "moved.nii.gz", mask.astype(np.uint8), np.diag([2, 2, 2, 1]))
-    with pytest.raises(InputError, match=r"moved.nii.gz: not on the grid of .*head.nii.gz"):
+    with pytest.raises(InputError, match=r"moved.nii.gz: not on the grid of .*head.nii.gz: .* up to 12 mm aside"):
         labelling.read_pair(pair[0], moved)
     frames = save(tmp_path / "frames.nii.gz", np.stack([image] * 2, -1))
     with pytest.raises(InputError, match=r"frames.nii.gz: has 2 frames"):
@@ -196,11 +197,41 @@ def test_errors_name_the_files(pair, tmp_path):
         labelling.fit_pair(pair[0], empty, CONFIG)
 
 
-def test_probability_masks_and_nan(pair, tmp_path):
-    soft = np.zeros(SHAPE, np.float32)
-    soft[3, 3, 3], soft[4, 4, 4], soft[5, 5, 5] = 0.2, np.nan, -1
-    _, mask = labelling.read_pair(pair[0], save(tmp_path / "soft.nii", soft))
-    assert np.argwhere(mask).tolist() == [[3, 3, 3]]
+def test_a_soft_mask_is_cut_and_said(pair, tmp_path):
+    """Its rim would double the brain; the labels inside are those of the mask that it was made from, or nearly."""
+    mask = head()[1]
+    soft = np.round(gaussian_filter(mask.astype(np.float32), 1) * 100).astype(np.uint8)
+    path, said = save(tmp_path / "soft.nii", soft), []
+    scan, _, labels, _ = labelling.fit_pair(pair[0], path, CONFIG, said.append)
+    np.testing.assert_array_equal(scan.mask, soft >= soft.max() / 2)
+    np.testing.assert_array_equal(gmm.is_inside(labels), scan.mask)
+    assert scan.mask.mean() < 1.05 * mask.mean() and (soft > 0).mean() > 1.9 * mask.mean()
+    assert len(said) == 1 and f"{path}: " in said[0] and "soft mask" in said[0]
+    for read in (labelling.labelled_scan, lambda *pair, warn: labelling.labelled_example(*pair, CONFIG, warn)[1]):
+        again = []
+        np.testing.assert_array_equal(read(pair[0], path, warn=again.append).mask, scan.mask)
+        assert again == said
+
+
+@pytest.mark.parametrize("name, sentence", [("labels", "a label map"), ("sdt", "signed distance")])
+def test_what_is_no_mask_is_not_fitted(pair, tmp_path, name, sentence):
+    values = head()[2] if name == "labels" else np.where(head()[1], -3.0, 5.0)
+    path = save(tmp_path / f"{name}.nii", values.astype(np.float32))
+    with pytest.raises(InputError, match=f"{name}.nii: .*{sentence}"):
+        labelling.fit_files(pair[0], path, tmp_path / "out.nii", CONFIG)
+    assert not (tmp_path / "out.nii").exists()
+
+
+@pytest.mark.parametrize("aside_mm, fits", [(0.02, True), (0.09, True), (0.11, False), (-0.5, False)])
+def test_a_mask_may_lie_a_small_share_of_a_voxel_aside(pair, tmp_path, aside_mm, fits):
+    affine = np.diag([2.0, 2, 3, 1])
+    affine[:3, 3] += aside_mm
+    path = save(tmp_path / "aside.nii", head()[1].astype(np.uint8), affine)
+    if fits:
+        np.testing.assert_array_equal(labelling.read_pair(pair[0], path)[1], head()[1])
+    else:
+        with pytest.raises(InputError, match=f"of the same shape, but up to {abs(aside_mm):g} mm aside; resample"):
+            labelling.read_pair(pair[0], path)
 
 
 @pytest.mark.parametrize(

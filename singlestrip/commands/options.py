@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ..configuration import FlagConfig
@@ -12,6 +13,9 @@ from ..errors import SingleStripError
 from ..shards import Shard, parse_shard
 
 FLAGS = FlagConfig()
+MASK_RULE = """A mask has 0 outside the brain and one value above 0 inside. A soft mask, such as probabilities or
+percent, is cut at half its maximum. An image of the brain alone, such as FreeSurfer's brainmask.mgz,
+is brain wherever above 0. A warning tells of both. Label maps and signed distances are refused."""
 
 
 def input_file(text: str) -> Path:
@@ -171,13 +175,20 @@ def apply_threads(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
 
 
-def show_stripping(args: argparse.Namespace, total: int):
-    """What `batch.strip_files` is to call to warn, and after each of its jobs."""
-    progress = not args.quiet and total > 1 and sys.stderr.isatty()
+def show_warnings(args: argparse.Namespace) -> Callable[[str], None]:
+    """What the library is to call with a sentence about anything unusual."""
 
     def warn(text: str) -> None:
         if not args.quiet:
             print(f"singlestrip: {text}", file=sys.stderr)
+
+    return warn
+
+
+def show_stripping(args: argparse.Namespace, total: int):
+    """What `batch.strip_files` is to call to warn, and after each of its jobs."""
+    progress = not args.quiet and total > 1 and sys.stderr.isatty()
+    warn = show_warnings(args)
 
     def done(outcome) -> None:
         if outcome.failed:

@@ -37,6 +37,10 @@ surface, on the image's own grid and with its own geometry. Reads and writes NIf
 Many images go through one loaded model: name several, or a list, with --out-dir. One that fails is
 reported and the others go on. Outputs are written under another name and renamed when whole.
 
+--resume goes on where a run stopped. What each output was made with, version, model, border, fill and
+frames, is on record in a hidden folder .singlestrip beside it: outputs that were made in another way
+are made anew. Those without a record, of another program or changed since, are kept.
+
 Several processes share the work with --shard K/N: the K-th, from 1 on, strips images K, K+N, K+2N
 and so on of the whole list, which all of them must be given; outputs have the names that they have without
 it. --shard slurm takes K and N from the variables of a SLURM job array. With --qc each process
@@ -117,7 +121,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--resume",
         action="store_true",
-        help="pass over images whose outputs are there, whole and on their grid",
+        help="pass over images whose outputs are there, whole, on their grid, and made in this way; see above",
     )
     add_model(files)
     mask = parser.add_argument_group("MASK OPTIONS")
@@ -205,6 +209,8 @@ def run(args: argparse.Namespace) -> int:
                 print(f"singlestrip: nothing for part {part} of {total} images", file=sys.stderr)
             return 0
     from ..batch import StripOptions, strip_files
+    from ..checkpoint import find_model
+    from ..records import made_with
     from ..stripping import Stripper
 
     apply_threads(args)
@@ -214,10 +220,13 @@ def run(args: argparse.Namespace) -> int:
         quality = QualityModel.load(args.qc_model, args.device, chosen_flags(args))
     else:
         quality = None
-    stripper = Stripper.load(args.model, args.device)
+    path = find_model(args.model)
+    stripper = Stripper.load(path, args.device)
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory)
     warn, done = show_stripping(args, len(jobs))
-    outcomes = strip_files(stripper, jobs, options, args.resume, warn, done, args.debug, quality)
+    outcomes = strip_files(
+        stripper, jobs, options, args.resume, warn, done, args.debug, quality, made_with=made_with(path)
+    )
     if args.qc and args.out_dir is not None:
         _write_qc(outcomes, args.out_dir / table_name(part))
     return exit_status(outcomes)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..configuration import GMMConfig, TrainConfig
 from .options import (
+    MASK_RULE,
     add_processor_options,
     add_validation,
     apply_threads,
@@ -20,9 +21,10 @@ from .options import (
     positive_int,
     seed,
     show_training,
+    show_warnings,
 )
 
-DESCRIPTION = """train a model from one labelled scan, or several
+DESCRIPTION = f"""train a model from one labelled scan, or several
 Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of
 random shape, contrast and quality from it, and trains the two networks that strip uses: one finds
 the brain in the whole scan, the other draws its border. The networks never learn from the scan
@@ -31,6 +33,8 @@ itself; at the end it says where exactly the border is drawn, so that its own ma
 
 Beside the model lie NAME.checkpoint, from which --resume continues exactly where the run stopped,
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
+
+{MASK_RULE}
 
 On several devices: torchrun --nproc-per-node N -m singlestrip train ..."""
 
@@ -181,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
             init=init,
             resume=args.resume,
             scans=scans,
-            validation=[labelled_scan(*pair) for pair in args.val],
+            validation=[labelled_scan(*pair, show_warnings(args)) for pair in args.val],
             provenance=data,
             progress=show_training if sys.stderr.isatty() and not args.quiet else lambda progress: None,
         )
@@ -199,7 +203,7 @@ def _label_maps(args: argparse.Namespace):
     gmm = GMMConfig()
     maps, scans, sources = [], [], []
     for image_path, mask_path in zip(args.image, args.mask, strict=True):
-        example, scan = labelled_example(image_path, mask_path, gmm)
+        example, scan = labelled_example(image_path, mask_path, gmm, show_warnings(args))
         maps.append(example)
         scans.append(scan)
         named = {"image": image_path, "mask": mask_path}
