@@ -15,6 +15,7 @@ from .errors import InputError
 from .output import make_folder
 from .quality import MaskQuality, QualityModel
 from .stripping import Stripper
+from .volume import frames_in
 
 
 def plan(derivative: Derivative, images: list[Path], brain: bool = False) -> list[Job]:
@@ -26,8 +27,16 @@ def plan(derivative: Derivative, images: list[Path], brain: bool = False) -> lis
             outputs["brain"] = derivative.brain(image)
         make_folder(outputs["mask"].parent)
         records = tuple(sidecar(path) for path in outputs.values())
-        jobs.append(Job(image, outputs, derivative.bval(image), records))
+        jobs.append(Job(image, outputs, None if _is_single(image) else derivative.bval(image), records))
     return jobs
+
+
+def _is_single(image: Path) -> bool:
+    """Whether an image has one frame, which no b-value needs to choose."""
+    try:
+        return frames_in(image) == 1
+    except InputError:  # as its job will tell
+        return False
 
 
 def participant_level(

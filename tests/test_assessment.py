@@ -218,7 +218,7 @@ def test_tabs_and_lines_within_a_note_do_not_break_the_table(tmp_path):
     lines = path.read_text(encoding="utf-8").split("\n")
     assert len(lines) == 4 and lines[3] == ""
     assert all(line.count("\t") == len(COLUMNS) - 1 for line in lines[:3])
-    assert rows_of(path)[0]["note"] == 'one two three "four" é'
+    assert rows_of(path)[0]["note"] == r'one\ttwo\nthree "four" é'
 
 
 def test_what_is_written_can_be_read_back(tmp_path):

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from .options import (
     add_flag_options,
     add_processor_options,
@@ -171,6 +171,7 @@ def run(args: argparse.Namespace) -> int:
 def _cases(args: argparse.Namespace):
     from ..assessment import Case, read_table
     from ..output import check_distinct
+    from ..volume import merge_pairs
 
     if args.table is not None:
         if args.mask or args.image or args.reference:
@@ -179,6 +180,8 @@ def _cases(args: argparse.Namespace):
     else:
         if not args.mask:
             args.parser.error("name a mask with -m, or a table with --table")
+        for name in ("mask", "image", "reference"):
+            setattr(args, name, merge_pairs(getattr(args, name)))
         for name in ("image", "reference"):
             given = getattr(args, name)
             if given and len(given) != len(args.mask):
@@ -224,11 +227,10 @@ def _train(args: argparse.Namespace) -> int:
     from ..checkpoint import save_model
     from ..device import choose_device
     from ..labelling import checksum, read_mask
-    from ..output import check_distinct
+    from ..output import check_distinct, check_name
     from ..quality_training import brain_mm, train_quality
 
-    if not args.train.parent.is_dir():
-        raise OutputError(f"{args.train}: folder {args.train.parent} does not exist")
+    check_name(args.train)
     check_distinct(args.mask, [args.train])
     apply_threads(args)
     scan, mask = read_mask(args.mask[0])

@@ -20,6 +20,7 @@ from .options import (
     finite_float,
     input_file,
     input_list,
+    millimetres,
     output_file,
     output_folder,
     shard,
@@ -124,7 +125,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     mask.add_argument(
         "-b",
         "--border",
-        type=finite_float,
+        type=millimetres,
         default=0.0,
         metavar="MM",
         help="move the mask's surface out by MM, or in if negative (default 0)",
@@ -157,9 +158,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _jobs(args: argparse.Namespace):
     from ..batch import Job, plan_folder, read_list
     from ..output import check_distinct
-    from ..volume import SUFFIXES
+    from ..report import check_picture
+    from ..volume import SUFFIXES, check_output, merge_pairs
 
-    images = args.image + (read_list(args.list) if args.list else [])
+    images = merge_pairs(args.image + (read_list(args.list) if args.list else []))
     for name in ("qc_model", "pass_from", "look_from"):
         if getattr(args, name) is not None and not args.qc:
             args.parser.error(f"--{name.replace('_', '-')} goes with --qc")
@@ -187,6 +189,8 @@ def _jobs(args: argparse.Namespace):
             check_distinct(images + ([args.bval] if args.bval else []), single.values())
         except OutputError as error:
             args.parser.error(str(error))
+        for kind, path in single.items():
+            check_picture(path) if kind == "picture" else check_output(path)
         return [Job(images[0], single, args.bval)]
     if single:
         args.parser.error("-o, -m, -d and -p name the outputs of one image; with --out-dir use --save")
@@ -208,6 +212,11 @@ def run(args: argparse.Namespace) -> int:
     from ..stripping import Stripper
 
     apply_threads(args)
+    table = args.out_dir / table_name(part) if args.qc and args.out_dir is not None else None
+    if table is not None:
+        from ..assessment import read_growing_table
+
+        read_growing_table(table)
     if args.qc:
         from ..quality import QualityModel
 
@@ -218,8 +227,8 @@ def run(args: argparse.Namespace) -> int:
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory)
     warn, done = show_stripping(args, len(jobs))
     outcomes = strip_files(stripper, jobs, options, args.resume, warn, done, args.debug, quality)
-    if args.qc and args.out_dir is not None:
-        _write_qc(outcomes, args.out_dir / table_name(part))
+    if table is not None:
+        _write_qc(outcomes, table)
     return exit_status(outcomes)
 
 
