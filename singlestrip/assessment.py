@@ -15,7 +15,7 @@ from .errors import InputError, OutputError, SingleStripError, sentence
 from .escaping import from_cell, to_cell, to_json
 from .labelling import read_mask, read_mask_on
 from .metrics import dice, hausdorff95
-from .output import check_name, make_folder, whole
+from .output import check_name, is_there, make_folder, whole
 from .page import FLAGS, PageEntry, write_page
 from .quality import MaskQuality, QualityModel, agreement, augmented_masks
 from .stripping import Stripper
@@ -105,7 +105,7 @@ class Assessor:
 
         A mask that is not there is told by the case's own note, if it has one.
         """
-        if case.note and not case.mask.exists():
+        if case.note and not is_there(case.mask):
             raise InputError(case.note)
         scan, mask = read_mask(case.mask)
         image = None if case.image is None else volume.read(case.image)
@@ -187,7 +187,7 @@ def name_cases(cases: list[Case]) -> list[Case]:
     """
     paths = [case.mask for case in cases]
     names = [str(name) for name in volume.distinct_names(paths)]
-    short = [name.removesuffix("_mask") for name in names]
+    short = [name.removesuffix("_mask") or name for name in names]
     if len(set(short)) == len(short):
         names = short
     elif len(set(names)) < len(names):
@@ -336,7 +336,7 @@ def write_report(folder: Path, assessments: list[Assessment], title: str, about:
                 name=a.case.name,
                 flag=a.flag,
                 score=a.values.get("estimated_dice"),
-                picture=picture if (folder / picture).is_file() and a.values else None,
+                picture=picture if a.values and is_there(folder / picture) else None,
                 numbers={
                     title: format(a.values[column], style) if column in a.values else ""
                     for title, (column, style) in present.items()

@@ -12,7 +12,7 @@ from .assessment import Assessment, Assessor, Case, assess_files, write_report, 
 from .batch import Job, Outcome, StripOptions, strip_files
 from .bids import REPORT, Derivative, sidecar
 from .errors import InputError
-from .output import make_folder
+from .output import is_there, make_folder
 from .quality import MaskQuality, QualityModel
 from .stripping import Stripper
 from .volume import frames_in
@@ -105,7 +105,7 @@ def group_level(
     found = []
     for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug):
         case = assessment.case
-        if not case.mask.exists():
+        if not is_there(case.mask):
             assessment = replace(assessment, note=f"{case.image}: has no mask; run the participant level")
         found.append(assessment)
     write_table(folder / "quality.tsv", found)

@@ -21,7 +21,7 @@ OUTER_SPACE = re.compile(r"^\s|\s$")
 GUARD = "'"
 # Spreadsheets take what begins with one of the first eight for a formula, and what begins with " for quoted.
 GUARDED = (*"=+-@＝＋－＠", '"', GUARD)
-NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?([eE][-+]?\d+)?|inf|nan)")
+NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?|inf|nan)")
 
 
 def printable(text: str) -> str:
@@ -39,7 +39,10 @@ def _escape(match: re.Match) -> str:
 
 
 def to_cell(text: str) -> str:
-    """Text as a cell of a TSV table. No spreadsheet takes it for a formula; `from_cell` gives it back."""
+    """Text as a cell of a TSV table. No spreadsheet takes it for a formula; `from_cell` gives it back.
+
+    The page's template has the same in JavaScript.
+    """
     cell = printable(text.replace("\\", "\\\\"))
     cell = OUTER_SPACE.sub(_escape, cell)  # readers strip cells
     return GUARD + cell if cell.startswith(GUARDED) and not NUMBER.fullmatch(cell) else cell

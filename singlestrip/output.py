@@ -62,6 +62,11 @@ def _check_access(path: Path, folder: Path) -> None:
         raise OutputError(f"{path}: folder {folder} cannot be written to")
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder; of names that no file can have there is none."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a name is too long
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it. Raises OutputError where the system refuses, or nothing can be written
     in it."""
@@ -126,7 +131,7 @@ def _create_locked(path: Path) -> int:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if path.exists():
+        if is_there(path):
             return descriptor
         os.close(descriptor)  # another process took it for a leftover before it was locked
 

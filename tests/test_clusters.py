@@ -182,7 +182,7 @@ def test_workflow_of_a_bids_data_set(scans):
         ({}, "one of list, folder and bids"),
         ({"list": "list.txt", "folder": "scans"}, "one of list, folder and bids"),
         ({"list": "missing.txt"}, "missing.txt"),
-        ({"folder": "empty"}, "no scans"),
+        ({"folder": "nowhere"}, "nowhere: no such folder"),
     ],
 )
 def test_workflow_without_scans(scans, config, sentence):
