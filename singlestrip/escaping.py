@@ -13,7 +13,7 @@ from typing import Any
 
 NAMED = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
 BYTES = 0xDC00  # Python holds byte NN that is not UTF-8 as the lone surrogate U+DCNN
-CONTROLS = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+CONTROLS = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff"
 UNSAFE = re.compile(f"[{CONTROLS}\ud800-\udfff]")
 SURROGATES = re.compile("[\ud800-\udfff]")
 ESCAPED = re.compile(r"\\(?:([tnr\\])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4}))")
