@@ -147,7 +147,7 @@ def test_a_scan_that_may_not_be_read(tmp_path):
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["s001_mask.nii.gz"]
 
 
-# Names of any bytes, but for NUL, which no argument can hold, and in lists line feeds; and lines that name no image.
+# Names of any bytes but NUL, which no argument can hold, and line feed in lists; and lines that name no image.
 GOOD_NAMES = (
     *(b"plain.nii", b"caf\xe9\xff.nii", b"new\nline.nii", b"c\rr.nii", b"tab\there.nii", b"\x1b[31mred\x07.nii"),
     *(b"=1+1.nii", b"-x.nii", b"@a.nii", b"'q.nii", b'"q.nii', b"back\\nslash.nii", b" lead.nii", b"#hash.nii"),

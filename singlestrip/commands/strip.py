@@ -35,8 +35,9 @@ view, and writes the image without the rest, the mask, or the signed distance to
 surface, on the image's own grid and with its own geometry. Reads and writes NIfTI (.nii, .nii.gz,
 .img/.hdr) and MGH (.mgh, .mgz); the output's suffix sets its format.
 
-Many images go through one loaded model: name several, or a list, with --out-dir. One that fails is
-reported and the others go on. Outputs are written under another name and renamed when whole.
+Many images go through one loaded model: name several, or a list, with --out-dir; --list /dev/stdin
+takes the list from a pipe. One that fails is reported and the others go on. Outputs are written
+under another name and renamed when whole.
 
 Several processes share the work with --shard K/N: the K-th, from 1 on, strips images K, K+N, K+2N
 and so on of the whole list, which all of them must be given; outputs have the names that they have without
