@@ -301,13 +301,15 @@ def images_below(folder: Path, leave_out: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    leave_out = leave_out.resolve()
-    if folder.resolve() == leave_out:
+    leave_out = os.path.realpath(leave_out)
+    if os.path.realpath(folder) == leave_out:
         raise InputError(f"{folder}: the folder of the outputs; name another for them")
     found = []
     for above, folders, files in os.walk(folder):
         folders[:] = [
-            name for name in folders if not name.startswith(".") and Path(above, name).resolve() != leave_out
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(Path(above, name)) != leave_out
         ]
         found += [Path(above, name) for name in files if not name.startswith(".")]
     return sorted(path for path in volume.merge_pairs(found) if volume.suffix_of(path) not in ("", ".hdr"))

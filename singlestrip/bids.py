@@ -55,6 +55,11 @@ IGNORED = f"""\
 """
 
 
+def _real(path: Path) -> Path:
+    """A path with its links followed; of links in a circle, which Path.resolve refuses, as far as they go."""
+    return Path(os.path.realpath(path))
+
+
 def parts_of(path: Path) -> tuple[list[str], str]:
     """The entities of a BIDS file name, as `key-label`, and its suffix."""
     *entities, suffix = path.name.split(".")[0].split("_")
@@ -207,7 +212,7 @@ class Derivative:
     def prepare(self) -> None:
         """Make the folder with what describes it. Raises OutputError if another data set is there."""
         path = self.root / DESCRIPTION
-        if self.root.resolve() == self.source.resolve():
+        if _real(self.root) == _real(self.source):
             raise OutputError(f"{self.root}: is the data set itself; name another folder for what is made from it")
         if path.exists():
             self._check_description(path)
@@ -216,7 +221,7 @@ class Derivative:
         raw = read_json(self.source / DESCRIPTION)
         source = {"URL": self._link()} | ({"DOI": raw["DatasetDOI"]} if raw.get("DatasetDOI") else {})
         description = {
-            "Name": f"Brain masks of {raw.get('Name') or self.source.resolve().name}",
+            "Name": f"Brain masks of {raw.get('Name') or _real(self.source).name}",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "singlestrip", "Version": __version__}],
@@ -247,7 +252,7 @@ class Derivative:
 
     def _link(self) -> str:
         """The raw data set: as seen from this one where that is within it, so that both can move."""
-        source, root = self.source.resolve(), self.root.resolve()
+        source, root = _real(self.source), _real(self.root)
         if root.is_relative_to(source):
             return Path(os.path.relpath(source, root)).as_posix()
         return source.as_uri()

@@ -72,7 +72,11 @@ def make_folder(folder: Path) -> None:
     in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
+    except FileExistsError as error:
+        raise OutputError(f"{folder}: cannot be made (there is a file of that name)") from error
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error
+    except ValueError as error:  # a NUL
         raise OutputError(f"{folder}: cannot be made ({error})") from error
     _check_access(folder, folder)
 

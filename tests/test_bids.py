@@ -160,6 +160,13 @@ def test_files_that_never_end(tmp_path):
     assert bids.read_json(description) == {}
 
 
+def test_an_output_folder_that_leads_nowhere(tmp_path):
+    root = make_dataset(tmp_path / "raw")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="loop: cannot be made"):
+        Derivative(root, tmp_path / "loop").prepare()
+
+
 def test_json_of_others(tmp_path):
     """What is not finite is no JSON; what is no object counts for nothing."""
     path = tmp_path / "a.json"
