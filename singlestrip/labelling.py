@@ -14,7 +14,7 @@ from . import __version__, report, volume
 from .configuration import GMMConfig
 from .errors import InputError
 from .gmm import INSIDE_BASE, NativeMap, fit_label_map, levels_of
-from .output import check_distinct, check_name, whole
+from .output import check_distinct, whole
 from .volume import Volume
 
 
@@ -122,7 +122,6 @@ def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, f
 
     check_distinct([image_path, mask_path], [out])
     volume.check_output(out)
-    check_name(record_path(out))
     if figure is not None:
         report.check_picture(figure)
     scan, image, labels, record = fit_pair(image_path, mask_path, config)

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
-from ..errors import InputError
+from ..errors import InputError, OutputError
 from .options import (
     add_flag_options,
     add_processor_options,
@@ -227,10 +227,11 @@ def _train(args: argparse.Namespace) -> int:
     from ..checkpoint import save_model
     from ..device import choose_device
     from ..labelling import checksum, read_mask
-    from ..output import check_distinct, check_name
+    from ..output import check_distinct
     from ..quality_training import brain_mm, train_quality
 
-    check_name(args.train)
+    if not args.train.parent.is_dir():
+        raise OutputError(f"{args.train}: folder {args.train.parent} does not exist")
     check_distinct(args.mask, [args.train])
     apply_threads(args)
     scan, mask = read_mask(args.mask[0])

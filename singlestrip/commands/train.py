@@ -146,7 +146,6 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("name the model with .safetensors")
     if args.init and (args.voxel_size or args.norm):
         args.parser.error("--voxel-size and --norm come with the weights of --init")
-    _check_outputs(args)
     maps, scans, data = _label_maps(args)
     import torch
 
@@ -193,17 +192,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_outputs(args: argparse.Namespace) -> None:
-    """Raise OutputError if a file that is named cannot be written: before any work is done."""
-    from ..output import check_name
-    from ..report import check_picture
-
-    if args.out is not None:
-        check_name(args.out)
-    if args.samples is not None:
-        check_picture(args.samples)
-
-
 def _label_maps(args: argparse.Namespace):
     """Native label maps, the labelled scans among their sources, and what all came from, for the model's
     provenance."""
@@ -241,6 +229,7 @@ def _sample_sheet(maps, cascade, config, device, path: Path) -> None:
 
     from .. import report, training
 
+    report.check_picture(path)
     window = cascade.windows()["segmenter"]
     conformed = training.prepare_maps(maps, cascade, device)["segmenter"]
     batches = [training.draw_batch(conformed, window, config, cascade.scale, 1, [k]) for k in range(16)]
