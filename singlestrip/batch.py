@@ -248,10 +248,11 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
     """
     names = volume.distinct_names(images)
     make_folder(folder)
+    for parent in {name.parent for name in names}:
+        with suppress(OutputError):
+            make_folder(folder / parent)
     jobs = []
     for image, name in zip(images, names, strict=True):
-        with suppress(OutputError):
-            make_folder(folder / name.parent)
         ending = suffix or volume.suffix_of(image) or ".nii.gz"
         endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
         outputs = {kind: folder / name.parent / f"{name.name}_{kind}{end}" for kind, end in endings.items()}
