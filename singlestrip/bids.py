@@ -60,6 +60,10 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def parts_of(path: Path) -> tuple[list[str], str]:
     """The entities of a BIDS file name, as `key-label`, and its suffix."""
     *entities, suffix = path.name.split(".")[0].split("_")
@@ -122,7 +126,7 @@ def _is_raw_image(path: Path) -> bool:
     entities, _ = parts_of(path)
     levels = ["sub-", "ses-"][: len(above)]
     return (
-        not path.name.startswith(".")
+        not _is_hidden(path)
         and len(above) == len(levels) > 0
         and all(text.startswith(level) for text, level in zip(above, levels, strict=True))
         and entities[: len(above)] == above
@@ -199,8 +203,9 @@ class Derivative:
         return self.source / path if kind == "bids:raw" else None
 
     def masks(self) -> list[Path]:
-        """All masks of the data set that are there, sorted."""
-        return sorted(self.root.glob(f"sub-*/**/sub-*{MASK_ENDING}"))
+        """All masks of the data set that are there, sorted; not what is hidden."""
+        found = self.root.glob(f"sub-*/**/*{MASK_ENDING}")
+        return sorted(path for path in found if not _is_hidden(path.relative_to(self.root)))
 
     def bval(self, image: Path) -> Path | None:
         """The b-values of a diffusion image, or where they should be; None for other images."""

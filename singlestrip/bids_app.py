@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from .assessment import Assessment, Assessor, Case, assess_files, write_report, write_table
 from .batch import Job, Outcome, StripOptions, strip_files
 from .bids import REPORT, Derivative, sidecar
-from .errors import InputError
+from .errors import InputError, OutputError
 from .output import is_there, make_folder
 from .quality import MaskQuality, QualityModel
 from .stripping import Stripper
@@ -19,13 +20,15 @@ from .volume import frames_in
 
 
 def plan(derivative: Derivative, images: list[Path], brain: bool = False) -> list[Job]:
-    """A job for each image; brain: with the image without its background. Makes the folders."""
+    """A job for each image; brain: with the image without its background. Makes the folders; a job whose folder
+    cannot be made fails when its turn comes."""
     jobs = []
     for image in images:
         outputs = {"mask": derivative.mask(image)}
         if brain:
             outputs["brain"] = derivative.brain(image)
-        make_folder(outputs["mask"].parent)
+        with suppress(OutputError):
+            make_folder(outputs["mask"].parent)
         records = tuple(sidecar(path) for path in outputs.values())
         jobs.append(Job(image, outputs, None if _is_single(image) else derivative.bval(image), records))
     return jobs

@@ -43,6 +43,8 @@ def to_cell(text: str) -> str:
 
     The page's template has the same in JavaScript.
     """
+    if not text:
+        return ""
     cell = printable(text.replace("\\", "\\\\"))
     cell = OUTER_SPACE.sub(_escape, cell)  # readers strip cells
     return GUARD + cell if cell.startswith(GUARDED) and not NUMBER.fullmatch(cell) else cell

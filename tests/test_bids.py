@@ -144,7 +144,7 @@ def test_nothing_hidden_counts(tmp_path):
     assert find_images(root) == [image]
     assert inherited(root, image, "dwi", ".bval") == [image.with_suffix(".bval")]
     assert Derivative(root, root).masks() == []
-    touch(root, "sub-01/dwi/sub-01_desc-brain_mask.nii.gz")
+    touch(root, "sub-01/dwi/sub-01_desc-brain_mask.nii.gz", "sub-01/.trash/sub-01_desc-brain_mask.nii.gz")
     assert len(Derivative(root, root).masks()) == 1
 
 
@@ -398,6 +398,14 @@ def test_a_diffusion_image_of_one_frame_needs_no_b_values(study, capsys):
     image.write_bytes(image.read_bytes()[:3000])
     assert run("bids raw out participant --suffix dwi") == 1
     assert "sub-01_dwi.nii.gz: the voxel data are damaged" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_the_failure_of_its_images(study, capsys):
+    touch(study, "out/sub-01/anat")
+    assert run("bids raw out participant --suffix T1w") == 1
+    err = capsys.readouterr().err
+    assert "1 of 3 images failed" in err and "out/sub-01/anat does not exist" in err
+    assert len([name for name in files(study / "out") if name.endswith("mask.nii.gz")]) == 2
 
 
 def test_a_side_file_that_never_ends(study, capsys):
