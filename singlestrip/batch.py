@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,14 +15,19 @@ import numpy as np
 
 from . import diffusion, memory, records, report, volume
 from .bids import read_json
-from .errors import InputError, SingleStripError, sentence
+from .errors import InputError, OutputError, SingleStripError, sentence
 from .labelling import checksum, read_masks
-from .output import check_distinct, make_folder
+from .output import check_distinct, make_folder, whole
+from .textfile import named_path, read_text
 from .volume import Volume
 
 if TYPE_CHECKING:  # names and plans of files are wanted where no torch is
     from .quality import MaskQuality, QualityModel
     from .stripping import Stripper
+
+
+LONGEST_PATH = 2**15  # bytes of a line of a list: some times what systems allow
+LIST_MARKS = ("#", "~", " ", "\t", "\r", "\ufeff")  # what a path in a list does not begin with
 
 
 @dataclass(frozen=True)
@@ -309,33 +316,74 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
     """Jobs that write `<name>_<kind><suffix>` into one folder, suffix as the image's own unless given.
 
     Where two images have one name, all keep their folders below the one that they share. Creates
-    the folders. Raises InputError if an image is named twice, OutputError if a folder can't be made.
+    the folders; a job whose own folder cannot be made fails when its turn comes. Raises InputError if an
+    image is named twice, OutputError if `folder` can't be made.
     """
     names = volume.distinct_names(images)
+    make_folder(folder)
+    for parent in {name.parent for name in names}:
+        with suppress(OutputError):
+            make_folder(folder / parent)
     jobs = []
     for image, name in zip(images, names, strict=True):
-        target = folder / name
-        make_folder(target.parent)
         ending = suffix or volume.suffix_of(image) or ".nii.gz"
         endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
-        outputs = {kind: target.with_name(f"{target.name}_{kind}{end}") for kind, end in endings.items()}
+        outputs = {kind: folder / name.parent / f"{name.name}_{kind}{end}" for kind, end in endings.items()}
         jobs.append(Job(image, outputs))
     check_distinct(images, [path for job in jobs for path in job.outputs.values()])
     return jobs
 
 
 def read_list(path: Path) -> list[Path]:
-    """Image paths of a text file, one a line; blank lines and lines from # on do not count.
+    """Image paths of a text file or pipe, one a line; blank lines and lines from # on do not count.
 
-    Relative paths are as seen from the working folder.
+    Relative paths are as seen from the working folder. A line that names no file is a path all the same: that
+    is found out, as for any image, when its turn comes. Raises InputError if the file is no such list.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of paths ({error})") from error
-    found = [
-        Path(line.strip()).expanduser() for line in lines if line.strip() and not line.lstrip().startswith("#")
-    ]
+    if volume.suffix_of(path):
+        raise InputError(f"{path}: an image by its name; a list is a text file with the path of one image a line")
+    lines = [line.strip(" \t\r") for line in read_text(path, "a list of paths", pipe=True).split("\n")]
+    found = [named_path(line) for line in lines if line and not line.startswith("#")]
     if not found:
         raise InputError(f"{path}: the list names no image")
-    return found
+    if any(len(os.fsencode(image)) > LONGEST_PATH for image in found):
+        raise InputError(f"{path}: not a list of paths: a line has more than {LONGEST_PATH} bytes")
+    return volume.merge_pairs(found)
+
+
+def write_list(path: Path, images: Iterable[Path]) -> None:
+    """Write a list that `read_list` reads; a file that is this list already stays as old as it is.
+
+    Raises InputError for a path that no list can hold, OutputError.
+    """
+    lines = []
+    for image in images:
+        text = str(image)
+        if "\n" in text or text != text.rstrip(" \t\r"):
+            raise InputError(f"{image}: no list can hold a name with a line end, or a blank at its end; rename it")
+        lines.append(f"./{text}\n" if text.startswith(LIST_MARKS) else f"{text}\n")
+    data = os.fsencode("".join(lines))
+    if not path.is_file() or path.read_bytes() != data:
+        with whole(path) as (partial,):
+            partial.write_bytes(data)
+
+
+def images_below(folder: Path, leave_out: Path) -> list[Path]:
+    """The images in a folder and the folders below it, sorted, but for what is hidden or below `leave_out`.
+
+    Raises InputError if there is no such folder, or it is `leave_out`.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    leave_out = os.path.realpath(leave_out)
+    if os.path.realpath(folder) == leave_out:
+        raise InputError(f"{folder}: the folder of the outputs; name another for them")
+    found = []
+    for above, folders, files in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(Path(above, name)) != leave_out
+        ]
+        found += [Path(above, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in volume.merge_pairs(found) if volume.suffix_of(path) not in ("", ".hdr"))

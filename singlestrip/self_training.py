@@ -152,7 +152,7 @@ class _Record:
                 )
         else:
             make_folder(folder)
-            if any(folder.iterdir()):
+            if any(not path.name.startswith(".") for path in folder.iterdir()):
                 raise OutputError(f"{folder}: not empty, and not a run of self-training; name a new folder")
             versions = {"singlestrip": __version__, "torch": torch.__version__, "numpy": np.__version__}
             machine = f"{platform.machine()}, python {platform.python_version()}"

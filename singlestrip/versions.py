@@ -42,7 +42,7 @@ def _installed(name: str) -> str:
 
 def _model_checksums() -> dict[str, str]:
     """The first digits of the SHA-256 of each model file that can be named, as `sha256sum` has it."""
-    paths = sorted(models_folder().glob("*.safetensors"))
+    paths = sorted(models_folder().glob("[!.]*.safetensors"))
     return {path.name: _checksum(path) for path in paths}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from .errors import InputError, OutputError
 from .geometry import geometry_fault, voxel_sizes
-from .output import whole
+from .output import check_name, whole
 
 SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
 # What nibabel raises for a file that is damaged; MGH headers with impossible types end in a KeyError.
@@ -84,21 +85,29 @@ def distinct_names(paths: list[Path]) -> list[Path]:
     twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
     if twice:
         raise InputError(f"{twice[0]}: named more than once")
-    stems = [path.name[: len(path.name) - len(suffix_of(path))] for path in resolved]
+    stems = [path.name[: len(path.name) - len(suffix_of(path))] or path.name for path in resolved]
     if len(set(stems)) == len(stems):
         return [Path(stem) for stem in stems]
     shared = Path(os.path.commonpath([path.parent for path in resolved]))
     return [path.parent.relative_to(shared) / stem for path, stem in zip(resolved, stems, strict=True)]
 
 
+def merge_pairs(paths: Iterable[Path]) -> list[Path]:
+    """Paths of images, in their order; of an .img/.hdr pair of which both files are named, the .img alone."""
+
+    def stem(path: Path) -> str:
+        return os.path.abspath(path.with_suffix(""))  # noqa: PTH100 - links stay as named
+
+    paths = list(paths)
+    stems = {stem(path) for path in paths if path.suffix.lower() == ".img"}
+    return [path for path in paths if path.suffix.lower() != ".hdr" or stem(path) not in stems]
+
+
 def check_output(path: Path) -> None:
     """Raise OutputError if an image cannot be written at this path: before any work is done."""
     if not suffix_of(path):
         raise OutputError(f"{path}: name outputs with one of {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: folder {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: folder {path.parent} cannot be written to")
+    check_name(path)
 
 
 def _open(path: Path) -> nib.spatialimages.SpatialImage:
@@ -297,6 +306,11 @@ def finite_range(values: np.ndarray) -> tuple[float, float]:
         float(np.min(values, initial=np.inf, where=finite)),
         float(np.max(values, initial=-np.inf, where=finite)),
     )
+
+
+def frames_in(path: Path) -> int:
+    """The number of frames that an image file's header tells. Raises InputError."""
+    return int(np.prod(_open(path).shape[3:], dtype=object))
 
 
 def is_whole(path: Path, image: Path | None = None) -> bool:

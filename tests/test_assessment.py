@@ -21,7 +21,9 @@ from singlestrip.assessment import (
     assess_files,
     check_table,
     name_cases,
+    read_growing_table,
     read_table,
+    update_table,
     worst_first,
     write_report,
     write_table,
@@ -219,13 +221,106 @@ def test_tabs_and_lines_within_a_note_do_not_break_the_table(tmp_path):
     lines = path.read_text(encoding="utf-8").split("\n")
     assert len(lines) == 4 and lines[3] == ""
     assert all(line.count("\t") == len(COLUMNS) - 1 for line in lines[:3])
-    assert rows_of(path)[0]["note"] == 'one two three "four" é'
+    assert rows_of(path)[0]["note"] == r'one\ttwo\nthree "four" é'
 
 
 def test_what_is_written_can_be_read_back(tmp_path):
     cases = [Case(Path('a"b.nii'), Path("b c.nii"), Path('"d".nii'), 'a"b'), Case(Path("/e.nii"), name="e")]
     write_table(tmp_path / "q.tsv", [Assessment(case, "pass", {"estimated_dice": 0.9}) for case in cases])
     assert name_cases(read_table(tmp_path / "q.tsv")) == name_cases(cases)
+
+
+HOSTILE = (
+    "=1+1.nii",
+    "new\nline\t.nii",
+    "c\rr.nii",
+    "caf\udce9.nii",
+    "'a.nii",
+    '"a.nii',
+    " a.nii ",
+    "b\\n.nii",
+    "-x.nii",
+)
+
+
+def test_any_name_can_be_read_back(tmp_path):
+    cases = [Case(Path(name), Path(f"i/{name}"), note=f"{name}: damaged") for name in HOSTILE]
+    written = [Assessment(case, "fail", {}, note=case.note) for case in cases]
+    write_table(tmp_path / "q.tsv", written)
+    assert read_table(tmp_path / "q.tsv") == cases
+    update_table(tmp_path / "q.tsv", written[:3])
+    assert sorted(map(str, read_table(tmp_path / "q.tsv"))) == sorted(map(str, cases))
+    text = (tmp_path / "q.tsv").read_text(encoding="utf-8")
+    assert len(text.splitlines()) == len(HOSTILE) + 1
+    assert not any(cell.startswith(tuple('=+-@"')) for line in text.splitlines() for cell in line.split("\t"))
+    write_table(tmp_path / "q.json", written)
+    assert strict((tmp_path / "q.json").read_text(encoding="utf-8"))[3]["mask"] == "caf\\xe9.nii"
+
+
+# Tables that grow
+
+
+@pytest.fixture
+def growing(tmp_path):
+    path = tmp_path / "qc.tsv"
+    update_table(path, [made("a", estimated_dice=0.5, volume_ml=10.0), made("b", "fail", "b.nii: gone")])
+    return path
+
+
+def test_a_table_that_somebody_opened_grows_too(growing):
+    """With line ends of Windows, a mark of UTF-8, and a column of their own, whose cells are kept."""
+    lines = growing.read_text().splitlines()
+    lines = [f"{line}\t{cell}" for line, cell in zip(lines, ("seen", "", "yes"), strict=True)]
+    growing.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    update_table(growing, [made("c", estimated_dice=0.1)])
+    rows = rows_of(growing)
+    assert [(row["mask"], row["seen"]) for row in rows] == [("b.nii", ""), ("c.nii", ""), ("a.nii", "yes")]
+    growing.write_bytes(b"")
+    update_table(growing, [made("c", estimated_dice=0.1)])
+    assert [row["mask"] for row in rows_of(growing)] == ["c.nii"]
+
+
+def columns_without(name):
+    def change(text):
+        header = text.split("\n")[0].split("\t")
+        return text.replace(
+            "\t".join(header), "\t".join("other" if column == name else column for column in header)
+        )
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda text: text.replace("0.5000", "nan"), "line 3 has 'nan' as estimated_dice, not from 0 to 1"),
+        (lambda text: text.replace("0.5000", "7"), "not from 0 to 1"),
+        (lambda text: text.replace("0.5000", "half"), "line 3 has 'half' as estimated_dice, not a number"),
+        (lambda text: text.replace("10.0000", "10,0"), "line 3 has '10,0' as volume_ml, not a number"),
+        (lambda text: text.replace("pass", "good"), "line 3 has the flag 'good', which is none of"),
+        (lambda text: text[:-4], r"line 3 has \d+ fields, the header \d+"),
+        (lambda text: text.replace("gone\n", "gone "), r"line 2 has \d+ fields"),
+        (lambda text: text.replace("a.nii", ""), "line 3 names no mask"),
+        (lambda text: "\0" * 5000, "cannot be read as a table"),
+        (lambda text: "Dear colleague,\n\nthe table is lost.\n", "line 3 has no column mask"),
+        *((columns_without(name), f"no column {name}") for name in ("mask", "flag", "estimated_dice")),
+    ],
+)
+def test_damaged_tables_are_told_before_rows_are_lost(growing, change, why):
+    growing.write_text(change(growing.read_text()))
+    before = growing.read_bytes()
+    for attempt in (lambda: read_growing_table(growing), lambda: update_table(growing, [SCORED])):
+        with pytest.raises(OutputError, match=why) as caught:
+            attempt()
+        assert "mend or remove" in str(caught.value) and str(growing) in str(caught.value)
+    assert growing.read_bytes() == before
+
+
+def test_places_where_no_table_can_grow(tmp_path):
+    (tmp_path / "qc.tsv").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        read_growing_table(tmp_path / "qc.tsv")
+    assert read_growing_table(tmp_path / "new.tsv") == {}
 
 
 def strict(text):

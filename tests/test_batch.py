@@ -1,6 +1,7 @@
 """Files in, files out: a bright ball in files is its own brain."""
 
 import gzip
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,16 @@ import numpy as np
 import pytest
 
 from singlestrip import batch, memory, records, volume
-from singlestrip.batch import Job, StripOptions, plan_folder, read_list, strip_file, strip_files
+from singlestrip.batch import (
+    Job,
+    StripOptions,
+    images_below,
+    plan_folder,
+    read_list,
+    strip_file,
+    strip_files,
+    write_list,
+)
 from singlestrip.errors import InputError, OutputError
 from singlestrip.metrics import dice
 
@@ -534,6 +544,117 @@ def test_inputs_are_never_overwritten(phantom_stripper, tmp_path):
     assert image.read_bytes() == before
 
 
+def test_lists_of_any_bytes(tmp_path):
+    """Lines end at line feeds alone, and every line is a path, whatever is wrong with it."""
+    path = tmp_path / "list.txt"
+    path.write_bytes(
+        b"caf\xe9.nii\nform\x0cfeed\x85.nii\nc\rr.nii\r\n~no-such-user/x.nii\nnul\0.nii\n" + b"x" * 5000
+    )
+    expected = [
+        b"caf\xe9.nii",
+        b"form\x0cfeed\x85.nii",
+        b"c\rr.nii",
+        b"~no-such-user/x.nii",
+        b"nul\0.nii",
+        b"x" * 5000,
+    ]
+    assert [os.fsencode(image) for image in read_list(path)] == expected
+
+
+def test_what_is_no_list(tmp_path):
+    image = scan(tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match=r"a\.nii\.gz: an image by its name; a list is"):
+        read_list(image)
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"a.nii\n" + b"x" * 40_000)
+    with pytest.raises(InputError, match="more than 32768 bytes"):
+        read_list(path)
+    for device in ("/dev/zero", "/dev/null"):
+        with pytest.raises(InputError, match=f"{device}: cannot be read as a list of paths .a device"):
+            read_list(Path(device))
+
+
+def test_a_list_from_a_pipe():
+    read, write = os.pipe()
+    os.write(write, b"a.nii\nb.nii\n")
+    os.close(write)
+    assert read_list(Path(f"/dev/fd/{read}")) == [Path("a.nii"), Path("b.nii")]
+    os.close(read)
+
+
+def test_a_written_list_can_be_read(tmp_path):
+    path = tmp_path / "list.txt"
+    images = [
+        "#1.nii",
+        "~.nii",
+        "~no-such-user/a",
+        " a b.nii",
+        "c\rr.nii",
+        "\ufeffa.nii",
+        "/x/\udcff.nii",
+        "\ta.nii",
+    ]
+    images = [Path(image) for image in images]
+    write_list(path, images)
+    assert read_list(path) == images
+    before = path.stat().st_ino
+    write_list(path, images)
+    assert path.stat().st_ino == before  # what depends on it does not have to be made again
+    write_list(path, images[1:])
+    assert read_list(path) == images[1:]
+    for name in ("a\nb.nii", "a ", "a\r"):
+        with pytest.raises(InputError, match="no list can hold"):
+            write_list(path, [Path(name)])
+
+
+def test_a_pair_is_one_image(tmp_path, monkeypatch):
+    path = tmp_path / "list.txt"
+    path.write_text("a.hdr\na.img\nb.hdr\nc.img\nd/a.img\n./d/../d/a.hdr\ne.IMG\ne.HDR\n")
+    images = [Path(name) for name in ("a.img", "b.hdr", "c.img", "d/a.img", "e.IMG")]
+    assert read_list(path) == images
+    assert len(plan_folder(images, tmp_path / "out", ("mask",))) == 5
+
+
+def test_images_in_folders(tmp_path):
+    """Not what is hidden, nor what was made of them; a link to what is not there is an image that will fail."""
+    names = (
+        "b.nii",
+        "a/b.nii.gz",
+        "a/.hidden.nii",
+        ".git/c.nii",
+        "a/p.img",
+        "a/p.hdr",
+        "q.hdr",
+        "x.txt",
+        "out/m.nii",
+    )
+    for name in (*names, "a/.aaaaaaaa-partial-b.nii"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "gone.nii").symlink_to("not-fetched")
+    (tmp_path / "folder.nii").mkdir()
+    found = images_below(tmp_path, leave_out=tmp_path / "out")
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["a/b.nii.gz", "a/p.img", "b.nii", "gone.nii"]
+    with pytest.raises(InputError, match="the folder of the outputs"):
+        images_below(tmp_path, leave_out=tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        images_below(tmp_path / "nowhere", leave_out=tmp_path)
+
+
+def test_images_whose_outputs_no_folder_can_hold(phantom_stripper, tmp_path):
+    """They fail when their turn comes; before the image is read."""
+    good = scan(tmp_path / "good.nii")
+    odd = ["nul\0.nii", "x" * 250 + ".nii", "loop.nii", "/", ".nii", "d" * 300 + "/good.nii"]
+    (tmp_path / "loop.nii").symlink_to("loop.nii")
+    images = [tmp_path / name for name in odd] + [good]
+    outcomes = strip_files(phantom_stripper, plan_folder(images, tmp_path / "out", ("mask",)))
+    assert [outcome.failed for outcome in outcomes] == [True] * len(odd) + [False]
+    assert not any("unexpected" in outcome.text for outcome in outcomes)
+    written = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.nii")]
+    assert [path.name for path in written] == ["good_mask.nii"]
+    assert not list(tmp_path.glob("*_mask*"))
+
+
 def test_lists_from_other_systems(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / "list.txt"
@@ -573,6 +694,7 @@ def test_one_mask_from_the_mean_of_the_frames_of_b0(phantom_stripper, diffusion)
         ("0 1000 2000 nan", "number"),
         ("0 1000 b 2000", "cannot be read as b-values"),
         ("1000 700 51 2000", "no frame has a b-value up to 50"),
+        ("0 " * 600_000, "larger than 1 MiB"),
     ],
 )
 def test_b_values_that_do_not_fit(text, part, phantom_stripper, diffusion):

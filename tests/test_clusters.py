@@ -132,6 +132,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
 @needs_workflow
 def test_workflow_on_local_cores(scans, small, large):
     """A scan that fails is in the table, and all that the next run tries."""
+    Path("scans/.0123abcd-partial-s00.nii").write_bytes(Path("scans/s00.nii").read_bytes())  # a killed process's
     broken = Path("scans/s13.nii")
     whole = broken.read_bytes()
     broken.write_bytes(whole[:3000])
@@ -182,7 +183,7 @@ def test_workflow_of_a_bids_data_set(scans):
         ({}, "one of list, folder and bids"),
         ({"list": "list.txt", "folder": "scans"}, "one of list, folder and bids"),
         ({"list": "missing.txt"}, "missing.txt"),
-        ({"folder": "empty"}, "no scans"),
+        ({"folder": "nowhere"}, "nowhere: no such folder"),
     ],
 )
 def test_workflow_without_scans(scans, config, sentence):

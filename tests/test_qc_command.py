@@ -197,6 +197,14 @@ def test_an_image_shows_in_the_picture(files):
     assert table("q.tsv")[0]["image"] == "image.nii.gz"
 
 
+def test_a_pair_is_one_mask(files, head, capsys):
+    for name, array in (("m.img", head.mask.astype(np.uint8)), ("i.img", head.image)):
+        nib.save(nib.Nifti1Pair(array, head.vox2world), name)
+    assert run("qc -m m.hdr m.img -i i.hdr i.img -o q.tsv") == 0
+    assert [(row["mask"], row["image"]) for row in table("q.tsv")] == [("m.img", "i.img")]
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
 def test_references(files, head, capsys):
     line = "qc -m cut_mask.nii.gz good_mask.nii.gz --reference good_mask.nii.gz good_mask.nii.gz -o q.tsv"
     assert run(line) == 0

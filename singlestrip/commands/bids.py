@@ -16,8 +16,8 @@ from .options import (
     apply_threads,
     chosen_flags,
     exit_status,
-    finite_float,
     input_folder,
+    millimetres,
     output_folder,
     show_stripping,
     show_warnings,
@@ -92,7 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "-b",
         "--border",
-        type=finite_float,
+        type=millimetres,
         metavar="MM",
         help="move the masks' surface out by MM, or in if negative (default 0)",
     )

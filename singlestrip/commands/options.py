@@ -55,12 +55,25 @@ def model(text: str) -> str:
 
 def shard(text: str) -> Shard | str:
     """An argparse type: K/N, or "slurm" for what a job array's variables tell."""
-    return text if text == "slurm" else parse_shard(text)
+    try:
+        return text if text == "slurm" else parse_shard(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"name a part and the number of parts, such as 2/8, or slurm, not {text!r}"
+        ) from None
+
+
+def _number(kind: type, text: str, wanted: str):
+    """The number that text is. Raises ArgumentTypeError that says what is wanted."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{wanted}, not {text!r}") from None
 
 
 def positive_int(text: str) -> int:
     """An argparse type: a whole number from 1."""
-    value = int(text)
+    value = _number(int, text, "a whole number, such as 1")
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value
@@ -68,7 +81,7 @@ def positive_int(text: str) -> int:
 
 def seed(text: str) -> int:
     """An argparse type: a whole number that seeds generators."""
-    value = int(text)
+    value = _number(int, text, "a whole number, such as 1")
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to {2**32 - 1}")
     return value
@@ -84,10 +97,20 @@ def positive_float(text: str) -> float:
 
 def finite_float(text: str) -> float:
     """An argparse type: a finite number."""
-    value = float(text)
+    value = _number(float, text, "a number, such as 0.5")
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
+
+
+def millimetres(text: str) -> float:
+    """An argparse type: a finite number of mm."""
+    return finite_float(str(_number(float, text, "a number of millimetres, such as 1")))
+
+
+def positive_millimetres(text: str) -> float:
+    """An argparse type: a finite number of mm above 0."""
+    return positive_float(str(millimetres(text)))
 
 
 def share(text: str) -> float:

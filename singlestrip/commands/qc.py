@@ -179,6 +179,7 @@ def run(args: argparse.Namespace) -> int:
 def _cases(args: argparse.Namespace):
     from ..assessment import Case, read_table
     from ..output import check_distinct
+    from ..volume import merge_pairs
 
     if args.table is not None:
         if args.mask or args.image or args.reference:
@@ -187,6 +188,8 @@ def _cases(args: argparse.Namespace):
     else:
         if not args.mask:
             args.parser.error("name a mask with -m, or a table with --table")
+        for name in ("mask", "image", "reference"):
+            setattr(args, name, merge_pairs(getattr(args, name)))
         for name in ("image", "reference"):
             given = getattr(args, name)
             if given and len(given) != len(args.mask):

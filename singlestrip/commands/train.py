@@ -19,6 +19,7 @@ from .options import (
     output_file,
     positive_float,
     positive_int,
+    positive_millimetres,
     seed,
     show_training,
     show_warnings,
@@ -125,7 +126,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--voxel-size",
-        type=positive_float,
+        type=positive_millimetres,
         metavar="MM",
         help="voxel size of the finer network (default: an adult brain gets 2 mm, others in proportion)",
     )
