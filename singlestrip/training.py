@@ -23,10 +23,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from . import __version__, checkpoint, report
+from . import __version__, checkpoint, report, typed
 from .calibration import calibrated
 from .cascade import Cascade
-from .configuration import CascadeConfig, TrainConfig, Window, cascade_config
+from .configuration import CascadeConfig, TrainConfig, Window
 from .device import fast_in_bfloat16
 from .errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
 from .gmm import INSIDE_BASE, NativeMap
@@ -306,7 +306,7 @@ def _check_same(
     """Raise ModelError unless the checkpoint is of this very run."""
     if not isinstance(state, dict) or not {"cascade", "config", "labels", "model"} <= set(state):
         raise ModelError(f"{path}: not a training checkpoint")
-    if cascade_config(state["cascade"]) != cascade:
+    if typed.convert_all(state["cascade"], CascadeConfig) != cascade:
         raise ModelError(f"{path}: the run began with networks of another shape or voxel size")
     before, now = dict(state["config"]), asdict(config)
     changed = [name for name in now if name not in CHANGEABLE and before.get(name) != now[name]]

@@ -1,0 +1,90 @@
+"""What files hold, as dataclasses: the type and range of each field are checked when it is read.
+
+A range stands beside its field, as `Annotated[int, Meta(ge=1, le=8)]`; what ties fields together is checked in
+`__post_init__`, which raises ValueError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+Kind = TypeVar("Kind")
+LONGEST = 160  # characters of a fault that are shown: files may hold anything
+
+
+def convert(values: Any, kind: type[Kind]) -> Kind:
+    """Plain values as a dataclass. Fields without a default must be there; unknown names are passed over.
+
+    Raises ValueError, in a few words: which field, and what was expected of it.
+    """
+    try:
+        return msgspec.convert(values, kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(_fault(error)) from error
+
+
+def convert_all(values: Any, kind: type[Kind]) -> Kind:
+    """As `convert`, but all fields must be there, and no others."""
+    made = convert(values, kind)
+    _check_names(values, asdict(made), "")
+    return made
+
+
+def parse(text: str | bytes) -> Any:
+    """Plain values from JSON without NaN and infinity. Raises ValueError."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ValueError(_fault(error)) from error
+
+
+def read(path: Path, kind: type[Kind], most_bytes: int) -> Kind:
+    """A JSON file as a dataclass, as `convert` does; one above `most_bytes` is not read.
+
+    Raises ValueError, also where the system cannot read the file.
+    """
+    return convert(parse(read_bytes(path, most_bytes)), kind)
+
+
+def read_bytes(path: Path, most_bytes: int) -> bytes:
+    """What a file holds. Raises ValueError where that cannot be read, is no file, or is more than `most_bytes`."""
+    if not path.is_file():
+        raise ValueError("not a file")
+    try:
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except OSError as error:
+        raise ValueError(error.strerror or "cannot be read") from error
+    if len(data) > most_bytes:
+        raise ValueError(f"larger than {most_bytes / 2**20:g} MiB")
+    return data
+
+
+def brief(text: str, longest: int = LONGEST) -> str:
+    """Text from a file, for a sentence: cut short, and nothing in it that moves a terminal's cursor."""
+    cut = text if len(text) <= longest else f"{text[:longest]}…"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+
+
+def _check_names(values: dict[str, Any], expected: dict[str, Any], place: str) -> None:
+    for name in sorted(values.keys() ^ expected.keys()):
+        raise ValueError(f"{place}{brief(name)}: {'unknown' if name in values else 'missing'}")
+    for name, part in expected.items():
+        if isinstance(part, dict):
+            _check_names(values[name], part, f"{place}{name}.")
+
+
+def _fault(error: Exception) -> str:
+    """`patch: expected int <= 8` for "Expected `int` <= 8 - at `$.patch`"."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    text, _, place = str(error).replace("`", "").partition(" - at ")
+    if text[1:2].islower():  # not of an abbreviation
+        text = text[0].lower() + text[1:]
+    text = brief(text)
+    place = place.removeprefix("$").removeprefix(".")
+    return f"{place}: {text}" if place else text
