@@ -34,7 +34,8 @@ BIDS_SUFFIXES = {
 
 # Ranges of what model files hold: far beyond what has been tried, and far below what no machine could hold.
 VoxelSize = Annotated[float, Meta(ge=0.001, le=50)]
-WindowSize = Annotated[int, Meta(ge=2, le=512)]
+MAX_WINDOW = 512
+WindowSize = Annotated[int, Meta(ge=2, le=MAX_WINDOW)]
 Width = Annotated[int, Meta(ge=1, le=1024)]
 
 

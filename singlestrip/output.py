@@ -10,6 +10,8 @@ from secrets import token_hex
 
 from .errors import OutputError
 
+MARK_BYTES = len(".00000000-partial-")  # what `whole` puts before a name
+
 
 def _identity(path: Path) -> Path:
     """One name for all names of a file: links followed, both files of an .img/.hdr pair alike."""
@@ -24,6 +26,23 @@ def check_distinct(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
         if _identity(path) in taken:
             raise OutputError(f"{path}: {taken[_identity(path)]}; name another file or folder for the output")
         taken[_identity(path)] = "is named for two outputs"
+
+
+def check_name(path: Path) -> None:
+    """Raise OutputError if no file can be written at this path: before any work is done."""
+    folder = path.parent
+    try:
+        if not folder.is_dir():
+            raise OutputError(f"{path}: folder {folder} does not exist")
+        longest, size = os.pathconf(folder, "PC_NAME_MAX") - MARK_BYTES, len(os.fsencode(path.name))
+        if size > longest:
+            raise OutputError(f"{path}: the name has {size} bytes, {longest} at most are possible; shorten it")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path}: there, and not a file; name another")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: folder {folder} cannot be written to")
 
 
 def make_folder(folder: Path) -> None:
