@@ -6,6 +6,7 @@ A range stands beside its field, as `Annotated[int, Meta(ge=1, le=8)]`; what tie
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,9 @@ def convert(values: Any, kind: type[Kind]) -> Kind:
     Raises ValueError, in a few words: which field, and what was expected of it.
     """
     try:
-        return msgspec.convert(values, kind)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tensors in place of a dictionary warn when they are asked for keys
+            return msgspec.convert(values, kind)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(_fault(error)) from error
 
