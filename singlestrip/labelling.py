@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
@@ -73,6 +74,13 @@ def labelled_example(image_path: Path, mask_path: Path, config: GMMConfig) -> tu
     """The label map of a labelled scan, to train on, and the scan. Raises InputError."""
     scan, _, labels, record = fit_pair(image_path, mask_path, config)
     return NativeMap(labels, scan.vox2world, levels_of(record)), scan
+
+
+def check_there(paths: Iterable[Path]) -> None:
+    """Raise InputError if one of the images is missing: before any work is done."""
+    for path in paths:
+        if not path.is_file():
+            volume.read(path)  # says why
 
 
 def record_path(label_map: Path) -> Path:

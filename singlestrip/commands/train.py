@@ -200,7 +200,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_files(args: argparse.Namespace) -> None:
     """Raise InputError or OutputError where a file is missing or cannot be written: before any work is done."""
-    from .. import report, volume
+    from .. import report
+    from ..labelling import check_there
     from ..output import check_distinct, check_name
     from ..run_files import RunFiles
 
@@ -215,9 +216,7 @@ def _check_files(args: argparse.Namespace) -> None:
         check_name(args.samples)
         outputs.append(args.samples)
     check_distinct(inputs, outputs)
-    for path in inputs:
-        if not path.is_file():
-            volume.read(path)  # which says why
+    check_there(inputs)
 
 
 def _outline(mask_path: Path):
