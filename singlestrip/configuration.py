@@ -34,8 +34,9 @@ BIDS_SUFFIXES = {
 
 # Ranges of what model files hold: far beyond what has been tried, and far below what no machine could hold.
 VoxelSize = Annotated[float, Meta(ge=0.001, le=50)]
-MAX_WINDOW = 512
-WindowSize = Annotated[int, Meta(ge=2, le=MAX_WINDOW)]
+MAX_SEGMENTER_SIZE = 256
+MAX_LOCATOR_SIZE = 160  # stripping takes no field of view of more voxels
+WindowSize = Annotated[int, Meta(ge=2, le=MAX_SEGMENTER_SIZE)]
 Width = Annotated[int, Meta(ge=1, le=1024)]
 
 
@@ -149,7 +150,8 @@ class CascadeConfig:
     segmenter: UNetConfig = UNetConfig()
     segmenter_size: WindowSize = 96  # voxels along each side of the window
     locator: UNetConfig = UNetConfig(widths=(16, 32, 64, 64))
-    locator_size: WindowSize = 64  # voxels along each side in training; stripping takes any field of view
+    # Voxels along each side in training; in stripping the least.
+    locator_size: Annotated[int, Meta(ge=2, le=MAX_LOCATOR_SIZE)] = 64
     locator_factor: Annotated[float, Meta(ge=1, le=16)] = 2.0  # voxel size over that of the segmenter
 
     def __post_init__(self):

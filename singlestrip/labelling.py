@@ -147,8 +147,6 @@ def checksum(path: Path) -> str:
 
 def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, figure: Path | None = None) -> None:
     """Fit, and write the label map, its JSON record beside it, and the picture if named."""
-    import sklearn
-
     volume.check_output(out)
     outputs = [out, record_path(out)]
     if figure is not None:
@@ -158,6 +156,9 @@ def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, f
         check_name(path)
     check_distinct([image_path, mask_path], outputs)
     check_classes(config)
+    check_there([image_path, mask_path])
+    import sklearn
+
     scan, image, labels, record = fit_pair(image_path, mask_path, config)
     record |= {
         "image": {"name": image_path.name, "sha256": checksum(image_path)},

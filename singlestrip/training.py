@@ -28,8 +28,7 @@ from .calibration import calibrated
 from .cascade import Cascade
 from .configuration import (
     HEAD_BRAIN_MM,
-    HEAD_WINDOW_MM,
-    MAX_WINDOW,
+    MAX_LOCATOR_SIZE,
     CascadeConfig,
     TrainConfig,
     UNetConfig,
@@ -107,8 +106,10 @@ def fitting_cascade(
     maps: list[NativeMap], voxel_size_mm: float | None = None, norm: str = UNetConfig.norm
 ) -> CascadeConfig:
     """Networks for the brains of label maps. Raises InputError where the voxel size does not suit them."""
-    extent = brain_extent_mm(maps)
-    finest, coarsest = (extent / n * HEAD_WINDOW_MM / HEAD_BRAIN_MM for n in (MAX_WINDOW, MIN_WINDOW))
+    extent, adult = brain_extent_mm(maps), CascadeConfig()
+    in_proportion = adult.voxel_size_mm * extent / HEAD_BRAIN_MM
+    finest = in_proportion * adult.locator_size / MAX_LOCATOR_SIZE
+    coarsest = in_proportion * adult.segmenter_size / MIN_WINDOW
     if voxel_size_mm is not None and not finest <= voxel_size_mm <= coarsest:
         raise InputError(
             f"voxels of {voxel_size_mm:g} mm do not suit a brain {extent:.3g} mm long: choose more than "
@@ -348,14 +349,24 @@ def validate(model: Cascade, scans: Sequence[LabelledScan]) -> float:
     return float(np.mean(scores))
 
 
-def read_state(path: Path, cascade: CascadeConfig, config: TrainConfig, labels: str) -> TrainingState:
-    """A checkpoint of this very run; labels: their `fingerprint`. Raises ModelError for any other."""
+def read_state(path: Path) -> TrainingState:
+    """A checkpoint of any run. Raises ModelError where it is damaged."""
     try:
         state = typed.convert(checkpoint.load_training_state(path), TrainingState)
-        other = typed.convert_all(state.cascade, CascadeConfig) != cascade
+        cascade = typed.convert_all(state.cascade, CascadeConfig)
     except ValueError as error:
         raise ModelError(f"{path}: not a training checkpoint, or damaged ({error})") from error
-    if other:
+    fault = _fault_of_tensors(state, cascade)
+    if fault:
+        raise ModelError(f"{path}: damaged ({fault}); remove it to begin anew")
+    return state
+
+
+def _check_same(
+    state: TrainingState, cascade: CascadeConfig, config: TrainConfig, labels: str, path: Path
+) -> None:
+    """Raise ModelError unless the checkpoint is of this very run; labels: their `fingerprint`."""
+    if typed.convert_all(state.cascade, CascadeConfig) != cascade:
         raise ModelError(f"{path}: the run began with networks of another shape or voxel size")
     now = asdict(config)
     changed = [name for name in now if name not in CHANGEABLE and state.config.get(name) != now[name]]
@@ -367,10 +378,6 @@ def read_state(path: Path, cascade: CascadeConfig, config: TrainConfig, labels: 
         raise ModelError(f"{path}: the run began with other label maps; resume with the same images")
     if state.step > config.steps:
         raise ModelError(f"{path}: the run is at step {state.step} of {config.steps}; ask for more steps")
-    fault = _fault_of_tensors(state, cascade)
-    if fault:
-        raise ModelError(f"{path}: damaged ({fault}); remove it to begin anew")
-    return state
 
 
 def _fault_of_tensors(state: TrainingState, cascade: CascadeConfig) -> str | None:
@@ -428,7 +435,9 @@ def train(
     files = RunFiles(out)
     files.check(resume)
     digest = fingerprint(maps)
-    state = read_state(files.checkpoint, cascade, config, digest) if files.checkpoint.exists() else None
+    state = read_state(files.checkpoint) if files.checkpoint.exists() else None
+    if state is not None:
+        _check_same(state, cascade, config, digest, files.checkpoint)
     check_memory(maps, cascade, config.batch, device)
     run = Run(cascade, config, prepare_maps(maps, cascade, device), device, init)
     losses: dict[str, list[float]] = {}  # since the last report

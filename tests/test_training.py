@@ -17,7 +17,7 @@ from phantoms import make_head, tiny_cascade
 from safetensors.torch import load_file
 
 import singlestrip
-from singlestrip import checkpoint, training
+from singlestrip import checkpoint, stripping, training
 from singlestrip.cascade import Cascade
 from singlestrip.configuration import CascadeConfig, SynthConfig, TrainConfig
 from singlestrip.errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
@@ -668,12 +668,21 @@ def test_places_that_cannot_be_written_are_refused_first(labels, tmp_path, name,
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("voxel_size_mm", [1e-320, 1e-6, 0.01, 0.05, 30, 1e9])
+@pytest.mark.parametrize("voxel_size_mm", [1e-320, 1e-6, 0.01, 0.3, 30, 1e9])
 def test_a_voxel_size_that_does_not_suit_the_brain(voxel_size_mm):
     maps = [box((100, 100, 100), (1, 1, 1))]
-    with pytest.raises(InputError, match=r"voxels of .* do not suit a brain 100 mm long: choose more than 0\.23"):
+    with pytest.raises(
+        InputError,
+        match=r"voxels of .* do not suit a brain 100 mm long: choose more than 0\.48 and less than 15 mm",
+    ):
         training.fitting_cascade(maps, voxel_size_mm)
     assert training.fitting_cascade(maps, 1.0) == CascadeConfig.fitting(100, 1.0)
+    finest = training.fitting_cascade(maps, 0.49)
+    assert (
+        finest.locator_size**3
+        <= stripping.MAX_LOCATOR_VOXELS
+        < (finest.locator_size + finest.locator.multiple) ** 3
+    )
 
 
 def test_a_brain_that_no_network_is_for():

@@ -157,12 +157,15 @@ def run(args: argparse.Namespace) -> int:
     from ..checkpoint import find_model, load_model
     from ..configuration import UNetConfig
     from ..device import choose_device
+    from ..run_files import RunFiles
 
     apply_threads(args)
     training.keep_memory()
     device = choose_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
     config = TrainConfig(**chosen)
+    if args.out is not None and (path := RunFiles(args.out).checkpoint).exists():
+        training.read_state(path)  # read again by the run itself: damage is said before the fit
     init, header = load_model(find_model(args.init)) if args.init else (None, None)
     outlines = [*map(_outline, args.mask), *given]
     if init is not None:
