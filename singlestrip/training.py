@@ -134,8 +134,8 @@ def check_memory(maps: list[NativeMap], cascade: CascadeConfig, batch: int, devi
     if left is not None and need > left:
         raise InputError(
             f"training with voxels of {cascade.voxel_size_mm:g} mm needs {need / memory.GIB:.1f} GiB of memory at "
-            f"least and {left / memory.GIB:.1f} GiB are free; choose larger voxels or fewer images a step, crop "
-            "the labelled images, or use a larger machine"
+            f"least and {left / memory.GIB:.1f} GiB are free; check that the masks hold whole brains, choose "
+            "larger voxels or fewer images a step, crop the labelled images, or use a larger machine"
         )
 
 

@@ -17,8 +17,9 @@ from phantoms import make_head, tiny_cascade
 from safetensors.torch import load_file
 
 import singlestrip
-from singlestrip import checkpoint, stripping, training
+from singlestrip import checkpoint, labelling, stripping, training
 from singlestrip.cascade import Cascade
+from singlestrip.cli import main
 from singlestrip.configuration import CascadeConfig, SynthConfig, TrainConfig
 from singlestrip.errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
 from singlestrip.gmm import NativeMap
@@ -710,3 +711,54 @@ def test_a_side_too_thin_for_the_voxels(side):
     source = NativeMap(labels, np.diag([0.1, 0.1, 1, 1]))
     with pytest.raises(InputError, match=f"nothing {side} the brain is left"):
         training.prepare_maps([source], tiny_cascade(2.0), CPU)
+
+
+@pytest.fixture
+def no_fit(monkeypatch):
+    """Fitting classes is too late."""
+    monkeypatch.setattr(labelling, "fit_label_map", lambda *arguments: pytest.fail("too late"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["-o", "no/m.safetensors"], "folder no does not exist"),
+        (["-o", "old.safetensors"], "old.checkpoint: holds an earlier run"),
+        (["-o", "old.safetensors", "--resume"], "old.checkpoint: not a training checkpoint"),
+        (["-o", f"{'m' * 240}.safetensors"], "shorten it"),
+        (["-o", "m.safetensors", "--samples", "no/sheet.png"], "no/sheet.png: folder no"),
+        (["-o", "m.safetensors", "--samples", "sheet.txt"], "sheet.txt: name pictures"),
+        (["--samples", "m.curve.png", "-o", "m.safetensors"], "m.curve.png: is named for two outputs"),
+        (["-o", "m.safetensors", "--val", "gone.nii.gz", "mask.nii.gz"], "gone.nii.gz: no such file"),
+        (["-o", "m.safetensors", "--init", "no-such"], "no-such: no such model"),
+        (["-o", "m.safetensors", "--init", "damaged.safetensors"], "damaged.safetensors: not a model file"),
+        (["-o", "m.safetensors", "-l", "gone.nii.gz"], "gone.nii.gz: no such file"),
+        (["-o", "m.safetensors", "-i", "gone.nii.gz", "-m", "mask.nii.gz"], "gone.nii.gz: no such file"),
+        (["-o", "m.safetensors", "--voxel-size", "0.01"], "voxels of 0.01 mm do not suit"),
+        (["-o", "m.safetensors", "--batch", "1000000000"], "GiB of memory at least"),
+    ],
+)
+def test_the_command_says_what_is_wrong_before_the_fit(
+    head, tmp_path, monkeypatch, capsys, no_fit, options, error
+):
+    monkeypatch.chdir(tmp_path)
+    head.save(tmp_path)
+    for name in ("old.checkpoint", "damaged.safetensors"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+    before = sorted(tmp_path.iterdir())
+    assert main(["train", "-i", "image.nii.gz", "-m", "mask.nii.gz", "--device", "cpu", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("singlestrip: ") and error in line and "unexpected" not in line
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_wrong_place_is_refused_without_torch(head, tmp_path):
+    """In the time that Python takes to start."""
+    head.save(tmp_path)
+    script = "import sys; from singlestrip.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    command = ["train", "-i", "image.nii.gz", "-m", "mask.nii.gz", "-o", "no/m.safetensors"]
+    environment = os.environ | {"PYTHONPATH": str(Path(singlestrip.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n" and "folder no does not exist" in done.stderr
