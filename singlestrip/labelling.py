@@ -90,7 +90,11 @@ def record_path(label_map: Path) -> Path:
 
 def write_record(label_map: Path, record: dict) -> None:
     with whole(record_path(label_map)) as (partial,):
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+        partial.write_text(_record_text(record))
+
+
+def _record_text(record: dict) -> str:
+    return json.dumps(record, indent=2) + "\n"
 
 
 def _read_record(label_map: Path) -> FitRecord | None:
@@ -166,7 +170,8 @@ def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, f
         "configuration": asdict(config),
         "versions": {"singlestrip": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
     }
-    write_record(out, record)  # first: a label map without its record looks like another program's
-    volume.write_like(image, out, labels[..., None], label="GMM classes")
+    with whole(record_path(out)) as (partial,):  # ready when the label map appears: without it that looks foreign
+        partial.write_text(_record_text(record))
+        volume.write_like(image, out, labels[..., None], label="GMM classes")
     if figure is not None:
         report.label_figure(scan.image, labels, scan.vox2world, figure)
