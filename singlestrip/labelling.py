@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from . import __version__, report, volume
+from . import __version__, report, typed, volume
 from .configuration import GMMConfig
 from .errors import InputError
-from .gmm import INSIDE_BASE, NativeMap, fit_label_map, levels_of
+from .gmm import INSIDE_BASE, FitRecord, NativeMap, check_classes, fit_label_map, levels_of
 from .masks import brain_voxels
-from .output import check_distinct, whole
+from .output import check_distinct, check_name, whole
+from .textfile import read_bytes
 from .volume import Volume
+
+MAX_RECORD_BYTES = 2**20  # one of 180 classes has 20 kB
 
 
 class LabelledScan(NamedTuple):
@@ -116,6 +119,13 @@ def labelled_example(
     return NativeMap(labels, scan.vox2world, levels_of(record)), scan
 
 
+def check_there(paths: Iterable[Path]) -> None:
+    """Raise InputError if one of the images is missing: before any work is done."""
+    for path in paths:
+        if not path.is_file():
+            volume.read(path)  # says why
+
+
 def record_path(label_map: Path) -> Path:
     """Where the record of a label map lies, beside it."""
     return label_map.with_name(label_map.name[: -len(volume.suffix_of(label_map))] + ".json")
@@ -123,18 +133,32 @@ def record_path(label_map: Path) -> Path:
 
 def write_record(label_map: Path, record: dict) -> None:
     with whole(record_path(label_map)) as (partial,):
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+        partial.write_text(_record_text(record))
 
 
-def _read_levels(label_map: Path) -> np.ndarray | None:
-    """Levels from the record beside a label map; None where there is none, or another program's."""
+def _record_text(record: dict) -> str:
+    return json.dumps(record, indent=2) + "\n"
+
+
+def _read_record(label_map: Path) -> FitRecord | None:
+    """The record beside a label map; None where there is none, or another program's description of its own.
+
+    Raises InputError where it is damaged: without it the same seed would give other images.
+    """
     path = record_path(label_map)
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        return levels_of(json.loads(path.read_text(encoding="utf-8")))
-    except (KeyError, TypeError, ValueError, IndexError):
-        return None
+        values = typed.parse(read_bytes(path, "the record of a label map", limit=MAX_RECORD_BYTES))
+        names = {each.name for each in fields(FitRecord)}
+        if isinstance(values, dict) and values and not names & values.keys():
+            return None
+        return typed.convert(values, FitRecord)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: the record of {label_map.name} is damaged ({error}); make both anew with fit-gmm, or remove "
+            "the record if the label map is another program's"
+        ) from error
 
 
 def read_label_map(path: Path) -> NativeMap:
@@ -151,7 +175,16 @@ def read_label_map(path: Path) -> NativeMap:
             f"{path}: needs labels of both sides, 1 to {INSIDE_BASE} outside the brain and from "
             f"{INSIDE_BASE + 1} inside"
         )
-    return NativeMap(labels, scan.vox2world, _read_levels(path))
+    record = _read_record(path)
+    if record is None:
+        return NativeMap(labels, scan.vox2world)
+    strange = {int(label) for label in np.unique(labels)} - {0} - record.labels
+    if strange:
+        raise InputError(
+            f"{record_path(path)}: the record is of another label map (no label {min(strange)} in it); make both "
+            "anew with fit-gmm, or remove the record"
+        )
+    return NativeMap(labels, scan.vox2world, record.levels())
 
 
 def checksum(path: Path) -> str:
@@ -172,12 +205,18 @@ def fit_files(
     warn: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Fit, and write the label map, its JSON record beside it, and the picture if named."""
-    import sklearn
-
-    check_distinct([image_path, mask_path], [out])
     volume.check_output(out)
+    outputs = [out, record_path(out)]
     if figure is not None:
         report.check_picture(figure)
+        outputs.append(figure)
+    for path in outputs:
+        check_name(path)
+    check_distinct([image_path, mask_path], outputs)
+    check_classes(config)
+    check_there([image_path, mask_path])
+    import sklearn
+
     scan, image, labels, record = fit_pair(image_path, mask_path, config, warn)
     record |= {
         "image": {"name": image_path.name, "sha256": checksum(image_path)},
@@ -185,7 +224,8 @@ def fit_files(
         "configuration": asdict(config),
         "versions": {"singlestrip": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
     }
-    volume.write_like(image, out, labels[..., None], label="GMM classes")
-    write_record(out, record)
+    with whole(record_path(out)) as (partial,):  # ready when the label map appears: without it that looks foreign
+        partial.write_text(_record_text(record))
+        volume.write_like(image, out, labels[..., None], label="GMM classes")
     if figure is not None:
         report.label_figure(scan.image, labels, scan.vox2world, figure)

@@ -14,7 +14,7 @@ from .model_files import models_folder
 
 # What it needs (setup.py), and what it uses where it is there.
 LIBRARIES = (
-    *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "matplotlib", "shtab"),
+    *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "msgspec", "matplotlib", "shtab"),
     *("ancpbids", "nipype"),
 )
 NVIDIA = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU, by the kernel's driver

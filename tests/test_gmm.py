@@ -150,14 +150,98 @@ def test_levels_place_each_class_between_the_ends_of_the_scan():
     assert not levels[[0, 3, 100, 104, 255]].any()
 
 
-@pytest.mark.parametrize("record", [None, "{}", "no JSON", '{"intensity_range": 3}'])
-def test_a_label_map_without_its_record_has_no_levels(pair, tmp_path, record):
-    out = tmp_path / "labels.nii.gz"
-    labelling.fit_files(*pair, out, CONFIG)
-    (tmp_path / "labels.json").unlink()
-    if record is not None:
-        (tmp_path / "labels.json").write_text(record)
+@pytest.fixture
+def record_of(pair, tmp_path):
+    """A label map, and the path of the record beside it."""
+    labelling.fit_files(*pair, tmp_path / "labels.nii.gz", CONFIG)
+    return tmp_path / "labels.nii.gz", tmp_path / "labels.json"
+
+
+@pytest.mark.parametrize("text", [None, '{"LabelMap": {"1": "air"}, "Sources": []}'])
+def test_a_label_map_of_another_program_has_no_levels(record_of, text):
+    out, record = record_of
+    record.unlink()
+    if text is not None:
+        record.write_text(text)
     assert labelling.read_label_map(out).levels is None
+
+
+def test_fields_beside_those_that_levels_need_may_change(record_of):
+    out, path = record_of
+    levels = labelling.read_label_map(out).levels
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": "none", "more": [1]}))
+    np.testing.assert_array_equal(labelling.read_label_map(out).levels, levels)
+
+
+def inside(**values):
+    return lambda record: record["inside"].update(values)
+
+
+DAMAGE = [
+    inside(mean=[1.0, 2.0]),
+    inside(mean=[1.0, 2.0, None]),
+    inside(mean=[1.0, 2.0, "3"]),
+    inside(mean=[1.0, 2.0, 1e300]),
+    inside(mean=[1.0, 2.0, float("nan")]),
+    inside(mean=5),
+    inside(mean=None),
+    inside(label=[101, 102, 256]),
+    inside(label=[101, 102, -1]),
+    inside(label=[101, 102, 10**30]),
+    inside(label=[101, 102, 102]),
+    inside(label=[101, 102, 103.5]),
+    inside(label=[1, 2, 3]),
+    inside(label=[101] * 100_000),
+    inside(label=[], mean=[]),
+    inside(label={"101": 1}),
+    lambda record: record.update(intensity_range=[200, 0]),
+    lambda record: record.update(intensity_range=[0]),
+    lambda record: record.update(intensity_range=3),
+    lambda record: record.update(intensity_range=["0", "1"]),
+    lambda record: record.update(intensity_range=[0, float("inf")]),
+    lambda record: record.update(inside=None),
+    lambda record: record.pop("outside"),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_record_is_said(record_of, damage):
+    out, path = record_of
+    record = json.loads(path.read_text())
+    damage(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=rf"{path}: the record of labels\.nii\.gz is damaged .*fit-gmm"):
+        labelling.read_label_map(out)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{}", b"[]", b"5", b"null", b"no JSON", b"\xff\xfe", b"[" * 100_000, b'{"inside": 1', bytes(2**20 + 1)],
+)
+def test_a_record_of_other_things_is_said(record_of, data):
+    out, path = record_of
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"{path}: the record .* is damaged"):
+        labelling.read_label_map(out)
+
+
+def test_a_folder_in_place_of_a_record_is_said(record_of):
+    out, path = record_of
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match="a folder, not a text file"):
+        labelling.read_label_map(out)
+
+
+def test_a_record_of_another_label_map_is_said(record_of):
+    out, path = record_of
+    record = json.loads(path.read_text())
+    for part in record["inside"].values():
+        if isinstance(part, list):
+            part.pop()
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"another label map \(no label 103 in it\)"):
+        labelling.read_label_map(out)
 
 
 def test_files(pair, tmp_path):
@@ -176,12 +260,33 @@ def test_files(pair, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "out, figure", [("labels.txt", None), ("no/labels.nii", None), ("l.nii", "l.doc"), ("l.nii", "no/l.png")]
+    "out, figure",
+    [
+        ("labels.txt", None),
+        ("no/labels.nii", None),
+        ("l.nii", "l.doc"),
+        ("l.nii", "no/l.png"),
+        ("l.nii", f"{'l' * 245}.png"),
+        (f"{'l' * 238}.nii", None),
+        ("folder.nii", None),
+        ("folder.nii.gz", None),
+        ("l.nii", "folder.png"),
+    ],
 )
-def test_outputs_are_checked_first(pair, tmp_path, out, figure):
+def test_outputs_are_checked_first(pair, tmp_path, out, figure, monkeypatch):
+    for name in ("folder.nii", "folder.json", "folder.png"):
+        (tmp_path / name).mkdir()
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(labelling, "fit_pair", lambda *arguments: pytest.fail("too late"))
     with pytest.raises(OutputError):
         labelling.fit_files(*pair, tmp_path / out, CONFIG, figure and tmp_path / figure)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["head.nii.gz", "mask.nii.gz"]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_classes_are_checked_first(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(labelling, "fit_pair", lambda *arguments: pytest.fail("too late"))
+    with pytest.raises(InputError, match="91 classes inside"):
+        labelling.fit_files(*pair, tmp_path / "labels.nii", GMMConfig(inside=91))
 
 
 def test_errors_name_the_files(pair, tmp_path):

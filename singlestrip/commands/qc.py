@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from .options import (
     MASK_RULE,
     add_flag_options,
@@ -233,17 +233,17 @@ def _train(args: argparse.Namespace) -> int:
     if args.axes and args.kind != "slices":
         args.parser.error("--axes goes with --kind slices")
     from .. import __version__
+    from ..labelling import checksum, read_mask
+    from ..output import check_distinct, check_name
+
+    check_name(args.train)
+    check_distinct(args.mask, [args.train])
+    scan, mask = read_mask(args.mask[0], show_warnings(args))
     from ..checkpoint import save_model
     from ..device import choose_device
-    from ..labelling import checksum, read_mask
-    from ..output import check_distinct
     from ..quality_training import brain_mm, train_quality
 
-    if not args.train.parent.is_dir():
-        raise OutputError(f"{args.train}: folder {args.train.parent} does not exist")
-    check_distinct(args.mask, [args.train])
     apply_threads(args)
-    scan, mask = read_mask(args.mask[0], show_warnings(args))
     device = choose_device(args.device)
     axes = tuple(AXES.index(name) for name in args.axes or ["axial"])
     train = AutoencoderTrainConfig(epochs=args.epochs or TRAIN.epochs, seed=args.seed or 0)
