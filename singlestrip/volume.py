@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from . import memory
 from .errors import InputError, OutputError
+from .geometry import voxel_sizes
 from .image_header import (
     MOST_BESIDE_BYTES,
     SUFFIXES,
@@ -27,6 +29,7 @@ from .image_header import (
 )
 from .image_stream import ImageStream
 from .image_writing import check_grid_fits, check_values_fit, write_like
+from .output import check_name
 from .scaling import FLOAT32_MAX, finite_range, scaled_float32
 
 __all__ = [
@@ -37,7 +40,9 @@ __all__ = [
     "check_values_fit",
     "distinct_names",
     "finite_range",
+    "grid_difference",
     "is_whole",
+    "merge_pairs",
     "read",
     "read_header",
     "read_single",
@@ -47,6 +52,7 @@ __all__ = [
 ]
 
 GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
+GRID_TOLERANCE_VOXELS = 0.05  # or this share of the smallest voxel: each voxel still lies on its own, by far
 
 
 @dataclass(frozen=True)
@@ -85,21 +91,29 @@ def distinct_names(paths: list[Path]) -> list[Path]:
     twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
     if twice:
         raise InputError(f"{twice[0]}: named more than once")
-    stems = [path.name[: len(path.name) - len(suffix_of(path))] for path in resolved]
+    stems = [path.name[: len(path.name) - len(suffix_of(path))] or path.name for path in resolved]
     if len(set(stems)) == len(stems):
         return [Path(stem) for stem in stems]
     shared = Path(os.path.commonpath([path.parent for path in resolved]))
     return [path.parent.relative_to(shared) / stem for path, stem in zip(resolved, stems, strict=True)]
 
 
+def merge_pairs(paths: Iterable[Path]) -> list[Path]:
+    """Paths of images, in their order; of an .img/.hdr pair of which both files are named, the .img alone."""
+
+    def stem(path: Path) -> str:
+        return os.path.abspath(path.with_suffix(""))  # noqa: PTH100 - links stay as named
+
+    paths = list(paths)
+    stems = {stem(path) for path in paths if path.suffix.lower() == ".img"}
+    return [path for path in paths if path.suffix.lower() != ".hdr" or stem(path) not in stems]
+
+
 def check_output(path: Path) -> None:
     """Raise OutputError if an image cannot be written at this path: before any work is done."""
     if not suffix_of(path):
         raise OutputError(f"{path}: name outputs with one of {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: folder {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: folder {path.parent} cannot be written to")
+    check_name(path)
 
 
 def read(path: str | os.PathLike) -> Volume:
@@ -146,17 +160,34 @@ def read_single(path: str | os.PathLike) -> Volume:
 
 def is_whole(path: Path, image: Path | None = None) -> bool:
     """Whether an image file is there with all its voxels, read through to the end, and on the grid of another
-    image, if one is named."""
+    image, but for the rounding of headers, if one is named."""
     try:
         found = read(path)
-        return image is None or same_grid(found, read_header(image))
+        if image is None:
+            return True
+        other = read_header(image)
     except InputError:
         return False
+    return found.space == other.space and _corners_apart_mm(found, other) < GRID_TOLERANCE_MM
+
+
+def grid_difference(a: ImageHeader, b: ImageHeader) -> str:
+    """How the grid of `a` differs from that of `b`, in words; "" where they are one: same shape, corners within
+    GRID_TOLERANCE_MM or a small share of a voxel."""
+    if a.space != b.space:
+        return "its shape is {}, not {}".format(*(" × ".join(map(str, image.space)) for image in (a, b)))
+    apart = _corners_apart_mm(a, b)
+    if apart < max(GRID_TOLERANCE_MM, GRID_TOLERANCE_VOXELS * voxel_sizes(b.vox2world).min()):
+        return ""
+    return f"of the same shape, but up to {apart:.3g} mm aside"
 
 
 def same_grid(a: ImageHeader, b: ImageHeader) -> bool:
-    """Whether two images lie on one grid: same shape, corners within GRID_TOLERANCE_MM."""
-    if a.space != b.space:
-        return False
+    """Whether two images lie on one grid; see `grid_difference`."""
+    return not grid_difference(a, b)
+
+
+def _corners_apart_mm(a: ImageHeader, b: ImageHeader) -> float:
+    """The farthest that corners of two grids of one shape lie apart, along an axis of the world."""
     apart = (a.vox2world - b.vox2world) * np.array([*a.space, 1.0])
-    return bool(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()) < GRID_TOLERANCE_MM)
+    return float(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()))
