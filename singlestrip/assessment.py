@@ -122,7 +122,7 @@ class Assessor:
         if self.stripper is not None:
             values |= self._augment(case, image, shown, mask)
         if self.report_folder is not None:
-            grey = mask.astype(np.float32) if image is None else image.scaled(shown)
+            grey = mask.astype(np.float32) if image is None else image.grey(shown)
             expected = rebuilt.on_grid(mask.shape, scan.vox2world)
             draw(self.report_folder, case, grey, mask, expected, scan.vox2world)
         return Assessment(case, quality.flag, values, quality.slice_dice)

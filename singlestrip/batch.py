@@ -84,9 +84,7 @@ def strip_file(
     memory.check(header, wants_distance, stripper.config.window_mm, options.memory_gib)
     for path in images:
         volume.check_grid_fits(header, path)
-    scan = volume.read(job.image)
-    for remark in scan.remarks:
-        warn(f"{job.image}: {remark}")
+    scan = volume.read(job.image, warn)
     bad = _count_bad(scan)
     if bad:
         warn(f"{job.image}: {bad} voxels are not finite and count as background")

@@ -34,15 +34,15 @@ class LabelledScan(NamedTuple):
 def read_masks(path: Path, warn: Callable[[str], None] = lambda text: None) -> tuple[Volume, np.ndarray]:
     """A mask file and its brain, boolean [X, Y, Z, T]; see `masks.brain_voxels`. Raises InputError.
 
-    warn: called with a sentence where the file is no plain mask, but can be taken for one.
+    warn: called with a sentence where the file is no plain mask, but can be taken for one, and for each remark.
     """
-    scan = volume.read(path)
+    scan = volume.read(path, warn)
     return scan, _brain_of(scan, warn)
 
 
 def read_mask(path: Path, warn: Callable[[str], None] = lambda text: None) -> tuple[Volume, np.ndarray]:
     """A mask file of one frame and its brain, boolean [X, Y, Z]; else as `read_masks`."""
-    scan = volume.read_single(path)
+    scan = volume.read_single(path, warn)
     return scan, _brain_of(scan, warn)[..., 0]
 
 
@@ -85,7 +85,7 @@ def read_pair(
     image_path: Path, mask_path: Path, warn: Callable[[str], None] = lambda text: None
 ) -> tuple[Volume, np.ndarray]:
     """An image and its brain mask, boolean [X, Y, Z]. Raises InputError unless they fit together."""
-    image = volume.read_single(image_path)
+    image = volume.read_single(image_path, warn)
     return image, read_mask_on(mask_path, image, warn)
 
 

@@ -384,8 +384,9 @@ class SelfTraining:
     def _score(self, case: Case, stripper: Stripper, quality: QualityModel, last: bool) -> Score:
         """Strip and score one scan; one that cannot be is listed with the reason."""
         try:
+            header = volume.read_header(case.image)
+            memory.check(header, sdt=False, window_mm=stripper.config.window_mm)
             scan = volume.read_single(case.image)
-            memory.check(scan, sdt=False, window_mm=stripper.config.window_mm)
             mask = _strip(stripper, scan)
             rebuilt = quality.reconstruct(mask, scan.vox2world)
             found = quality.judge(mask, scan.vox2world, rebuilt)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,9 +116,10 @@ def check_output(path: Path) -> None:
     check_name(path)
 
 
-def read(path: str | os.PathLike) -> Volume:
+def read(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: None) -> Volume:
     """Read NIfTI-1, NIfTI-2 (single file or pair), MGH or MGZ.
 
+    warn: called with a sentence that names the file for each of the volume's remarks.
     Raises InputError for anything that is not a whole image of real numbers with a usable geometry, and for
     one that is larger than the free memory.
     """
@@ -136,6 +137,8 @@ def read(path: str | os.PathLike) -> Volume:
         remarks.append(f"{len(behind)} bytes follow its voxels and are ignored")
     if stream.stray:
         remarks.append("bytes that are not gzip data follow the compressed image and are ignored")
+    for remark in remarks:
+        warn(f"{header.path}: {remark}")
     known = vars(header) | {"remarks": tuple(remarks)}
     return Volume(**known, stored=stored, footer=behind if header.is_mgh and not more else b"")
 
@@ -150,9 +153,9 @@ def _read_voxels(stream: ImageStream, header: ImageHeader) -> np.ndarray:
     return raw.view(header.dtype).reshape((*header.space, -1), order="F")
 
 
-def read_single(path: str | os.PathLike) -> Volume:
-    """Read an image of one frame. Raises InputError for more."""
-    volume = read(path)
+def read_single(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: None) -> Volume:
+    """Read an image of one frame, as `read` does. Raises InputError for more."""
+    volume = read(path, warn)
     if volume.frames > 1:
         raise InputError(f"{path}: has {volume.frames} frames; give one")
     return volume

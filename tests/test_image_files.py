@@ -10,10 +10,10 @@ import pytest
 from phantoms import make_head
 
 from singlestrip import memory, volume
-from singlestrip.batch import Job, StripOptions, strip_file
+from singlestrip.batch import Job, StripOptions, stored_fill, strip_file
 from singlestrip.configuration import GMMConfig
 from singlestrip.errors import InputError, OutputError
-from singlestrip.labelling import fit_files
+from singlestrip.labelling import fit_files, read_pair
 from singlestrip.metrics import dice
 
 HEAD = make_head()
@@ -96,6 +96,30 @@ def test_the_need_is_told_from_the_header(phantom_stripper, tmp_path, monkeypatc
     monkeypatch.setattr(memory, "available", lambda: 4 * memory.GIB)
     with pytest.raises(InputError, match=rf"a\.nii: needs about .*{reason}"):
         strip_file(Untouched(phantom_stripper), job(path, ".nii", "mask"), StripOptions(memory_gib=limit))
+
+
+@pytest.mark.parametrize("dtype, fill", [(np.float32, 1e300), (np.float32, -4e38), (np.uint8, 256)])
+def test_a_fill_that_the_image_cannot_hold(tmp_path, dtype, fill):
+    scan = volume.read(save(tmp_path / "a.nii", HEAD.mask, dtype=dtype))
+    with pytest.raises(InputError, match="cannot be stored"):
+        stored_fill(scan, fill)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_a_background_beyond_what_can_be_stored_is_the_nearest(tmp_path, dtype):
+    scan = volume.read(save(tmp_path / "a.nii", HEAD.mask, dtype=dtype))
+    limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.finfo(dtype)
+    assert stored_fill(replace(scan, slope=1e-300, intercept=1e38), None) == limits.min
+    assert stored_fill(replace(scan, slope=-1e-300, intercept=1e38), None) == limits.max
+
+
+def test_remarks_on_labelled_scans_are_said(tmp_path):
+    image, mask = save(tmp_path / "a.nii.gz"), save(tmp_path / "m.nii.gz", HEAD.mask, dtype=np.uint8)
+    for path in (image, mask):
+        path.write_bytes(path.read_bytes() + b"garbage")
+    said = []
+    read_pair(image, mask, said.append)
+    assert [text.partition(": ")[0] for text in said] == [str(image), str(mask)]
 
 
 def test_what_was_assumed_is_said(phantom_stripper, tmp_path):
