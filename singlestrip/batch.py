@@ -174,15 +174,17 @@ def stored_fill(scan: Volume, fill: float | None) -> np.ndarray:
     kind = scan.stored.dtype
     if kind.kind in "iu":
         limits = np.iinfo(kind)
+        lowest, highest = int(limits.min), int(limits.max)
         raw = round(raw) if np.isfinite(raw) else raw
-        fits = limits.min <= raw <= limits.max
+        fits = lowest <= raw <= highest
     else:
         limits = np.finfo(kind)
-        fits = not np.isfinite(value) or limits.min <= raw <= limits.max
+        lowest, highest = float(limits.min), float(limits.max)
+        fits = not np.isfinite(value) or lowest <= raw <= highest
     if not fits:
         if fill is not None:
             raise InputError(f"a fill of {fill:g} cannot be stored as {kind} with the scaling of this image")
-        raw = limits.min if raw < limits.min else limits.max
+        raw = lowest if raw < lowest else highest
     return np.array(raw, dtype=kind)
 
 
