@@ -17,7 +17,7 @@ from .errors import InputError
 from .gmm import INSIDE_BASE, FitRecord, NativeMap, check_classes, fit_label_map, levels_of
 from .masks import brain_voxels
 from .output import check_distinct, check_name, whole
-from .textfile import read_bytes
+from .textfile import contents
 from .volume import Volume
 
 MAX_RECORD_BYTES = 2**20  # one of 180 classes has 20 kB
@@ -149,7 +149,7 @@ def _read_record(label_map: Path) -> FitRecord | None:
     if not path.exists():
         return None
     try:
-        values = typed.parse(read_bytes(path, "the record of a label map", limit=MAX_RECORD_BYTES))
+        values = typed.parse(contents(path, limit=MAX_RECORD_BYTES))
         names = {each.name for each in fields(FitRecord)}
         if isinstance(values, dict) and values and not names & values.keys():
             return None

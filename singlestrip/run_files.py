@@ -9,9 +9,7 @@ from pathlib import Path
 
 from .errors import InputError, OutputError
 from .output import check_name, whole
-from .typed import read_bytes
-
-MAX_METRICS_BYTES = 64 * 2**20  # a row of 50 bytes for each of a million reports
+from .textfile import contents
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Metrics:
     def rows(self) -> list[dict[str, str]]:
         """All but a last one that a kill cut short. Raises InputError where the file is damaged."""
         try:
-            text = read_bytes(self.path, MAX_METRICS_BYTES).decode()
+            text = contents(self.path).decode()
             whole_lines = text.rpartition("\n")[0].splitlines()
             rows = list(csv.DictReader(whole_lines, strict=True))
             for row in rows:

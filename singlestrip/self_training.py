@@ -70,7 +70,7 @@ from .quality import MaskQuality, QualityModel, agreement, augmented_masks
 from .quality_training import QualityProgress, brain_mm, train_quality
 from .run_files import RunFiles
 from .stripping import Stripper
-from .textfile import read_bytes
+from .textfile import contents
 from .training import Progress, fitting_cascade, train, validate
 
 DECIMALS = 6  # of scores, from the start, so that those read back are the same
@@ -185,7 +185,7 @@ class _Record:
     def _read(self, options: Options, validated: bool) -> dict[str, Any]:
         """What the file holds. Raises InputError where it cannot be of such a run."""
         try:
-            values = typed.parse(read_bytes(self.path, "the record of a run", limit=MAX_RECORD_BYTES))
+            values = typed.parse(contents(self.path, limit=MAX_RECORD_BYTES))
             progressed = typed.convert(values, Progressed)
             rounds = [str(number) for number in range(options.rounds.rounds + 1)]
             if not set(progressed.finished) <= {f"round-{number}" for number in rounds}:
@@ -360,7 +360,7 @@ class SelfTraining:
         finished: whether all scans are in it, and the best are kept. Raises InputError for any other table.
         """
         try:
-            text = read_bytes(path, "a table of scores", limit=MAX_RECORD_BYTES).decode(errors=PATHS)
+            text = contents(path, limit=MAX_RECORD_BYTES).decode(errors=PATHS)
             rows = list(csv.DictReader(text.rpartition("\n")[0].split("\n"), delimiter="\t"))
             if any(tuple(row) != SCORE_COLUMNS or None in row.values() for row in rows):
                 raise ValueError("other columns")

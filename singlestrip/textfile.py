@@ -38,20 +38,26 @@ def read_bytes(path: Path, what: str, pipe: bool = False, limit: int = TEXT_LIMI
     LINE_LIMIT lines.
     """
     try:
+        return contents(path, pipe, limit)
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read as {what} ({error})") from error
+
+
+def contents(path: Path, pipe: bool = False, limit: int = TEXT_LIMIT) -> bytes:
+    """As `read_bytes`, but raises ValueError with the reason alone."""
+    try:
         kind = file_kind(path.stat().st_mode)
         if kind and not (pipe and kind == "a FIFO"):
-            raise InputError(f"{path}: cannot be read as {what} ({kind}, not a text file)")
+            raise ValueError(f"{kind}, not a text file")
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: cannot be read as {what} (no such file)") from error
+        raise ValueError("no such file") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read as {what} ({error.strerror})") from error
-    except ValueError as error:  # a NUL in the path
-        raise InputError(f"{path}: cannot be read as {what} ({error})") from error
+        raise ValueError(error.strerror or "the system refuses") from error
     fault = _text_fault(data, limit)
     if fault:
-        raise InputError(f"{path}: cannot be read as {what} ({fault})")
+        raise ValueError(fault)
     return data
 
 

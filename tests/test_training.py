@@ -657,7 +657,7 @@ def test_damaged_metrics_are_said_before_the_run(labels, begun, text):
 
 
 @pytest.mark.parametrize(
-    "name", ["no/m.safetensors", f"{'m' * 240}.safetensors", "folder.safetensors", "file/m.safetensors"]
+    "name", ["no/m.safetensors", f"{'m' * 244}.safetensors", "folder.safetensors", "file/m.safetensors"]
 )
 def test_places_that_cannot_be_written_are_refused_first(labels, tmp_path, name, monkeypatch):
     (tmp_path / "folder.safetensors").mkdir()
@@ -725,7 +725,7 @@ def no_fit(monkeypatch):
         (["-o", "no/m.safetensors"], "folder no does not exist"),
         (["-o", "old.safetensors"], "old.checkpoint: holds an earlier run"),
         (["-o", "old.safetensors", "--resume"], "old.checkpoint: not a training checkpoint"),
-        (["-o", f"{'m' * 240}.safetensors"], "shorten it"),
+        (["-o", f"{'m' * 244}.safetensors"], "shorten it"),
         (["-o", "m.safetensors", "--samples", "no/sheet.png"], "no/sheet.png: folder no"),
         (["-o", "m.safetensors", "--samples", "sheet.txt"], "sheet.txt: name pictures"),
         (["--samples", "m.curve.png", "-o", "m.safetensors"], "m.curve.png: is named for two outputs"),
