@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
+from . import interruption
 from .errors import OutputError
 
 
@@ -43,6 +44,8 @@ def whole(*paths: Path) -> Iterator[list[Path]]:
     """
     mark = token_hex(4)  # not the number of the process, which another machine or container may have too
     partial = [path.with_name(f".{mark}-partial-{path.name}") for path in paths]
+    names = {str(path.absolute()) for path in partial}
+    interruption.unfinished |= names
     try:
         yield partial
         for written, path in zip(partial, paths, strict=True):
@@ -53,3 +56,4 @@ def whole(*paths: Path) -> Iterator[list[Path]]:
         for written in partial:
             with suppress(OSError):
                 written.unlink(missing_ok=True)
+        interruption.unfinished -= names

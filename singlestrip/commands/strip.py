@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..configuration import B0_LIMIT
 from ..errors import OutputError
 from ..shards import slurm_shard, table_name
+from ..streams import tell
 from .options import (
     add_memory,
     add_model,
@@ -202,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
         total, jobs = len(jobs), part.deal(jobs)
         if not jobs:
             if not args.quiet:
-                print(f"singlestrip: nothing for part {part} of {total} images", file=sys.stderr)
+                tell(f"nothing for part {part} of {total} images")
             return 0
     from ..batch import StripOptions, strip_files
     from ..stripping import Stripper
