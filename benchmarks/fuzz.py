@@ -46,7 +46,8 @@ from singlestrip import checkpoint, volume
 
 GIB = 2**30
 MAPPED_GIB = 3.0  # most that a case may map; libraries take 0.7 of it
-ALLOWED_GIB, ALLOWED_SECONDS = 2.0, 20.0
+ALLOWED_GIB, ALLOWED_SECONDS = 2.0, 20.0  # seconds of the processor: others may use the machine too
+HANGING_SECONDS = 120.0
 REAL_SHARE = 0.01  # of cases that run as a command of their own
 MASK_TISSUE = 0.5  # least share of a mask that is brighter than the darkest voxel
 SUCCESS, CLEAN = "success", "clean"
@@ -99,7 +100,8 @@ def _enter_limits(folder: Path) -> None:
     mapped = int(MAPPED_GIB * GIB)
     resource.setrlimit(resource.RLIMIT_AS, (mapped, mapped))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, ALLOWED_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, HANGING_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(ALLOWED_SECONDS) + 5,) * 2)
 
 
 def run_program(arguments: list[str], own_process: bool) -> None:
@@ -128,10 +130,10 @@ def run_cases(numbers: list[int], kinds: list[str], seed: int, work: Path, jobs:
             kind = draw_kind(number, kinds, seed)
             folder = work / str(number) / "files"
             folder.parent.mkdir()
-            running[start_case(number, kind, seed, folder)] = (number, kind, folder, time.monotonic())
+            running[start_case(number, kind, seed, folder)] = (number, kind, folder)
         child, code, used = os.wait4(-1, 0)
-        number, kind, folder, start = running.pop(child)
-        seconds, gib = time.monotonic() - start, used.ru_maxrss / 2**20
+        number, kind, folder = running.pop(child)
+        seconds, gib = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
         verdict, line = judge(os.waitstatus_to_exitcode(code), folder, seconds, gib)
         result = Result(number, kind, verdict, line, seconds, gib)
         if result.is_fault and keep is not None:
@@ -188,6 +190,8 @@ def _fault_in_use(status: int, seconds: float, gib: float) -> str | None:
 def _fault_in_words(status: int, lines: list[str]) -> str | None:
     """What is wrong with an exit status and the lines said with it."""
     if status == -signal.SIGALRM:
+        return "hangs"
+    if status in (-signal.SIGXCPU, -signal.SIGKILL):
         return f"over {ALLOWED_SECONDS:g} s"
     if status not in (0, 1, 2):
         return f"status {status}"
