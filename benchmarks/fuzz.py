@@ -20,6 +20,7 @@ table, and what each fault was; inputs of faults stay in --keep, and --only runs
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import logging
@@ -331,6 +332,7 @@ def fuzz(cases: int, seed: int, kinds: list[str], jobs: int, only: int | None = 
         fuzz_inputs.BASE = base
         fuzz_inputs.prepare(base)
         os.chdir(before)
+        gc.freeze()  # collected in a child, what is here would be copied
         numbers = list(range(cases)) if only is None else [only]
         yield from run_cases(numbers, kinds, seed, work, jobs, keep)
 

@@ -38,27 +38,31 @@ OUT_OF_MEMORY = (
 )
 
 
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether memory ran out, as the error or one that caused it says."""
+def find_memory_error(error: BaseException | None) -> BaseException | None:
+    """The error, or the one among those that caused it, that says that memory ran out; None if none does."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-            return True
+            return error
         if isinstance(error, RuntimeError | ImportError) and any(s in str(error).lower() for s in OUT_OF_MEMORY):
-            return True
+            return error
         error = error.__cause__
-    return False
+    return None
 
 
 def sentence(error: Exception) -> str:
     """What to tell the user about any error."""
-    if is_out_of_memory(error):
-        gpu = "cuda" in str(error).lower()
-        return (
-            "out of memory on the GPU; use the device cpu, another GPU or a smaller image"
-            if gpu
-            else "out of memory; use a larger machine, raise the limit (ulimit -v), or use a smaller image"
-        )
+    memory_error = find_memory_error(error)
+    if memory_error is not None:
+        if any(name in str(memory_error) for name in ("CUDA", "CUBLAS", "CUDNN")):
+            return "out of memory on the GPU; use the device cpu, another GPU or a smaller image"
+        return "out of memory; use a larger machine, raise the limit (ulimit -v), or use a smaller image"
     if isinstance(error, SingleStripError):
         return str(error)
     text = " ".join(str(error).split())
     return f"unexpected {type(error).__name__}: {text}; run again with --debug and report it"
+
+
+def sentence_about(path: object, error: Exception) -> str:
+    """What to tell the user about an error with one file, which is named where the error does not name it."""
+    named = isinstance(error, SingleStripError) and find_memory_error(error) is None
+    return sentence(error) if named else f"{path}: {sentence(error)}"

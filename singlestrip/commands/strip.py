@@ -43,6 +43,10 @@ it. --shard slurm takes K and N from the variables of a SLURM job array. With --
 writes a table of its own, DIR/qc-K-of-N.tsv, so that none loses another's rows; qc --table
 DIR/qc-*-of-N.tsv gathers them.
 
+Standard output has nothing, or with --qc a line an image. Errors and warnings go to standard error, a
+line each that begins with "singlestrip: "; the names of all images that failed follow at the end. The
+same number of threads, -t, gives the same mask again; another may change some voxels at the border.
+
 The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB without --sdt
 and --border, which need 40 bytes a voxel more. The need is checked against free memory before the
 network runs."""
