@@ -339,7 +339,9 @@ def compressed(random: Random, folder: Path) -> Trial:
     packed = gzip.compress(plain, 1)
     middle = int(random.integers(1, len(plain)))
     members = gzip.compress(plain[:middle]) + gzip.compress(plain[middle:])
-    kind = one_of(random, ("bytes", "header", "members", "members", "behind", "twice", "not", "bomb", "short"))
+    kind = one_of(
+        random, ("bytes", "header", "members", "members", "behind", "twice", "not", "bomb", "huge", "short")
+    )
     data = {
         "bytes": lambda: damage(random, packed),
         "header": lambda: damage(random, packed, 20),
@@ -347,12 +349,27 @@ def compressed(random: Random, folder: Path) -> Trial:
         "behind": lambda: packed + random.bytes(int(random.integers(1, 100))) * one_of(random, (1, 1000)),
         "twice": lambda: gzip.compress(packed),
         "not": lambda: plain,
-        "bomb": lambda: packed + gzip.compress(bytes(50_000_000), 1),
+        "bomb": lambda: packed + _zeros(int(one_of(random, (1, 40)))),
+        "huge": lambda: _huge(random),
         "short": lambda: packed[: int(random.integers(len(packed)))],
     }[kind]()
     name = one_of(random, ("scan.nii.gz", "scan.nii.gz", "scan.nii", "scan.mgz", "scan.img.gz"))
     (folder / name).write_bytes(data)
     return _use_image(random, folder, name)
+
+
+def _zeros(times: int) -> bytes:
+    """gzip members that hold `times` 50 MB of zeros, in some 50 kB each."""
+    return gzip.compress(bytes(50_000_000), 1) * times
+
+
+def _huge(random: Random) -> bytes:
+    """A small file whose header tells of up to 5 GB of voxels, most of which are there and zero."""
+    image = nib.Nifti1Image(np.zeros((2, 2, 2), one_of(random, ("u1", "f4"))), np.eye(4))
+    header = bytearray(image.to_bytes()[:352])
+    side = int(one_of(random, (500, 1000, 1700)))
+    header[42:48] = struct.pack("<3h", side, side, side)
+    return gzip.compress(bytes(header)) + _zeros(40)
 
 
 # Text
@@ -404,7 +421,7 @@ def lists(random: Random, folder: Path) -> Trial:
         data = one_of(random, (b"\xef\xbb\xbf", b"\xff\xfe", b"\0")) + data
     (folder / "list.txt").write_bytes(data)
     source = (
-        "list.txt" if random.random() < 0.9 else one_of(random, ("/dev/null", "dir", "missing.txt", "loop.nii"))
+        "list.txt" if random.random() < 0.9 else one_of(random, ("/dev/null", "/dev/zero", "dir", "missing.txt"))
     )
     return Trial(["strip", "--list", source, "--out-dir", "out", "--save", "mask", "--qc"])
 
@@ -426,7 +443,10 @@ def tables(random: Random, folder: Path) -> Trial:
     if random.random() < 0.3:
         data = damage(random, data)
     (folder / "table.tsv").write_bytes(data)
-    return Trial(["qc", "--table", "table.tsv", "-o", one_of(random, ("out.tsv", "out.json"))])
+    source = (
+        "table.tsv" if random.random() < 0.9 else one_of(random, ("/dev/null", "/dev/zero", "dir", "loop.nii"))
+    )
+    return Trial(["qc", "--table", source, "-o", one_of(random, ("out.tsv", "out.json"))])
 
 
 def b_values(random: Random, folder: Path) -> Trial:
