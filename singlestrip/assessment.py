@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import report, volume
-from .errors import InputError, OutputError, sentence_about
+from .errors import InputError, OutputError, SingleStripError, sentence
 from .labelling import read_mask, read_mask_on
 from .metrics import dice, hausdorff95
 from .output import make_folder, whole
@@ -167,7 +167,9 @@ def assess_files(
         except Exception as error:  # a fault in one scan must not stop the others
             if debug:
                 raise
-            found.append(Assessment(case, "fail", {}, note=sentence_about(case.mask, error)))
+            named = isinstance(error, SingleStripError)
+            note = sentence(error) if named else f"{case.mask}: {sentence(error)}"
+            found.append(Assessment(case, "fail", {}, note=note))
         done(number, found[-1])
     return worst_first(found)
 

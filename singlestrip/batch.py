@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import diffusion, memory, report, volume
-from .errors import InputError, sentence_about
+from .errors import InputError, SingleStripError, sentence
 from .output import check_distinct, make_folder
 from .volume import Volume
 
@@ -216,7 +216,8 @@ def strip_files(
         except Exception as error:  # a fault in one scan must not stop the night's batch
             if debug:
                 raise
-            text = sentence_about(job.image, error)
+            known = isinstance(error, SingleStripError)  # such errors name their file
+            text = sentence(error) if known else f"{job.image}: {sentence(error)}"
         outcomes.append(Outcome(number, job, text, time.monotonic() - start, found))
         done(outcomes[-1])
     return outcomes

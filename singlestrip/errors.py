@@ -53,16 +53,15 @@ def sentence(error: Exception) -> str:
     """What to tell the user about any error."""
     memory_error = find_memory_error(error)
     if memory_error is not None:
-        if any(name in str(memory_error) for name in ("CUDA", "CUBLAS", "CUDNN")):
-            return "out of memory on the GPU; use the device cpu, another GPU or a smaller image"
-        return "out of memory; use a larger machine, raise the limit (ulimit -v), or use a smaller image"
+        advice = _memory_advice(memory_error)
+        return f"{error}; {advice}" if isinstance(error, SingleStripError) else advice  # which names the file
     if isinstance(error, SingleStripError):
         return str(error)
     text = " ".join(str(error).split())
     return f"unexpected {type(error).__name__}: {text}; run again with --debug and report it"
 
 
-def sentence_about(path: object, error: Exception) -> str:
-    """What to tell the user about an error with one file, which is named where the error does not name it."""
-    named = isinstance(error, SingleStripError) and find_memory_error(error) is None
-    return sentence(error) if named else f"{path}: {sentence(error)}"
+def _memory_advice(error: BaseException) -> str:
+    if any(name in str(error) for name in ("CUDA", "CUBLAS", "CUDNN")):
+        return "out of memory on the GPU: use the device cpu, another GPU or a smaller image"
+    return "out of memory: use a larger machine, raise the limit (ulimit -v), or use a smaller image"
