@@ -230,7 +230,7 @@ def check_files(trial: Trial, folder: Path, inputs: dict[str, str], status: int)
             raise Wrong("an input changed")
     if "pickle-ran" in found:
         raise Wrong("a checkpoint ran code")
-    if any("partial" in Path(name).name for name in found):
+    if any(Path(name).name.startswith(".") for name in found):
         raise Wrong("a half-written file is left")
     missing = [name for name in trial.outputs if name not in found]
     if status == 0 and missing:

@@ -189,11 +189,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def final_files(folder: Path) -> list[Path]:
     """All that a command wrote under names to stay, relative to the folder."""
-    return [path for path in _files(folder) if "partial" not in path.name]
+    return [path for path in _files(folder) if not path.name.startswith(".")]
 
 
 def partial_files(folder: Path) -> list[str]:
-    return [str(path) for path in _files(folder) if "partial" in path.name]
+    return [str(path) for path in _files(folder) if path.name.startswith(".")]
 
 
 def is_readable(folder: Path, name: Path) -> bool:

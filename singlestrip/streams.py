@@ -10,16 +10,12 @@ import sys
 import warnings
 
 from . import interruption
-
-
-def escape(text: str) -> str:
-    """The text on one line: control characters, and bytes that are no text, as Python writes them in a string."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from .escaping import printable
 
 
 def tell(text: str) -> None:
     """Write one line to standard error: an error, a warning or what the program does."""
-    print(f"singlestrip: {escape(text)}", file=sys.stderr)
+    print(f"singlestrip: {printable(text)}", file=sys.stderr)
 
 
 class _Descriptor(io.FileIO):

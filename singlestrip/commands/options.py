@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from ..configuration import FlagConfig
+from ..escaping import printable
 from ..shards import Shard, parse_shard
-from ..streams import escape, tell
+from ..streams import tell
 
 FLAGS = FlagConfig()
 
@@ -184,11 +185,11 @@ def show_stripping(args: argparse.Namespace, total: int):
             tell(outcome.text)
         elif progress:
             count = f"{outcome.number}/{total}"
-            text = escape(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s")
+            text = printable(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s")
             print(text, file=sys.stderr)
         if outcome.quality is not None and not args.quiet:
             found = outcome.quality
-            text = escape(f"{outcome.job.image}: {found.flag}, estimated Dice {found.estimate:.3f}")
+            text = printable(f"{outcome.job.image}: {found.flag}, estimated Dice {found.estimate:.3f}")
             print(text, flush=True)
 
     return warn, done

@@ -8,7 +8,8 @@ from dataclasses import asdict
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
 from ..errors import InputError, OutputError
-from ..streams import escape, tell
+from ..escaping import printable
+from ..streams import tell
 from .options import (
     add_flag_options,
     add_processor_options,
@@ -149,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
 
     def done(number: int, assessment) -> None:
         if progress:
-            text = escape(f"{number}/{len(cases)} {assessment.case.mask.name}")
+            text = printable(f"{number}/{len(cases)} {assessment.case.mask.name}")
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
     assessments = assess_files(assessor, cases, done, args.debug)
@@ -194,7 +195,7 @@ def _cases(args: argparse.Namespace):
 
 def listing(assessments) -> str:
     """A line a mask, worst first."""
-    names = [escape(a.case.name) for a in assessments]
+    names = [printable(a.case.name) for a in assessments]
     wide = max(map(len, names))
     lines = []
     for name, a in zip(names, assessments, strict=True):
