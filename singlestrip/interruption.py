@@ -36,7 +36,7 @@ def _end(number: int, frame: object) -> None:
     for path in tuple(unfinished):
         try:
             os.unlink(path)  # noqa: PTH108 - pathlib takes longer to import than Python to start
-        except OSError:
+        except (OSError, ValueError):  # the latter for a name that no file can have
             pass
     try:
         clear_line = b"\r\033[K" if os.isatty(error_descriptor) else b""  # of a progress line
