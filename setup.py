@@ -26,6 +26,7 @@ setup(
         "scipy>=1.11",
         "scikit-learn>=1.3",
         "safetensors>=0.4.3",
+        "msgspec>=0.18.6",
         "matplotlib>=3.8",
         "shtab>=1.13",
     ],

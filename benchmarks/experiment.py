@@ -235,7 +235,7 @@ class Experiment:
         folder = self.out / f"fold-{fold}" / arm
         images = json.loads((folder / "run.json").read_text())["unlabelled"] if folder.is_dir() else []
         errors = []
-        for path in sorted(folder.glob("round-1/labels/*.nii.gz")):
+        for path in sorted(folder.glob("round-1/labels/[!.]*.nii.gz")):
             truth = volume.read(truths[Path(images[int(path.name.split(".")[0])])]).stored > 0
             labels = volume.read(path).stored > INSIDE_BASE
             errors.append(100 * (labels.sum() / truth.sum() - 1))

@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    for path in sorted((args.data / "label_maps").glob("*.nii.gz")):
+    for path in sorted((args.data / "label_maps").glob("[!.]*.nii.gz")):
         scan = volume.read(path)
         if not np.allclose(geometry.voxel_sizes(scan.vox2world), 1):
             sys.exit(f"{path}: voxels are not of 1 mm")

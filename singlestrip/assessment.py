@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -14,21 +12,24 @@ import numpy as np
 
 from . import report, volume
 from .errors import InputError, OutputError, SingleStripError, sentence
-from .labelling import read_mask, read_mask_on
+from .escaping import from_cell, to_cell, to_json
+from .labelling import check_grid, read_masks, read_masks_on
 from .metrics import dice, hausdorff95
-from .output import make_folder, whole
-from .page import PageEntry, write_page
+from .output import check_name, is_there, make_folder, whole
+from .page import FLAGS, PageEntry, write_page
 from .quality import MaskQuality, QualityModel, agreement, augmented_masks
 from .stripping import Stripper
+from .textfile import named_path, read_text
 from .volume import Volume
 
 # flag: pass, look or fail; estimated: of the mask and its reconstruction; tta_dice: mean Dice of augmented
 # masks to their median, tta_mask_dice: of the mask to it; dice, hd95_mm: against the reference; note: why a
-# mask has no score.
+# mask has no score; frame: of several, from 0 on, the one with the lowest estimate, of which all numbers are.
 COLUMNS = (
     *("flag", "estimated_dice", "estimated_hd95_mm", "lowest_slice_dice", "volume_ml", "components", "holes"),
-    *("border", "tta_dice", "tta_mask_dice", "dice", "hd95_mm", "mask", "image", "reference", "note"),
+    *("border", "tta_dice", "tta_mask_dice", "dice", "hd95_mm", "mask", "image", "reference", "note", "frame"),
 )
+NUMBERS = tuple(column for column in COLUMNS if column not in ("flag", "mask", "image", "reference", "note"))
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def quality_values(quality: MaskQuality) -> dict[str, float]:
         "components": quality.components,
         "holes": quality.holes,
         "border": int(quality.border),
-    }
+    } | ({} if quality.frame is None else {"frame": quality.frame})
 
 
 @dataclass(frozen=True)
@@ -99,39 +100,50 @@ class Assessor:
     seed: int = 0
     report_folder: Path | None = None
 
-    def assess(self, case: Case) -> Assessment:
+    def assess(self, case: Case, warn: Callable[[str], None] = lambda text: None) -> Assessment:
         """Score one case and draw its picture. Raises SingleStripError, naming the file at fault.
 
-        A mask that is not there is told by the case's own note, if it has one.
+        Of a mask of several frames all is of the frame with the lowest estimate; image and reference may have
+        as many frames, or one. A mask that is not there is told by the case's own note, if it has one.
         """
-        if case.note and not case.mask.exists():
+        if case.note and not is_there(case.mask):
             raise InputError(case.note)
-        scan, mask = read_mask(case.mask)
-        image = None if case.image is None else volume.read(case.image)
-        if image is not None and not volume.same_grid(image, scan):
-            raise InputError(f"{case.image}: not on the grid of {scan.path}")
-        rebuilt = self.quality.reconstruct(mask, scan.vox2world)
-        quality = self.quality.judge(mask, scan.vox2world, rebuilt)
+        scan, masks = read_masks(case.mask, warn)
+        image = None if case.image is None else _read_image_of(case.image, scan)
+        truths = None if case.reference is None else read_masks_on(case.reference, scan, warn)
+        quality, rebuilt = self.quality.assess_worst(masks, scan.vox2world)
         values = quality_values(quality)
-        if case.reference is not None:
-            truth = read_mask_on(case.reference, scan)
+        frame = quality.frame or 0
+        mask = masks[..., frame]
+        if truths is not None:
+            truth = truths[..., frame if truths.shape[3] > 1 else 0]
             values |= {"dice": dice(mask, truth), "hd95_mm": hausdorff95(mask, truth, scan.vox2world)}
+        shown = frame if image is not None and image.frames > 1 else 0
         if self.stripper is not None:
-            values |= self._augment(case, image, mask)
+            values |= self._augment(case, image, shown, mask)
         if self.report_folder is not None:
-            grey = mask.astype(np.float32) if image is None else image.scaled()
+            grey = mask.astype(np.float32) if image is None else image.scaled(shown)
             expected = rebuilt.on_grid(mask.shape, scan.vox2world)
             draw(self.report_folder, case, grey, mask, expected, scan.vox2world)
         return Assessment(case, quality.flag, values, quality.slice_dice)
 
-    def _augment(self, case: Case, image: Volume | None, mask: np.ndarray) -> dict[str, float]:
+    def _augment(self, case: Case, image: Volume | None, frame: int, mask: np.ndarray) -> dict[str, float]:
         if image is None:
             raise InputError(f"{case.mask}: test-time augmentation needs its image")
         masks = augmented_masks(
-            self.stripper, image.frame(0), image.vox2world, image.slope, image.intercept, seed=self.seed
+            self.stripper, image.frame(frame), image.vox2world, image.slope, image.intercept, seed=self.seed
         )
         score, median = agreement(masks)
         return {"tta_dice": score, "tta_mask_dice": dice(mask, median)}
+
+
+def _read_image_of(path: Path, mask: Volume) -> Volume:
+    """The image of a mask. Raises InputError unless it is on the mask's grid, and of frames that go with it."""
+    image = volume.read(path)
+    check_grid(image, mask, "name the image that the mask is of")
+    if mask.frames not in (1, image.frames) and image.frames > 1:
+        raise InputError(f"{path}: has {image.frames} frames; {mask.path} has {mask.frames}")
+    return image
 
 
 def draw(
@@ -152,10 +164,12 @@ def assess_files(
     cases: Iterable[Case],
     done: Callable[[int, Assessment], None] = lambda number, assessment: None,
     debug: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> list[Assessment]:
     """Assess each case; one that cannot be read is a failure with a note and the others go on.
 
-    Returns the assessments, worst first. done: called after each with its number from 1.
+    Returns the assessments, worst first. done: called after each with its number from 1. warn: called with a
+    sentence about anything unusual in a mask.
     """
     cases = name_cases(list(cases))
     if assessor.report_folder is not None:
@@ -163,7 +177,7 @@ def assess_files(
     found = []
     for number, case in enumerate(cases, start=1):
         try:
-            found.append(assessor.assess(case))
+            found.append(assessor.assess(case, warn))
         except Exception as error:  # a fault in one scan must not stop the others
             if debug:
                 raise
@@ -186,7 +200,7 @@ def name_cases(cases: list[Case]) -> list[Case]:
     """
     paths = [case.mask for case in cases]
     names = [str(name) for name in volume.distinct_names(paths)]
-    short = [name.removesuffix("_mask") for name in names]
+    short = [name.removesuffix("_mask") or name for name in names]
     if len(set(short)) == len(short):
         names = short
     elif len(set(names)) < len(names):
@@ -194,31 +208,35 @@ def name_cases(cases: list[Case]) -> list[Case]:
     return [replace(case, name=name) for case, name in zip(cases, names, strict=True)]
 
 
+def _read_rows(path: Path) -> tuple[list[str], dict[int, list[str]]]:
+    """The columns of a TSV file, and the fields of each line below by its number; empty lines do not count.
+
+    Raises InputError.
+    """
+    lines = [line.removesuffix("\r") for line in read_text(path, "a table").split("\n")]
+    columns, *rows = ([from_cell(cell) for cell in line.split("\t")] if line else [] for line in lines)
+    return columns, {number: row for number, row in enumerate(rows, start=2) if row}
+
+
 def read_table(path: Path) -> list[Case]:
     """Cases of a TSV file with a column `mask`, and where wanted `image`, `reference` and `note`.
 
-    Relative paths are as seen from the working folder; an empty field stands for none.
+    Relative paths are as seen from the working folder; an empty field stands for none. Raises InputError.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table ({error})") from error
-    if not rows or "mask" not in rows[0][1]:
+    columns, rows = _read_rows(path)
+    if not rows or "mask" not in columns:
         raise InputError(f"{path}: needs a header with the column mask, and at least one row")
 
     def named(row: dict[str, str], column: str) -> Path | None:
-        text = (row.get(column) or "").strip()
-        return Path(text).expanduser() if text else None
+        return named_path(row[column]) if row.get(column) else None
 
     cases = []
-    for number, row in rows:
+    for number, fields in rows.items():
+        row = dict(zip(columns, fields, strict=False))
         mask = named(row, "mask")
         if mask is None:
             raise InputError(f"{path}: no mask in line {number}")
-        note = (row.get("note") or "").strip()
-        cases.append(Case(mask, named(row, "image"), named(row, "reference"), note=note))
+        cases.append(Case(mask, named(row, "image"), named(row, "reference"), note=row.get("note", "")))
     return cases
 
 
@@ -229,43 +247,84 @@ def write_table(path: Path, assessments: list[Assessment]) -> None:
         return
     records = [assessment.record() for assessment in assessments]
     with whole(path) as (partial,):
-        partial.write_text(json.dumps(records[0] if len(records) == 1 else records, indent=2) + "\n")
+        partial.write_text(to_json(records[0] if len(records) == 1 else records), encoding="utf-8")
+
+
+def read_growing_table(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a table that `update_table` wrote, by mask; empty where there is none.
+
+    Raises OutputError if rows could not be added to it: before masks are made, so that none is lost.
+    """
+    check_table(path)
+    if not path.exists():
+        return {}
+    try:
+        columns, rows = _read_rows(path)
+    except InputError as error:
+        raise OutputError(f"{error}; it is to be added to: mend or remove it") from error
+    found = {}
+    for number, fields in rows.items():
+        fault = _row_fault(columns, fields)
+        if fault:
+            raise OutputError(f"{path}: line {number} {fault}; rows are to be added: mend or remove the table")
+        row = dict(zip(columns, fields, strict=True))
+        found[row["mask"]] = row
+    return found
+
+
+def _row_fault(columns: list[str], fields: list[str]) -> str:
+    """What is wrong in a row of a whole table, or ""."""
+    if len(fields) != len(columns):
+        return f"has {len(fields)} fields, the header {len(columns)}"
+    row = dict(zip(columns, fields, strict=True))
+    missing = [column for column in ("mask", "flag", "estimated_dice") if column not in row]
+    if missing:
+        return f"has no column {missing[0]}"
+    if not row["mask"]:
+        return "names no mask"
+    if row["flag"] not in FLAGS:
+        return f"has the flag {row['flag']!r}, which is none of {', '.join(FLAGS)}"
+    for column in NUMBERS:
+        if row.get(column) and not _is_number(row[column]):
+            return f"has {row[column]!r} as {column}, not a number"
+    if row["estimated_dice"] and not 0 <= float(row["estimated_dice"]) <= 1:
+        return f"has {row['estimated_dice']!r} as estimated_dice, not from 0 to 1"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def update_table(path: Path, assessments: list[Assessment]) -> None:
     """Write assessments to a TSV table, worst first, among the rows of other masks that it has already."""
-    rows = {}
-    if path.is_file():
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = {row["mask"]: row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
-        except (OSError, UnicodeDecodeError, KeyError) as error:
-            raise OutputError(f"{path}: not a table that can be added to ({error!r}); remove it") from error
+    rows = read_growing_table(path)
     rows |= {row["mask"]: row for row in (assessment.row() for assessment in assessments)}
 
     def estimate(row: dict[str, str]) -> tuple[float, str]:
-        return float(row.get("estimated_dice") or -1), row["mask"]
+        return float(row["estimated_dice"] or -1), row["mask"]
 
     _write_rows(path, sorted(rows.values(), key=estimate))
 
 
 def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    lines = ["\t".join(COLUMNS)]
-    lines += ["\t".join(_field(row.get(column) or "") for column in COLUMNS) for row in rows]
+    """The columns of COLUMNS, and behind them those that someone added to a row."""
+    columns = dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)])
+    lines = ["\t".join(columns)]
+    lines += ["\t".join(to_cell(row.get(column, "")) for column in columns) for row in rows]
     with whole(path) as (partial,):
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _field(text: str) -> str:
-    return text.replace("\t", " ").replace("\n", " ")
 
 
 def check_table(path: Path) -> None:
     """Raise OutputError if a table cannot be written at this path."""
     if path.suffix not in (".tsv", ".json"):
         raise OutputError(f"{path}: name the table with .tsv or .json")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: folder {path.parent} does not exist")
+    check_name(path)
 
 
 def write_report(folder: Path, assessments: list[Assessment], title: str, about: str) -> Path:
@@ -280,6 +339,7 @@ def write_report(folder: Path, assessments: list[Assessment], title: str, about:
         "TTA Dice": ("tta_dice", ".3f"),
         "true Dice": ("dice", ".3f"),
         "true HD95 mm": ("hd95_mm", ".1f"),
+        "frame": ("frame", "d"),
     }
     present = {title: how for title, how in shown.items() if any(how[0] in a.values for a in assessments)}
     entries = []
@@ -290,7 +350,7 @@ def write_report(folder: Path, assessments: list[Assessment], title: str, about:
                 name=a.case.name,
                 flag=a.flag,
                 score=a.values.get("estimated_dice"),
-                picture=picture if (folder / picture).is_file() and a.values else None,
+                picture=picture if a.values and is_there(folder / picture) else None,
                 numbers={
                     title: format(a.values[column], style) if column in a.values else ""
                     for title, (column, style) in present.items()

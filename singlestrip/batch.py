@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import diffusion, memory, report, volume
-from .errors import InputError, SingleStripError, sentence
-from .output import check_distinct, make_folder
+from . import diffusion, memory, records, report, volume
+from .bids import read_json
+from .errors import InputError, OutputError, SingleStripError, sentence
+from .labelling import checksum, read_masks
+from .output import check_distinct, make_folder, whole
+from .textfile import named_path, read_text
 from .volume import Volume
 
 if TYPE_CHECKING:  # names and plans of files are wanted where no torch is
     from .quality import MaskQuality, QualityModel
     from .stripping import Stripper
+
+
+LONGEST_PATH = 2**15  # bytes of a line of a list: some times what systems allow
+LIST_MARKS = ("#", "~", " ", "\t", "\r", "\ufeff")  # what a path in a list does not begin with
 
 
 @dataclass(frozen=True)
@@ -39,14 +49,14 @@ class StripOptions:
 class Job:
     """One image and where its outputs go, by kind: "brain", "mask", "sdt" and "picture".
 
-    bval: the b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records:
-    further files without which the job does not count as done.
+    bval: the b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records: JSON
+    files by kind of output, without which the job does not count as done.
     """
 
     image: Path
     outputs: dict[str, Path]
     bval: Path | None = None
-    records: tuple[Path, ...] = ()
+    records: dict[str, Path] = field(default_factory=dict)
 
 
 def strip_file(
@@ -55,11 +65,12 @@ def strip_file(
     options: StripOptions = StripOptions(),
     warn: Callable[[str], None] = lambda text: None,
     quality: QualityModel | None = None,
+    begin: Callable[[], None] = lambda: None,
 ) -> MaskQuality | None:
     """Strip one image file; each output appears whole or not at all.
 
-    warn: called with a sentence about anything unusual. Returns what `quality` makes of the mask, of
-    several frames the worst, or None without it. Raises SingleStripError.
+    warn: called with a sentence about anything unusual. begin: called before anything is written. Returns what
+    `quality` makes of the mask, of several frames the worst, or None without it. Raises SingleStripError.
     """
     check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
     for kind, path in job.outputs.items():
@@ -78,6 +89,7 @@ def strip_file(
         masks, sdts = _strip_frames(stripper, scan, counting, options.border_mm, wants_sdt)
     except InputError as error:
         raise InputError(f"{job.image}: {error}") from error
+    begin()
     if "brain" in job.outputs:
         brain = np.where(masks, scan.stored, fill)
         volume.write_like(scan, job.outputs["brain"], brain, scan.slope, scan.intercept)
@@ -87,12 +99,7 @@ def strip_file(
         volume.write_like(scan, job.outputs["sdt"], sdts, label="brain SDT mm", one_frame=one_mask)
     if "picture" in job.outputs:
         report.mask_figure(scan.scaled(), masks[..., 0], scan.vox2world, job.outputs["picture"], job.image.name)
-    return None if quality is None else _worst_frame(quality, masks, scan.vox2world)
-
-
-def _worst_frame(quality: QualityModel, masks: np.ndarray, vox2world: np.ndarray) -> MaskQuality:
-    frames = (quality.assess(masks[..., t], vox2world) for t in range(masks.shape[3]))
-    return min(frames, key=lambda found: found.estimate)
+    return None if quality is None else quality.assess_worst(masks, scan.vox2world)[0]
 
 
 def _count_bad(scan: Volume) -> int:
@@ -191,28 +198,35 @@ def strip_files(
     debug: bool = False,
     quality: QualityModel | None = None,
     finish: Callable[[Job, bool, MaskQuality | None], None] = lambda job, kept, quality: None,
+    made_with: dict[str, Any] | None = None,
 ) -> list[Outcome]:
     """Strip each job; one that fails does not stop the others. Returns what became of them.
 
-    resume: pass over jobs whose outputs are all there, whole, and on the grid of the image. done: called after
+    resume: pass over jobs whose outputs are all there, whole, and on the grid of the image. made_with: what
+    `records.made_with` tells of the model; then each output gets a record of how it was made, and resume does
+    not pass over outputs that were made in another way. Those without a record it keeps. done: called after
     each job. finish: called at the end of each job that went well, with whether its outputs were kept and the
     quality of its mask; what it raises is a failure of that job.
     debug: raise the first failure. quality: assess masks, those kept from before too.
     """
     outcomes = []
+    ledger = None if made_with is None else _Ledger(made_with, options, warn)
     for number, job in enumerate(jobs, start=1):
         start = time.monotonic()
         text, found = "stripped", None
         try:
-            kept = resume and _is_done(job)
+            kept = resume and _is_done(job) and (ledger is None or ledger.is_as_wanted(job))
             if kept:
                 text = "kept"
                 if quality is not None and "mask" in job.outputs:
-                    mask = volume.read(job.outputs["mask"])
-                    found = _worst_frame(quality, mask.stored > 0, mask.vox2world)
+                    mask, frames = read_masks(job.outputs["mask"], warn)
+                    found = quality.assess_worst(frames, mask.vox2world)[0]
             else:
-                found = strip_file(stripper, job, options, warn, quality)
+                begin = (lambda: None) if ledger is None else partial(ledger.begin, job)
+                found = strip_file(stripper, job, options, warn, quality, begin)
             finish(job, kept, found)
+            if ledger is not None and not kept:
+                ledger.finish(job)
         except Exception as error:  # a fault in one scan must not stop the night's batch
             if debug:
                 raise
@@ -220,14 +234,80 @@ def strip_files(
             text = sentence(error) if known else f"{job.image}: {sentence(error)}"
         outcomes.append(Outcome(number, job, text, time.monotonic() - start, found))
         done(outcomes[-1])
+    if ledger is not None:
+        ledger.tell_of_unknown()
     return outcomes
+
+
+class _Ledger:
+    """The records of a run's outputs: what they are to be made with, and what those of former runs were."""
+
+    def __init__(self, made_with: dict[str, Any], options: StripOptions, warn: Callable[[str], None]):
+        self.made_with, self.options, self.warn = made_with, options, warn
+        self.told: set[str] = set()
+        self.unknown = 0
+
+    def begin(self, job: Job) -> None:
+        for kind in job.outputs:
+            path = _record_path(job, kind)
+            if kind not in job.records or path.is_file():  # without its JSON file no output counts as done
+                records.begin_record(path)
+
+    def finish(self, job: Job) -> None:
+        for kind, output in job.outputs.items():
+            records.finish_record(_record_path(job, kind), output, self._wanted(job, kind))
+
+    def is_as_wanted(self, job: Job) -> bool:
+        """Whether the outputs of a job can be kept. They cannot if a run ended before they were finished, or if
+        one was made in another way, which is told once. They are in any case if one is not ours to replace."""
+        found = {kind: read_json(_record_path(job, kind)) for kind in job.outputs}
+        if any(records.is_unfinished(record) for record in found.values()):
+            return False
+        ours = {kind for kind, output in job.outputs.items() if records.is_of(found[kind], output)}
+        self.unknown += len(found) - len(ours)
+        for kind in sorted(ours):
+            different = records.differences(found[kind], self._wanted(job, kind))
+            if different and len(ours) < len(found):
+                self.warn(f"{job.outputs[kind]}: was made with {different}; kept, as a file beside it is not ours")
+            elif different:
+                if different not in self.told:
+                    self.warn(
+                        f"{job.outputs[kind]}: was made with {different}; stripping anew, and all others like it"
+                    )
+                self.told.add(different)
+                return False
+        return True
+
+    def tell_of_unknown(self) -> None:
+        if self.unknown:
+            self.warn(
+                f"{self.unknown} of the outputs kept have no record of how they were made, or have changed since: "
+                "they may be of another model or border"
+            )
+
+    def _wanted(self, job: Job, kind: str) -> dict[str, Any]:
+        """What the record of an output is to tell; only what it depends on."""
+        wanted = self.made_with | {"Frames": "mean" if self.options.mean_frame else "each"}
+        if job.bval is not None:
+            wanted["Frames"] = "b=0"
+            if job.bval.is_file():
+                wanted["BvalSHA256"] = checksum(job.bval)
+        if self.options.border_mm and kind != "sdt":
+            wanted["BorderMM"] = self.options.border_mm
+        if self.options.fill is not None and kind == "brain":
+            wanted["Fill"] = self.options.fill
+        return wanted
+
+
+def _record_path(job: Job, kind: str) -> Path:
+    return job.records.get(kind) or records.hidden_record(job.outputs[kind])
 
 
 def _is_done(job: Job) -> bool:
     """Whether all that a job writes is there, its images whole and on the grid of the job's image."""
     pictures = [path for kind, path in job.outputs.items() if kind == "picture"]
     images = [path for kind, path in job.outputs.items() if kind != "picture"]
-    return all(path.is_file() for path in (*job.records, *pictures)) and all(
+    return all(path.is_file() for path in (*job.records.values(), *pictures)) and all(
         volume.is_whole(path, job.image) for path in images
     )
 
@@ -236,33 +316,74 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
     """Jobs that write `<name>_<kind><suffix>` into one folder, suffix as the image's own unless given.
 
     Where two images have one name, all keep their folders below the one that they share. Creates
-    the folders. Raises InputError if an image is named twice, OutputError if a folder can't be made.
+    the folders; a job whose own folder cannot be made fails when its turn comes. Raises InputError if an
+    image is named twice, OutputError if `folder` can't be made.
     """
     names = volume.distinct_names(images)
+    make_folder(folder)
+    for parent in {name.parent for name in names}:
+        with suppress(OutputError):
+            make_folder(folder / parent)
     jobs = []
     for image, name in zip(images, names, strict=True):
-        target = folder / name
-        make_folder(target.parent)
         ending = suffix or volume.suffix_of(image) or ".nii.gz"
         endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
-        outputs = {kind: target.with_name(f"{target.name}_{kind}{end}") for kind, end in endings.items()}
+        outputs = {kind: folder / name.parent / f"{name.name}_{kind}{end}" for kind, end in endings.items()}
         jobs.append(Job(image, outputs))
     check_distinct(images, [path for job in jobs for path in job.outputs.values()])
     return jobs
 
 
 def read_list(path: Path) -> list[Path]:
-    """Image paths of a text file, one a line; blank lines and lines from # on do not count.
+    """Image paths of a text file or pipe, one a line; blank lines and lines from # on do not count.
 
-    Relative paths are as seen from the working folder.
+    Relative paths are as seen from the working folder. A line that names no file is a path all the same: that
+    is found out, as for any image, when its turn comes. Raises InputError if the file is no such list.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of paths ({error})") from error
-    found = [
-        Path(line.strip()).expanduser() for line in lines if line.strip() and not line.lstrip().startswith("#")
-    ]
+    if volume.suffix_of(path):
+        raise InputError(f"{path}: an image by its name; a list is a text file with the path of one image a line")
+    lines = [line.strip(" \t\r") for line in read_text(path, "a list of paths", pipe=True).split("\n")]
+    found = [named_path(line) for line in lines if line and not line.startswith("#")]
     if not found:
         raise InputError(f"{path}: the list names no image")
-    return found
+    if any(len(os.fsencode(image)) > LONGEST_PATH for image in found):
+        raise InputError(f"{path}: not a list of paths: a line has more than {LONGEST_PATH} bytes")
+    return volume.merge_pairs(found)
+
+
+def write_list(path: Path, images: Iterable[Path]) -> None:
+    """Write a list that `read_list` reads; a file that is this list already stays as old as it is.
+
+    Raises InputError for a path that no list can hold, OutputError.
+    """
+    lines = []
+    for image in images:
+        text = str(image)
+        if "\n" in text or text != text.rstrip(" \t\r"):
+            raise InputError(f"{image}: no list can hold a name with a line end, or a blank at its end; rename it")
+        lines.append(f"./{text}\n" if text.startswith(LIST_MARKS) else f"{text}\n")
+    data = os.fsencode("".join(lines))
+    if not path.is_file() or path.read_bytes() != data:
+        with whole(path) as (partial,):
+            partial.write_bytes(data)
+
+
+def images_below(folder: Path, leave_out: Path) -> list[Path]:
+    """The images in a folder and the folders below it, sorted, but for what is hidden or below `leave_out`.
+
+    Raises InputError if there is no such folder, or it is `leave_out`.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    leave_out = os.path.realpath(leave_out)
+    if os.path.realpath(folder) == leave_out:
+        raise InputError(f"{folder}: the folder of the outputs; name another for them")
+    found = []
+    for above, folders, files in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(Path(above, name)) != leave_out
+        ]
+        found += [Path(above, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in volume.merge_pairs(found) if volume.suffix_of(path) not in ("", ".hdr"))

@@ -8,6 +8,7 @@ suffix of each folder in BIDS_SUFFIXES (T1w, bold, dwi, asl, pet) are known by t
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 from .configuration import BIDS_SUFFIXES
 from .errors import InputError, OutputError, SingleStripError
+from .escaping import to_json
 from .output import make_folder, whole
+from .textfile import read_bytes, read_text
 
 if TYPE_CHECKING:
     from .quality import MaskQuality
 
+DESCRIPTION = "dataset_description.json"
 BIDS_VERSION = "1.10.0"
 EXTENSIONS = (".nii.gz", ".nii")
 ALL_SUFFIXES = tuple(dict.fromkeys(suffix for names in BIDS_SUFFIXES.values() for suffix in names))
@@ -51,6 +55,15 @@ IGNORED = f"""\
 """
 
 
+def _real(path: Path) -> Path:
+    """A path with its links followed; of links in a circle, which Path.resolve refuses, as far as they go."""
+    return Path(os.path.realpath(path))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def parts_of(path: Path) -> tuple[list[str], str]:
     """The entities of a BIDS file name, as `key-label`, and its suffix."""
     *entities, suffix = path.name.split(".")[0].split("_")
@@ -67,11 +80,19 @@ def find_images(
 
     participants, sessions: labels, with or without `sub-` and `ses-`; None for all. suffixes: without
     extension. Images count in the folders of BIDS_SUFFIXES, if their name begins with their participant
-    and session; phase, real and imaginary parts do not, nor what has been derived from images. Raises
-    InputError if the folder is no data set or a label is not in it, SingleStripError without ancpbids.
+    and session; phase, real and imaginary parts do not, nor what has been derived from images, nor what is
+    hidden. Raises InputError if the folder is no data set, a label is not in it or a suffix neither in it nor
+    one that BIDS has for heads, SingleStripError without ancpbids.
     """
     root, suffixes = Path(root), set(suffixes)
     found = [path for path in _index(root) if _is_raw_image(path)]
+    there = {parts_of(path)[1] for path in found}
+    unknown = suffixes - there - set(ALL_SUFFIXES)
+    if unknown:
+        raise InputError(
+            f"{root}: no image of the kind {', '.join(sorted(unknown))}; "
+            f"there are {', '.join(sorted(there)) or 'none'}, and BIDS has {', '.join(ALL_SUFFIXES)}"
+        )
     found = _choose(root, found, "sub", participants)
     found = _choose(root, found, "ses", sessions)
     return sorted(root / path for path in found if parts_of(path)[1] in suffixes)
@@ -87,12 +108,14 @@ def _index(root: Path) -> list[Path]:
         ) from error
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
+    if (root / DESCRIPTION).exists():
+        read_text(root / DESCRIPTION, "JSON")  # what ancpbids does with it has no bounds
     options = DatasetOptions(ignore=NOT_RAW, ignore_pickle_file=True)  # a pickle could run code
     try:
         layout = BIDSLayout(str(root.absolute()), options)
     except Exception as error:  # what ancpbids raises for a damaged dataset_description.json is not foreseeable
         raise InputError(
-            f"{root}: cannot be read as a BIDS data set; check its dataset_description.json ({error})"
+            f"{root}: cannot be read as a BIDS data set; check its {DESCRIPTION} ({error})"
         ) from error
     return [Path(file.get_relative_path()) for file in layout.get(extension=list(EXTENSIONS))]
 
@@ -103,7 +126,8 @@ def _is_raw_image(path: Path) -> bool:
     entities, _ = parts_of(path)
     levels = ["sub-", "ses-"][: len(above)]
     return (
-        len(above) == len(levels) > 0
+        not _is_hidden(path)
+        and len(above) == len(levels) > 0
         and all(text.startswith(level) for text, level in zip(above, levels, strict=True))
         and entities[: len(above)] == above
         and folder in BIDS_SUFFIXES
@@ -136,7 +160,8 @@ def inherited(root: Path, image: Path, suffix: str, extension: str) -> list[Path
         here = []
         for path in folder.glob(f"*{suffix}{extension}"):
             entities, its_suffix = parts_of(path)
-            if its_suffix == suffix and path.name.endswith(f"{suffix}{extension}") and own.issuperset(entities):
+            fits = its_suffix == suffix and path.name.endswith(f"{suffix}{extension}")
+            if fits and not path.name.startswith(".") and own.issuperset(entities):
                 here.append((len(entities), path))
         found += [path for _, path in sorted(here)]
     return found
@@ -173,13 +198,14 @@ class Derivative:
 
     def image_of(self, mask: Path) -> Path | None:
         """The image that a mask was made from, as its JSON file has it; None if it can't be told."""
-        sources = read_json(sidecar(mask)).get("Sources") or [""]
-        kind, _, path = str(sources[0]).rpartition(":")
+        sources = read_json(sidecar(mask)).get("Sources")
+        kind, _, path = str(sources[0] if isinstance(sources, list) and sources else "").rpartition(":")
         return self.source / path if kind == "bids:raw" else None
 
     def masks(self) -> list[Path]:
-        """All masks of the data set that are there, sorted."""
-        return sorted(self.root.glob(f"sub-*/**/*{MASK_ENDING}"))
+        """All masks of the data set that are there, sorted; not what is hidden."""
+        found = self.root.glob(f"sub-*/**/*{MASK_ENDING}")
+        return sorted(path for path in found if not _is_hidden(path.relative_to(self.root)))
 
     def bval(self, image: Path) -> Path | None:
         """The b-values of a diffusion image, or where they should be; None for other images."""
@@ -190,17 +216,17 @@ class Derivative:
 
     def prepare(self) -> None:
         """Make the folder with what describes it. Raises OutputError if another data set is there."""
-        path = self.root / "dataset_description.json"
-        if self.root.resolve() == self.source.resolve():
+        path = self.root / DESCRIPTION
+        if _real(self.root) == _real(self.source):
             raise OutputError(f"{self.root}: is the data set itself; name another folder for what is made from it")
         if path.exists():
             self._check_description(path)
             return
         make_folder(self.root)
-        raw = read_json(self.source / "dataset_description.json")
+        raw = read_json(self.source / DESCRIPTION)
         source = {"URL": self._link()} | ({"DOI": raw["DatasetDOI"]} if raw.get("DatasetDOI") else {})
         description = {
-            "Name": f"Brain masks of {raw.get('Name') or self.source.resolve().name}",
+            "Name": f"Brain masks of {raw.get('Name') or _real(self.source).name}",
             "BIDSVersion": BIDS_VERSION,
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "singlestrip", "Version": __version__}],
@@ -221,7 +247,8 @@ class Derivative:
         )
         if "singlestrip" not in names:
             raise OutputError(f"{path}: of a data set that singlestrip did not make; name another output folder")
-        link = (found.get("DatasetLinks") or {}).get("raw")
+        links = found.get("DatasetLinks")
+        link = links.get("raw") if isinstance(links, dict) else None
         if link != self._link():
             raise OutputError(
                 f"{path}: made from {link}, not {self._link()}; name another output folder, or mend DatasetLinks "
@@ -230,7 +257,7 @@ class Derivative:
 
     def _link(self) -> str:
         """The raw data set: as seen from this one where that is within it, so that both can move."""
-        source, root = self.source.resolve(), self.root.resolve()
+        source, root = _real(self.source), _real(self.root)
         if root.is_relative_to(source):
             return Path(os.path.relpath(source, root)).as_posix()
         return source.as_uri()
@@ -266,10 +293,7 @@ class Derivative:
             target = path.with_name(_stem(image).removesuffix(suffix) + its_suffix + extension)
             if not nearest:
                 continue
-            try:
-                content = nearest[-1].read_bytes()
-            except OSError as error:
-                raise InputError(f"{nearest[-1]}: cannot be read ({error.strerror})") from error
+            content = read_bytes(nearest[-1], "text")
             with whole(target) as (partial,):
                 partial.write_bytes(content)
 
@@ -290,15 +314,21 @@ def sidecar(path: Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file; empty where there is none that can be read."""
+    """An object from a JSON file; empty where there is none that can be read. Numbers that are not finite, which
+    JSON does not have, are None."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        content = json.loads(read_text(path, "JSON"), parse_float=_finite, parse_constant=_finite)
+    except (InputError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write an object whole or not at all."""
     with whole(path) as (partial,):
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(to_json(content), encoding="utf-8")

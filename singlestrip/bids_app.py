@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,23 +12,34 @@ from typing import Any
 from .assessment import Assessment, Assessor, Case, assess_files, write_report, write_table
 from .batch import Job, Outcome, StripOptions, strip_files
 from .bids import REPORT, Derivative, sidecar
-from .errors import InputError
-from .output import make_folder
+from .errors import InputError, OutputError
+from .output import is_there, make_folder
 from .quality import MaskQuality, QualityModel
 from .stripping import Stripper
+from .volume import frames_in
 
 
 def plan(derivative: Derivative, images: list[Path], brain: bool = False) -> list[Job]:
-    """A job for each image; brain: with the image without its background. Makes the folders."""
+    """A job for each image; brain: with the image without its background. Makes the folders; a job whose folder
+    cannot be made fails when its turn comes."""
     jobs = []
     for image in images:
         outputs = {"mask": derivative.mask(image)}
         if brain:
             outputs["brain"] = derivative.brain(image)
-        make_folder(outputs["mask"].parent)
-        records = tuple(sidecar(path) for path in outputs.values())
-        jobs.append(Job(image, outputs, derivative.bval(image), records))
+        with suppress(OutputError):
+            make_folder(outputs["mask"].parent)
+        records = {kind: sidecar(path) for kind, path in outputs.items()}
+        jobs.append(Job(image, outputs, None if _is_single(image) else derivative.bval(image), records))
     return jobs
+
+
+def _is_single(image: Path) -> bool:
+    """Whether an image has one frame, which no b-value needs to choose."""
+    try:
+        return frames_in(image) == 1
+    except InputError:  # as its job will tell
+        return False
 
 
 def participant_level(
@@ -63,7 +75,7 @@ def participant_level(
 
     options = replace(options, mean_frame=True)
     alone = [job for job in jobs if job not in twins]
-    outcomes = strip_files(stripper, alone, options, resume, warn, done, debug, quality, finish)
+    outcomes = strip_files(stripper, alone, options, resume, warn, done, debug, quality, finish, made_with)
     for number, job in enumerate(twins, start=len(alone) + 1):
         text = f"{job.image}: another image has the same name but for its ending; remove one of them"
         outcomes.append(Outcome(number, job, text, 0.0))
@@ -79,6 +91,7 @@ def group_level(
     others: bool = True,
     done: Callable[[int, Assessment], None] = lambda number, assessment: None,
     debug: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> list[Assessment]:
     """Score every mask of the derivative, and write the table and the page; worst first.
 
@@ -94,9 +107,9 @@ def group_level(
     folder = derivative.root / REPORT
     cases = [Case(mask, image) for mask, image in sorted(images_of.items())]
     found = []
-    for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug):
+    for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug, warn):
         case = assessment.case
-        if not case.mask.exists():
+        if not is_there(case.mask):
             assessment = replace(assessment, note=f"{case.image}: has no mask; run the participant level")
         found.append(assessment)
     write_table(folder / "quality.tsv", found)

@@ -1,6 +1,7 @@
-"""Every default of the method, in frozen dataclasses that need nothing but Python.
+"""Every default of the method, in frozen dataclasses.
 
-Options on the command line override them; a model file carries those it was made with.
+Options on the command line override them; a model file carries those it was made with. Where fields are read from
+a file, their ranges stand beside them (see `typed`).
 
 Sources named below: SingleStrip (Specktor-Fadida & Hoffmann, arXiv 2508.10464), SynthStrip (Hoopes
 et al., NeuroImage 2022), SynthSeg (Billot et al., Medical Image Analysis 2023).
@@ -9,7 +10,9 @@ et al., NeuroImage 2022), SynthSeg (Billot et al., Medical Image Analysis 2023).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 # An adult brain is about 165 mm long; the window that holds it, whichever way it is turned, 192 mm.
 HEAD_BRAIN_MM = 165.0
@@ -27,6 +30,14 @@ BIDS_SUFFIXES = {
     "perf": ("asl", "m0scan"),
     "pet": ("pet",),
 }
+
+
+# Ranges of what model files hold: far beyond what has been tried, and far below what no machine could hold.
+VoxelSize = Annotated[float, Meta(ge=0.001, le=50)]
+MAX_SEGMENTER_SIZE = 256
+MAX_LOCATOR_SIZE = 160  # stripping takes no field of view of more voxels
+WindowSize = Annotated[int, Meta(ge=2, le=MAX_SEGMENTER_SIZE)]
+Width = Annotated[int, Meta(ge=1, le=1024)]
 
 
 @dataclass(frozen=True)
@@ -104,14 +115,21 @@ class UNetConfig:
     times the training.
     """
 
-    widths: tuple[int, ...] = (32, 64, 96, 96)
-    norm: str = "instance"  # "instance" or "none" (SynthStrip has none)
-    patch: int = 2
+    widths: Annotated[tuple[Width, ...], Meta(min_length=1, max_length=8)] = (32, 64, 96, 96)
+    norm: Literal["instance", "none"] = "instance"  # SynthStrip has none
+    patch: Annotated[int, Meta(ge=1, le=8)] = 2
 
     @property
     def multiple(self) -> int:
         """Sizes the network accepts are multiples of this many voxels."""
         return self.patch * 2 ** (len(self.widths) - 1)
+
+    def layer_bytes(self, voxels: int) -> int:
+        """What the outputs of all layers take for an image of so many voxels, in 32 bits."""
+        levels = zip(self.widths, (*self.widths[1:], 0), strict=True)  # each with what comes up from below
+        # Two convolutions and normalisations on each side, and what is joined before the decoder's.
+        channels = sum((10 * width + below) / 8**depth for depth, (width, below) in enumerate(levels))
+        return int(4 * channels * voxels / self.patch**3)
 
 
 @dataclass(frozen=True)
@@ -128,12 +146,19 @@ class Window:
 class CascadeConfig:
     """Grids and shapes of both networks; lengths in mm of the anatomy the model is for."""
 
-    voxel_size_mm: float = 2.0
+    voxel_size_mm: VoxelSize = 2.0
     segmenter: UNetConfig = UNetConfig()
-    segmenter_size: int = 96  # voxels along each side of the window
+    segmenter_size: WindowSize = 96  # voxels along each side of the window
     locator: UNetConfig = UNetConfig(widths=(16, 32, 64, 64))
-    locator_size: int = 64  # voxels along each side in training; stripping takes any field of view
-    locator_factor: float = 2.0  # voxel size over that of the segmenter
+    # Voxels along each side in training; in stripping the least.
+    locator_size: Annotated[int, Meta(ge=2, le=MAX_LOCATOR_SIZE)] = 64
+    locator_factor: Annotated[float, Meta(ge=1, le=16)] = 2.0  # voxel size over that of the segmenter
+
+    def __post_init__(self):
+        for name in ("segmenter", "locator"):
+            multiple = getattr(self, name).multiple
+            if getattr(self, f"{name}_size") % multiple:
+                raise ValueError(f"{name}_size: expected a multiple of {multiple}")
 
     @property
     def locator_voxel_size_mm(self) -> float:
@@ -172,6 +197,12 @@ class CascadeConfig:
             **networks,
         )
 
+    @property
+    def working_bytes(self) -> int:
+        """What the layers of the larger network take, about, while it strips: 0.6 of them are held at once."""
+        sizes = {"segmenter": self.segmenter_size, "locator": self.locator_size}
+        return int(0.6 * max(getattr(self, name).layer_bytes(size**3) for name, size in sizes.items()))
+
     def windows(self) -> dict[str, Window]:
         """What each network sees in training. The segmenter's jitter covers the locator's error."""
         return {
@@ -208,6 +239,7 @@ class TrainConfig:
 
 
 # Kernel, stride and channels of the encoder's layers; the decoder mirrors them.
+Layer = tuple[Annotated[int, Meta(ge=1, le=16)], Annotated[int, Meta(ge=1, le=8)], Width]
 SLICE_LAYERS = (
     *((4, 2, 32), (4, 2, 32), (4, 2, 32), (3, 1, 32), (4, 2, 64)),
     *((3, 1, 64), (4, 2, 128), (3, 1, 64), (3, 1, 32), (4, 2, 100)),
@@ -223,12 +255,32 @@ class AutoencoderConfig:
     which sees slices across `axes` (0 sagittal, 1 coronal, 2 axial) one by one.
     """
 
-    kind: str = "volume"
-    voxel_size_mm: float = 4.0
-    size: int = 48  # voxels along each side of the window
-    axes: tuple[int, ...] = (2,)  # of "slices"
-    layers: tuple[tuple[int, int, int], ...] = VOLUME_LAYERS
-    dropout: float = 0.0
+    kind: Literal["volume", "slices"] = "volume"
+    voxel_size_mm: VoxelSize = 4.0
+    size: WindowSize = 48  # voxels along each side of the window
+    axes: Annotated[tuple[Literal[0, 1, 2], ...], Meta(min_length=1, max_length=3)] = (2,)  # of "slices"
+    layers: Annotated[tuple[Layer, ...], Meta(min_length=1, max_length=32)] = VOLUME_LAYERS
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self):
+        size = self.size
+        for number, (kernel, stride, _) in enumerate(self.layers):
+            # The decoder mirrors the encoder, and gives back this size only where nothing is left over.
+            size, left = divmod(size + 2 - kernel, stride)
+            size += 1
+            if left or size < 1:
+                raise ValueError(f"layers[{number}]: does not divide what is left of the window")
+
+    @property
+    def working_bytes(self) -> int:
+        """What the layers take, about, while a mask is scored: outputs of both halves, in 32 bits."""
+        dims = {"volume": 3, "slices": 2}[self.kind]
+        images = {"volume": 1, "slices": 32}[self.kind]
+        size, numbers = self.size, 0
+        for kernel, stride, width in self.layers:
+            size = (size + 2 - kernel) // stride + 1
+            numbers += 2 * width * size**dims
+        return 4 * images * numbers
 
     @property
     def scale(self) -> float:
@@ -310,20 +362,3 @@ class SelfTrainConfig:
     threshold: float | None = None  # lowest score of a pseudo-label; None: with "ae" what is flagged look
     rank: str = "ae"  # by estimated Dice; "tta": agreement of augmented masks; "truth": Dice to references
     from_scratch: bool = False  # train each round's networks anew instead of those of the round before
-
-
-def autoencoder_config(values: dict[str, Any]) -> AutoencoderConfig:
-    """From the JSON of `dataclasses.asdict`. Raises TypeError or KeyError where fields are missing or unknown."""
-    layers = tuple(tuple(layer) for layer in values["layers"])
-    return AutoencoderConfig(**{**values, "layers": layers, "axes": tuple(values["axes"])})
-
-
-def cascade_config(values: dict[str, Any]) -> CascadeConfig:
-    """From the JSON of `dataclasses.asdict`. Raises TypeError or KeyError where fields are missing or unknown."""
-
-    def network(part: dict[str, Any]) -> UNetConfig:
-        return UNetConfig(**{**part, "widths": tuple(part["widths"])})
-
-    return CascadeConfig(
-        **{**values, "segmenter": network(values["segmenter"]), "locator": network(values["locator"])}
-    )

@@ -6,6 +6,8 @@ Conformed grids have isotropic voxels and their axes along the world's right, an
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 
@@ -50,6 +52,23 @@ def part_of(vox2world: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
     part = vox2world.copy()
     part[:3, 3] += vox2world[:3, :3] @ [s.start for s in box]
     return part
+
+
+def crop(
+    shape: tuple[int, ...], vox2world: np.ndarray, low_mm: np.ndarray, high_mm: np.ndarray, margin: float
+) -> tuple[tuple[slice, ...], np.ndarray]:
+    """The part of a grid within bounds in RAS mm, [3] each, with a margin that is a share of their longest side.
+
+    Returns slices [3], of one voxel at least along each axis, and the part's vox2world.
+    """
+    beyond = margin * (high_mm - low_mm).max()
+    corners = np.array(list(product(*zip(low_mm - beyond, high_mm + beyond, strict=True))))
+    world2vox = np.linalg.inv(vox2world)
+    index = corners @ world2vox[:3, :3].T + world2vox[:3, 3]
+    start = np.clip(np.floor(index.min(0)), 0, np.array(shape) - 1).astype(int)
+    stop = np.clip(np.ceil(index.max(0)) + 1, start + 1, shape).astype(int)
+    box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    return box, part_of(vox2world, box)
 
 
 def world_bounds(shape: tuple[int, ...], vox2world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 
+from . import typed
 from .configuration import GMMConfig
 from .errors import InputError
 
@@ -27,14 +30,60 @@ class NativeMap:
     levels: np.ndarray | None = None
 
 
+Intensity = Annotated[float, Meta(ge=-1e39, le=1e39)]  # of 32 bits, and so of an image
+
+
+@dataclass(frozen=True)
+class SideRecord:
+    """Of the record of one side's fit, what levels need: each class's label and mean intensity in the scan."""
+
+    label: Annotated[list[Annotated[int, Meta(ge=1, le=255)]], Meta(min_length=1, max_length=INSIDE_BASE)]
+    mean: list[Intensity]
+
+    def __post_init__(self):
+        if len(self.mean) != len(self.label):
+            raise ValueError(f"{len(self.label)} labels and {len(self.mean)} means")
+        if len(set(self.label)) != len(self.label):
+            raise ValueError("a label is there twice")
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """Of the record of `fit_label_map`, what levels need."""
+
+    intensity_range: tuple[Intensity, Intensity]
+    inside: SideRecord
+    outside: SideRecord
+
+    def __post_init__(self):
+        if self.intensity_range[0] > self.intensity_range[1]:
+            raise ValueError("intensity_range: the first is above the second")
+        if min(self.inside.label) <= INSIDE_BASE or max(self.outside.label) > INSIDE_BASE:
+            raise ValueError(f"labels inside lie above {INSIDE_BASE}, others do not")
+
+    @property
+    def labels(self) -> set[int]:
+        return {*self.inside.label, *self.outside.label}
+
+    def levels(self) -> np.ndarray:
+        """See `NativeMap`."""
+        low, high = self.intensity_range
+        levels = np.zeros(256, dtype=np.float32)
+        for side in (self.inside, self.outside):
+            levels[side.label] = ((np.array(side.mean) - low) / max(high - low, 1e-12)).clip(0, 1)
+        return levels
+
+
 def levels_of(record: dict) -> np.ndarray:
-    """The levels of `NativeMap` from a record of `fit_label_map`. Raises KeyError if it is none."""
-    low, high = record["intensity_range"]
-    levels = np.zeros(256, dtype=np.float32)
-    for side in ("inside", "outside"):
-        means = (np.array(record[side]["mean"]) - low) / max(high - low, 1e-12)
-        levels[record[side]["label"]] = means.clip(0, 1)
-    return levels
+    """The levels of `NativeMap` from a record of `fit_label_map`. Raises ValueError if it is none."""
+    return typed.convert(record, FitRecord).levels()
+
+
+def check_classes(config: GMMConfig) -> None:
+    """Raise InputError for a number of classes that labels have no room for."""
+    for name, count in (("inside", config.inside), ("outside", config.outside)):
+        if not 1 <= count <= MAX_CLASSES:
+            raise InputError(f"{count} classes {name}: choose from 1 to {MAX_CLASSES}")
 
 
 def is_inside(labels: np.ndarray) -> np.ndarray:
@@ -103,9 +152,7 @@ def fit_label_map(image: np.ndarray, mask: np.ndarray, config: GMMConfig) -> tup
     mask = np.asarray(mask, dtype=bool)
     if image.shape != mask.shape:
         raise InputError(f"image {image.shape} and mask {mask.shape} differ in shape; give both on one grid")
-    for name, count in (("inside", config.inside), ("outside", config.outside)):
-        if not 1 <= count <= MAX_CLASSES:
-            raise InputError(f"{count} classes {name}: choose from 1 to {MAX_CLASSES}")
+    check_classes(config)
     if not mask.any():
         raise InputError("the brain mask is empty: give the mask of the labelled image")
     if mask.all():

@@ -37,6 +37,8 @@ NUMBERS = {
     options.seed: Range(True, 0, 2**32 - 1),
     options.positive_float: Range(False, 0, open=True),
     options.finite_float: Range(False),
+    options.millimetres: Range(False),
+    options.positive_millimetres: Range(False, 0, open=True),
     options.share: Range(False, 0, 1),
 }
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from . import __version__, report, volume
+from . import __version__, report, typed, volume
 from .configuration import GMMConfig
 from .errors import InputError
-from .gmm import INSIDE_BASE, NativeMap, fit_label_map, levels_of
-from .output import check_distinct, whole
+from .gmm import INSIDE_BASE, FitRecord, NativeMap, check_classes, fit_label_map, levels_of
+from .masks import brain_voxels
+from .output import check_distinct, check_name, whole
+from .textfile import contents
 from .volume import Volume
+
+MAX_RECORD_BYTES = 2**20  # one of 180 classes has 20 kB
 
 
 class LabelledScan(NamedTuple):
@@ -26,39 +31,78 @@ class LabelledScan(NamedTuple):
     vox2world: np.ndarray
 
 
-def read_mask(path: Path) -> tuple[Volume, np.ndarray]:
-    """A mask file of one frame and its voxels above 0, boolean [X, Y, Z]."""
+def read_masks(path: Path, warn: Callable[[str], None] = lambda text: None) -> tuple[Volume, np.ndarray]:
+    """A mask file and its brain, boolean [X, Y, Z, T]; see `masks.brain_voxels`. Raises InputError.
+
+    warn: called with a sentence where the file is no plain mask, but can be taken for one.
+    """
+    scan = volume.read(path)
+    return scan, _brain_of(scan, warn)
+
+
+def read_mask(path: Path, warn: Callable[[str], None] = lambda text: None) -> tuple[Volume, np.ndarray]:
+    """A mask file of one frame and its brain, boolean [X, Y, Z]; else as `read_masks`."""
     scan = volume.read_single(path)
-    values = scan.scaled()
-    return scan, np.isfinite(values) & (values > 0)
+    return scan, _brain_of(scan, warn)[..., 0]
 
 
-def read_mask_on(path: Path, image: Volume) -> np.ndarray:
+def _brain_of(scan: Volume, warn: Callable[[str], None]) -> np.ndarray:
+    """The brain in a mask file, boolean [X, Y, Z, T]."""
+    values = [scan.scaled(t) for t in range(scan.frames)]
+    try:
+        brain, unusual = brain_voxels(values[0][..., None] if len(values) == 1 else np.stack(values, -1))
+    except InputError as error:
+        raise InputError(f"{scan.path}: {error}") from error
+    if unusual:
+        warn(f"{scan.path}: {unusual}")
+    return brain
+
+
+def read_mask_on(path: Path, image: Volume, warn: Callable[[str], None] = lambda text: None) -> np.ndarray:
     """A mask file, boolean [X, Y, Z], on the grid of an image. Raises InputError if it lies on another."""
-    scan, mask = read_mask(path)
-    if not volume.same_grid(image, scan):
-        raise InputError(f"{path}: not on the grid of {image.path}; resample the mask to it")
+    scan, mask = read_mask(path, warn)
+    check_grid(scan, image, "resample the mask to it")
     return mask
 
 
-def read_pair(image_path: Path, mask_path: Path) -> tuple[Volume, np.ndarray]:
+def read_masks_on(path: Path, other: Volume, warn: Callable[[str], None] = lambda text: None) -> np.ndarray:
+    """A mask file, boolean [X, Y, Z, T], on the grid of another, with as many frames or one. Raises InputError."""
+    scan, masks = read_masks(path, warn)
+    check_grid(scan, other, "resample the mask to it")
+    if scan.frames not in (1, other.frames):
+        raise InputError(f"{path}: has {scan.frames} frames; give one, or as many as {other.path}: {other.frames}")
+    return masks
+
+
+def check_grid(scan: Volume, other: Volume, advice: str) -> None:
+    """Raise InputError, with advice, unless one file lies on the grid of another."""
+    difference = volume.grid_difference(scan, other)
+    if difference:
+        raise InputError(f"{scan.path}: not on the grid of {other.path}: {difference}; {advice}")
+
+
+def read_pair(
+    image_path: Path, mask_path: Path, warn: Callable[[str], None] = lambda text: None
+) -> tuple[Volume, np.ndarray]:
     """An image and its brain mask, boolean [X, Y, Z]. Raises InputError unless they fit together."""
     image = volume.read_single(image_path)
-    return image, read_mask_on(mask_path, image)
+    return image, read_mask_on(mask_path, image, warn)
 
 
-def labelled_scan(image_path: Path, mask_path: Path) -> LabelledScan:
+def labelled_scan(
+    image_path: Path, mask_path: Path, warn: Callable[[str], None] = lambda text: None
+) -> LabelledScan:
     """A labelled scan to strip and compare. Raises InputError."""
-    image, mask = read_pair(image_path, mask_path)
+    image, mask = read_pair(image_path, mask_path, warn)
     return LabelledScan(image.scaled(), mask, image.vox2world)
 
 
 def fit_pair(
-    image_path: Path, mask_path: Path, config: GMMConfig
+    image_path: Path, mask_path: Path, config: GMMConfig, warn: Callable[[str], None] = lambda text: None
 ) -> tuple[LabelledScan, Volume, np.ndarray, dict]:
     """The scan, its image as read, its label map uint8 [X, Y, Z] and the record of the fit (see
     `gmm.fit_label_map`)."""
-    image, mask = read_pair(image_path, mask_path)
+    image, mask = read_pair(image_path, mask_path, warn)
     scan = LabelledScan(image.scaled(), mask, image.vox2world)
     try:
         labels, record = fit_label_map(scan.image, mask, config)
@@ -67,10 +111,19 @@ def fit_pair(
     return scan, image, labels, record
 
 
-def labelled_example(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[NativeMap, LabelledScan]:
+def labelled_example(
+    image_path: Path, mask_path: Path, config: GMMConfig, warn: Callable[[str], None] = lambda text: None
+) -> tuple[NativeMap, LabelledScan]:
     """The label map of a labelled scan, to train on, and the scan. Raises InputError."""
-    scan, _, labels, record = fit_pair(image_path, mask_path, config)
+    scan, _, labels, record = fit_pair(image_path, mask_path, config, warn)
     return NativeMap(labels, scan.vox2world, levels_of(record)), scan
+
+
+def check_there(paths: Iterable[Path]) -> None:
+    """Raise InputError if one of the images is missing: before any work is done."""
+    for path in paths:
+        if not path.is_file():
+            volume.read(path)  # says why
 
 
 def record_path(label_map: Path) -> Path:
@@ -80,18 +133,32 @@ def record_path(label_map: Path) -> Path:
 
 def write_record(label_map: Path, record: dict) -> None:
     with whole(record_path(label_map)) as (partial,):
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+        partial.write_text(_record_text(record))
 
 
-def _read_levels(label_map: Path) -> np.ndarray | None:
-    """Levels from the record beside a label map; None where there is none, or another program's."""
+def _record_text(record: dict) -> str:
+    return json.dumps(record, indent=2) + "\n"
+
+
+def _read_record(label_map: Path) -> FitRecord | None:
+    """The record beside a label map; None where there is none, or another program's description of its own.
+
+    Raises InputError where it is damaged: without it the same seed would give other images.
+    """
     path = record_path(label_map)
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        return levels_of(json.loads(path.read_text(encoding="utf-8")))
-    except (KeyError, TypeError, ValueError, IndexError):
-        return None
+        values = typed.parse(contents(path, limit=MAX_RECORD_BYTES))
+        names = {each.name for each in fields(FitRecord)}
+        if isinstance(values, dict) and values and not names & values.keys():
+            return None
+        return typed.convert(values, FitRecord)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: the record of {label_map.name} is damaged ({error}); make both anew with fit-gmm, or remove "
+            "the record if the label map is another program's"
+        ) from error
 
 
 def read_label_map(path: Path) -> NativeMap:
@@ -108,30 +175,57 @@ def read_label_map(path: Path) -> NativeMap:
             f"{path}: needs labels of both sides, 1 to {INSIDE_BASE} outside the brain and from "
             f"{INSIDE_BASE + 1} inside"
         )
-    return NativeMap(labels, scan.vox2world, _read_levels(path))
+    record = _read_record(path)
+    if record is None:
+        return NativeMap(labels, scan.vox2world)
+    strange = {int(label) for label in np.unique(labels)} - {0} - record.labels
+    if strange:
+        raise InputError(
+            f"{record_path(path)}: the record is of another label map (no label {min(strange)} in it); make both "
+            "anew with fit-gmm, or remove the record"
+        )
+    return NativeMap(labels, scan.vox2world, record.levels())
 
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file, for provenance."""
-    return sha256(Path(path).read_bytes()).hexdigest()
+    found = sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
 
 
-def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, figure: Path | None = None) -> None:
+def fit_files(
+    image_path: Path,
+    mask_path: Path,
+    out: Path,
+    config: GMMConfig,
+    figure: Path | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> None:
     """Fit, and write the label map, its JSON record beside it, and the picture if named."""
-    import sklearn
-
-    check_distinct([image_path, mask_path], [out])
     volume.check_output(out)
+    outputs = [out, record_path(out)]
     if figure is not None:
         report.check_picture(figure)
-    scan, image, labels, record = fit_pair(image_path, mask_path, config)
+        outputs.append(figure)
+    for path in outputs:
+        check_name(path)
+    check_distinct([image_path, mask_path], outputs)
+    check_classes(config)
+    check_there([image_path, mask_path])
+    import sklearn
+
+    scan, image, labels, record = fit_pair(image_path, mask_path, config, warn)
     record |= {
         "image": {"name": image_path.name, "sha256": checksum(image_path)},
         "mask": {"name": mask_path.name, "sha256": checksum(mask_path)},
         "configuration": asdict(config),
         "versions": {"singlestrip": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
     }
-    volume.write_like(image, out, labels[..., None], label="GMM classes")
-    write_record(out, record)
+    with whole(record_path(out)) as (partial,):  # ready when the label map appears: without it that looks foreign
+        partial.write_text(_record_text(record))
+        volume.write_like(image, out, labels[..., None], label="GMM classes")
     if figure is not None:
         report.label_figure(scan.image, labels, scan.vox2world, figure)

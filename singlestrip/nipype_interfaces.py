@@ -35,8 +35,10 @@ from nipype.interfaces.base import (
 
 from . import __version__
 from .batch import Job, plan_folder, read_list
+from .escaping import from_cell
 from .interface import Option, command_options
 from .shards import Shard, parse_shard, slurm_shard, table_name
+from .volume import merge_pairs
 
 NAMES = {"image": "in_file", "threads": "num_threads"}
 ENDINGS = {"input": "_file", "list": "_file", "table": "_file", "output": "_file", "folder": "_dir"}
@@ -175,6 +177,7 @@ class Strip(_Command):
         inputs = self.inputs
         images = [Path(path) for path in inputs.in_file] if isdefined(inputs.in_file) else []
         images += read_list(Path(inputs.list_file)) if isdefined(inputs.list_file) else []
+        images = merge_pairs(images)
         if isdefined(inputs.out_dir):
             kinds = inputs.save if isdefined(inputs.save) else ("brain", "mask")
             suffix = inputs.suffix if isdefined(inputs.suffix) else None
@@ -268,4 +271,5 @@ def _read_rows(table: Path) -> list[dict]:
     if table.suffix == ".json":
         found = json.loads(text)
         return found if isinstance(found, list) else [found]
-    return list(csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    return [{column: from_cell(cell) for column, cell in row.items()} for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ class MaskQuality:
     hd95_mm between mask and reconstruction; slice_dice of axial slices, from the lowest slice up;
     lowest_slice_dice: the least of those that hold over a tenth of the largest slice; components:
     6-connected parts; holes: enclosed cavities; border: whether the mask touches the edge of the image,
-    along axes of more than three slices.
+    along axes of more than three slices; frame: which of several frames it is of, from 0 on.
     """
 
     estimate: float
@@ -84,6 +84,7 @@ class MaskQuality:
     components: int
     holes: int
     border: bool
+    frame: int | None = None
 
 
 def flag_of(estimate: float, config: FlagConfig = FlagConfig()) -> str:
@@ -116,6 +117,16 @@ class QualityModel:
         """Quality of a mask, boolean [X, Y, Z], on its grid. Empty masks, and those that
         fill their image, have the estimate 0."""
         return self.judge(mask, vox2world, self.reconstruct(mask, vox2world))
+
+    def assess_worst(self, masks: np.ndarray, vox2world: np.ndarray) -> tuple[MaskQuality, Reconstruction]:
+        """Quality and reconstruction of the frame with the lowest estimate, of masks boolean [X, Y, Z, T]."""
+        worst = None
+        for t in range(masks.shape[3]):
+            rebuilt = self.reconstruct(masks[..., t], vox2world)
+            found = self.judge(masks[..., t], vox2world, rebuilt)
+            if worst is None or found.estimate < worst[0].estimate:
+                worst = replace(found, frame=t if masks.shape[3] > 1 else None), rebuilt
+        return worst
 
     def judge(self, mask: np.ndarray, vox2world: np.ndarray, found: Reconstruction) -> MaskQuality:
         """Quality of a mask by its reconstruction."""

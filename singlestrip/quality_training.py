@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from . import typed
 from .autoencoder import Autoencoder
 from .configuration import AutoencoderConfig, AutoencoderTrainConfig, SynthConfig, Window
 from .distance import signed_distance
@@ -173,7 +174,11 @@ def train_quality(
     progress: Callable[[QualityProgress], None] = lambda progress: None,
 ) -> Autoencoder:
     """Train from one mask, boolean [X, Y, Z], on its grid. The loss is soft Dice plus mean
-    squared error."""
+    squared error. Raises InputError where the mask gives nothing to learn from."""
+    try:
+        typed.convert_all(asdict(config), AutoencoderConfig)
+    except ValueError as error:
+        raise InputError(f"the brain has a size that no quality model is for ({error})") from error
     sources = {"volume": VolumeSource, "slices": SliceSource}
     source = sources[config.kind](mask, vox2world, config, device)
     torch.manual_seed(train.seed)

@@ -8,8 +8,9 @@ import nibabel as nib
 import numpy as np
 
 from .errors import OutputError
+from .escaping import printable
 from .geometry import bounding_box, voxel_sizes
-from .output import whole
+from .output import check_name, whole
 
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
 OUTLINE = "#ff3b30"
@@ -23,8 +24,7 @@ def check_picture(path: Path) -> None:
     """Raise OutputError if a picture cannot be written at this path."""
     if path.suffix.lower() not in PICTURES:
         raise OutputError(f"{path}: name pictures with one of {', '.join(PICTURES)}")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: folder {path.parent} does not exist")
+    check_name(path)
 
 
 def _figure(rows: int, columns: int, width: float, height: float):
@@ -104,7 +104,7 @@ def mask_figure(image: np.ndarray, mask: np.ndarray, vox2world: np.ndarray, path
     ):
         axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
         _outline(axis, inside)
-    figure.suptitle(_in_font(title), parse_math=False)
+    figure.suptitle(_in_font(printable(title)), parse_math=False)
     _save(figure, path)
 
 
@@ -149,7 +149,7 @@ def comparison_figure(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.n
         for outline, colour in outlines:
             for axis, (inside, _) in zip(row, _views(outline, size, at), strict=True):
                 _outline(axis, inside, colour)
-        row[0].set_title(_in_font(title).replace(": ", "\n"), loc="left", fontsize=9, parse_math=False)
+        row[0].set_title(_in_font(printable(title)).replace(": ", "\n"), loc="left", fontsize=9, parse_math=False)
     _save(figure, path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,17 +17,15 @@ def block_mean(
     data: np.ndarray,
     vox2world: np.ndarray,
     target_mm: float,
-    slope: float = 1.0,
-    intercept: float = 0.0,
-    blank: float = 0.0,
+    values_of: Callable[[np.ndarray], np.ndarray] = np.float32,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Average whole blocks of voxels so that none is much smaller than `target_mm`.
 
-    data: any numeric type, [X, Y, Z]; scaled by slope and intercept on the way; non-finite values
-    count as `blank`. Returns float32 data and its vox2world. It is the low-pass filter that linear
-    interpolation to a coarser grid needs, and reads the data once, in slabs, so that a large scan
-    is never held as a whole in floating point. A last, partial block counts as a whole one, so that
-    its centre lies off by less than half a target voxel.
+    data: any numeric type, [X, Y, Z]. values_of: turns part of the data into finite float32 values. Returns
+    float32 data and its vox2world. It is the low-pass filter that linear interpolation to a coarser grid
+    needs, and reads the data once, in slabs, so that a large scan is never held as a whole in floating
+    point. A last, partial block counts as a whole one, so that its centre lies off by less than half a
+    target voxel.
     """
     factors = np.maximum(1, np.round(target_mm / voxel_sizes(vox2world)).astype(int))
     factors = np.minimum(factors, data.shape)
@@ -36,12 +36,7 @@ def block_mean(
     count_x = np.minimum(fx, data.shape[0] - edges_x).astype(np.float32)
     count_y = np.minimum(fy, data.shape[1] - edges_y).astype(np.float32)
     for k in range(shape[2]):
-        slab = data[:, :, k * fz : (k + 1) * fz].astype(np.float32)
-        if slope != 1 or intercept != 0:
-            slab = slab * np.float32(slope) + np.float32(intercept)
-        if not np.isfinite(slab).all():
-            slab[~np.isfinite(slab)] = blank
-        plane = slab.mean(axis=2)
+        plane = values_of(data[:, :, k * fz : (k + 1) * fz]).mean(axis=2)
         plane = np.add.reduceat(plane, edges_x, axis=0) / count_x[:, None]
         out[:, :, k] = np.add.reduceat(plane, edges_y, axis=1) / count_y
     scale = np.diag([*factors, 1.0]).astype(float)

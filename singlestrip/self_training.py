@@ -17,16 +17,19 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from msgspec import Meta
 
-from . import __version__, memory, volume
+from . import __version__, memory, typed, volume
 from .assessment import (
     Assessment,
     Case,
@@ -35,6 +38,7 @@ from .assessment import (
     worst_first,
     write_report,
 )
+from .autoencoder import Autoencoder
 from .cascade import Cascade
 from .checkpoint import load_model, save_model
 from .configuration import (
@@ -47,25 +51,35 @@ from .configuration import (
     TrainConfig,
 )
 from .errors import InputError, OutputError, sentence
-from .gmm import fit_label_map
+from .escaping import from_cell, to_cell
+from .gmm import NativeMap, fit_label_map
 from .labelling import (
+    check_there,
     checksum,
     labelled_example,
     labelled_scan,
     read_label_map,
     read_mask,
     read_mask_on,
+    record_path,
     write_record,
 )
 from .metrics import dice
 from .output import make_folder, whole
 from .quality import MaskQuality, QualityModel, agreement, augmented_masks
 from .quality_training import QualityProgress, brain_mm, train_quality
+from .run_files import RunFiles
 from .stripping import Stripper
-from .training import Progress, RunFiles, brain_extent_mm, train, validate
+from .textfile import contents
+from .training import Progress, fitting_cascade, train, validate
 
 DECIMALS = 6  # of scores, from the start, so that those read back are the same
 SCORE_COLUMNS = ("image", "score", "estimate", "flag", "kept", "note", "sha256")
+
+
+PATHS = "surrogateescape"  # how text holds the bytes of paths that are not UTF-8
+Share = Annotated[float, Meta(ge=0, le=1)]
+MAX_RECORD_BYTES = 256 * 2**20  # some 200 for each of a million scans
 
 
 @dataclass(frozen=True)
@@ -99,33 +113,47 @@ class Score:
     stripped, and estimated Dice, the same when ranked by that."""
 
     image: Path
-    score: float | None
-    estimate: float | None = None
-    flag: str = ""
+    score: Share | None
+    estimate: Share | None = None
+    flag: Literal["", "pass", "look", "fail"] = ""
     kept: bool = False
     note: str = ""
-    sha256: str = ""
+    sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
 
     def row(self) -> dict[str, str]:
         numbers = ("" if n is None else f"{n:.{DECIMALS}f}" for n in (self.score, self.estimate))
-        texts = (str(self.image), *numbers, self.flag, str(int(self.kept)), self.note, self.sha256)
+        note = " ".join(self.note.split())
+        texts = (to_cell(str(self.image)), *numbers, self.flag, str(int(self.kept)), to_cell(note), self.sha256)
         return dict(zip(SCORE_COLUMNS, texts, strict=True))
 
     @staticmethod
     def of(row: dict[str, str]) -> Score:
-        numbers = (float(row[name]) if row[name] else None for name in ("score", "estimate"))
-        return Score(Path(row["image"]), *numbers, row["flag"], row["kept"] == "1", row["note"], row["sha256"])
+        """From what `row` gives. Raises ValueError."""
+        numbers = {name: float(row[name]) if row[name] else None for name in ("score", "estimate")}
+        kept = {"0": False, "1": True}.get(row["kept"])
+        texts = {"image": Path(from_cell(row["image"])), "note": from_cell(row["note"])}
+        return typed.convert(row | numbers | texts | {"kept": kept}, Score)
 
 
 def _named(path: Path | None) -> dict[str, str] | None:
     return None if path is None else {"name": path.name, "sha256": checksum(path)}
 
 
+@dataclass(frozen=True)
+class Progressed:
+    """Of run.json, what a resumed run goes by: trainings that ended, and the validation Dice of rounds."""
+
+    finished: Annotated[list[str], Meta(max_length=10_000)]
+    validation_dice: dict[str, Share]
+
+
 class _Record:
     """run.json: what the run is, checked when it is resumed, and what each round came to."""
 
     def __init__(self, folder: Path, inputs: Inputs, options: Options, resume: bool):
+        """Raises OutputError or InputError unless the run can begin, or go on, in the folder."""
         self.path = folder / "run.json"
+        _check_folder(folder, self.path, resume)
         given = {
             "configuration": asdict(options),
             "labelled": {"image": _named(inputs.image), "mask": _named(inputs.mask)},
@@ -135,34 +163,59 @@ class _Record:
             "references": [str(path) for path in inputs.references],
         }
         given = json.loads(json.dumps(given))
-        self.values: dict[str, Any] = {}
-        if self.path.is_file():
-            if not resume:
-                raise OutputError(
-                    f"{folder}: holds an earlier run; continue with --resume, or name another folder"
-                )
-            try:
-                self.values = json.loads(self.path.read_text())
-            except ValueError as error:
-                raise InputError(f"{self.path}: damaged ({error}); begin in another folder") from error
+        self.values: dict[str, Any] = given | {"finished": [], "validation_dice": {}}
+        if self.path.exists():
+            self.values = self._read(options, bool(inputs.validation))
             changed = [name for name, value in given.items() if self.values.get(name) != value]
             if changed:
                 raise InputError(
                     f"{folder}: the run began with another {', '.join(changed)}; resume with the same"
                 )
-        else:
-            make_folder(folder)
-            if any(folder.iterdir()):
-                raise OutputError(f"{folder}: not empty, and not a run of self-training; name a new folder")
-            versions = {"singlestrip": __version__, "torch": torch.__version__, "numpy": np.__version__}
-            machine = f"{platform.machine()}, python {platform.python_version()}"
-            self.values = given | {"versions": versions, "machine": machine}
-            self.values |= {"finished": [], "validation_dice": {}}
-            self.write()
+
+    def begin(self) -> None:
+        """Make the folder and the file, unless the run is resumed."""
+        if self.path.exists():
+            return
+        make_folder(self.path.parent)
+        versions = {"singlestrip": __version__, "torch": torch.__version__, "numpy": np.__version__}
+        machine = f"{platform.machine()}, python {platform.python_version()}"
+        self.values |= {"versions": versions, "machine": machine}
+        self.write()
+
+    def _read(self, options: Options, validated: bool) -> dict[str, Any]:
+        """What the file holds. Raises InputError where it cannot be of such a run."""
+        try:
+            values = typed.parse(contents(self.path, limit=MAX_RECORD_BYTES))
+            progressed = typed.convert(values, Progressed)
+            rounds = [str(number) for number in range(options.rounds.rounds + 1)]
+            if not set(progressed.finished) <= {f"round-{number}" for number in rounds}:
+                raise ValueError("finished: a round that there is not")
+            if not progressed.validation_dice.keys() <= set(rounds if validated else []):
+                raise ValueError("validation_dice: a round that there is not")
+        except ValueError as error:
+            raise InputError(f"{self.path}: damaged ({error}); begin in another folder") from error
+        return values
 
     def write(self) -> None:
         with whole(self.path) as (partial,):
             partial.write_text(json.dumps(self.values, indent=2) + "\n")
+
+
+def _check_folder(folder: Path, record: Path, resume: bool) -> None:
+    """Raise OutputError unless a run can begin, or go on, in a folder: before any work is done."""
+    try:
+        if record.exists():
+            if not resume:
+                raise OutputError(
+                    f"{folder}: holds an earlier run; continue with --resume, or name another folder"
+                )
+        elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise OutputError(f"{folder}: not empty, and not a run of self-training; name a new folder")
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror})") from error
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: {there} is not a folder that can be written to")
 
 
 class SelfTraining:
@@ -189,9 +242,15 @@ class SelfTraining:
         self.cases = name_cases([Case(image, image, reference) for image, reference in pairs])
         if not any(case.image.is_file() for case in self.cases):
             raise InputError(f"{inputs.unlabelled[0]}: no such file, nor any other of the unlabelled images")
-        self.example, self.scan = labelled_example(inputs.image, inputs.mask, options.gmm)
-        self.validation = [labelled_scan(*pair) for pair in inputs.validation]
+        check_there([path for pair in ((inputs.image, inputs.mask), *inputs.validation) for path in pair])
         self.record = _Record(folder, inputs, options, resume)
+        if inputs.model is not None:
+            load_model(inputs.model)
+        if inputs.quality is not None:
+            load_model(inputs.quality, kind=Autoencoder)
+        self.validation = [labelled_scan(*pair, say) for pair in inputs.validation]
+        self.example, self.scan = labelled_example(inputs.image, inputs.mask, options.gmm, say)
+        self.record.begin()
 
     def run(self) -> Path:
         """All that is not done yet; returns the path of the final model."""
@@ -207,8 +266,8 @@ class SelfTraining:
     def _first_model(self) -> Path:
         if self.inputs.model is not None:
             return self.inputs.model
-        extent = brain_extent_mm([self.example])
-        return self._train("round-0", [self.example], CascadeConfig.fitting(extent), self.options.first, None)
+        cascade = fitting_cascade([self.example])
+        return self._train("round-0", [self.example], cascade, self.options.first, None)
 
     def _quality_model(self) -> QualityModel:
         path = self.inputs.quality
@@ -268,17 +327,17 @@ class SelfTraining:
             return folder / "model.safetensors"
         stripper = Stripper(load_model(model, self.device)[0])
         scores = self._scores(folder, stripper, quality, last)
-        maps = [read_label_map(self._label_path(folder, score)) for score in scores if score.kept]
+        maps = [self._pseudo_label(folder, score) for score in scores if score.kept]
         init = None if self.options.rounds.from_scratch else stripper.model
         return self._train(name, [self.example, *maps], stripper.model.config, self.options.later, init)
 
     def _scores(self, folder: Path, stripper: Stripper, quality: QualityModel, last: bool) -> list[Score]:
         """Every scan's score, the best kept with their label maps written."""
         final = folder / "scores.tsv"
-        if final.is_file():
-            return _read_scores(final)
+        if final.exists():
+            return self._read_scores(final, finished=True)
         partial = folder / "scores.partial.tsv"
-        scores = _read_scores(partial) if partial.is_file() else []
+        scores = self._read_scores(partial, finished=False) if partial.exists() else []
         _write_scores(partial, scores)  # without a last line that was cut short
         done = {score.image for score in scores}
         for number, case in enumerate(self.cases, start=1):
@@ -286,13 +345,40 @@ class SelfTraining:
                 continue
             self.say(f"{folder.name}: scoring {number}/{len(self.cases)}")
             scores.append(self._score(case, stripper, quality, last))
-            with partial.open("a", newline="", encoding="utf-8") as file:
+            with partial.open("a", newline="", encoding="utf-8", errors=PATHS) as file:
                 csv.DictWriter(file, SCORE_COLUMNS, delimiter="\t").writerow(scores[-1].row())
         scores = self._select(folder, scores, stripper)
         if last:
             self._write_page(scores)
         _write_scores(final, scores)
         partial.unlink()
+        return scores
+
+    def _read_scores(self, path: Path, finished: bool) -> list[Score]:
+        """Rows of a score table of this run; a last line cut short by a kill does not count.
+
+        finished: whether all scans are in it, and the best are kept. Raises InputError for any other table.
+        """
+        try:
+            text = contents(path, limit=MAX_RECORD_BYTES).decode(errors=PATHS)
+            rows = list(csv.DictReader(text.rpartition("\n")[0].split("\n"), delimiter="\t"))
+            if any(tuple(row) != SCORE_COLUMNS or None in row.values() for row in rows):
+                raise ValueError("other columns")
+            scores = [Score.of(row) for row in rows]
+            images = {score.image for score in scores}
+            if len(images) != len(scores):
+                raise ValueError("an image is there twice")
+            if not images <= set(self.inputs.unlabelled):
+                raise ValueError("an image that is not among the unlabelled ones")
+            kept = [score for score in scores if score.kept]
+            if any(score.score is None for score in kept):
+                raise ValueError("a scan without a score is kept")
+            if finished and len(images) != len(self.inputs.unlabelled):
+                raise ValueError("an image is missing")
+            if len(kept) not in (range(1, self.options.rounds.keep + 1) if finished else [0]):
+                raise ValueError(f"{len(kept)} scans are kept")
+        except (ValueError, csv.Error) as error:
+            raise InputError(f"{path}: damaged ({error}); remove it to score the scans again") from error
         return scores
 
     def _score(self, case: Case, stripper: Stripper, quality: QualityModel, last: bool) -> Score:
@@ -307,6 +393,8 @@ class SelfTraining:
             if last:
                 expected = rebuilt.on_grid(mask.shape, scan.vox2world)
                 draw(self.folder, case, scan.scaled(), mask, expected, scan.vox2world)
+            if not (math.isfinite(value) and math.isfinite(found.estimate)):
+                raise InputError(f"{case.image}: its score is no number; is the quality model damaged?")
             numbers = (round(value, DECIMALS), round(found.estimate, DECIMALS))
             return Score(case.image, *numbers, found.flag, sha256=checksum(case.image))
         except OutputError:
@@ -319,7 +407,7 @@ class SelfTraining:
             masks = augmented_masks(stripper, scan.frame(0), scan.vox2world, scan.slope, scan.intercept)
             return agreement(masks)[0]
         if self.options.rounds.rank == "truth":
-            return dice(mask, read_mask_on(case.reference, scan))
+            return dice(mask, read_mask_on(case.reference, scan, self.say))
         return found.estimate
 
     def _select(self, folder: Path, scores: list[Score], stripper: Stripper) -> list[Score]:
@@ -359,9 +447,19 @@ class SelfTraining:
         number = self.inputs.unlabelled.index(score.image)
         return folder / "labels" / f"{number:05d}.nii.gz"
 
+    def _pseudo_label(self, folder: Path, score: Score) -> NativeMap:
+        path = self._label_path(folder, score)
+        found = read_label_map(path)
+        if found.levels is None:
+            raise InputError(
+                f"{record_path(path)}: the record of a label map is gone; remove scores.tsv beside its folder to "
+                "select the scans again"
+            )
+        return found
+
     def _write_labels(self, folder: Path, score: Score, stripper: Stripper) -> None:
         path = self._label_path(folder, score)
-        if volume.is_whole(path):
+        if volume.is_whole(path) and record_path(path).exists():
             return
         scan = volume.read_single(score.image)
         mask = _strip(stripper, scan)
@@ -412,14 +510,8 @@ def _strip(stripper: Stripper, scan: volume.Volume) -> np.ndarray:
         raise InputError(f"{scan.path}: {error}") from error
 
 
-def _read_scores(path: Path) -> list[Score]:
-    """Rows of a score table; a last line cut short by a kill does not count."""
-    whole_lines = path.read_bytes().rpartition(b"\n")[0].decode().split("\n")
-    return [Score.of(row) for row in csv.DictReader(whole_lines, delimiter="\t")]
-
-
 def _write_scores(path: Path, scores: list[Score]) -> None:
-    with whole(path) as (partial,), partial.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as (partial,), partial.open("w", newline="", encoding="utf-8", errors=PATHS) as file:
         writer = csv.DictWriter(file, SCORE_COLUMNS, delimiter="\t")
         writer.writeheader()
         writer.writerows(score.row() for score in scores)

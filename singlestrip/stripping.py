@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,15 +17,24 @@ from .checkpoint import find_model, load_model
 from .device import choose_device, fast_in_bfloat16, heed_fork
 from .distance import signed_distance
 from .errors import InputError
+from .intensities import intensities_of
 from .normalisation import bright_end, normalise
 from .views import VIEWS, View, mean_logit
-from .volume import finite_range
 
 MAX_LOCATOR_VOXELS = 160**3  # 640 mm a side for the human model; see memory.py
+NO_BRAIN = "no brain found: is this a head, and is the orientation in its header right?"
 FAR_LOGIT = -20.0  # beyond the segmenter's window there is no brain
 SURFACE_VOXELS = 2  # beside the brain, whose logit tells where between voxels the surface lies
 RECENTRE_MM = 8.0  # a second look where the brain lies further from the window's middle, adult head,
 DIM = 0.9  # or where all of it is darker than this share of the brightest in the window
+BRIGHTEST = 100  # of so many voxels an image's brightness is taken; a hot spot of fewer does not count
+# Shares of that brightness. A mask whose median is below DIM_BRAIN is looked at again, below BLACK it holds
+# nothing; what reaches BRIGHT belongs to the head.
+BLACK, DIM_BRAIN, BRIGHT = 0.005, 0.05, 0.1
+# What is bright counts as the whole head where it is shorter than this share of the window and the field of view
+# is longer by the factor; it is then magnified to the share that follows, as long as a brain or a head may be.
+SMALL, WIDE, MAGNIFIED = 0.6, 1.25, 0.9
+AROUND = 0.1  # shown around what is bright, as a share of its length
 
 
 @dataclass(frozen=True)
@@ -38,10 +47,15 @@ class Stripped:
 
 @dataclass(frozen=True)
 class BrainField:
-    """The network's continuous output: logit [X, Y, Z] on a conformed grid, positive in the brain."""
+    """The network's continuous output: logit [X, Y, Z] on its grid, positive in the brain.
+
+    brightness: the median of the brain's intensities, 0 for the darkest of the image and 1 for its brightest; 0
+    without brain.
+    """
 
     logit: torch.Tensor
     vox2world: np.ndarray
+    brightness: float = 1.0
 
     def around_brain(self, shape: tuple[int, ...], vox2world: np.ndarray) -> tuple[tuple[slice, ...], np.ndarray]:
         """The logit linearly interpolated to the part of another grid where there is brain.
@@ -162,7 +176,8 @@ class Stripper:
         surface outward (positive) or inward. sdt: also return the signed distance, to the surface
         before `border_mm` moved it.
 
-        Raises InputError if the image is constant, too large, or no brain is found in it.
+        Raises InputError if the image is constant, too large, or no brain is found in it. A mask most of which
+        is as dark as the darkest of the image is no brain.
         """
         image, vox2world = np.asarray(image), np.asarray(vox2world, dtype=float)
         if image.ndim != 3 or vox2world.shape != (4, 4):
@@ -173,6 +188,8 @@ class Stripper:
         if fault:
             raise InputError(fault)
         field = self.field(image, vox2world, slope, intercept)
+        if field.brightness < BLACK:
+            raise InputError(NO_BRAIN)
         box, logit = field.around_brain(image.shape, vox2world)
         if image.dtype.kind == "f":
             logit[~np.isfinite(image[box])] = FAR_LOGIT
@@ -180,7 +197,7 @@ class Stripper:
         mask[box] = logit > 0
         mask = clean(mask)
         if not mask.any():
-            raise InputError("no brain found: is this a head, and is the orientation in its header right?")
+            raise InputError(NO_BRAIN)
         if not sdt and border_mm == 0:
             return Stripped(mask)
         whole = np.full(image.shape, FAR_LOGIT, dtype=np.float32)
@@ -198,21 +215,43 @@ class Stripper:
     def field(
         self, image: np.ndarray, vox2world: np.ndarray, slope: float = 1.0, intercept: float = 0.0
     ) -> BrainField:
-        """The brain's logit in the segmenter's window; arguments as for `strip`."""
+        """The brain's logit in the segmenter's window; arguments as for `strip`.
+
+        Where what is bright is small in a wide field of view, and where no brain is found but in the dark, the
+        networks look at what is bright alone.
+        """
         heed_fork(self.device)
-        blank = min(end * slope + intercept for end in _ends(image))
-        fine = self._coarsen(image, vox2world, self.config.voxel_size_mm, slope, intercept, blank)
-        coarse = self._coarsen(*fine, self.config.locator_voxel_size_mm)
-        return self._segment(*fine, self._locate(*coarse))
+        values_of = intensities_of(image, slope, intercept).of
+        fine, coarse = self._coarsened(image, vox2world, values_of)
+        low, high = ends = brightness(coarse[0])
+        bright = bright_bounds(*coarse, low + BRIGHT * (high - low))
+        small = self._is_small(bright, geometry.world_bounds(image.shape, vox2world))
+        if not small:
+            field = self._segment(*fine, self._locate(*coarse), ends)
+            if field.brightness >= DIM_BRAIN:
+                return field
+        box, closer = geometry.crop(image.shape, vox2world, *bright, AROUND)
+        zoom = MAGNIFIED * self.config.window_mm / (bright[1] - bright[0]).max() if small else 1.0
+        magnify = np.diag([zoom, zoom, zoom, 1.0])
+        fine, coarse = self._coarsened(image[box], magnify @ closer, values_of)
+        field = self._segment(*fine, self._locate(*coarse), ends)
+        return replace(field, vox2world=np.linalg.inv(magnify) @ field.vox2world)
 
-    @staticmethod
-    def _coarsen(image, vox2world, voxel_size_mm, *scaling) -> tuple[np.ndarray, np.ndarray]:
-        """An image near a network's voxel size, and its vox2world; no slab thinner than one voxel."""
-        image, vox2world = resample.block_mean(image, vox2world, voxel_size_mm, *scaling)
-        return image, geometry.thicken(image.shape, vox2world, voxel_size_mm)
+    def _is_small(self, bright: tuple[np.ndarray, np.ndarray], view: tuple[np.ndarray, np.ndarray]) -> bool:
+        """Whether what is bright is too small for the networks, and not all that the image shows; bounds in mm."""
+        length, field_length = (float((high - low).max()) for low, high in (bright, view))
+        return length < SMALL * self.config.window_mm and length * WIDE < field_length
 
-    def _segment(self, image, vox2world, centre) -> BrainField:
-        """The brain seen in a window around `centre`; in a second look where the first found it aside or dim."""
+    def _coarsened(self, image, vox2world, values_of):
+        """Values of an image near the voxel sizes of segmenter and locator, each with its vox2world."""
+        fine = _coarsen(image, vox2world, self.config.voxel_size_mm, values_of)
+        return fine, _coarsen(*fine, self.config.locator_voxel_size_mm)
+
+    def _segment(self, image, vox2world, centre, ends) -> BrainField:
+        """The brain seen in a window around `centre`; in a second look where the first found it aside or dim.
+
+        ends: the values of the darkest and the brightest of the image.
+        """
         size = (self.config.segmenter_size,) * 3
 
         def lay(middle):
@@ -225,7 +264,7 @@ class Stripper:
         brain = largest_component(((logit > 0) & ~window.isnan()).cpu().numpy())
         middle = middle_mm(brain, grid)
         if middle is None:
-            return BrainField(logit, grid)
+            return BrainField(logit, grid, 0.0)
         aside = np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale
         if aside or bright_end(shown[brain]) <= DIM:
             if aside:
@@ -234,7 +273,11 @@ class Stripper:
                 brain = resample.conform(brain, before, size, grid).numpy() > 0.5
             shown = _shown(window, torch.from_numpy(brain).to(self.device))
             logit = self._predict("segmenter", shown)
-        return BrainField(mean_logit(logit, shown, partial(self._predict, "segmenter"), self.views), grid)
+        logit = mean_logit(logit, shown, partial(self._predict, "segmenter"), self.views)
+        brain = window[(logit > 0) & ~window.isnan()]
+        if not brain.numel():
+            return BrainField(logit, grid, 0.0)
+        return BrainField(logit, grid, (float(brain.median()) - ends[0]) / max(ends[1] - ends[0], 1e-30))
 
     @torch.inference_mode()
     def _predict(self, network: str, shown: torch.Tensor) -> torch.Tensor:
@@ -258,22 +301,37 @@ class Stripper:
         window = resample.conform(image, vox2world, shape, target, self.device, fill=torch.nan)
         logit = self._predict("locator", _shown(window))
         covered = ~window.isnan()
+        if not covered.any():
+            extent = " × ".join(f"{x:.3g}" for x in high - low)
+            raise InputError(f"no brain found: the field of view, {extent} mm, is smaller than the model's voxels")
         logit = logit.masked_fill(~covered, FAR_LOGIT).cpu().numpy()
         # Where nothing is sure, the best guess lets the segmenter decide.
         threshold = 0.0 if (logit > 0).any() else float(np.quantile(logit[covered.cpu().numpy()], 0.98))
-        return middle_mm(largest_component(logit >= threshold), target)
+        middle = middle_mm(largest_component(logit >= threshold), target)
+        if middle is None:  # weights whose logits are not finite
+            raise InputError(NO_BRAIN)
+        return middle
+
+
+def _coarsen(image, vox2world, voxel_size_mm, values_of=np.float32) -> tuple[np.ndarray, np.ndarray]:
+    """An image near a network's voxel size, and its vox2world; no slab thinner than one voxel."""
+    image, vox2world = resample.block_mean(image, vox2world, voxel_size_mm, values_of)
+    return image, geometry.thicken(image.shape, vox2world, voxel_size_mm)
+
+
+def brightness(image: np.ndarray) -> tuple[float, float]:
+    """The lowest value of an image [X, Y, Z], and that of its brightest voxels but for a hot spot."""
+    rank = min(BRIGHTEST, 1 + image.size // 200)
+    return float(image.min()), float(np.partition(image, image.size - rank, axis=None)[image.size - rank])
+
+
+def bright_bounds(image: np.ndarray, vox2world: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest RAS mm, [3] each, of the largest part of an image [X, Y, Z] that reaches `level`."""
+    box = geometry.bounding_box(largest_component(image >= level))
+    shape = tuple(s.stop - s.start for s in box)
+    return geometry.world_bounds(shape, geometry.part_of(vox2world, box))
 
 
 def _shown(window: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
     """What a network is shown of a conformed image [X, Y, Z], NaN where it has no data; brain: see `normalise`."""
     return normalise(window[None], ~window.isnan()[None], None if brain is None else brain[None])[0]
-
-
-def _ends(image: np.ndarray) -> tuple[float, float]:
-    """The lowest and highest finite value. Raises InputError where the image holds nothing to see."""
-    low, high = finite_range(image)
-    if not low <= high:
-        raise InputError("the image has no finite voxel")
-    if low == high:
-        raise InputError("the image is constant: there is nothing to strip")
-    return low, high

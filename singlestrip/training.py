@@ -7,7 +7,6 @@ with a larger batch would have seen.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 import os
@@ -17,33 +16,80 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from msgspec import Meta
 
-from . import __version__, checkpoint, report
+from . import __version__, checkpoint, memory, report, typed
 from .calibration import calibrated
 from .cascade import Cascade
-from .configuration import CascadeConfig, TrainConfig, Window, cascade_config
+from .configuration import (
+    HEAD_BRAIN_MM,
+    MAX_LOCATOR_SIZE,
+    CascadeConfig,
+    TrainConfig,
+    UNetConfig,
+    Window,
+)
 from .device import fast_in_bfloat16
-from .errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
+from .errors import InputError, Interrupted, ModelError, SingleStripError
+from .geometry import world_bounds
 from .gmm import INSIDE_BASE, NativeMap
 from .labelling import LabelledScan
 from .losses import segmentation_loss
 from .metrics import dice
-from .output import whole
 from .resample import conform_labels
+from .run_files import Metrics, RunFiles
 from .stripping import Stripper
 from .synth import LabelMap, synthesise
 from .synth_parameters import numbered_generator, sample_parameters, stack
 
+MIN_WINDOW = 8  # voxels along a side that show the shape of a brain
+MAP_BYTES = 12  # a voxel of a conformed label map: its labels, the brain, and how far it is
 SOURCE_FACTOR = 0.75  # spacing of a label map over the voxel size: finer, so that sampling does not alias
 REPORT_EVERY = 20  # steps between rows of metrics.csv
 
 # What may change between the parts of one run.
 CHANGEABLE = ("steps", "validate_every", "save_every", "amp")
+
+Step = Annotated[int, Meta(ge=1)]
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ParameterState:
+    """What AdamW remembers of one parameter: number of updates [], and two means of its shape."""
+
+    step: torch.Tensor
+    exp_avg: torch.Tensor
+    exp_avg_sq: torch.Tensor
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """By the parameters' numbers. What else torch stores follows from the configuration."""
+
+    state: dict[int, ParameterState]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a checkpoint holds of a run. best: validation Dice and its step; losses since the last report."""
+
+    model: Tensors
+    averaged: Tensors
+    optimizer: OptimizerState
+    step: Step
+    best: tuple[Annotated[float, Meta(ge=0, le=1)], Step] | None
+    seconds: Annotated[float, Meta(ge=0, le=1e12)]
+    world: Annotated[int, Meta(ge=1)]
+    cascade: dict[str, Any]
+    config: dict[str, Any]
+    labels: str
+    losses: dict[Literal["locator", "segmenter"], list[Annotated[float, Meta(ge=-1e30, le=1e30)]]]
 
 
 def brain_extent_mm(maps: list[NativeMap]) -> float:
@@ -56,24 +102,63 @@ def brain_extent_mm(maps: list[NativeMap]) -> float:
     return extent
 
 
+def fitting_cascade(
+    maps: list[NativeMap], voxel_size_mm: float | None = None, norm: str = UNetConfig.norm
+) -> CascadeConfig:
+    """Networks for the brains of label maps. Raises InputError where the voxel size does not suit them."""
+    extent, adult = brain_extent_mm(maps), CascadeConfig()
+    in_proportion = adult.voxel_size_mm * extent / HEAD_BRAIN_MM
+    finest = in_proportion * adult.locator_size / MAX_LOCATOR_SIZE
+    coarsest = in_proportion * adult.segmenter_size / MIN_WINDOW
+    if voxel_size_mm is not None and not finest <= voxel_size_mm <= coarsest:
+        raise InputError(
+            f"voxels of {voxel_size_mm:g} mm do not suit a brain {extent:.3g} mm long: choose more than "
+            f"{finest:.2g} and less than {coarsest:.2g} mm"
+        )
+    cascade = CascadeConfig.fitting(extent, voxel_size_mm, norm)
+    try:
+        return typed.convert_all(asdict(cascade), CascadeConfig)
+    except ValueError as error:
+        raise InputError(f"the brain is {extent:.3g} mm long, which no network is for ({error})") from error
+
+
+def check_memory(maps: list[NativeMap], cascade: CascadeConfig, batch: int, device: torch.device) -> None:
+    """Raise InputError if conformed label maps and a step of training take more memory than there is, at least."""
+    left = memory.available() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    need = 0.0
+    for name, window in cascade.windows().items():
+        spacing = window.voxel_size_mm * SOURCE_FACTOR
+        sizes = [math.prod(np.subtract(*world_bounds(m.labels.shape, m.vox2world)[::-1]) / spacing) for m in maps]
+        need += MAP_BYTES * sum(sizes)
+        need += getattr(cascade, name).layer_bytes(math.prod(window.shape)) * batch
+    if left is not None and need > left:
+        raise InputError(
+            f"training with voxels of {cascade.voxel_size_mm:g} mm needs {need / memory.GIB:.1f} GiB of memory at "
+            f"least and {left / memory.GIB:.1f} GiB are free; check that the masks hold whole brains, choose "
+            "larger voxels or fewer images a step, crop the labelled images, or use a larger machine"
+        )
+
+
 def prepare_maps(
     maps: list[NativeMap], config: CascadeConfig, device: torch.device | str
 ) -> dict[str, list[LabelMap]]:
-    """Native label maps conformed for each network."""
+    """Native label maps conformed for each network. Raises InputError where nothing is left of one."""
     return {
-        name: [
-            LabelMap.of(
-                conform_labels(source.labels, source.vox2world, window.voxel_size_mm * SOURCE_FACTOR, INSIDE_BASE)[
-                    0
-                ],
-                window.voxel_size_mm * SOURCE_FACTOR,
-                device,
-                source.levels,
-            )
-            for source in maps
-        ]
+        name: [_conformed_map(source, window.voxel_size_mm * SOURCE_FACTOR, device) for source in maps]
         for name, window in config.windows().items()
     }
+
+
+def _conformed_map(source: NativeMap, spacing_mm: float, device: torch.device | str) -> LabelMap:
+    labels, _ = conform_labels(source.labels, source.vox2world, spacing_mm, INSIDE_BASE)
+    inside = labels > INSIDE_BASE
+    if not inside.any() or not ((labels > 0) & ~inside).any():
+        side = "outside" if inside.any() else "inside"
+        raise InputError(
+            f"nothing {side} the brain is left of a label map with voxels of {spacing_mm:.2g} mm: too thin to "
+            "learn from; check the mask, or choose smaller voxels"
+        )
+    return LabelMap.of(labels, spacing_mm, device, source.levels)
 
 
 def draw_batch(
@@ -110,6 +195,15 @@ def keep_memory() -> None:
         mallopt(parameter, value)
 
 
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def world_size() -> int:
+    """Processes of the run."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
 class Run:
     """One training run: networks, averaged networks, optimizer and step; saved and resumed whole."""
 
@@ -136,9 +230,9 @@ class Run:
         self.best: tuple[float, int] | None = None  # validation Dice and its step
         self.seconds = 0.0
         self.amp = mixed_precision(device, config.amp)
-        self.distributed = dist.is_available() and dist.is_initialized()
+        self.distributed = is_distributed()
         self.rank = dist.get_rank() if self.distributed else 0
-        self.world = dist.get_world_size() if self.distributed else 1
+        self.world = world_size()
 
     def state(self) -> dict[str, Any]:
         return {
@@ -153,12 +247,14 @@ class Run:
             "config": asdict(self.config),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: TrainingState) -> None:
         """Go on from `state`, of networks of the same shape."""
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.model.load_state_dict(state.model)
+        self.averaged.load_state_dict(state.averaged)
+        remembered = {number: vars(part) for number, part in state.optimizer.state.items()}
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": remembered, "param_groups": groups})
+        self.step, self.best, self.seconds = state.step, state.best, state.seconds
 
     def update(self) -> dict[str, float]:
         """One step; returns the loss of each network."""
@@ -196,29 +292,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class RunFiles:
-    """What a run writes, all beside the model and named after it."""
-
-    model: Path
-
-    @property
-    def _stem(self) -> str:
-        return self.model.name.removesuffix(".safetensors")
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.model.with_name(f"{self._stem}.checkpoint")
-
-    @property
-    def metrics(self) -> Path:
-        return self.model.with_name(f"{self._stem}.metrics.csv")
-
-    @property
-    def curve(self) -> Path:
-        return self.model.with_name(f"{self._stem}.curve.png")
-
-
-@dataclass(frozen=True)
 class Progress:
     """Where a run stands: losses are means since the last report, validation Dice the latest or None."""
 
@@ -231,30 +304,6 @@ class Progress:
     @property
     def seconds_left(self) -> float:
         return (self.steps - self.step) / self.steps_per_second
-
-
-class _Metrics:
-    """metrics.csv: a row per report; a resumed run drops the rows after its checkpoint."""
-
-    COLUMNS = ("step", "segmenter_loss", "locator_loss", "rate", "validation_dice", "seconds")
-
-    def __init__(self, path: Path, step: int):
-        self.path = path
-        kept = []
-        if step and path.is_file():  # a row cut short by a kill has no last column
-            kept = [row for row in self.rows() if row["seconds"] and int(row["step"]) <= step]
-        with whole(path) as (partial,), partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
-
-    def rows(self) -> list[dict[str, str]]:
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
-
-    def add(self, **values) -> None:
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.COLUMNS).writerow(values)
 
 
 class _StopSignal:
@@ -300,22 +349,64 @@ def validate(model: Cascade, scans: Sequence[LabelledScan]) -> float:
     return float(np.mean(scores))
 
 
+def read_state(path: Path) -> TrainingState:
+    """A checkpoint of any run. Raises ModelError where it is damaged."""
+    try:
+        state = typed.convert(checkpoint.load_training_state(path), TrainingState)
+        cascade = typed.convert_all(state.cascade, CascadeConfig)
+    except ValueError as error:
+        raise ModelError(f"{path}: not a training checkpoint, or damaged ({error})") from error
+    fault = _fault_of_tensors(state, cascade)
+    if fault:
+        raise ModelError(f"{path}: damaged ({fault}); remove it to begin anew")
+    return state
+
+
 def _check_same(
-    state: dict[str, Any], cascade: CascadeConfig, config: TrainConfig, digest: str, world: int, path: Path
+    state: TrainingState, cascade: CascadeConfig, config: TrainConfig, labels: str, path: Path
 ) -> None:
-    """Raise ModelError unless the checkpoint is of this very run."""
-    if not isinstance(state, dict) or not {"cascade", "config", "labels", "model"} <= set(state):
-        raise ModelError(f"{path}: not a training checkpoint")
-    if cascade_config(state["cascade"]) != cascade:
+    """Raise ModelError unless the checkpoint is of this very run; labels: their `fingerprint`."""
+    if typed.convert_all(state.cascade, CascadeConfig) != cascade:
         raise ModelError(f"{path}: the run began with networks of another shape or voxel size")
-    before, now = dict(state["config"]), asdict(config)
-    changed = [name for name in now if name not in CHANGEABLE and before.get(name) != now[name]]
+    now = asdict(config)
+    changed = [name for name in now if name not in CHANGEABLE and state.config.get(name) != now[name]]
     if changed:
         raise ModelError(f"{path}: the run began with another {', '.join(changed)}; resume with the same options")
-    if state.get("world", 1) != world:
-        raise ModelError(f"{path}: the run began with {state['world']} processes; resume with as many")
-    if state["labels"] != digest:
+    if state.world != world_size():
+        raise ModelError(f"{path}: the run began with {state.world} processes; resume with as many")
+    if state.labels != labels:
         raise ModelError(f"{path}: the run began with other label maps; resume with the same images")
+    if state.step > config.steps:
+        raise ModelError(f"{path}: the run is at step {state.step} of {config.steps}; ask for more steps")
+
+
+def _fault_of_tensors(state: TrainingState, cascade: CascadeConfig) -> str | None:
+    """What does not fit the networks, or each other; None if nothing does not."""
+    with torch.device("meta"):  # shapes alone
+        networks = Cascade(cascade)
+    shapes = {name: value.shape for name, value in networks.state_dict().items()}
+    parameters = dict(enumerate(value.shape for value in networks.parameters()))
+    remembered = state.optimizer.state
+    if remembered.keys() != parameters.keys():
+        return "the optimizer knows other parameters"
+    means = [{n: getattr(part, name) for n, part in remembered.items()} for name in ("exp_avg", "exp_avg_sq")]
+    steps = {number: part.step for number, part in remembered.items()}
+    scalars = {number: torch.Size() for number in parameters}
+    for tensors, expected in (
+        (state.model, shapes), (state.averaged, shapes), *((each, parameters) for each in means), (steps, scalars)
+    ):  # fmt: skip
+        if {name: value.shape for name, value in tensors.items()} != expected:
+            return "weights of other names or shapes"
+        for value in tensors.values():
+            if value.dtype != torch.float32 or value.layout != torch.strided or value.device.type != "cpu":
+                return f"weights of type {value.dtype}, {value.layout}"
+            if not bool(torch.isfinite(value).all()):
+                return "weights that are not finite"
+    if any(bool((value < 0).any()) for value in means[1].values()):
+        return "a mean square below 0"
+    if any(int(value) != state.step for value in steps.values()) or (state.best and state.best[1] > state.step):
+        return "steps that contradict each other"
+    return None
 
 
 def train(
@@ -342,18 +433,19 @@ def train(
     Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written.
     """
     files = RunFiles(out)
-    run = Run(cascade, config, prepare_maps(maps, cascade, device), device, init)
+    files.check(resume)
     digest = fingerprint(maps)
+    state = read_state(files.checkpoint) if files.checkpoint.exists() else None
+    if state is not None:
+        _check_same(state, cascade, config, digest, files.checkpoint)
+    check_memory(maps, cascade, config.batch, device)
+    run = Run(cascade, config, prepare_maps(maps, cascade, device), device, init)
     losses: dict[str, list[float]] = {}  # since the last report
-    if files.checkpoint.is_file():
-        if not resume:
-            raise OutputError(f"{files.checkpoint}: holds an earlier run; continue with --resume, or remove it")
-        state = checkpoint.load_training_state(files.checkpoint)
-        _check_same(state, cascade, config, digest, run.world, files.checkpoint)
+    if state is not None:
         run.restore(state)
-        losses = state.get("losses", {})
+        losses = state.losses
     first = run.rank == 0
-    metrics = _Metrics(files.metrics, run.step) if first else None
+    metrics = Metrics(files.metrics, run.step) if first else None
 
     def save() -> None:
         if first:

@@ -14,7 +14,7 @@ from .model_files import models_folder
 
 # What it needs (setup.py), and what it uses where it is there.
 LIBRARIES = (
-    *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "matplotlib", "shtab"),
+    *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "msgspec", "matplotlib", "shtab"),
     *("ancpbids", "nipype"),
 )
 NVIDIA = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU, by the kernel's driver
@@ -42,7 +42,7 @@ def _installed(name: str) -> str:
 
 def _model_checksums() -> dict[str, str]:
     """The first digits of the SHA-256 of each model file that can be named, as `sha256sum` has it."""
-    paths = sorted(models_folder().glob("*.safetensors"))
+    paths = sorted(models_folder().glob("[!.]*.safetensors"))
     return {path.name: _checksum(path) for path in paths}
 
 

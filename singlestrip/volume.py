@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from .errors import InputError, OutputError
 from .geometry import geometry_fault, voxel_sizes
-from .output import whole
+from .output import check_name, whole
 
 SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
 # What nibabel raises for a file that is damaged; MGH headers with impossible types end in a KeyError.
@@ -34,6 +35,7 @@ DAMAGED = (
     nib.freesurfer.mghformat.MGHError,
 )
 GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
+GRID_TOLERANCE_VOXELS = 0.05  # or this share of the smallest voxel: each voxel still lies on its own, by far
 GZIP_MAGIC = b"\x1f\x8b"
 MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 
@@ -83,21 +85,29 @@ def distinct_names(paths: list[Path]) -> list[Path]:
     twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
     if twice:
         raise InputError(f"{twice[0]}: named more than once")
-    stems = [path.name[: len(path.name) - len(suffix_of(path))] for path in resolved]
+    stems = [path.name[: len(path.name) - len(suffix_of(path))] or path.name for path in resolved]
     if len(set(stems)) == len(stems):
         return [Path(stem) for stem in stems]
     shared = Path(os.path.commonpath([path.parent for path in resolved]))
     return [path.parent.relative_to(shared) / stem for path, stem in zip(resolved, stems, strict=True)]
 
 
+def merge_pairs(paths: Iterable[Path]) -> list[Path]:
+    """Paths of images, in their order; of an .img/.hdr pair of which both files are named, the .img alone."""
+
+    def stem(path: Path) -> str:
+        return os.path.abspath(path.with_suffix(""))  # noqa: PTH100 - links stay as named
+
+    paths = list(paths)
+    stems = {stem(path) for path in paths if path.suffix.lower() == ".img"}
+    return [path for path in paths if path.suffix.lower() != ".hdr" or stem(path) not in stems]
+
+
 def check_output(path: Path) -> None:
     """Raise OutputError if an image cannot be written at this path: before any work is done."""
     if not suffix_of(path):
         raise OutputError(f"{path}: name outputs with one of {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: folder {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: folder {path.parent} cannot be written to")
+    check_name(path)
 
 
 def _open(path: Path) -> nib.spatialimages.SpatialImage:
@@ -298,6 +308,11 @@ def finite_range(values: np.ndarray) -> tuple[float, float]:
     )
 
 
+def frames_in(path: Path) -> int:
+    """The number of frames that an image file's header tells. Raises InputError."""
+    return int(np.prod(_open(path).shape[3:], dtype=object))
+
+
 def is_whole(path: Path, image: Path | None = None) -> bool:
     """Whether an image file is there with all its voxels, read through to the end, and on the grid of another
     image, if one is named."""
@@ -312,13 +327,31 @@ def is_whole(path: Path, image: Path | None = None) -> bool:
     return _same_grid(found.stored.shape[:3], found.vox2world, _space(other.shape), other_vox2world)
 
 
+def grid_difference(a: Volume, b: Volume) -> str:
+    """How the grid of `a` differs from that of `b`, in words; "" where they are one: same shape, corners within
+    GRID_TOLERANCE_MM or a small share of a voxel."""
+    shape, other = a.stored.shape[:3], b.stored.shape[:3]
+    if shape != other:
+        return "its shape is {}, not {}".format(*(" × ".join(map(str, of)) for of in (shape, other)))
+    apart = _corners_apart_mm(shape, a.vox2world, b.vox2world)
+    if apart < max(GRID_TOLERANCE_MM, GRID_TOLERANCE_VOXELS * voxel_sizes(b.vox2world).min()):
+        return ""
+    return f"of the same shape, but up to {apart:.3g} mm aside"
+
+
 def same_grid(a: Volume, b: Volume) -> bool:
-    """Whether two volumes lie on one grid: same shape, corners within GRID_TOLERANCE_MM."""
-    return _same_grid(a.stored.shape[:3], a.vox2world, b.stored.shape[:3], b.vox2world)
+    """Whether two volumes lie on one grid; see `grid_difference`."""
+    return not grid_difference(a, b)
 
 
 def _same_grid(shape, vox2world, other_shape, other_vox2world) -> bool:
-    if tuple(shape) != tuple(other_shape):
-        return False
+    """Whether two grids are one but for the rounding of headers."""
+    return tuple(shape) == tuple(other_shape) and (
+        _corners_apart_mm(shape, vox2world, other_vox2world) < GRID_TOLERANCE_MM
+    )
+
+
+def _corners_apart_mm(shape, vox2world, other_vox2world) -> float:
+    """The farthest that corners of two grids of one shape lie apart, along an axis of the world."""
     apart = (vox2world - other_vox2world) * np.array([*shape, 1.0])
-    return bool(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()) < GRID_TOLERANCE_MM)
+    return float(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()))

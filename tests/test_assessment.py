@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from singlestrip import assessment
@@ -20,14 +21,16 @@ from singlestrip.assessment import (
     assess_files,
     check_table,
     name_cases,
-    read_mask,
+    read_growing_table,
     read_table,
+    update_table,
     worst_first,
     write_report,
     write_table,
 )
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError
+from singlestrip.labelling import read_mask, read_masks
 from singlestrip.metrics import dice
 from singlestrip.quality import QualityModel
 from singlestrip.quality_training import fraction
@@ -218,13 +221,106 @@ def test_tabs_and_lines_within_a_note_do_not_break_the_table(tmp_path):
     lines = path.read_text(encoding="utf-8").split("\n")
     assert len(lines) == 4 and lines[3] == ""
     assert all(line.count("\t") == len(COLUMNS) - 1 for line in lines[:3])
-    assert rows_of(path)[0]["note"] == 'one two three "four" é'
+    assert rows_of(path)[0]["note"] == r'one\ttwo\nthree "four" é'
 
 
 def test_what_is_written_can_be_read_back(tmp_path):
     cases = [Case(Path('a"b.nii'), Path("b c.nii"), Path('"d".nii'), 'a"b'), Case(Path("/e.nii"), name="e")]
     write_table(tmp_path / "q.tsv", [Assessment(case, "pass", {"estimated_dice": 0.9}) for case in cases])
     assert name_cases(read_table(tmp_path / "q.tsv")) == name_cases(cases)
+
+
+HOSTILE = (
+    "=1+1.nii",
+    "new\nline\t.nii",
+    "c\rr.nii",
+    "caf\udce9.nii",
+    "'a.nii",
+    '"a.nii',
+    " a.nii ",
+    "b\\n.nii",
+    "-x.nii",
+)
+
+
+def test_any_name_can_be_read_back(tmp_path):
+    cases = [Case(Path(name), Path(f"i/{name}"), note=f"{name}: damaged") for name in HOSTILE]
+    written = [Assessment(case, "fail", {}, note=case.note) for case in cases]
+    write_table(tmp_path / "q.tsv", written)
+    assert read_table(tmp_path / "q.tsv") == cases
+    update_table(tmp_path / "q.tsv", written[:3])
+    assert sorted(map(str, read_table(tmp_path / "q.tsv"))) == sorted(map(str, cases))
+    text = (tmp_path / "q.tsv").read_text(encoding="utf-8")
+    assert len(text.splitlines()) == len(HOSTILE) + 1
+    assert not any(cell.startswith(tuple('=+-@"')) for line in text.splitlines() for cell in line.split("\t"))
+    write_table(tmp_path / "q.json", written)
+    assert strict((tmp_path / "q.json").read_text(encoding="utf-8"))[3]["mask"] == "caf\\xe9.nii"
+
+
+# Tables that grow
+
+
+@pytest.fixture
+def growing(tmp_path):
+    path = tmp_path / "qc.tsv"
+    update_table(path, [made("a", estimated_dice=0.5, volume_ml=10.0), made("b", "fail", "b.nii: gone")])
+    return path
+
+
+def test_a_table_that_somebody_opened_grows_too(growing):
+    """With line ends of Windows, a mark of UTF-8, and a column of their own, whose cells are kept."""
+    lines = growing.read_text().splitlines()
+    lines = [f"{line}\t{cell}" for line, cell in zip(lines, ("seen", "", "yes"), strict=True)]
+    growing.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    update_table(growing, [made("c", estimated_dice=0.1)])
+    rows = rows_of(growing)
+    assert [(row["mask"], row["seen"]) for row in rows] == [("b.nii", ""), ("c.nii", ""), ("a.nii", "yes")]
+    growing.write_bytes(b"")
+    update_table(growing, [made("c", estimated_dice=0.1)])
+    assert [row["mask"] for row in rows_of(growing)] == ["c.nii"]
+
+
+def columns_without(name):
+    def change(text):
+        header = text.split("\n")[0].split("\t")
+        return text.replace(
+            "\t".join(header), "\t".join("other" if column == name else column for column in header)
+        )
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda text: text.replace("0.5000", "nan"), "line 3 has 'nan' as estimated_dice, not from 0 to 1"),
+        (lambda text: text.replace("0.5000", "7"), "not from 0 to 1"),
+        (lambda text: text.replace("0.5000", "half"), "line 3 has 'half' as estimated_dice, not a number"),
+        (lambda text: text.replace("10.0000", "10,0"), "line 3 has '10,0' as volume_ml, not a number"),
+        (lambda text: text.replace("pass", "good"), "line 3 has the flag 'good', which is none of"),
+        (lambda text: text[:-4], r"line 3 has \d+ fields, the header \d+"),
+        (lambda text: text.replace("gone\t\n", "gone "), r"line 2 has \d+ fields"),
+        (lambda text: text.replace("a.nii", ""), "line 3 names no mask"),
+        (lambda text: "\0" * 5000, "cannot be read as a table"),
+        (lambda text: "Dear colleague,\n\nthe table is lost.\n", "line 3 has no column mask"),
+        *((columns_without(name), f"no column {name}") for name in ("mask", "flag", "estimated_dice")),
+    ],
+)
+def test_damaged_tables_are_told_before_rows_are_lost(growing, change, why):
+    growing.write_text(change(growing.read_text()))
+    before = growing.read_bytes()
+    for attempt in (lambda: read_growing_table(growing), lambda: update_table(growing, [SCORED])):
+        with pytest.raises(OutputError, match=why) as caught:
+            attempt()
+        assert "mend or remove" in str(caught.value) and str(growing) in str(caught.value)
+    assert growing.read_bytes() == before
+
+
+def test_places_where_no_table_can_grow(tmp_path):
+    (tmp_path / "qc.tsv").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        read_growing_table(tmp_path / "qc.tsv")
+    assert read_growing_table(tmp_path / "new.tsv") == {}
 
 
 def strict(text):
@@ -297,15 +393,18 @@ def test_worst_first():
 
 def test_what_counts_as_mask(tmp_path):
     values = np.zeros((4, 4, 4), dtype=np.float32)
-    values[0, 0, :4] = [0.25, -1, np.nan, np.inf]
-    values[1, 0, 0] = 101
-    path = tmp_path / "m.nii"
+    values[0, 0, :4] = [2.5, -0.1, np.nan, np.inf]
+    values[1, 0, 0] = 2.5
+    path, said = tmp_path / "m.nii", []
     nib.save(nib.Nifti1Image(values, np.eye(4)), path)
-    _, mask = read_mask(path)
+    _, mask = read_mask(path, said.append)
     assert mask.dtype == bool and np.argwhere(mask).tolist() == [[0, 0, 0], [1, 0, 0]]
+    assert said == [f"{path}: 2 voxels are not finite and count as background"]
     nib.save(nib.Nifti1Image(np.stack([values] * 3, -1), np.eye(4)), path)
     with pytest.raises(InputError, match=r"m\.nii: has 3 frames"):
         read_mask(path)
+    _, masks = read_masks(path)
+    assert masks.shape == (4, 4, 4, 3) and (masks == mask[..., None]).all()
     nib.save(nib.Nifti1Image(values[..., None], np.eye(4)), path)  # one frame, told of in the header
     assert read_mask(path)[1].shape == (4, 4, 4)
 
@@ -400,6 +499,78 @@ def test_a_reference_gives_the_true_dice(model, tmp_path):
     assert (found.values["dice"], found.values["hd95_mm"]) == (1, 0)
     (found,) = assess_files(Assessor(model), [Case(a)])
     assert "dice" not in found.values and found.row()["dice"] == ""
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """A mask of three frames, of which the one in the middle is half; the frames apart."""
+    half = ball(48)
+    half[16:] = False
+    parts = [ball(48), half, ball(40)]
+    alone = [save(tmp_path / f"frame{t}.nii", part) for t, part in enumerate(parts)]
+    return save(tmp_path / "frames.nii", np.stack(parts, -1)), alone
+
+
+def test_of_several_frames_the_worst_counts(model, frames):
+    mask, alone = frames
+    (found,) = assess_files(Assessor(model), [Case(mask)])
+    (worst,) = assess_files(Assessor(model), [Case(alone[1])])
+    assert found.values == worst.values | {"frame": 1} and found.slice_dice == worst.slice_dice
+    assert found.flag == worst.flag == "fail" and not found.note
+    assert (found.row()["frame"], worst.row()["frame"]) == ("1", "")
+    assert found.record()["frame"] == 1
+
+
+def test_references_of_frames(model, frames, tmp_path):
+    """One for all of them, or one for each; what goes with none of them is a failure."""
+    mask, alone = frames
+    for reference in (alone[2], save(tmp_path / "each.nii", np.stack([ball(30), ball(40), ball(20)], -1))):
+        (found,) = assess_files(Assessor(model), [Case(mask, reference=reference)])
+        (worst,) = assess_files(Assessor(model), [Case(alone[1], reference=alone[2])])
+        assert found.values == worst.values | {"frame": 1}
+    two = save(tmp_path / "two.nii", np.stack([ball(30)] * 2, -1))
+    for case in (Case(mask, reference=two), Case(mask, two), Case(alone[0], reference=two)):
+        (found,) = assess_files(Assessor(model), [case])
+        assert found.flag == "fail" and "two.nii: has 2 frames" in found.note
+
+
+def test_pictures_and_augmentation_are_of_the_worst_frame(model, frames, tmp_path, phantom_stripper):
+    mask, alone = frames
+    noise = np.random.default_rng(0).integers(0, 100, SHAPE)
+    shown = [save(tmp_path / f"i{t}.nii", 1000 * ball(r) + noise) for t, r in enumerate((48, 40, 30))]
+    series = save(tmp_path / "series.nii", np.stack([nib.load(path).get_fdata() for path in shown], -1))
+    found = []
+    for name, case in (
+        ("all", Case(mask, series)),
+        ("one", Case(alone[1], shown[1])),
+        ("still", Case(mask, shown[0])),
+        ("first", Case(alone[1], series)),  # one mask for all frames: the first is shown
+    ):
+        folder = tmp_path / name
+        (assessed,) = assess_files(Assessor(model, phantom_stripper, report_folder=folder), [case])
+        assert not assessed.note, assessed.note
+        (picture,) = (folder / "pictures").iterdir()
+        found.append(({k: v for k, v in assessed.values.items() if k != "frame"}, picture.read_bytes()))
+    every, one, still, first = found
+    assert every == one and still == first != one
+    assert every[0]["tta_mask_dice"] != still[0]["tta_mask_dice"]
+
+
+def test_soft_masks_and_references_are_cut_and_said(model, tmp_path):
+    soft = save(tmp_path / "soft.nii", np.round(gaussian_filter(ball(48).astype(float), 1) * 100))
+    hard = save(tmp_path / "hard.nii", nib.load(soft).get_fdata() >= 50)
+    said = []
+    found = assess_files(
+        Assessor(model), [Case(soft, reference=hard), Case(hard, reference=soft)], warn=said.append
+    )
+    assert [a.values["dice"] for a in found] == [1, 1] and found[0].values == found[1].values
+    assert len(said) == 2 and all("soft.nii" in text and "brain from 50 on" in text for text in said)
+
+
+def test_a_label_map_is_not_scored(model, masks, tmp_path):
+    labels = save(tmp_path / "labels.nii", ball(48) + 2 * ball(40))
+    found = assess_files(Assessor(model), [Case(labels), Case(masks["good"], reference=labels)])
+    assert all("labels.nii" in a.note and "label map" in a.note and a.flag == "fail" for a in found)
 
 
 def test_augmentation_needs_an_image(model, masks, phantom_stripper):

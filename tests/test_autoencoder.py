@@ -9,10 +9,10 @@ from phantoms import tiny_cascade
 from safetensors import safe_open
 from torch import nn
 
-from singlestrip import checkpoint
+from singlestrip import checkpoint, typed
 from singlestrip.autoencoder import Autoencoder
 from singlestrip.cascade import Cascade
-from singlestrip.configuration import SLICE_LAYERS, VOLUME_LAYERS, AutoencoderConfig, autoencoder_config
+from singlestrip.configuration import SLICE_LAYERS, VOLUME_LAYERS, AutoencoderConfig
 from singlestrip.errors import ModelError
 
 TINY_LAYERS = ((4, 2, 4), (4, 2, 6), (4, 2, 5), (4, 2, 7))  # 16 voxels to a code of one
@@ -66,10 +66,11 @@ def test_the_default_volume_shrinks_to_one_code():
 
 
 @pytest.mark.parametrize(
-    ("layers", "kind"), [(VOLUME_LAYERS, "volume"), (SLICE_LAYERS, "slices"), (TINY_LAYERS, "volume")]
+    ("layers", "kind", "size"),
+    [(VOLUME_LAYERS, "volume", 48), (SLICE_LAYERS, "slices", 128), (TINY_LAYERS, "volume", 16)],
 )
-def test_the_decoder_mirrors_the_encoder(layers, kind):
-    model = make(AutoencoderConfig(kind, layers=layers))
+def test_the_decoder_mirrors_the_encoder(layers, kind, size):
+    model = make(AutoencoderConfig(kind, size=size, layers=layers))
     plain, transposed = (nn.Conv2d, nn.ConvTranspose2d) if kind == "slices" else (nn.Conv3d, nn.ConvTranspose3d)
     down = [part for part in model.encoder if isinstance(part, plain)]
     up = [part for part in model.decoder if isinstance(part, transposed)]
@@ -139,15 +140,15 @@ def test_the_scale_of_an_adult_is_1(kind):
     ],
 )
 def test_a_configuration_goes_through_json(config):
-    assert autoencoder_config(json.loads(json.dumps(asdict(config)))) == config
+    assert typed.convert_all(json.loads(json.dumps(asdict(config))), AutoencoderConfig) == config
 
 
 def test_a_configuration_of_other_fields_is_refused():
     values = asdict(TINY)
-    with pytest.raises(TypeError):
-        autoencoder_config(values | {"colour": "red"})
-    with pytest.raises(KeyError):
-        autoencoder_config({name: value for name, value in values.items() if name != "layers"})
+    with pytest.raises(ValueError, match="colour: unknown"):
+        typed.convert_all(values | {"colour": "red"}, AutoencoderConfig)
+    with pytest.raises(ValueError, match="dropout: missing"):
+        typed.convert_all({name: value for name, value in values.items() if name != "dropout"}, AutoencoderConfig)
 
 
 # Files

@@ -1,6 +1,7 @@
 """Files in, files out: a bright ball in files is its own brain."""
 
 import gzip
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from singlestrip import batch, memory, volume
-from singlestrip.batch import Job, StripOptions, plan_folder, read_list, strip_file, strip_files
+from singlestrip import batch, memory, records, volume
+from singlestrip.batch import (
+    Job,
+    StripOptions,
+    images_below,
+    plan_folder,
+    read_list,
+    strip_file,
+    strip_files,
+    write_list,
+)
 from singlestrip.errors import InputError, OutputError
 from singlestrip.metrics import dice
 
@@ -251,20 +261,172 @@ def test_resume_does_not_keep_the_mask_of_an_image_that_was_replaced(phantom_str
 def test_what_ends_a_job_belongs_to_it(phantom_stripper, tmp_path):
     """A record that can't be written is the failure of its image alone, and asked for by resume."""
     jobs = plan_folder([scan(tmp_path / f"{n}.nii") for n in "ab"], tmp_path / "out", ("mask",))
-    jobs = [replace(job, records=(job.image.with_suffix(".txt"),)) for job in jobs]
+    jobs = [replace(job, records={"mask": job.image.with_suffix(".txt")}) for job in jobs]
     seen = []
 
     def finish(job, kept, quality):
         seen.append((job.image.name, kept))
         if job.image.name == "a.nii" and len(seen) < 3:
             raise OutputError("a.txt: no room")
-        job.records[0].touch()
+        job.records["mask"].touch()
 
     outcomes = strip_files(phantom_stripper, jobs, resume=True, finish=finish)
     assert [outcome.text for outcome in outcomes] == ["a.txt: no room", "stripped"]
     outcomes = strip_files(phantom_stripper, jobs, resume=True, finish=finish)
     assert [outcome.text for outcome in outcomes] == ["stripped", "kept"]
     assert seen == [("a.nii", False), ("b.nii", False), ("a.nii", False), ("b.nii", True)]
+
+
+# What outputs were made with
+
+MADE = {"SingleStripVersion": "1", "Model": "a.safetensors", "ModelSHA256": "a" * 64}
+
+
+def resumed(stripper, jobs, options=StripOptions(), made_with=MADE, **more):
+    """What became of the jobs, and what was said."""
+    said = []
+    outcomes = strip_files(stripper, jobs, options, True, said.append, made_with=made_with, **more)
+    return [outcome.text for outcome in outcomes], said
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "made_with", "told"),
+    [
+        ("mask", {"border_mm": 2.0}, {}, "border in mm 0 (now 2)"),
+        ("brain", {"border_mm": -1.5}, {}, "border in mm 0 (now -1.5)"),
+        ("picture", {"border_mm": 2.0}, {}, "border in mm 0 (now 2)"),
+        ("sdt", {"border_mm": 2.0}, {}, ""),  # to the surface before it was moved
+        ("brain", {"fill": -5.0}, {}, "fill default (now -5)"),
+        ("mask", {"fill": -5.0}, {}, ""),
+        ("mask", {"mean_frame": True}, {}, "frames each (now mean)"),
+        ("mask", {}, {"SingleStripVersion": "2"}, "version 1 (now 2)"),
+        ("mask", {}, {"ModelSHA256": "b" * 64}, "model a.safetensors aaaaaaaa (now a.safetensors bbbbbbbb)"),
+        ("mask", {}, {"Model": "copy.safetensors"}, ""),  # another name of the same model
+        ("mask", {"memory_gib": 60.0}, {}, ""),
+        ("sdt", {}, {"ModelSHA256": "b" * 64, "Model": "b"}, "model a.safetensors aaaaaaaa (now b bbbbbbbb)"),
+    ],
+)
+def test_what_was_made_in_another_way_is_made_anew(phantom_stripper, tmp_path, kind, options, made_with, told):
+    """And back; the way is told once, of whatever number of outputs."""
+    jobs = plan_folder([scan(tmp_path / f"{n}.nii") for n in "ab"], tmp_path / "out", (kind,))
+    strip_files(phantom_stripper, jobs, made_with=MADE)
+    output = jobs[0].outputs[kind]
+    before = output.read_bytes()
+    assert resumed(phantom_stripper, jobs) == (["kept"] * 2, [])
+    changed = {"options": StripOptions(**options), "made_with": MADE | made_with}
+    texts, said = resumed(phantom_stripper, jobs, **changed)
+    if not told:
+        assert (texts, said) == (["kept"] * 2, [])
+        return
+    assert texts == ["stripped"] * 2
+    assert said == [f"{output}: was made with {told}; stripping anew, and all others like it"]
+    assert resumed(phantom_stripper, jobs, **changed) == (["kept"] * 2, [])
+    if options:
+        assert (output.read_bytes() == before) == ("mean_frame" in options)  # of one frame
+    texts, said = resumed(phantom_stripper, jobs)
+    assert texts == ["stripped"] * 2 and len(said) == 1
+    if kind != "picture":
+        assert output.read_bytes() == before
+
+
+def test_other_b_values_are_another_mask(phantom_stripper, diffusion):
+    image, bval = diffusion
+    jobs = [batch.Job(image, job(image, "mask").outputs, bval)]
+    bval.write_text("1000 0 2000 50\n")
+    assert resumed(phantom_stripper, jobs) == (["stripped"], [])
+    assert resumed(phantom_stripper, jobs) == (["kept"], [])
+    bval.write_text("0 51 5 2000\n")
+    texts, said = resumed(phantom_stripper, jobs)
+    assert texts == ["stripped"] and "b-values" in said[0]
+    assert dice(volume.read(jobs[0].outputs["mask"]).stored[..., 0] > 0, ball((14, 12, 9), 12.0) < 0) > 0.9
+    texts, said = resumed(phantom_stripper, [replace(jobs[0], bval=None)], StripOptions(mean_frame=True))
+    assert texts == ["stripped"] and "frames b=0 (now mean)" in said[0]
+
+
+def test_outputs_without_a_record_are_kept_and_counted(phantom_stripper, tmp_path):
+    """Of an older version, of another program, or mended by hand."""
+    jobs = plan_folder([scan(tmp_path / f"{n}.nii") for n in "abc"], tmp_path / "out", ("mask",))
+    strip_files(phantom_stripper, jobs[:1])
+    strip_files(phantom_stripper, jobs[1:], made_with=MADE)
+    assert not records.hidden_record(jobs[0].outputs["mask"]).exists()
+    by_hand = jobs[1].outputs["mask"]
+    mask = nib.load(by_hand)
+    nib.save(nib.Nifti1Image(1 - np.asarray(mask.dataobj), mask.affine, mask.header), by_hand)
+    before = by_hand.read_bytes()
+    for options in (StripOptions(border_mm=3), StripOptions()):
+        texts, said = resumed(phantom_stripper, jobs, options)
+        assert texts == ["kept", "kept", "stripped"]
+        assert len(said) == 2 and "2 of the outputs kept have no record" in said[1]
+    assert by_hand.read_bytes() == before
+    texts, said = resumed(phantom_stripper, jobs)
+    assert texts == ["kept"] * 3 and len(said) == 1
+
+
+def test_a_mask_mended_by_hand_is_not_lost_with_the_brain_beside_it(phantom_stripper, tmp_path):
+    jobs = [job(scan(tmp_path / "a.nii"), "brain", "mask")]
+    strip_files(phantom_stripper, jobs, made_with=MADE)
+    brain, mask = (jobs[0].outputs[kind] for kind in ("brain", "mask"))
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), VOX2WORLD), mask)
+    before = mask.read_bytes()
+    texts, said = resumed(phantom_stripper, jobs, StripOptions(border_mm=2))
+    assert texts == ["kept"] and mask.read_bytes() == before
+    assert said[0] == f"{brain}: was made with border in mm 0 (now 2); kept, as a file beside it is not ours"
+    assert said[1].startswith("1 of the outputs kept")
+    mask.unlink()
+    assert resumed(phantom_stripper, jobs, StripOptions(border_mm=2)) == (["stripped"], [])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"ModelSHA256": 3', b"\xff\xfe", b"{}"])
+def test_a_record_that_cannot_be_read_is_none(phantom_stripper, tmp_path, content):
+    jobs = [job(scan(tmp_path / "a.nii"), "mask")]
+    strip_files(phantom_stripper, jobs, made_with=MADE)
+    records.hidden_record(jobs[0].outputs["mask"]).write_bytes(content)
+    texts, said = resumed(phantom_stripper, jobs, StripOptions(border_mm=2))
+    assert texts == ["kept"] and "1 of the outputs kept have no record" in said[0]
+
+
+@pytest.mark.parametrize("place", ["write_like", "finish_record"])
+def test_what_a_killed_run_left_is_made_anew(phantom_stripper, tmp_path, monkeypatch, place):
+    """Before or after the mask stands: it is not told apart from the one of the run before by what it holds."""
+    jobs = [job(scan(tmp_path / "a.nii"), "mask")]
+    strip_files(phantom_stripper, jobs, made_with=MADE)
+    first = jobs[0].outputs["mask"].read_bytes()
+
+    def kill(*args, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(volume if place == "write_like" else records, place, kill)
+        with pytest.raises(KeyboardInterrupt):
+            resumed(phantom_stripper, jobs, StripOptions(border_mm=6))
+    assert (jobs[0].outputs["mask"].read_bytes() == first) == (place == "write_like")
+    assert resumed(phantom_stripper, jobs) == (["stripped"], [])
+    assert jobs[0].outputs["mask"].read_bytes() == first
+    assert resumed(phantom_stripper, jobs) == (["kept"], [])
+
+
+def test_a_failure_leaves_outputs_and_their_records(phantom_stripper, tmp_path):
+    jobs = [job(scan(tmp_path / "a.nii"), "mask")]
+    strip_files(phantom_stripper, jobs, made_with=MADE)
+    path = records.hidden_record(jobs[0].outputs["mask"])
+    before = path.read_bytes(), jobs[0].outputs["mask"].read_bytes()
+    (text,), _ = resumed(phantom_stripper, jobs, StripOptions(border_mm=-99))
+    assert "leaves no brain" in text
+    assert (path.read_bytes(), jobs[0].outputs["mask"].read_bytes()) == before
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".img", ".hdr", ".mgz"])
+def test_records_of_every_format(phantom_stripper, tmp_path, suffix):
+    todo = Job(scan(tmp_path / "a.nii"), {"mask": tmp_path / f"{'m' * 200}{suffix}"})
+    strip_files(phantom_stripper, [todo], made_with=MADE)
+    assert resumed(phantom_stripper, [todo]) == (["kept"], [])
+    hidden = [path.name for path in (tmp_path / ".singlestrip").iterdir()]
+    assert len(hidden) == 1 and hidden[0].endswith(".json") and not volume.suffix_of(Path(hidden[0]))
+    assert resumed(phantom_stripper, [todo], StripOptions(border_mm=6))[0] == ["stripped"]
+    mask = nib.load(todo.outputs["mask"])
+    nib.save(type(mask)(np.zeros(SHAPE, np.uint8), mask.affine, mask.header), todo.outputs["mask"])
+    texts, said = resumed(phantom_stripper, [todo])
+    assert texts == ["kept"] and "1 of the outputs kept" in said[0]
 
 
 @pytest.mark.parametrize("left, refused", [(10, False), (0.01, True), (None, False)])
@@ -382,6 +544,117 @@ def test_inputs_are_never_overwritten(phantom_stripper, tmp_path):
     assert image.read_bytes() == before
 
 
+def test_lists_of_any_bytes(tmp_path):
+    """Lines end at line feeds alone, and every line is a path, whatever is wrong with it."""
+    path = tmp_path / "list.txt"
+    path.write_bytes(
+        b"caf\xe9.nii\nform\x0cfeed\x85.nii\nc\rr.nii\r\n~no-such-user/x.nii\nnul\0.nii\n" + b"x" * 5000
+    )
+    expected = [
+        b"caf\xe9.nii",
+        b"form\x0cfeed\x85.nii",
+        b"c\rr.nii",
+        b"~no-such-user/x.nii",
+        b"nul\0.nii",
+        b"x" * 5000,
+    ]
+    assert [os.fsencode(image) for image in read_list(path)] == expected
+
+
+def test_what_is_no_list(tmp_path):
+    image = scan(tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match=r"a\.nii\.gz: an image by its name; a list is"):
+        read_list(image)
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"a.nii\n" + b"x" * 40_000)
+    with pytest.raises(InputError, match="more than 32768 bytes"):
+        read_list(path)
+    for device in ("/dev/zero", "/dev/null"):
+        with pytest.raises(InputError, match=f"{device}: cannot be read as a list of paths .a device"):
+            read_list(Path(device))
+
+
+def test_a_list_from_a_pipe():
+    read, write = os.pipe()
+    os.write(write, b"a.nii\nb.nii\n")
+    os.close(write)
+    assert read_list(Path(f"/dev/fd/{read}")) == [Path("a.nii"), Path("b.nii")]
+    os.close(read)
+
+
+def test_a_written_list_can_be_read(tmp_path):
+    path = tmp_path / "list.txt"
+    images = [
+        "#1.nii",
+        "~.nii",
+        "~no-such-user/a",
+        " a b.nii",
+        "c\rr.nii",
+        "\ufeffa.nii",
+        "/x/\udcff.nii",
+        "\ta.nii",
+    ]
+    images = [Path(image) for image in images]
+    write_list(path, images)
+    assert read_list(path) == images
+    before = path.stat().st_ino
+    write_list(path, images)
+    assert path.stat().st_ino == before  # what depends on it does not have to be made again
+    write_list(path, images[1:])
+    assert read_list(path) == images[1:]
+    for name in ("a\nb.nii", "a ", "a\r"):
+        with pytest.raises(InputError, match="no list can hold"):
+            write_list(path, [Path(name)])
+
+
+def test_a_pair_is_one_image(tmp_path, monkeypatch):
+    path = tmp_path / "list.txt"
+    path.write_text("a.hdr\na.img\nb.hdr\nc.img\nd/a.img\n./d/../d/a.hdr\ne.IMG\ne.HDR\n")
+    images = [Path(name) for name in ("a.img", "b.hdr", "c.img", "d/a.img", "e.IMG")]
+    assert read_list(path) == images
+    assert len(plan_folder(images, tmp_path / "out", ("mask",))) == 5
+
+
+def test_images_in_folders(tmp_path):
+    """Not what is hidden, nor what was made of them; a link to what is not there is an image that will fail."""
+    names = (
+        "b.nii",
+        "a/b.nii.gz",
+        "a/.hidden.nii",
+        ".git/c.nii",
+        "a/p.img",
+        "a/p.hdr",
+        "q.hdr",
+        "x.txt",
+        "out/m.nii",
+    )
+    for name in (*names, "a/.aaaaaaaa-partial-b.nii"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "gone.nii").symlink_to("not-fetched")
+    (tmp_path / "folder.nii").mkdir()
+    found = images_below(tmp_path, leave_out=tmp_path / "out")
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["a/b.nii.gz", "a/p.img", "b.nii", "gone.nii"]
+    with pytest.raises(InputError, match="the folder of the outputs"):
+        images_below(tmp_path, leave_out=tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        images_below(tmp_path / "nowhere", leave_out=tmp_path)
+
+
+def test_images_whose_outputs_no_folder_can_hold(phantom_stripper, tmp_path):
+    """They fail when their turn comes; before the image is read."""
+    good = scan(tmp_path / "good.nii")
+    odd = ["nul\0.nii", "x" * 250 + ".nii", "loop.nii", "/", ".nii", "d" * 300 + "/good.nii"]
+    (tmp_path / "loop.nii").symlink_to("loop.nii")
+    images = [tmp_path / name for name in odd] + [good]
+    outcomes = strip_files(phantom_stripper, plan_folder(images, tmp_path / "out", ("mask",)))
+    assert [outcome.failed for outcome in outcomes] == [True] * len(odd) + [False]
+    assert not any("unexpected" in outcome.text for outcome in outcomes)
+    written = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.nii")]
+    assert [path.name for path in written] == ["good_mask.nii"]
+    assert not list(tmp_path.glob("*_mask*"))
+
+
 def test_lists_from_other_systems(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / "list.txt"
@@ -421,6 +694,7 @@ def test_one_mask_from_the_mean_of_the_frames_of_b0(phantom_stripper, diffusion)
         ("0 1000 2000 nan", "number"),
         ("0 1000 b 2000", "cannot be read as b-values"),
         ("1000 700 51 2000", "no frame has a b-value up to 50"),
+        ("0 " * 600_000, "larger than 1 MiB"),
     ],
 )
 def test_b_values_that_do_not_fit(text, part, phantom_stripper, diffusion):

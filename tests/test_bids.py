@@ -123,6 +123,67 @@ def test_participants_sessions_and_suffixes_are_chosen(tmp_path):
             found(*wrong)
 
 
+def test_a_misspelt_suffix_is_told_what_there_is(tmp_path):
+    root = touch(tmp_path, "dataset_description.json", *(f"sub-01/anat/sub-01_{s}.nii" for s in ("T1w", "UNIT1")))
+    (root / "dataset_description.json").write_text('{"Name": "a", "BIDSVersion": "1.9.0"}')
+    with pytest.raises(
+        InputError, match=r"no image of the kind T1W, t2; there are T1w, UNIT1, and BIDS has T1w, T2w"
+    ):
+        find_images(root, suffixes=["t2", "T1w", "T1W"])
+    assert below(root, find_images(root, suffixes=["UNIT1", "bold"])) == ["sub-01/anat/sub-01_UNIT1.nii"]
+    assert find_images(root, suffixes=["bold"]) == []
+
+
+def test_nothing_hidden_counts(tmp_path):
+    """Such as what a killed process left."""
+    root = touch(tmp_path, "dataset_description.json", "sub-01/dwi/sub-01_dwi.nii", "sub-01/dwi/sub-01_dwi.bval")
+    (root / "dataset_description.json").write_text('{"Name": "a", "BIDSVersion": "1.9.0"}')
+    for name in ("sub-01_dwi.nii", "sub-01_dwi.bval", "dwi.bval", "sub-01_desc-brain_mask.nii.gz", "_dwi.bval"):
+        touch(root, f"sub-01/dwi/.{name}", f"sub-01/dwi/.aaaaaaaa-partial-{name}", f".hidden/sub-01/dwi/{name}")
+    image = root / "sub-01/dwi/sub-01_dwi.nii"
+    assert find_images(root) == [image]
+    assert inherited(root, image, "dwi", ".bval") == [image.with_suffix(".bval")]
+    assert Derivative(root, root).masks() == []
+    touch(root, "sub-01/dwi/sub-01_desc-brain_mask.nii.gz", "sub-01/.trash/sub-01_desc-brain_mask.nii.gz")
+    assert len(Derivative(root, root).masks()) == 1
+
+
+def test_files_that_never_end(tmp_path):
+    description = tmp_path / "dataset_description.json"
+    description.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"description\.json: cannot be read as JSON .a device"):
+        find_images(tmp_path)
+    description.unlink()
+    os.mkfifo(description)
+    with pytest.raises(InputError, match=r"description\.json: cannot be read as JSON .a FIFO"):
+        find_images(tmp_path)
+    assert bids.read_json(description) == {}
+
+
+def test_an_output_folder_that_leads_nowhere(tmp_path):
+    root = make_dataset(tmp_path / "raw")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="loop: cannot be made"):
+        Derivative(root, tmp_path / "loop").prepare()
+
+
+def test_json_of_others(tmp_path):
+    """What is not finite is no JSON; what is no object counts for nothing."""
+    path = tmp_path / "a.json"
+    path.write_text('{"a": NaN, "b": [-Infinity, 1e999, 0.5], "c": "caf\\u00e9"}')
+    content = bids.read_json(path)
+    assert content == {"a": None, "b": [None, None, 0.5], "c": "café"}
+    bids.write_json(path, content)
+    assert bids.read_json(path) == content
+    for text in ("[1]", "{", "[" * 100_000, ""):
+        path.write_text(text)
+        assert bids.read_json(path) == {}
+    mask = tmp_path / "sub-01_desc-brain_mask.nii.gz"
+    for sources in ("[]", "7", '{"a": 1}', '"bids:raw:x"', "[[1]]"):
+        path.with_name("sub-01_desc-brain_mask.json").write_text(f'{{"Sources": {sources}}}')
+        assert Derivative(tmp_path, tmp_path).image_of(mask) is None
+
+
 def test_paths_are_as_the_root_was_given(tmp_path, monkeypatch):
     touch(tmp_path, "study/sub-1/anat/sub-1_T1w.nii.gz")
     monkeypatch.chdir(tmp_path)
@@ -325,6 +386,36 @@ def test_one_failure_does_not_stop_the_others(study, capsys):
     assert [name for name in files(study / "out") if name.endswith("mask.nii.gz")] == sorted(MASKS)
 
 
+def test_a_diffusion_image_of_one_frame_needs_no_b_values(study, capsys):
+    (study / "raw/dwi.bval").unlink()
+    image = study / "raw/sub-01/dwi/sub-01_dwi.nii.gz"
+    nib.save(nib.load(image).slicer[..., 0], image)
+    assert run("bids raw out participant --suffix dwi") == 0
+    mask = load(study / "out/sub-01/dwi/sub-01_desc-brain_mask.nii.gz") > 0
+    assert dice(mask, make_head().mask) > 0.95
+    image.with_name("sub-01_dwi.bval").write_text("1000")  # of the one frame there is
+    assert run("bids raw out participant --suffix dwi") == 0
+    image.write_bytes(image.read_bytes()[:3000])
+    assert run("bids raw out participant --suffix dwi") == 1
+    assert "sub-01_dwi.nii.gz: the voxel data are damaged" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_the_failure_of_its_images(study, capsys):
+    touch(study, "out/sub-01/anat")
+    assert run("bids raw out participant --suffix T1w") == 1
+    err = capsys.readouterr().err
+    assert "1 of 3 images failed" in err and "out/sub-01/anat does not exist" in err
+    assert len([name for name in files(study / "out") if name.endswith("mask.nii.gz")]) == 2
+
+
+def test_a_side_file_that_never_ends(study, capsys):
+    directions = study / "raw/sub-01/dwi/sub-01_dwi.bvec"
+    directions.unlink()
+    os.mkfifo(directions)
+    assert run("bids raw out participant --save brain --suffix dwi") == 1
+    assert "sub-01_dwi.bvec: cannot be read as text (a FIFO" in capsys.readouterr().err
+
+
 def test_a_side_file_that_cannot_be_read_is_the_failure_of_its_image(study, capsys):
     directions = study / "raw/sub-01/dwi/sub-01_dwi.bvec"
     directions.unlink(missing_ok=True)
@@ -369,6 +460,31 @@ def test_resume(study):
     assert load(first).any() and not load(second).any()
     assert sidecar(second)["EstimatedDice"] == 0 and sidecar(second)["QualityFlag"] == "fail"
     assert sidecar(second)["Type"] == sidecar(first)["Type"] == "Brain"
+
+
+def test_resume_makes_anew_what_was_made_in_another_way(study, capsys):
+    """By the JSON files, of older versions too; a mask mended by hand is kept, and counted."""
+    line = "bids raw out participant --suffix T1w --participant-label 02"
+    first, by_hand = (f"out/{name}" for name in MASKS if "T1w" in MASKS[name] and "sub-02" in name)
+    assert run(line) == 0
+    thin = load(first).sum()
+    said = sidecar(first)
+    assert len(said["OutputSHA256"]) == 64 and said["Frames"] == "mean" and "BorderMM" not in said
+    older = {key: value for key, value in said.items() if key not in ("OutputSHA256", "Frames")}
+    Path(first.replace(".nii.gz", ".json")).write_text(json.dumps(older))
+    nib.save(nib.load(by_hand).slicer[:], by_hand.replace(".nii.gz", ".nii"))
+    Path(by_hand).write_bytes(gzip.compress(Path(by_hand.replace(".nii.gz", ".nii")).read_bytes(), 1))
+    mended = Path(by_hand).read_bytes()
+    capsys.readouterr()
+    assert run(f"{line} --resume --border 12") == 0
+    told = capsys.readouterr().err
+    assert f"{first}: was made with border in mm 0 (now 12); stripping anew" in told
+    assert "1 of the outputs kept have no record" in told
+    assert load(first).sum() > 1.2 * thin and sidecar(first)["BorderMM"] == 12
+    assert Path(by_hand).read_bytes() == mended
+    assert run(f"{line} --resume") == 0
+    assert load(first).sum() == thin and "BorderMM" not in sidecar(first)
+    assert not list(Path("out").rglob(".singlestrip"))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from singlestrip import checkpoint
+from singlestrip.autoencoder import Autoencoder
 from singlestrip.cascade import Cascade
-from singlestrip.configuration import CascadeConfig, UNetConfig
+from singlestrip.configuration import AutoencoderConfig, CascadeConfig, UNetConfig
 from singlestrip.errors import ModelError, OutputError
 
 PROVENANCE = {"seed": 3, "labelled": [{"t1.nii.gz": "abc"}], "init": None, "unit": "µm"}
@@ -146,6 +148,173 @@ def test_unusable_files_are_named(path, damage):
         checkpoint.load_model(path)
 
 
+WRONG_FIELDS = [
+    ({"voxel_size_mm": -2}, "voxel_size_mm"),
+    ({"voxel_size_mm": 0}, "voxel_size_mm"),
+    ({"voxel_size_mm": 1e9}, "voxel_size_mm"),
+    ({"voxel_size_mm": "2"}, "voxel_size_mm"),
+    ({"voxel_size_mm": True}, "voxel_size_mm"),
+    ({"segmenter_size": 0}, "segmenter_size"),
+    ({"segmenter_size": 17}, "segmenter_size: expected a multiple of 4"),
+    ({"segmenter_size": 10**6}, "segmenter_size"),
+    ({"segmenter_size": 16.5}, "segmenter_size"),
+    ({"locator_size": 10**30}, "locator_size"),
+    ({"locator_factor": 0}, "locator_factor"),
+    ({"locator_factor": None}, "locator_factor"),
+    ({"segmenter": None}, "segmenter"),
+    ({"segmenter": [4, 8]}, "segmenter"),
+    ({"segmenter": {"widths": [4, 8], "norm": "instance"}}, "segmenter.patch: missing"),
+    ({"segmenter": {"widths": [4, 8], "norm": "batch", "patch": 2}}, "segmenter.norm"),
+    ({"segmenter": {"widths": [4, 8], "norm": "instance", "patch": 0}}, "segmenter.patch"),
+    ({"segmenter": {"widths": [], "norm": "instance", "patch": 2}}, "segmenter.widths"),
+    ({"segmenter": {"widths": "48", "norm": "instance", "patch": 2}}, "segmenter.widths"),
+    ({"segmenter": {"widths": [4, -8], "norm": "instance", "patch": 2}}, r"segmenter.widths\[1\]"),
+    ({"segmenter": {"widths": [8000], "norm": "instance", "patch": 2}}, r"segmenter.widths\[0\]"),
+    ({"segmenter": {"widths": [4] * 100_000, "norm": "instance", "patch": 2}}, "segmenter.widths"),
+]
+
+
+@pytest.fixture
+def nothing_is_built(monkeypatch):
+    """Building a network fails, but for its shapes."""
+
+    def refuse(weights, **keywords):
+        assert weights.is_meta, "memory was asked for"
+
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", refuse)
+
+
+@pytest.mark.parametrize(("change", "field"), WRONG_FIELDS)
+def test_a_configuration_out_of_range_is_refused_by_the_field(path, change, field, nothing_is_built):
+    rewrite(path, configuration=json.dumps(dataclasses.asdict(tiny_cascade()) | change))
+    with pytest.raises(ModelError, match=f"{path}: the configuration .*{field}"):
+        checkpoint.load_model(path)
+
+
+WRONG_LAYERS = [
+    [],
+    None,
+    [[4, 2]],
+    [[0, 1, 4]],
+    [[4, 0, 16]],
+    [["a", 2, 3]],
+    [[4, 2, 10**6]],
+    [[3, 2, 4]],
+    [[4, 2, 4]] * 40,
+]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"layers": layers} for layers in WRONG_LAYERS]
+    + [
+        {"kind": "mesh"},
+        {"axes": []},
+        {"axes": [3]},
+        {"dropout": 1},
+        {"dropout": -0.1},
+        {"size": 7},
+        {"voxel_size_mm": 0},
+    ],
+)
+def test_a_quality_model_out_of_range_is_refused_by_the_field(tmp_path, change, nothing_is_built):
+    config = dataclasses.asdict(AutoencoderConfig(size=16, layers=((4, 2, 4),))) | change
+    header = {"format": "singlestrip-autoencoder", "format_version": "1", "provenance": "{}"}
+    save_file({}, tmp_path / "q.safetensors", header | {"configuration": json.dumps(config)})
+    (field,) = change
+    with pytest.raises(ModelError, match=rf"q\.safetensors: the configuration .*({field}|layers\[0\])"):
+        checkpoint.load_model(tmp_path / "q.safetensors", kind=Autoencoder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "true", "5", '"x"', "NaN", '{"a": NaN}', "[" * 40_000, '{"a":' * 40_000]
+)
+@pytest.mark.parametrize("part", ["configuration", "provenance"])
+def test_a_header_of_other_things_is_damaged(path, part, text):
+    rewrite(path, **{part: text})
+    with pytest.raises(ModelError, match=f"{path}: the header of the model is damaged"):
+        checkpoint.load_model(path)
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["", "0", "-5", "1.0", " 1 ", "nan", "1e0", "0x1", "\N{ARABIC-INDIC DIGIT ONE}", "9" * 5000, "\x1b[31m"],
+)
+def test_a_format_version_is_a_whole_number_from_one(path, version):
+    rewrite(path, format_version=version)
+    with pytest.raises(ModelError, match="header of the model is damaged") as caught:
+        checkpoint.read_header(path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.int8, torch.bool, torch.complex64, torch.float64, torch.float8_e5m2]
+)
+def test_weights_of_another_type_are_refused(path, dtype):
+    weights = load_file(path)
+    name = next(iter(weights))
+    rewrite(path, weights | {name: torch.ones(weights[name].shape).to(dtype)})
+    with pytest.raises(ModelError, match=f"{path}: weights and configuration do not fit .*type"):
+        checkpoint.load_model(path)
+
+
+def test_weights_in_bfloat16_are_read(path, model):
+    rewrite(path, {name: value.bfloat16() for name, value in load_file(path).items()})
+    for name, value in checkpoint.load_model(path)[0].state_dict().items():
+        assert torch.equal(value, model.state_dict()[name].bfloat16().float())
+
+
+def test_a_weight_too_many_is_refused(path):
+    rewrite(path, load_file(path) | {"\x1b[31mred": torch.ones(1)})
+    with pytest.raises(ModelError, match=r"do not fit \(\\x1b\[31mred is unknown\)"):
+        checkpoint.load_model(path)
+
+
+def test_weights_of_other_shapes_are_refused_before_anything_is_built(path, nothing_is_built):
+    largest = UNetConfig(widths=(512, 512), norm="none")
+    rewrite(
+        path, configuration=json.dumps(dataclasses.asdict(dataclasses.replace(tiny_cascade(), segmenter=largest)))
+    )
+    with pytest.raises(ModelError, match="do not fit"):
+        checkpoint.load_model(path)
+    huge = UNetConfig(widths=(1024,) * 8, norm="none", patch=1)
+    config = dataclasses.replace(tiny_cascade(), segmenter=huge, segmenter_size=128)
+    rewrite(path, configuration=json.dumps(dataclasses.asdict(config)))
+    with pytest.raises(ModelError, match=r"has \d+ million weights"):
+        checkpoint.load_model(path)
+
+
+def test_a_variance_below_zero_is_refused(tmp_path):
+    path = tmp_path / "q.safetensors"
+    model = Autoencoder(AutoencoderConfig(size=16, layers=((4, 2, 4), (4, 2, 4))))
+    model.encoder[1].running_var[0] = -1
+    checkpoint.save_model(path, model, {})
+    with pytest.raises(ModelError, match="variance below 0"):
+        checkpoint.load_model(path, kind=Autoencoder)
+
+
+def test_the_memory_of_the_windows_is_known_beforehand(path, monkeypatch):
+    need = tiny_cascade().working_bytes
+    monkeypatch.setattr(checkpoint.memory, "available", lambda: need - 1)
+    with pytest.raises(ModelError, match=f"{path}: the model needs about .* GiB of memory"):
+        checkpoint.load_model(path)
+    monkeypatch.setattr(checkpoint.memory, "available", lambda: need)
+    checkpoint.load_model(path)
+
+
+@pytest.mark.parametrize("length", [10**8, 2**63, 2**64 - 1])
+def test_a_header_that_lies_about_its_length_is_not_read(path, length):
+    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+    with pytest.raises(ModelError, match=f"{path}: not a model file, or damaged"):
+        checkpoint.load_model(path)
+
+
+@pytest.mark.parametrize("name", ["no\0name", "x" * 300, "x/" * 3000, ""])
+def test_names_that_no_file_can_have(name):
+    with pytest.raises(ModelError, match="no such model file"):
+        checkpoint.find_model(name)
+
+
 def test_a_newer_format_asks_for_an_update(path):
     newer(path)
     with pytest.raises(ModelError, match=r"newer.*update"):
@@ -243,14 +412,29 @@ class Trap:
 def test_a_training_state_cannot_run_code(tmp_path):
     path, mark = tmp_path / "run.checkpoint", tmp_path / "mark"
     torch.save({"step": Trap(mark)}, path)
-    with pytest.raises(ModelError, match=str(path)):
+    with pytest.raises(ModelError, match=str(path)) as caught:
         checkpoint.load_training_state(path)
+    assert "weights_only" not in str(caught.value) and len(str(caught.value).splitlines()) == 1
     assert not mark.exists()
     torch.load(path, weights_only=False)  # the trap does work
     assert mark.exists()
 
 
-@pytest.mark.parametrize("damage", [truncated, empty, random_bytes])
+def compressed(path):
+    """What would unpack to a thousand times its size."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data + bytes(10**6))
+
+
+def of_old(path):
+    """In torch's format before it was a zip file, whose tensors are allocated by what it says."""
+    torch.save({"w": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("damage", [truncated, empty, random_bytes, compressed, of_old])
 def test_damaged_training_states_are_named(tmp_path, damage):
     path = tmp_path / "run.checkpoint"
     checkpoint.save_training_state(path, {"w": torch.randn(1000)})

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from phantoms import PhantomCascade, make_head, tiny_cascade
+from scipy.ndimage import gaussian_filter
 
 import singlestrip
 from singlestrip import checkpoint
@@ -61,7 +62,7 @@ def run(line: str) -> int:
 
 
 def names(folder=".") -> list[str]:
-    return sorted(path.name for path in Path(folder).iterdir())
+    return sorted(path.name for path in Path(folder).iterdir() if path.name != ".singlestrip")
 
 
 def load(name) -> np.ndarray:
@@ -464,6 +465,22 @@ def test_images_from_a_list(scans):
     assert names("out") == ["a_mask.nii.gz", "b_mask.nii"]
 
 
+@pytest.mark.parametrize(
+    "line", ["fit-gmm -o new.nii.gz --inside 2 --outside 2", "train --samples new.png --init tiny.safetensors"]
+)
+def test_commands_say_that_a_mask_is_soft(line, files, tiny, head, capsys):
+    soft = np.round(gaussian_filter(head.mask.astype(float), 1) * 255).astype(np.uint8)
+    nib.save(nib.Nifti1Image(soft, head.vox2world), "soft.nii.gz")
+    assert run(f"{line} -i image.nii.gz -m soft.nii.gz") == 0
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("singlestrip: soft.nii.gz: ") and said.endswith(f"brain from {soft.max() / 2:g} on")
+    Path(line.split()[2]).unlink()
+    assert run(f"{line} -i image.nii.gz -m labels.nii.gz") == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("singlestrip: labels.nii.gz: ") and "a label map" in said
+    assert line.split()[2] not in names()
+
+
 def test_resume_passes_over_what_is_whole(scans, head):
     line = "strip -i scans/a.nii.gz scans/b.nii --out-dir out --save mask"
     assert run(line) == 0
@@ -476,6 +493,27 @@ def test_resume_passes_over_what_is_whole(scans, head):
     np.testing.assert_array_equal(load("out/b_mask.nii"), done)  # done again
     assert run(line) == 0
     np.testing.assert_array_equal(load("out/a_mask.nii.gz"), done)
+
+
+def test_resume_makes_anew_what_was_made_in_another_way(scans, capsys):
+    """With another border or model, in a folder and of one image; what is the same is kept."""
+    for line in ("-i scans/a.nii.gz scans/b.nii --out-dir out --save mask", "-i scans/b.nii -m out/b_mask.nii"):
+        assert run(f"strip {line} --resume") == 0 and run(f"strip {line}") == 0
+        before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir() if path.is_file()}
+        thin = load("out/b_mask.nii").sum()
+        capsys.readouterr()
+        assert run(f"strip {line} --resume --fill 3") == 0
+        assert capsys.readouterr() == ("", "")
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+        assert run(f"strip {line} --resume --border 12") == 0
+        out, err = capsys.readouterr()
+        assert out == "" and len(err.splitlines()) == 1 and "border in mm 0 (now 12)" in err
+        assert load("out/b_mask.nii").sum() > 1.2 * thin
+        assert run(f"strip {line} --resume -q") == 0 and capsys.readouterr() == ("", "")
+        assert load("out/b_mask.nii").sum() == thin
+    Path("other.safetensors").touch()  # what strips is the phantom
+    assert run("strip -i scans/b.nii -m out/b_mask.nii --resume --model other.safetensors") == 0
+    assert "was made with model singlestrip.safetensors" in capsys.readouterr().err
 
 
 def test_one_broken_file_does_not_stop_the_others(scans, capsys):

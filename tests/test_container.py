@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from singlestrip.cli import build_parser
+from singlestrip.escaping import to_cell
 from singlestrip.interface import PATH_ROLES, command_options, option_table, subparsers
 
 ROOT = Path(__file__).parents[1]
@@ -394,6 +395,17 @@ def test_what_lists_name_is_mounted(run, tmp_path):
     given = run("strip", "--list", listing, "--out-dir", "out", HOME=str(home))
     assert all(given.reads(path) for path in [listing, *paths])
     assert given.reads("near/t1.nii.gz", paths[2]) and given.inside["HOME"] == str(home)
+
+
+def test_names_of_any_bytes_in_lists_and_tables(run, tmp_path):
+    names = ["caf\udce9.nii", "c\rr.nii", "back\\n.nii", "=1.nii", "'q.nii", " lead.nii"]
+    scans = [touch(tmp_path / "scans" / str(n) / name) for n, name in enumerate(names)]
+    (tmp_path / "l.txt").write_bytes(b"\r\n".join(map(os.fsencode, [*scans, "nul\0.nii", "~no-such-user/a"])))
+    given = run("strip", "--list", tmp_path / "l.txt", "--out-dir", "out")
+    assert all(given.reads(scan) for scan in scans)
+    table = touch(tmp_path / "t.tsv", "\n".join(["mask", *map(to_cell, map(str, scans))]))
+    given = run("qc", "--table", table)
+    assert all(given.reads(scan) for scan in scans)
 
 
 def test_what_tables_name_is_mounted_from_wherever_it_is_seen(run, tmp_path):

@@ -5,6 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from singlestrip import gmm, labelling
 from singlestrip.configuration import GMMConfig
@@ -149,14 +150,98 @@ def test_levels_place_each_class_between_the_ends_of_the_scan():
     assert not levels[[0, 3, 100, 104, 255]].any()
 
 
-@pytest.mark.parametrize("record", [None, "{}", "no JSON", '{"intensity_range": 3}'])
-def test_a_label_map_without_its_record_has_no_levels(pair, tmp_path, record):
-    out = tmp_path / "labels.nii.gz"
-    labelling.fit_files(*pair, out, CONFIG)
-    (tmp_path / "labels.json").unlink()
-    if record is not None:
-        (tmp_path / "labels.json").write_text(record)
+@pytest.fixture
+def record_of(pair, tmp_path):
+    """A label map, and the path of the record beside it."""
+    labelling.fit_files(*pair, tmp_path / "labels.nii.gz", CONFIG)
+    return tmp_path / "labels.nii.gz", tmp_path / "labels.json"
+
+
+@pytest.mark.parametrize("text", [None, '{"LabelMap": {"1": "air"}, "Sources": []}'])
+def test_a_label_map_of_another_program_has_no_levels(record_of, text):
+    out, record = record_of
+    record.unlink()
+    if text is not None:
+        record.write_text(text)
     assert labelling.read_label_map(out).levels is None
+
+
+def test_fields_beside_those_that_levels_need_may_change(record_of):
+    out, path = record_of
+    levels = labelling.read_label_map(out).levels
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": "none", "more": [1]}))
+    np.testing.assert_array_equal(labelling.read_label_map(out).levels, levels)
+
+
+def inside(**values):
+    return lambda record: record["inside"].update(values)
+
+
+DAMAGE = [
+    inside(mean=[1.0, 2.0]),
+    inside(mean=[1.0, 2.0, None]),
+    inside(mean=[1.0, 2.0, "3"]),
+    inside(mean=[1.0, 2.0, 1e300]),
+    inside(mean=[1.0, 2.0, float("nan")]),
+    inside(mean=5),
+    inside(mean=None),
+    inside(label=[101, 102, 256]),
+    inside(label=[101, 102, -1]),
+    inside(label=[101, 102, 10**30]),
+    inside(label=[101, 102, 102]),
+    inside(label=[101, 102, 103.5]),
+    inside(label=[1, 2, 3]),
+    inside(label=[101] * 100_000),
+    inside(label=[], mean=[]),
+    inside(label={"101": 1}),
+    lambda record: record.update(intensity_range=[200, 0]),
+    lambda record: record.update(intensity_range=[0]),
+    lambda record: record.update(intensity_range=3),
+    lambda record: record.update(intensity_range=["0", "1"]),
+    lambda record: record.update(intensity_range=[0, float("inf")]),
+    lambda record: record.update(inside=None),
+    lambda record: record.pop("outside"),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_record_is_said(record_of, damage):
+    out, path = record_of
+    record = json.loads(path.read_text())
+    damage(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=rf"{path}: the record of labels\.nii\.gz is damaged .*fit-gmm"):
+        labelling.read_label_map(out)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{}", b"[]", b"5", b"null", b"no JSON", b"\xff\xfe", b"[" * 100_000, b'{"inside": 1', bytes(2**20 + 1)],
+)
+def test_a_record_of_other_things_is_said(record_of, data):
+    out, path = record_of
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"{path}: the record .* is damaged"):
+        labelling.read_label_map(out)
+
+
+def test_a_folder_in_place_of_a_record_is_said(record_of):
+    out, path = record_of
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match="a folder, not a text file"):
+        labelling.read_label_map(out)
+
+
+def test_a_record_of_another_label_map_is_said(record_of):
+    out, path = record_of
+    record = json.loads(path.read_text())
+    for part in record["inside"].values():
+        if isinstance(part, list):
+            part.pop()
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"another label map \(no label 103 in it\)"):
+        labelling.read_label_map(out)
 
 
 def test_files(pair, tmp_path):
@@ -175,18 +260,39 @@ def test_files(pair, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "out, figure", [("labels.txt", None), ("no/labels.nii", None), ("l.nii", "l.doc"), ("l.nii", "no/l.png")]
+    "out, figure",
+    [
+        ("labels.txt", None),
+        ("no/labels.nii", None),
+        ("l.nii", "l.doc"),
+        ("l.nii", "no/l.png"),
+        ("l.nii", f"{'l' * 252}.png"),
+        (f"{'l' * 251}.nii", None),
+        ("folder.nii", None),
+        ("folder.nii.gz", None),
+        ("l.nii", "folder.png"),
+    ],
 )
-def test_outputs_are_checked_first(pair, tmp_path, out, figure):
+def test_outputs_are_checked_first(pair, tmp_path, out, figure, monkeypatch):
+    for name in ("folder.nii", "folder.json", "folder.png"):
+        (tmp_path / name).mkdir()
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(labelling, "fit_pair", lambda *arguments: pytest.fail("too late"))
     with pytest.raises(OutputError):
         labelling.fit_files(*pair, tmp_path / out, CONFIG, figure and tmp_path / figure)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["head.nii.gz", "mask.nii.gz"]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_classes_are_checked_first(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(labelling, "fit_pair", lambda *arguments: pytest.fail("too late"))
+    with pytest.raises(InputError, match="91 classes inside"):
+        labelling.fit_files(*pair, tmp_path / "labels.nii", GMMConfig(inside=91))
 
 
 def test_errors_name_the_files(pair, tmp_path):
     image, mask, _ = head()
     moved = save(tmp_path / "moved.nii.gz", mask.astype(np.uint8), np.diag([2, 2, 2, 1]))
-    with pytest.raises(InputError, match=r"moved.nii.gz: not on the grid of .*head.nii.gz"):
+    with pytest.raises(InputError, match=r"moved.nii.gz: not on the grid of .*head.nii.gz: .* up to 12 mm aside"):
         labelling.read_pair(pair[0], moved)
     frames = save(tmp_path / "frames.nii.gz", np.stack([image] * 2, -1))
     with pytest.raises(InputError, match=r"frames.nii.gz: has 2 frames"):
@@ -196,11 +302,41 @@ def test_errors_name_the_files(pair, tmp_path):
         labelling.fit_pair(pair[0], empty, CONFIG)
 
 
-def test_probability_masks_and_nan(pair, tmp_path):
-    soft = np.zeros(SHAPE, np.float32)
-    soft[3, 3, 3], soft[4, 4, 4], soft[5, 5, 5] = 0.2, np.nan, -1
-    _, mask = labelling.read_pair(pair[0], save(tmp_path / "soft.nii", soft))
-    assert np.argwhere(mask).tolist() == [[3, 3, 3]]
+def test_a_soft_mask_is_cut_and_said(pair, tmp_path):
+    """Its rim would double the brain; the labels inside are those of the mask that it was made from, or nearly."""
+    mask = head()[1]
+    soft = np.round(gaussian_filter(mask.astype(np.float32), 1) * 100).astype(np.uint8)
+    path, said = save(tmp_path / "soft.nii", soft), []
+    scan, _, labels, _ = labelling.fit_pair(pair[0], path, CONFIG, said.append)
+    np.testing.assert_array_equal(scan.mask, soft >= soft.max() / 2)
+    np.testing.assert_array_equal(gmm.is_inside(labels), scan.mask)
+    assert scan.mask.mean() < 1.05 * mask.mean() and (soft > 0).mean() > 1.9 * mask.mean()
+    assert len(said) == 1 and f"{path}: " in said[0] and "soft mask" in said[0]
+    for read in (labelling.labelled_scan, lambda *pair, warn: labelling.labelled_example(*pair, CONFIG, warn)[1]):
+        again = []
+        np.testing.assert_array_equal(read(pair[0], path, warn=again.append).mask, scan.mask)
+        assert again == said
+
+
+@pytest.mark.parametrize("name, sentence", [("labels", "a label map"), ("sdt", "signed distance")])
+def test_what_is_no_mask_is_not_fitted(pair, tmp_path, name, sentence):
+    values = head()[2] if name == "labels" else np.where(head()[1], -3.0, 5.0)
+    path = save(tmp_path / f"{name}.nii", values.astype(np.float32))
+    with pytest.raises(InputError, match=f"{name}.nii: .*{sentence}"):
+        labelling.fit_files(pair[0], path, tmp_path / "out.nii", CONFIG)
+    assert not (tmp_path / "out.nii").exists()
+
+
+@pytest.mark.parametrize("aside_mm, fits", [(0.02, True), (0.09, True), (0.11, False), (-0.5, False)])
+def test_a_mask_may_lie_a_small_share_of_a_voxel_aside(pair, tmp_path, aside_mm, fits):
+    affine = np.diag([2.0, 2, 3, 1])
+    affine[:3, 3] += aside_mm
+    path = save(tmp_path / "aside.nii", head()[1].astype(np.uint8), affine)
+    if fits:
+        np.testing.assert_array_equal(labelling.read_pair(pair[0], path)[1], head()[1])
+    else:
+        with pytest.raises(InputError, match=f"of the same shape, but up to {abs(aside_mm):g} mm aside; resample"):
+            labelling.read_pair(pair[0], path)
 
 
 @pytest.mark.parametrize(

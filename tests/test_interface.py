@@ -121,4 +121,4 @@ def test_ranges_are_what_the_types_take(kind):
 
 def test_a_kind_of_number_has_its_range():
     ranges = {o.name: o.range for o in command_options("strip")}
-    assert ranges["border"] is NUMBERS[types.finite_float] and ranges["suffix"] is None
+    assert ranges["border"] is NUMBERS[types.millimetres] and ranges["suffix"] is None

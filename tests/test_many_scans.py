@@ -12,6 +12,7 @@ from phantoms import make_head, threshold_cascade
 
 import singlestrip
 from singlestrip import checkpoint, volume
+from singlestrip.assessment import read_table
 from singlestrip.metrics import dice
 
 pytestmark = pytest.mark.slow
@@ -96,6 +97,11 @@ def make_scans(folder: Path, count: int, broken) -> list[str]:
     return names
 
 
+def found(folder: Path) -> list[Path]:
+    """All that is in a folder of masks but the records of how they were made."""
+    return sorted(path for path in folder.iterdir() if path.name != ".singlestrip")
+
+
 def check_failures(done: subprocess.CompletedProcess, failing: list[str], count: int) -> None:
     """Status 1; a sentence for each, which names it, and all names once more at the end; nothing else."""
     assert done.returncode == 1
@@ -113,13 +119,13 @@ def test_two_hundred_scans(tmp_path):
     failing = [names[number] for number in BROKEN]
     check_failures(strip(tmp_path), failing, 200)
     masks = {tmp_path / "masks" / f"s{n:03}_mask.nii.gz" for n in range(200) if n not in BROKEN}
-    assert set((tmp_path / "masks").iterdir()) == masks and len(masks) == 190
+    assert set(found(tmp_path / "masks")) == masks and len(masks) == 190
     for mask in masks:
         assert dice(volume.read(mask).frame(0) > 0, HEAD.mask) > 0.99
     before = {mask: mask.stat().st_mtime_ns for mask in masks}
 
     check_failures(strip(tmp_path, "--resume"), failing, 200)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "masks").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in found(tmp_path / "masks")} == before
 
     for number in BROKEN:
         path = tmp_path / names[number]
@@ -127,14 +133,14 @@ def test_two_hundred_scans(tmp_path):
         path.hardlink_to(tmp_path / "whole.nii.gz")
     done = strip(tmp_path, "--resume")
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(list((tmp_path / "masks").iterdir())) == 200
+    assert len(found(tmp_path / "masks")) == 200
     assert {mask: mask.stat().st_mtime_ns for mask in masks} == before
 
 
 def test_more_ways_to_break(tmp_path):
     names = make_scans(tmp_path, 5, MORE)
     check_failures(strip(tmp_path), names[:3], 5)
-    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["s003_mask.nii.gz", "s004_mask.nii.gz"]
+    assert [path.name for path in found(tmp_path / "masks")] == ["s003_mask.nii.gz", "s004_mask.nii.gz"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
@@ -143,4 +149,76 @@ def test_a_scan_that_may_not_be_read(tmp_path):
     (tmp_path / names[0]).chmod(0)
     done = strip(tmp_path)
     assert done.returncode == 1 and names[0] in done.stderr and "unexpected" not in done.stderr
-    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["s001_mask.nii.gz"]
+    assert [path.name for path in found(tmp_path / "masks")] == ["s001_mask.nii.gz"]
+
+
+# Names of any bytes but NUL, which no argument can hold, and line feed in lists; and lines that name no image.
+GOOD_NAMES = (
+    *(b"plain.nii", b"caf\xe9\xff.nii", b"new\nline.nii", b"c\rr.nii", b"tab\there.nii", b"\x1b[31mred\x07.nii"),
+    *(b"=1+1.nii", b"-x.nii", b"@a.nii", b"'q.nii", b'"q.nii', b"back\\nslash.nii", b" lead.nii", b"#hash.nii"),
+    *("Müller\u2028\u202e.nii".encode(), b"\xef\xbb\xbfmark.nii", b"x" * 246 + b".nii"),
+)
+BAD_LINES = (
+    *(b"~no-such-user/x.nii", b"./nul\0.nii", b"loop.nii", b"missing.nii", b"fifo.nii", b"folder.nii"),
+    *(b"./" + b"y" * 300 + b".nii", b"z" * 5000 + b"/a.nii", b"/", b".", b"\x1b[2J.nii"),
+)
+
+
+def run_bytes(folder: Path, *arguments: str | bytes, given: bytes = b"") -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(Path(singlestrip.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "singlestrip", *arguments, "--threads", "1", "--quiet"]
+    return subprocess.run(command, cwd=folder, env=environment, input=given, capture_output=True, timeout=600)
+
+
+def test_names_of_any_bytes(tmp_path):
+    """Through arguments, a piped list with line ends of Windows, the table, and back through the table."""
+    for name in GOOD_NAMES:
+        nib.save(WHOLE, tmp_path / "a.nii")
+        (tmp_path / "a.nii").rename(tmp_path / os.fsdecode(name))
+    (tmp_path / "loop.nii").symlink_to("loop.nii")
+    os.mkfifo(tmp_path / "fifo.nii")
+    (tmp_path / "folder.nii").mkdir()
+    nib.save(nib.Nifti1Pair(HEAD.image, HEAD.vox2world), tmp_path / "pair.img")
+    checkpoint.save_model(tmp_path / "model.safetensors", threshold_cascade(), {})
+    listed = [b"./" + name for name in GOOD_NAMES if b"\n" not in name]
+    piped = b"\r\n".join([*listed, *BAD_LINES, b"pair.hdr", b"pair.img", b""])
+    arguments = ("--list", "/dev/stdin", "-i", b"new\nline.nii", "--save", "mask", "--qc", "--out-dir", "out")
+    done = run_bytes(tmp_path, "strip", *arguments, "--model", "model.safetensors", given=piped)
+    assert done.returncode == 1 and done.stdout == b"" and b"unexpected" not in done.stderr
+    assert f"{len(BAD_LINES)} of {len(GOOD_NAMES) + 1 + len(BAD_LINES)} images failed".encode() in done.stderr
+    masks = {name.removesuffix(b".nii") + b"_mask.nii" for name in GOOD_NAMES} | {
+        b"pair_mask.img",
+        b"pair_mask.hdr",
+    }
+    assert {os.fsencode(path.name) for path in found(tmp_path / "out")} == masks | {b"qc.tsv"}
+    check_table_of_any_bytes(tmp_path / "out" / "qc.tsv")
+
+    done = run_bytes(tmp_path, "qc", "--table", "out/qc.tsv", "--out", "again.tsv", "--report", "page")
+    assert done.returncode == 1 and b"unexpected" not in done.stderr
+    again = (tmp_path / "again.tsv").read_text(encoding="utf-8").splitlines()
+    assert sorted(again) == sorted((tmp_path / "out" / "qc.tsv").read_text(encoding="utf-8").splitlines())
+    assert len(list((tmp_path / "page" / "pictures").iterdir())) == len(GOOD_NAMES) + 1
+
+
+def check_table_of_any_bytes(path: Path) -> None:
+    """A row a scan, of printable characters, from which the names come back."""
+    cases = read_table(path)
+    images = {os.fsencode(case.image) for case in cases if not case.note}
+    assert images == {*GOOD_NAMES, b"pair.img"}
+    assert {os.fsencode(case.image) for case in cases if case.note} == {
+        os.fsencode(Path(os.fsdecode(line))) for line in BAD_LINES
+    }
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(cases) + 1 and len(cases) == len(images) + len(BAD_LINES)
+    cells = [cell for line in lines for cell in line.split("\t")]
+    assert all(cell.isprintable() and cell[:1] not in ("=", "+", "-", "@", '"') for cell in cells if cell)
+
+
+def test_a_damaged_table_is_told_before_a_night_is_lost(tmp_path):
+    make_scans(tmp_path, 2, {})
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "qc.tsv").write_text("flag\testimated_dice\tmask\npass\tnan\ta.nii\n")
+    done = strip(tmp_path, "--qc")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "masks/qc.tsv: line 2 has 'nan' as estimated_dice" in done.stderr
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["qc.tsv"]

@@ -236,10 +236,10 @@ def count_voxels(mask_file, flag, estimated_dice):
 
 
 def list_folder(folder):
-    """The same for a folder."""
+    """The same for a folder, without the records of how its files were made."""
     from pathlib import Path
 
-    return sorted(path.name for path in Path(folder).iterdir())
+    return sorted(path.name for path in Path(folder).iterdir() if path.is_file())
 
 
 def counter() -> Function:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from singlestrip.errors import InputError, OutputError
+from singlestrip.escaping import to_cell
 from singlestrip.page import PageEntry, write_page
 
 HOSTILE = [
@@ -494,7 +495,8 @@ def test_browser_that_stores_nothing(show, tmp_path):
 def test_export(show, tmp_path):
     """Every scan in the order given, whatever is shown; the bytes as a spreadsheet or program reads them."""
     entries = scans(tmp_path)
-    entries[2] = PageEntry("tab\there\r\nMüller", "fail", None, None, entries[2].numbers)
+    hostile = "=tab\there\r\nMüller \\ \x1b\udce9\u2028 "
+    entries[2] = PageEntry(hostile, "fail", None, None, entries[2].numbers)
     page = show(entries)
     downloads = tmp_path / "downloads"
     downloads.mkdir()
@@ -513,11 +515,11 @@ def test_export(show, tmp_path):
     WebDriverWait(page.browser, 10, 0.05).until(lambda _: (downloads / "ratings.tsv").exists())
     assert (downloads / "ratings.tsv").read_bytes().decode() == (
         "name\tflag\tscore\trating\tnote\n"
-        "sub-3\tpass\t0.9700\t\t=1+1\n"
+        "sub-3\tpass\t0.9700\t\t'=1+1\n"
         "sub-10\tlook\t0.8800\tpass\t\n"
-        "tab here Müller\tfail\t\tfail\t\n"
-        "sub-2\tpass\t0.9512\t\t-a b c\n"
-        "sub-4\tfail\t0.7100\t\ttwo lines é\n"
+        f"{to_cell(hostile)}\tfail\t\tfail\t\n"
+        "sub-2\tpass\t0.9512\t\t'-a\\tb\\nc\n"
+        "sub-4\tfail\t0.7100\t\ttwo\\nlines é\n"
     )
 
 

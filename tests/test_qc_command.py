@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from phantoms import PhantomCascade, make_head, tiny_cascade
+from scipy.ndimage import gaussian_filter
 
 from singlestrip import checkpoint
 from singlestrip.autoencoder import Autoencoder
@@ -63,6 +64,7 @@ def files(head, knowing, tmp_path, monkeypatch):
 @pytest.fixture
 def trained(files, monkeypatch):
     """The files, and a stripper that knows the phantom in place of the shipped weights."""
+    Path("models/singlestrip.safetensors").touch()
     monkeypatch.setattr(
         Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
     )
@@ -78,7 +80,9 @@ def run(line):
 
 
 def names(folder="."):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    """Files but the records of how outputs were made."""
+    paths = (path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(str(path) for path in paths if ".singlestrip" not in path.parts)
 
 
 def table(path):
@@ -191,6 +195,14 @@ def test_an_image_shows_in_the_picture(files):
     assert run("qc -m good_mask.nii.gz -i image.nii.gz --report imaged -o q.tsv") == 0
     assert Path("plain/pictures/good.png").read_bytes() != Path("imaged/pictures/good.png").read_bytes()
     assert table("q.tsv")[0]["image"] == "image.nii.gz"
+
+
+def test_a_pair_is_one_mask(files, head, capsys):
+    for name, array in (("m.img", head.mask.astype(np.uint8)), ("i.img", head.image)):
+        nib.save(nib.Nifti1Pair(array, head.vox2world), name)
+    assert run("qc -m m.hdr m.img -i i.hdr i.img -o q.tsv") == 0
+    assert [(row["mask"], row["image"]) for row in table("q.tsv")] == [("m.img", "i.img")]
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_references(files, head, capsys):
@@ -639,6 +651,41 @@ def test_of_several_frames_the_worst_counts(trained, head, capsys):
         assert run(f"strip -i {name}.nii.gz -m m.nii.gz --qc") == 0
     both, dark_one, plain = (line.split(": ")[1] for line in capsys.readouterr().out.splitlines())
     assert both == dark_one != plain
+
+
+def test_what_strip_says_of_frames_qc_says_too(trained, head, capsys):
+    """Of the masks of each frame, of one for all, and of those that a resumed run keeps."""
+    dark = head.image.copy()
+    dark[:, 16:][head.mask[:, 16:]] = 20
+    Path("scans").mkdir()
+    nib.save(nib.Nifti1Image(np.stack([head.image, dark, head.image], -1), head.vox2world), "scans/series.nii.gz")
+    for option, frame in (("", "1"), ("--mask-mean-frame", "")):
+        line = f"strip -i scans/series.nii.gz --out-dir out{option} --save mask --qc {option}"
+        assert run(line) == 0
+        (row,) = table(f"out{option}/qc.tsv")
+        assert row["frame"] == frame and row["note"] == "" and row["estimated_dice"]
+        assert run(f"{line} --resume") == 0
+        assert table(f"out{option}/qc.tsv") == [row]
+        assert run(f"qc --table out{option}/qc.tsv -o again.tsv --report page{option}") == 0
+        assert table("again.tsv") == [row]
+        assert Path(f"page{option}/pictures/series.png").read_bytes().startswith(PNG)
+        assert run(f"qc -m out{option}/series_mask.nii.gz -i scans/series.nii.gz --tta -o again.tsv") == 0
+        (again,) = table("again.tsv")
+        assert again["tta_dice"] and again | {"tta_dice": "", "tta_mask_dice": ""} == row
+        assert f"(frame {frame})" in capsys.readouterr().out or not frame
+
+
+def test_a_soft_mask_is_said(files, small, head, capsys):
+    save("soft.nii.gz", np.round(gaussian_filter(head.mask.astype(float), 1) * 100))
+    for line in (
+        "qc -m soft.nii.gz",
+        "qc -m good_mask.nii.gz --reference soft.nii.gz",
+        "qc --train m.safetensors -m soft.nii.gz --epochs 1",
+    ):
+        assert run(line) == 0
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith("singlestrip: soft.nii.gz: ") and "soft mask" in said
+    assert run("qc -m soft.nii.gz -q") == 0 and capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

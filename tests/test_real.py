@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 import singlestrip
-from singlestrip import cli
+from singlestrip import cli, volume
+from singlestrip.geometry import voxel_sizes
 from singlestrip.labelling import read_mask
 from singlestrip.metrics import dice
 from singlestrip.quality import QualityModel
+from singlestrip.resample import block_mean
 
 EXAMPLE = Path(nib.__file__).parent / "tests" / "data" / "example4d.nii.gz"
 
@@ -80,3 +82,18 @@ def test_quality_of_real_masks(data):
     assert flag("adults/sub-02_T1w_mask.nii.gz", slice(80)) == "fail"
     for path in (*(data / "fetal").glob("*mask.nii.gz"), *(data / "mouse").glob("*mask.nii.gz")):
         assert flag(path.relative_to(data)) == "fail"
+
+
+@pytest.mark.parametrize("size, field_mm, noise", [(0.6, 330, 0.0), (0.4, 400, 0.02)])
+@pytest.mark.parametrize("stripped", [True, False])
+def test_small_heads_in_wide_black_fields(data, size, field_mm, noise, stripped):
+    """Of a T1w whose voxels count as smaller than they are, in a corner of a field without anything else."""
+    scan = volume.read(data / "adults/sub-02_T1w.nii.gz")
+    _, mask = read_mask(data / "adults/sub-02_T1w_mask.nii.gz")
+    parts = (np.where(mask, scan.scaled(), 0) if stripped else scan.scaled(), mask)
+    (image, vox2world), (truth, _) = (block_mean(part, scan.vox2world, 2.6) for part in parts)
+    vox2world[:3, :3] *= size
+    beyond = np.maximum(field_mm / voxel_sizes(vox2world) - image.shape, 0).astype(int)
+    image, truth = (np.pad(part, [(0, n) for n in beyond]) for part in (image, truth > 0.5))
+    image += noise * image.max() * np.abs(np.random.default_rng(0).normal(size=image.shape))
+    assert dice(singlestrip.strip(image, vox2world).mask, truth) > 0.95

@@ -24,7 +24,7 @@ from singlestrip.configuration import (
     SelfTrainConfig,
     TrainConfig,
 )
-from singlestrip.errors import InputError, Interrupted, OutputError
+from singlestrip.errors import InputError, Interrupted, OutputError, SingleStripError
 from singlestrip.self_training import Inputs, Options, SelfTraining
 
 CPU = torch.device("cpu")
@@ -258,7 +258,7 @@ def test_a_scan_whose_classes_cannot_be_fitted_makes_way(inputs, tmp_path, monke
 
 def test_everything_from_the_labelled_example(inputs, tmp_path, monkeypatch):
     """No models given: both are trained first, and the listener of each hears how far it is."""
-    monkeypatch.setattr(self_training.CascadeConfig, "fitting", lambda extent: tiny_cascade(VOXEL_MM))
+    monkeypatch.setattr(self_training, "fitting_cascade", lambda maps: tiny_cascade(VOXEL_MM))
     bare = replace(inputs, model=None, quality=None)
     folder = tmp_path / "run"
     quality = replace(OPTIONS.quality, epochs=3)
@@ -446,3 +446,148 @@ def test_wrong_combinations(tmp_path, extra, capsys):
         main([*line, *extra])
     assert stopped.value.code == 2 and not (tmp_path / "run").exists()
     assert capsys.readouterr().err.strip()
+
+
+# A folder that holds other things
+
+
+DAMAGED_RECORDS = [
+    {"finished": None},
+    {"finished": "round-1"},
+    {"finished": [1]},
+    {"finished": ["round-3"]},
+    {"finished": ["../round-1"]},
+    {"validation_dice": None},
+    {"validation_dice": {"0": 0.5}},  # the run has no validation
+    {"validation_dice": {"0": "0.5"}},
+    {"validation_dice": {"0": float("nan")}},
+    {"validation_dice": {"0": 7}},
+    {"unlabelled": 5},
+    {"configuration": []},
+    {"labelled": None},
+]
+
+
+def test_a_damaged_record_is_said(inputs, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    SelfTraining(folder, inputs, OPTIONS, CPU)
+    path = folder / "run.json"
+    good = json.loads(path.read_text())
+    monkeypatch.setattr(self_training, "labelled_example", lambda *arguments: pytest.fail("too late"))
+    for change in DAMAGED_RECORDS:
+        path.write_text(json.dumps(good | change))
+        with pytest.raises(InputError, match=rf"{folder}.*(damaged|began with another)"):
+            SelfTraining(folder, inputs, OPTIONS, CPU, resume=True)
+    for data in (b"", b"{}", b"[]", b"5", b"no JSON", b"\xff\xfe", b"[" * 100_000):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=rf"{path}: damaged .*another folder"):
+            SelfTraining(folder, inputs, OPTIONS, CPU, resume=True)
+
+
+def score_table(inputs, *changes):
+    """A finished table of the run, with some cells of its first row changed."""
+    scores = [self_training.Score(image, 0.9, 0.9, "pass", number < 2, sha256="a" * 64).row()
+              for number, image in enumerate(inputs.unlabelled)]  # fmt: skip
+    scores[0] |= dict(changes)
+    return "".join(
+        "\t".join(cells) + "\n" for cells in (self_training.SCORE_COLUMNS, *(s.values() for s in scores))
+    )
+
+
+DAMAGED_TABLES = {
+    "a path that leaves the folder": lambda inputs: score_table(inputs, ("image", "../../etc/passwd")),
+    "an image of another list": lambda inputs: score_table(inputs, ("image", str(inputs.image))),
+    "an image twice": lambda inputs: score_table(inputs, ("image", str(inputs.unlabelled[1]))),
+    "no image": lambda inputs: score_table(inputs, ("image", "")),
+    "nan": lambda inputs: score_table(inputs, ("score", "nan")),
+    "inf": lambda inputs: score_table(inputs, ("estimate", "inf")),
+    "huge": lambda inputs: score_table(inputs, ("score", "1e308")),
+    "negative": lambda inputs: score_table(inputs, ("score", "-0.1")),
+    "no number": lambda inputs: score_table(inputs, ("score", "good")),
+    "kept without a score": lambda inputs: score_table(inputs, ("score", "")),
+    "a flag": lambda inputs: score_table(inputs, ("flag", "fine")),
+    "kept": lambda inputs: score_table(inputs, ("kept", "yes")),
+    "a checksum": lambda inputs: score_table(inputs, ("sha256", "../x")),
+    "none kept": lambda inputs: score_table(inputs).replace("\t1\t", "\t0\t"),
+    "too many kept": lambda inputs: score_table(inputs).replace("\t0\t", "\t1\t"),
+    "a row too few": lambda inputs: score_table(inputs).rpartition(str(inputs.unlabelled[-1]))[0],
+    "a cell too few": lambda inputs: score_table(inputs).replace("\tpass", "", 1),
+    "a cell too many": lambda inputs: score_table(inputs).replace("pass", "pass\tpass", 1),
+    "other columns": lambda inputs: score_table(inputs).replace("estimate", "guess"),
+    "not UTF-8": lambda inputs: b"\xff\xfe" + score_table(inputs).encode("utf-16"),
+    "a field without end": lambda inputs: score_table(inputs) + '"' + "x" * 200_000 + "\n",
+    "zeros": lambda inputs: bytes(1000),
+    "nothing": lambda inputs: "",
+}
+
+
+def test_a_damaged_score_table_is_said(inputs, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    task = SelfTraining(folder, inputs, OPTIONS, CPU)
+    table = folder / "round-1" / "scores.tsv"
+    table.parent.mkdir()
+    monkeypatch.setattr(self_training, "train", lambda *arguments, **keywords: pytest.fail("trained on"))
+    for name, damaged in DAMAGED_TABLES.items():
+        text = damaged(inputs)
+        table.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(InputError, match=rf"{table}: damaged \(.*remove it"):
+            task.run()
+            pytest.fail(name)
+    table.write_text(score_table(inputs))  # this one is right: only the label maps are missing
+    with pytest.raises(InputError, match=r"labels/00000\.nii\.gz: no such file"):
+        task.run()
+
+
+def test_a_pseudo_label_whose_record_is_gone_is_not_learned_from(inputs, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    task = SelfTraining(folder, inputs, OPTIONS, CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr(self_training, "train", lambda *arguments, **keywords: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            task.run()
+    (record, *_) = sorted((folder / "round-1" / "labels").glob("*.json"))
+    record.unlink()
+    with pytest.raises(InputError, match=rf"{record}: the record of a label map is gone"):
+        task.run()
+    (folder / "round-1" / "scores.tsv").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(self_training, "train", lambda *arguments, **keywords: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            task.run()
+    assert record.is_file()
+
+
+def test_names_that_are_not_utf8(inputs, tmp_path):
+    strange = tmp_path / os.fsdecode(b"scan-\xff.nii.gz")
+    inputs.unlabelled[0].rename(strange)
+    inputs = replace(inputs, unlabelled=(strange, *inputs.unlabelled[1:]))
+    folder = tmp_path / "run"
+    task = SelfTraining(folder, inputs, OPTIONS, CPU)
+    partial = tmp_path / "scores.tsv"
+    self_training._write_scores(partial, [self_training.Score(strange, 0.5)])
+    assert [score.image for score in task._read_scores(partial, finished=False)] == [strange]
+    SelfTraining(folder, inputs, OPTIONS, CPU, resume=True)
+
+
+# What is checked before the work
+
+
+def test_what_can_be_checked_is_checked_before_the_fit(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(self_training, "labelled_example", lambda *arguments: pytest.fail("too late"))
+    gone = tmp_path / "gone.nii.gz"
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"no model")
+    (tmp_path / "file").touch()
+    for changed, folder, error in (
+        (replace(inputs, image=gone), "run", "gone"),
+        (replace(inputs, validation=((inputs.image, gone),)), "run", "gone"),
+        (replace(inputs, model=damaged), "run", "damaged"),
+        (replace(inputs, quality=damaged), "run", "damaged"),
+        (replace(inputs, quality=inputs.model), "run", "not a singlestrip-autoencoder"),
+        (inputs, "file", "file"),
+        (inputs, "file/run", "file"),
+        (inputs, "x" * 300, "cannot be made"),
+    ):
+        with pytest.raises(SingleStripError, match=error):
+            SelfTraining(tmp_path / folder, changed, OPTIONS, CPU)
+    assert not (tmp_path / "run").exists()

@@ -20,6 +20,7 @@ from singlestrip.autoencoder import Autoencoder
 from singlestrip.cascade import Cascade
 from singlestrip.cli import EXIT_STATUS, main
 from singlestrip.configuration import AutoencoderConfig
+from singlestrip.escaping import to_cell
 from singlestrip.interface import command_options
 from singlestrip.stripping import Stripper
 
@@ -41,6 +42,7 @@ QC_COLUMNS = [
     "image",
     "reference",
     "note",
+    "frame",
 ]
 METRICS_COLUMNS = ["step", "segmenter_loss", "locator_loss", "rate", "validation_dice", "seconds"]
 SCORES_COLUMNS = ["image", "score", "estimate", "flag", "kept", "note", "sha256"]
@@ -79,6 +81,7 @@ def files(tmp_path, monkeypatch):
 @pytest.fixture
 def knowing(files, monkeypatch):
     """The files, and a stripper that knows the phantom."""
+    Path("models/singlestrip.safetensors").touch()
     monkeypatch.setattr(
         Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
     )
@@ -89,7 +92,9 @@ def run(line: str) -> int:
 
 
 def names(folder=".") -> set[str]:
-    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+    """Files but those in the hidden folder that may change."""
+    paths = (path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path) for path in paths if ".singlestrip" not in path.parts}
 
 
 def columns(path, delimiter: str) -> list[str]:
@@ -214,6 +219,36 @@ def test_tables_of_qc(knowing):
     assert isinstance(one, dict) and isinstance(two, list) and len(two) == 2
     assert {"flag", "estimated_dice", "volume_ml", "mask", "slice_dice"} <= set(one)
     assert set(one) <= {*QC_COLUMNS, "slice_dice"}
+
+
+ESCAPES = {
+    "\t": r"\t",
+    "\n": r"\n",
+    "\r": r"\r",
+    "\\": r"\\",
+    "\x1b": r"\x1b",
+    "\udce9": r"\xe9",
+    "\u2028": r"\u2028",
+}
+
+
+@pytest.mark.parametrize("character", ESCAPES)
+def test_text_in_tables(character):
+    assert to_cell(f"a{character}b") == f"a{ESCAPES[character]}b"
+    kind = re.sub("(?<=x)[0-9a-f]{2}$|(?<=u)[0-9a-f]{4}$", lambda code: "N" * len(code[0]), ESCAPES[character])
+    assert f"`{kind}`" in PAGE
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", '"', "'"])
+def test_text_that_a_spreadsheet_would_run(first):
+    assert to_cell(f"{first}A1") == f"'{first}A1" and f"`{first}`" in PAGE
+
+
+def test_lists(knowing):
+    """As the page has them."""
+    Path("list.txt").write_bytes(b"# scans\r\n\r\n  image.nii.gz \r\nmask.nii.gz\n~no-such-user/c.nii\n")
+    assert run("strip --list list.txt --out-dir out --save mask -q") == 1
+    assert names("out") == {"image_mask.nii.gz", "mask_mask.nii.gz"}
 
 
 def test_files_of_fit_gmm(files):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from phantoms import make_head, tiny_cascade
 from safetensors.torch import load_file
 
 import singlestrip
-from singlestrip import checkpoint, training
+from singlestrip import checkpoint, labelling, stripping, training
 from singlestrip.cascade import Cascade
+from singlestrip.cli import main
 from singlestrip.configuration import CascadeConfig, SynthConfig, TrainConfig
-from singlestrip.errors import Interrupted, ModelError, OutputError, SingleStripError
+from singlestrip.errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
 from singlestrip.gmm import NativeMap
 from singlestrip.metrics import dice
 from singlestrip.stripping import Stripper
@@ -215,9 +217,16 @@ def test_a_finished_run_can_be_resumed_to_more_steps(labels, tmp_path):
     assert checkpoint.read_header(out)["provenance"]["step"] == 4
 
 
+@pytest.fixture(scope="module")
+def one_step(labels, tmp_path_factory):
+    return train(labels, tmp_path_factory.mktemp("begun") / "model.safetensors", replace(CONFIG, steps=1)).parent
+
+
 @pytest.fixture
-def begun(labels, tmp_path):
-    return train(labels, tmp_path / "model.safetensors", replace(CONFIG, steps=1))
+def begun(one_step, tmp_path):
+    """A run of one step, to go on with."""
+    shutil.copytree(one_step, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "model.safetensors"
 
 
 def test_a_checkpoint_is_not_overwritten(labels, begun):
@@ -525,3 +534,231 @@ def test_a_loss_that_is_not_finite_ends_the_run(labels, tmp_path, monkeypatch):
         train(labels, tmp_path / "m.safetensors")
     assert not (tmp_path / "m.safetensors").exists()
     assert not training.RunFiles(tmp_path / "m.safetensors").checkpoint.exists()
+
+
+# Checkpoints that hold other things
+
+
+def change_tensor(part, name, change):
+    """An edit of a checkpoint: one of its tensors by what `change` makes of it."""
+
+    def edit(state):
+        tensors = state["optimizer"]["state"][0] if part == "optimizer" else state[part]
+        tensors[name] = change(tensors[name])
+
+    return edit
+
+
+def put(**values):
+    return lambda state: state.update(values)
+
+
+WEIGHT = "segmenter.head.weight"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        put(step=10**18),
+        put(step=-1),
+        put(step=0),
+        put(step=1.5),
+        put(step="1"),
+        put(step=True),
+        put(step=2),  # the optimizer made one
+        put(best=5),
+        put(best=(0.5,)),
+        put(best=(2.0, 1)),
+        put(best=(float("nan"), 1)),
+        put(best=(0.5, 7)),
+        put(seconds=None),
+        put(seconds=float("nan")),
+        put(seconds=-1.0),
+        put(world=0),
+        put(losses=None),
+        put(losses={"segmenter": [float("inf")]}),
+        put(losses={"segmenter": "0.5"}),
+        put(losses={"red": [0.5]}),
+        put(losses={"segmenter": torch.ones(2)}),
+        put(best=torch.ones(2)),
+        put(optimizer=torch.ones(2)),
+        put(config=None),
+        put(config=[]),
+        put(cascade={}),
+        put(cascade=None),
+        put(labels=5),
+        put(model={}),
+        put(model=None),
+        put(averaged={"x": torch.ones(3)}),
+        put(optimizer=None),
+        put(optimizer={}),
+        put(optimizer={"state": {}, "param_groups": []}),
+        lambda state: state.pop("averaged"),
+        lambda state: state["model"].pop(WEIGHT),
+        lambda state: state["optimizer"]["state"].pop(3),
+        lambda state: state["optimizer"]["state"][0].pop("exp_avg"),
+        change_tensor("model", WEIGHT, lambda value: value[:1]),
+        change_tensor("model", WEIGHT, lambda value: value.double()),
+        change_tensor("model", WEIGHT, lambda value: value.to_sparse()),
+        change_tensor("model", WEIGHT, lambda value: value * torch.nan),
+        change_tensor("model", WEIGHT, lambda value: 5),
+        change_tensor("averaged", WEIGHT, lambda value: value.to("meta")),
+        change_tensor("averaged", WEIGHT, lambda value: torch.ones(1).expand(2**40)),
+        change_tensor("optimizer", "exp_avg", lambda value: value.flatten()),
+        change_tensor("optimizer", "exp_avg_sq", lambda value: value - 1),
+        change_tensor("optimizer", "step", lambda value: value + 5),
+    ],
+)
+def test_resume_refuses_a_damaged_checkpoint_before_anything_is_built(labels, begun, edit, monkeypatch):
+    path, model = training.RunFiles(begun).checkpoint, begun.read_bytes()
+    state = checkpoint.load_training_state(path)
+    edit(state)
+    checkpoint.save_training_state(path, state)
+    monkeypatch.setattr(training, "prepare_maps", lambda *arguments: pytest.fail("too late"))
+    with pytest.raises(ModelError, match=str(path)):
+        train(labels, begun, resume=True)
+    assert begun.read_bytes() == model
+
+
+@pytest.mark.parametrize("state", [None, 5, [], {}, {"step": 1}, torch.ones(3)])
+def test_resume_refuses_what_is_no_state(labels, begun, state):
+    path = training.RunFiles(begun).checkpoint
+    torch.save(state, path)
+    with pytest.raises(ModelError, match=f"{path}: not a training checkpoint"):
+        train(labels, begun, resume=True)
+
+
+def test_fewer_steps_than_were_made_are_refused(labels, tmp_path):
+    out = train(labels, tmp_path / "m.safetensors", replace(CONFIG, steps=2))
+    with pytest.raises(ModelError, match="at step 2 of 1"):
+        train(labels, out, replace(CONFIG, steps=1), resume=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["1,0.5,0.5,0.1,,1.0", "x,0.5,0.5,0.1,,1", "1,nan,0.5,0.1,,1", "1,2,3,4,5,6,7", "1,2", '"']
+)
+def test_damaged_metrics_are_said_before_the_run(labels, begun, text):
+    path = training.RunFiles(begun).metrics
+    with path.open("a") as file:
+        file.write(f"{text}\n")
+    if text.endswith("1.0"):  # nothing is wrong with this one
+        train(labels, begun, resume=True)
+        return
+    with pytest.raises(InputError, match=rf"{path}: damaged; remove it"):
+        train(labels, begun, resume=True)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=rf"{path}: damaged; remove it"):
+        train(labels, begun, resume=True)
+    path.unlink()
+    train(labels, begun, resume=True)
+
+
+# What is checked before the work
+
+
+@pytest.mark.parametrize(
+    "name", ["no/m.safetensors", f"{'m' * 244}.safetensors", "folder.safetensors", "file/m.safetensors"]
+)
+def test_places_that_cannot_be_written_are_refused_first(labels, tmp_path, name, monkeypatch):
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(training, "fingerprint", lambda maps: pytest.fail("too late"))
+    with pytest.raises(OutputError, match=name[:5]):
+        train(labels, tmp_path / name)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("voxel_size_mm", [1e-320, 1e-6, 0.01, 0.3, 30, 1e9])
+def test_a_voxel_size_that_does_not_suit_the_brain(voxel_size_mm):
+    maps = [box((100, 100, 100), (1, 1, 1))]
+    with pytest.raises(
+        InputError,
+        match=r"voxels of .* do not suit a brain 100 mm long: choose more than 0\.48 and less than 15 mm",
+    ):
+        training.fitting_cascade(maps, voxel_size_mm)
+    assert training.fitting_cascade(maps, 1.0) == CascadeConfig.fitting(100, 1.0)
+    finest = training.fitting_cascade(maps, 0.49)
+    assert (
+        finest.locator_size**3
+        <= stripping.MAX_LOCATOR_VOXELS
+        < (finest.locator_size + finest.locator.multiple) ** 3
+    )
+
+
+def test_a_brain_that_no_network_is_for():
+    with pytest.raises(InputError, match="no network is for"):
+        training.fitting_cascade([box((4, 4, 4), (1e-3, 1e-3, 1e-3))])
+
+
+def test_the_memory_of_a_run_is_known_beforehand(labels, tmp_path, monkeypatch):
+    """A brain of some voxels in a large field needs label maps beyond any machine."""
+    wide = np.ones((300, 300, 300), dtype=np.uint8)
+    wide[150, 150, 150] = 101
+    cascade = training.fitting_cascade([NativeMap(wide, np.eye(4))])
+    with pytest.raises(InputError, match=r"needs \d+\.\d GiB of memory at least and .* free"):
+        training.check_memory([NativeMap(wide, np.eye(4))], cascade, 1, CPU)
+    training.check_memory(labels, CASCADE, 1, CPU)
+    with pytest.raises(InputError, match="fewer images a step"):
+        train(labels, tmp_path / "m.safetensors", replace(CONFIG, batch=10**9))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("side", ["inside", "outside"])
+def test_a_side_too_thin_for_the_voxels(side):
+    labels = np.full((12, 12, 12), 1 if side == "inside" else 101, dtype=np.uint8)
+    labels[6, 6, :] = 101 if side == "inside" else 1
+    source = NativeMap(labels, np.diag([0.1, 0.1, 1, 1]))
+    with pytest.raises(InputError, match=f"nothing {side} the brain is left"):
+        training.prepare_maps([source], tiny_cascade(2.0), CPU)
+
+
+@pytest.fixture
+def no_fit(monkeypatch):
+    """Fitting classes is too late."""
+    monkeypatch.setattr(labelling, "fit_label_map", lambda *arguments: pytest.fail("too late"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["-o", "no/m.safetensors"], "folder no does not exist"),
+        (["-o", "old.safetensors"], "old.checkpoint: holds an earlier run"),
+        (["-o", "old.safetensors", "--resume"], "old.checkpoint: not a training checkpoint"),
+        (["-o", f"{'m' * 244}.safetensors"], "shorten it"),
+        (["-o", "m.safetensors", "--samples", "no/sheet.png"], "no/sheet.png: folder no"),
+        (["-o", "m.safetensors", "--samples", "sheet.txt"], "sheet.txt: name pictures"),
+        (["--samples", "m.curve.png", "-o", "m.safetensors"], "m.curve.png: is named for two outputs"),
+        (["-o", "m.safetensors", "--val", "gone.nii.gz", "mask.nii.gz"], "gone.nii.gz: no such file"),
+        (["-o", "m.safetensors", "--init", "no-such"], "no-such: no such model"),
+        (["-o", "m.safetensors", "--init", "damaged.safetensors"], "damaged.safetensors: not a model file"),
+        (["-o", "m.safetensors", "-l", "gone.nii.gz"], "gone.nii.gz: no such file"),
+        (["-o", "m.safetensors", "-i", "gone.nii.gz", "-m", "mask.nii.gz"], "gone.nii.gz: no such file"),
+        (["-o", "m.safetensors", "--voxel-size", "0.01"], "voxels of 0.01 mm do not suit"),
+        (["-o", "m.safetensors", "--batch", "1000000000"], "GiB of memory at least"),
+    ],
+)
+def test_the_command_says_what_is_wrong_before_the_fit(
+    head, tmp_path, monkeypatch, capsys, no_fit, options, error
+):
+    monkeypatch.chdir(tmp_path)
+    head.save(tmp_path)
+    for name in ("old.checkpoint", "damaged.safetensors"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+    before = sorted(tmp_path.iterdir())
+    assert main(["train", "-i", "image.nii.gz", "-m", "mask.nii.gz", "--device", "cpu", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("singlestrip: ") and error in line and "unexpected" not in line
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_wrong_place_is_refused_without_torch(head, tmp_path):
+    """In the time that Python takes to start."""
+    head.save(tmp_path)
+    script = "import sys; from singlestrip.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    command = ["train", "-i", "image.nii.gz", "-m", "mask.nii.gz", "-o", "no/m.safetensors"]
+    environment = os.environ | {"PYTHONPATH": str(Path(singlestrip.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n" and "folder no does not exist" in done.stderr

@@ -3,14 +3,14 @@
 Removes the tables of their chunks: the workflow's next run makes these again, and so tries the scans again.
 """
 
-import csv
 import sys
 from pathlib import Path
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    """The cells by column, escaped as they are, so that they can go to a terminal."""
+    header, *rows = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return [dict(zip(header.split("\t"), row.split("\t"), strict=True)) for row in rows]
 
 
 def main(table: Path, chunks: list[Path]) -> int:

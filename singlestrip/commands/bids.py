@@ -16,10 +16,11 @@ from .options import (
     apply_threads,
     chosen_flags,
     exit_status,
-    finite_float,
     input_folder,
+    millimetres,
     output_folder,
     show_stripping,
+    show_warnings,
 )
 from .qc import listing
 
@@ -82,12 +83,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="brain: write images with their background filled too, as desc-brain; masks always are",
     )
-    files.add_argument("--resume", action="store_true", help="pass over images whose outputs are there and whole")
+    files.add_argument(
+        "--resume",
+        action="store_true",
+        help="pass over images whose outputs are there, whole, and made with this model, version and border",
+    )
     add_model(files)
     files.add_argument(
         "-b",
         "--border",
-        type=finite_float,
+        type=millimetres,
         metavar="MM",
         help="move the masks' surface out by MM, or in if negative (default 0)",
     )
@@ -117,24 +122,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _participant(args: argparse.Namespace, derivative, images: list[Path], flags) -> int:
-    from .. import __version__
     from ..batch import StripOptions
     from ..bids_app import participant_level
     from ..checkpoint import find_model
-    from ..labelling import checksum
     from ..quality import QualityModel
+    from ..records import made_with
     from ..stripping import Stripper
 
     quality = QualityModel.load(args.qc_model, args.device, flags) if args.qc else None
     path = find_model(args.model)
-    made_with = {"SingleStripVersion": __version__, "Model": path.name, "ModelSHA256": checksum(path)}
-    made_with |= {"BorderMM": args.border} if args.border else {}
+    made = made_with(path) | ({"BorderMM": args.border} if args.border else {})
     stripper = Stripper.load(path, args.device)
     options = StripOptions(args.border or 0.0, memory_gib=args.memory)
     warn, done = show_stripping(args, len(images))
     brain = "brain" in (args.save or ())
     outcomes = participant_level(
-        derivative, images, stripper, made_with, options, brain, args.resume, warn, done, args.debug, quality
+        derivative, images, stripper, made, options, brain, args.resume, warn, done, args.debug, quality
     )
     return exit_status(outcomes)
 
@@ -146,7 +149,9 @@ def _group(args: argparse.Namespace, derivative, images: list[Path], flags) -> i
     quality = QualityModel.load(args.qc_model, args.device, flags)
     about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {args.qc_model or 'shipped'}."
     chosen = args.participant_label or args.session_label or args.suffix
-    assessments = group_level(derivative, images, quality, about, not chosen, debug=args.debug)
+    assessments = group_level(
+        derivative, images, quality, about, not chosen, debug=args.debug, warn=show_warnings(args)
+    )
     if not args.quiet:
         print(listing(assessments))
     failures = [assessment.note for assessment in assessments if assessment.note]

@@ -5,20 +5,24 @@ from __future__ import annotations
 import argparse
 
 from .options import (
+    MASK_RULE,
     input_file,
     output_file,
     positive_int,
     seed,
+    show_warnings,
 )
 
-DESCRIPTION = """fit Gaussian mixtures to a labelled scan
+DESCRIPTION = f"""fit Gaussian mixtures to a labelled scan
 Fits one mixture to the intensities inside the brain mask and one outside, and writes the most
 probable class of each voxel: the label map that train makes images from. Labels 1, 2, ... are the
 classes outside, 101, 102, ... those inside, each side sorted by mean intensity, so that inside is
 whatever is above 100.
 
 A JSON file beside the output, with its name, holds mean, standard deviation, weight and number of
-voxels of each class, the seed and the versions used."""
+voxels of each class, the seed and the versions used.
+
+{MASK_RULE}"""
 
 SYNOPSIS = ["singlestrip fit-gmm -i IMAGE -m MASK -o LABELS [OPTIONS]"]
 
@@ -41,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=input_file,
         required=True,
         metavar="MASK",
-        help="its brain mask on the same grid; brain is whatever is above 0",
+        help="its brain mask on the same grid",
     )
     files.add_argument("-o", "--out", type=output_file, required=True, metavar="LABELS", help="label map, uint8")
     files.add_argument(
@@ -75,5 +79,6 @@ def run(args: argparse.Namespace) -> int:
     from ..configuration import GMMConfig
     from ..labelling import fit_files
 
-    fit_files(args.image, args.mask, args.out, GMMConfig(args.inside, args.outside, args.seed), args.figure)
+    config = GMMConfig(args.inside, args.outside, args.seed)
+    fit_files(args.image, args.mask, args.out, config, args.figure, show_warnings(args))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ..configuration import FlagConfig
@@ -13,6 +14,9 @@ from ..shards import Shard, parse_shard
 from ..streams import tell
 
 FLAGS = FlagConfig()
+MASK_RULE = """A mask has 0 outside the brain and one value above 0 inside. A soft mask, such as probabilities or
+percent, is cut at half its maximum. An image of the brain alone, such as FreeSurfer's brainmask.mgz,
+is brain wherever above 0. A warning tells of both. Label maps and signed distances are refused."""
 
 
 def input_file(text: str) -> Path:
@@ -52,12 +56,25 @@ def model(text: str) -> str:
 
 def shard(text: str) -> Shard | str:
     """An argparse type: K/N, or "slurm" for what a job array's variables tell."""
-    return text if text == "slurm" else parse_shard(text)
+    try:
+        return text if text == "slurm" else parse_shard(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"name a part and the number of parts, such as 2/8, or slurm, not {text!r}"
+        ) from None
+
+
+def _number(kind: type, text: str, wanted: str):
+    """The number that text is. Raises ArgumentTypeError that says what is wanted."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{wanted}, not {text!r}") from None
 
 
 def positive_int(text: str) -> int:
     """An argparse type: a whole number from 1."""
-    value = int(text)
+    value = _number(int, text, "a whole number, such as 1")
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value
@@ -65,7 +82,7 @@ def positive_int(text: str) -> int:
 
 def seed(text: str) -> int:
     """An argparse type: a whole number that seeds generators."""
-    value = int(text)
+    value = _number(int, text, "a whole number, such as 1")
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to {2**32 - 1}")
     return value
@@ -81,10 +98,20 @@ def positive_float(text: str) -> float:
 
 def finite_float(text: str) -> float:
     """An argparse type: a finite number."""
-    value = float(text)
+    value = _number(float, text, "a number, such as 0.5")
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
+
+
+def millimetres(text: str) -> float:
+    """An argparse type: a finite number of mm."""
+    return finite_float(str(_number(float, text, "a number of millimetres, such as 1")))
+
+
+def positive_millimetres(text: str) -> float:
+    """An argparse type: a finite number of mm above 0."""
+    return positive_float(str(millimetres(text)))
 
 
 def share(text: str) -> float:
@@ -172,13 +199,20 @@ def apply_threads(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
 
 
-def show_stripping(args: argparse.Namespace, total: int):
-    """What `batch.strip_files` is to call to warn, and after each of its jobs."""
-    progress = not args.quiet and total > 1 and sys.stderr.isatty()
+def show_warnings(args: argparse.Namespace) -> Callable[[str], None]:
+    """What the library is to call with a sentence about anything unusual."""
 
     def warn(text: str) -> None:
         if not args.quiet:
             tell(text)
+
+    return warn
+
+
+def show_stripping(args: argparse.Namespace, total: int):
+    """What `batch.strip_files` is to call to warn, and after each of its jobs."""
+    progress = not args.quiet and total > 1 and sys.stderr.isatty()
+    warn = show_warnings(args)
 
     def done(outcome) -> None:
         if outcome.failed:

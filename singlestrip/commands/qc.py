@@ -7,10 +7,11 @@ import sys
 from dataclasses import asdict
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..escaping import printable
 from ..streams import tell
 from .options import (
+    MASK_RULE,
     add_flag_options,
     add_processor_options,
     add_quality_model,
@@ -24,6 +25,7 @@ from .options import (
     positive_int,
     seed,
     show_quality_training,
+    show_warnings,
 )
 
 FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
@@ -47,7 +49,13 @@ With an image, --tta strips ten copies of it, turned within 30 degrees and scale
 true Dice and HD95 stand beside the estimate.
 
 --train makes a quality model from one brain mask, for another anatomy. Its estimates have a level of
-their own: score masks known to be good, and set --pass-from and --look-from by what they get."""
+their own: score masks known to be good, and set --pass-from and --look-from by what they get.
+
+Of a mask of several frames, as strip makes of 4-D images, each frame is scored and the worst counts:
+its number, from 0 on, is in the column frame. Its picture, --tta and --reference are of the same
+frame, of an image and a reference of as many frames or of one.
+
+{MASK_RULE}"""
 
 SYNOPSIS = [
     "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--report DIR] [OPTIONS]",
@@ -70,7 +78,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         )
 
     files = parser.add_argument_group("FILES")
-    paths(files, "-m", "--mask", metavar="MASK", help="brain mask to score, brain above 0")
+    paths(files, "-m", "--mask", metavar="MASK", help="brain mask to score")
     paths(files, "-i", "--image", metavar="IMAGE", help="image of each mask, in the same order")
     paths(files, "--reference", metavar="MASK", help="true mask of each mask, in the same order")
     files.add_argument(
@@ -153,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
             text = printable(f"{number}/{len(cases)} {assessment.case.mask.name}")
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
-    assessments = assess_files(assessor, cases, done, args.debug)
+    assessments = assess_files(assessor, cases, done, args.debug, show_warnings(args))
     if progress:
         print("\r\033[K", end="", file=sys.stderr)
     if args.out is not None:
@@ -172,6 +180,7 @@ def run(args: argparse.Namespace) -> int:
 def _cases(args: argparse.Namespace):
     from ..assessment import Case, read_table
     from ..output import check_distinct
+    from ..volume import merge_pairs
 
     if args.table is not None:
         if args.mask or args.image or args.reference:
@@ -180,6 +189,8 @@ def _cases(args: argparse.Namespace):
     else:
         if not args.mask:
             args.parser.error("name a mask with -m, or a table with --table")
+        for name in ("mask", "image", "reference"):
+            setattr(args, name, merge_pairs(getattr(args, name)))
         for name in ("image", "reference"):
             given = getattr(args, name)
             if given and len(given) != len(args.mask):
@@ -203,6 +214,7 @@ def listing(assessments) -> str:
             lines.append(f"{name:<{wide}}  fail  could not be scored")
             continue
         text = f"{name:<{wide}}  {a.flag}  estimated Dice {a.estimate:.3f}"
+        text += f" (frame {a.values['frame']})" if "frame" in a.values else ""
         text += "".join(
             f", {title} {a.values[column]:.3f}"
             for column, title in (("tta_dice", "TTA Dice"), ("dice", "true Dice"))
@@ -223,17 +235,17 @@ def _train(args: argparse.Namespace) -> int:
     if args.axes and args.kind != "slices":
         args.parser.error("--axes goes with --kind slices")
     from .. import __version__
+    from ..labelling import checksum, read_mask
+    from ..output import check_distinct, check_name
+
+    check_name(args.train)
+    check_distinct(args.mask, [args.train])
+    scan, mask = read_mask(args.mask[0], show_warnings(args))
     from ..checkpoint import save_model
     from ..device import choose_device
-    from ..labelling import checksum, read_mask
-    from ..output import check_distinct
     from ..quality_training import brain_mm, train_quality
 
-    if not args.train.parent.is_dir():
-        raise OutputError(f"{args.train}: folder {args.train.parent} does not exist")
-    check_distinct(args.mask, [args.train])
     apply_threads(args)
-    scan, mask = read_mask(args.mask[0])
     device = choose_device(args.device)
     axes = tuple(AXES.index(name) for name in args.axes or ["axial"])
     train = AutoencoderTrainConfig(epochs=args.epochs or TRAIN.epochs, seed=args.seed or 0)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ..configuration import AutoencoderTrainConfig, SelfTrainConfig, TrainConfig
 from ..streams import tell
 from .options import (
+    MASK_RULE,
     add_processor_options,
     add_validation,
     apply_threads,
@@ -27,7 +28,7 @@ ROUNDS, TRAIN, QUALITY = SelfTrainConfig(), TrainConfig(), AutoencoderTrainConfi
 LATER_STEPS = 3000
 RANKS = ("ae", "tta", "truth")
 
-DESCRIPTION = """improve a model on scans nobody labelled
+DESCRIPTION = f"""improve a model on scans nobody labelled
 In rounds: strips all unlabelled images, scores the masks with no truth at hand as qc does, keeps the
 best as pseudo-labels, fits classes to those as fit-gmm does, and goes on training on images
 synthesised from the labelled example and the pseudo-labels, each drawn as often.
@@ -39,7 +40,9 @@ Everything is on record in DIR: each round's scores.tsv with every scan, whether
 not, the label maps kept, models and curves; run.json with configuration, seeds, versions and
 checksums; index.html, the page of the last round's masks; model.safetensors, for strip --model. A
 run that was stopped goes on with --resume and ends as if it had not been. Scans that cannot be used
-are listed and passed over."""
+are listed and passed over.
+
+{MASK_RULE}"""
 
 SYNOPSIS = ["singlestrip self-train -i IMAGE -m MASK --unlabelled LIST -o DIR [OPTIONS]"]
 

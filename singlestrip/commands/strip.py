@@ -20,6 +20,7 @@ from .options import (
     finite_float,
     input_file,
     input_list,
+    millimetres,
     output_file,
     output_folder,
     shard,
@@ -34,8 +35,13 @@ view, and writes the image without the rest, the mask, or the signed distance to
 surface, on the image's own grid and with its own geometry. Reads and writes NIfTI (.nii, .nii.gz,
 .img/.hdr) and MGH (.mgh, .mgz); the output's suffix sets its format.
 
-Many images go through one loaded model: name several, or a list, with --out-dir. One that fails is
-reported and the others go on. Outputs are written under another name and renamed when whole.
+Many images go through one loaded model: name several, or a list, with --out-dir; --list /dev/stdin
+takes the list from a pipe. One that fails is reported and the others go on. Outputs are written
+under another name and renamed when whole.
+
+--resume goes on where a run stopped. What each output was made with, version, model, border, fill and
+frames, is on record in a hidden folder .singlestrip beside it: outputs that were made in another way
+are made anew. Those without a record, of another program or changed since, are kept.
 
 Several processes share the work with --shard K/N: the K-th, from 1 on, strips images K, K+N, K+2N
 and so on of the whole list, which all of them must be given; outputs have the names that they have without
@@ -121,14 +127,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--resume",
         action="store_true",
-        help="pass over images whose outputs are there, whole and on their grid",
+        help="pass over images whose outputs are there, whole, on their grid, and made in this way; see above",
     )
     add_model(files)
     mask = parser.add_argument_group("MASK OPTIONS")
     mask.add_argument(
         "-b",
         "--border",
-        type=finite_float,
+        type=millimetres,
         default=0.0,
         metavar="MM",
         help="move the mask's surface out by MM, or in if negative (default 0)",
@@ -161,9 +167,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _jobs(args: argparse.Namespace):
     from ..batch import Job, plan_folder, read_list
     from ..output import check_distinct
-    from ..volume import SUFFIXES
+    from ..report import check_picture
+    from ..volume import SUFFIXES, check_output, merge_pairs
 
-    images = args.image + (read_list(args.list) if args.list else [])
+    images = merge_pairs(args.image + (read_list(args.list) if args.list else []))
     for name in ("qc_model", "pass_from", "look_from"):
         if getattr(args, name) is not None and not args.qc:
             args.parser.error(f"--{name.replace('_', '-')} goes with --qc")
@@ -191,6 +198,8 @@ def _jobs(args: argparse.Namespace):
             check_distinct(images + ([args.bval] if args.bval else []), single.values())
         except OutputError as error:
             args.parser.error(str(error))
+        for kind, path in single.items():
+            check_picture(path) if kind == "picture" else check_output(path)
         return [Job(images[0], single, args.bval)]
     if single:
         args.parser.error("-o, -m, -d and -p name the outputs of one image; with --out-dir use --save")
@@ -209,21 +218,31 @@ def run(args: argparse.Namespace) -> int:
                 tell(f"nothing for part {part} of {total} images")
             return 0
     from ..batch import StripOptions, strip_files
+    from ..checkpoint import find_model
+    from ..records import made_with
     from ..stripping import Stripper
 
     apply_threads(args)
+    table = args.out_dir / table_name(part) if args.qc and args.out_dir is not None else None
+    if table is not None:
+        from ..assessment import read_growing_table
+
+        read_growing_table(table)
     if args.qc:
         from ..quality import QualityModel
 
         quality = QualityModel.load(args.qc_model, args.device, chosen_flags(args))
     else:
         quality = None
-    stripper = Stripper.load(args.model, args.device)
+    path = find_model(args.model)
+    stripper = Stripper.load(path, args.device)
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory)
     warn, done = show_stripping(args, len(jobs))
-    outcomes = strip_files(stripper, jobs, options, args.resume, warn, done, args.debug, quality)
-    if args.qc and args.out_dir is not None:
-        _write_qc(outcomes, args.out_dir / table_name(part))
+    outcomes = strip_files(
+        stripper, jobs, options, args.resume, warn, done, args.debug, quality, made_with=made_with(path)
+    )
+    if table is not None:
+        _write_qc(outcomes, table)
     return exit_status(outcomes)
 
 

@@ -9,7 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..configuration import GMMConfig, TrainConfig
+from ..errors import InputError
 from .options import (
+    MASK_RULE,
     add_processor_options,
     add_validation,
     apply_threads,
@@ -18,11 +20,13 @@ from .options import (
     output_file,
     positive_float,
     positive_int,
+    positive_millimetres,
     seed,
     show_training,
+    show_warnings,
 )
 
-DESCRIPTION = """train a model from one labelled scan, or several
+DESCRIPTION = f"""train a model from one labelled scan, or several
 Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of
 random shape, contrast and quality from it, and trains the two networks that strip uses: one finds
 the brain in the whole scan, the other draws its border. The networks never learn from the scan
@@ -31,6 +35,8 @@ itself; at the end it says where exactly the border is drawn, so that its own ma
 
 Beside the model lie NAME.checkpoint, from which --resume continues exactly where the run stopped,
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
+
+{MASK_RULE}
 
 On several devices: torchrun --nproc-per-node N -m singlestrip train ..."""
 
@@ -121,7 +127,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--voxel-size",
-        type=positive_float,
+        type=positive_millimetres,
         metavar="MM",
         help="voxel size of the finer network (default: an adult brain gets 2 mm, others in proportion)",
     )
@@ -145,28 +151,37 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("name the model with .safetensors")
     if args.init and (args.voxel_size or args.norm):
         args.parser.error("--voxel-size and --norm come with the weights of --init")
-    maps, scans, data = _label_maps(args)
+    _check_files(args)
+    from ..labelling import labelled_scan, read_label_map
+
+    validation = [labelled_scan(*pair, show_warnings(args)) for pair in args.val]
+    given = [read_label_map(path) for path in args.labels]
     import torch
 
     from .. import training
     from ..checkpoint import find_model, load_model
-    from ..configuration import CascadeConfig, UNetConfig
+    from ..configuration import UNetConfig
     from ..device import choose_device
-    from ..labelling import labelled_scan
+    from ..run_files import RunFiles
 
     apply_threads(args)
     training.keep_memory()
-    device = _join_processes(choose_device(args.device))
+    device = choose_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
     config = TrainConfig(**chosen)
+    if args.out is not None and (path := RunFiles(args.out).checkpoint).exists():
+        training.read_state(path)  # read again by the run itself: damage is said before the fit
     init, header = load_model(find_model(args.init)) if args.init else (None, None)
+    outlines = [*map(_outline, args.mask), *given]
     if init is not None:
         cascade = init.config
-        data["init"] = {"name": Path(args.init).name, "provenance": header["provenance"]}
     else:
-        cascade = CascadeConfig.fitting(
-            training.brain_extent_mm(maps), args.voxel_size, args.norm or UNetConfig.norm
-        )
+        cascade = training.fitting_cascade(outlines, args.voxel_size, args.norm or UNetConfig.norm)
+    training.check_memory(outlines, cascade, config.batch, device)
+    maps, scans, data = _label_maps(args, given)
+    if init is not None:
+        data["init"] = {"name": Path(args.init).name, "provenance": header["provenance"]}
+    device = _join_processes(device)
     if args.samples:
         _sample_sheet(maps, cascade, config, device, args.samples)
     if args.out is None:
@@ -181,7 +196,7 @@ def run(args: argparse.Namespace) -> int:
             init=init,
             resume=args.resume,
             scans=scans,
-            validation=[labelled_scan(*pair) for pair in args.val],
+            validation=validation,
             provenance=data,
             progress=show_training if sys.stderr.isatty() and not args.quiet else lambda progress: None,
         )
@@ -191,21 +206,55 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _label_maps(args: argparse.Namespace):
+def _check_files(args: argparse.Namespace) -> None:
+    """Raise InputError or OutputError where a file is missing or cannot be written: before any work is done."""
+    from .. import report
+    from ..labelling import check_there
+    from ..output import check_distinct, check_name
+    from ..run_files import RunFiles
+
+    inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]
+    outputs = []
+    if args.out is not None:
+        files = RunFiles(args.out)
+        files.check(args.resume)
+        outputs += files.all
+    if args.samples is not None:
+        report.check_picture(args.samples)
+        check_name(args.samples)
+        outputs.append(args.samples)
+    check_distinct(inputs, outputs)
+    check_there(inputs)
+
+
+def _outline(mask_path: Path):
+    """A label map of one class on each side of a mask: what the sizes of networks and maps depend on."""
+    import numpy as np
+
+    from ..gmm import INSIDE_BASE, NativeMap
+    from ..labelling import read_mask
+
+    scan, mask = read_mask(mask_path)
+    if not mask.any():
+        raise InputError(f"{mask_path}: the brain mask is empty")
+    return NativeMap(mask * np.uint8(INSIDE_BASE) + np.uint8(1), scan.vox2world)
+
+
+def _label_maps(args: argparse.Namespace, given: list):
     """Native label maps, the labelled scans among their sources, and what all came from, for the model's
     provenance."""
-    from ..labelling import checksum, labelled_example, read_label_map
+    from ..labelling import checksum, labelled_example
 
     gmm = GMMConfig()
     maps, scans, sources = [], [], []
     for image_path, mask_path in zip(args.image, args.mask, strict=True):
-        example, scan = labelled_example(image_path, mask_path, gmm)
+        example, scan = labelled_example(image_path, mask_path, gmm, show_warnings(args))
         maps.append(example)
         scans.append(scan)
         named = {"image": image_path, "mask": mask_path}
         sources.append({kind: {"name": p.name, "sha256": checksum(p)} for kind, p in named.items()})
-    for path in args.labels:
-        maps.append(read_label_map(path))
+    for path, source in zip(args.labels, given, strict=True):
+        maps.append(source)
         sources.append({"labels": {"name": path.name, "sha256": checksum(path)}})
     return maps, scans, {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
 
@@ -228,7 +277,6 @@ def _sample_sheet(maps, cascade, config, device, path: Path) -> None:
 
     from .. import report, training
 
-    report.check_picture(path)
     window = cascade.windows()["segmenter"]
     conformed = training.prepare_maps(maps, cascade, device)["segmenter"]
     batches = [training.draw_batch(conformed, window, config, cascade.scale, 1, [k]) for k in range(16)]
