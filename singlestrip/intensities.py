@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import InputError
-from .volume import finite_range
+from .scaling import finite_range
 
 SAMPLE = 200_000  # voxels that percentiles are taken of
 LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5
