@@ -45,7 +45,7 @@ setup(
             *WORKFLOW,
         ],
     },
-    entry_points={"console_scripts": ["singlestrip=singlestrip.cli:main"]},
+    entry_points={"console_scripts": ["singlestrip=singlestrip.__main__:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Medical Science Apps.",

@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import functools
 import os
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .errors import SingleStripError
 
+TYPE_CHECKING = False  # as in `typing`, which the program shall not wait for
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from .stripping import Stripped, Stripper
 
-try:
-    __version__ = version("singlestrip")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = ["SingleStripError", "Stripper", "__version__", "strip", "strip_file"]
 
@@ -36,7 +33,19 @@ def __getattr__(name: str):
         from .stripping import Stripper
 
         return Stripper
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.lru_cache(maxsize=1)
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("singlestrip")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+unknown"
 
 
 def _session(model: str | os.PathLike | None, device: str) -> Stripper:
@@ -92,6 +101,8 @@ def strip_file(
     sdt: float32 mm. mean_frame: one mask for all frames of a 4-D image.
     Raises SingleStripError with one sentence; no output is left in part.
     """
+    from pathlib import Path
+
     from .batch import Job, StripOptions
     from .batch import strip_file as run
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import signal
 import sys
 import textwrap
 from collections.abc import Sequence
-from contextlib import suppress
+from typing import NoReturn
 
 from .commands import bids, fit_gmm, qc, self_train, strip, train
 from .errors import sentence
+from .limits import check_memory_limit
+from .streams import tell
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 COMMANDS = {
@@ -74,6 +75,11 @@ class ManualParser(argparse.ArgumentParser):
 
     def format_usage(self) -> str:
         return f"usage: {' | '.join(self.synopsis)}\n"
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        tell(message)
+        self.exit(2)
 
 
 class ShowVersions(argparse._VersionAction):
@@ -147,18 +153,11 @@ def _add_version(parser: argparse._ActionsContainer) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     args = build_parser().parse_args(arguments)
-    with suppress(ValueError):  # only the main thread may; elsewhere signals are its affair
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        check_memory_limit()
         return args.run(args)
-    except KeyboardInterrupt:
-        print("singlestrip: interrupted", file=sys.stderr)
     except Exception as error:
         if args.debug:
             raise
-        print(f"singlestrip: {sentence(error)}", file=sys.stderr)
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        tell(sentence(error))
+        return 1

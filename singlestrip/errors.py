@@ -1,5 +1,7 @@
 """The one family of errors that a user can cause."""
 
+import errno
+
 
 class SingleStripError(Exception):
     """Something the user can put right: names the file, what is wrong and what to do."""
@@ -21,10 +23,45 @@ class Interrupted(SingleStripError):
     """A signal asked for the work to stop; what was done is saved."""
 
 
+# How libraries say that memory ran out, where they raise no MemoryError: torch and what it calls, on processor and
+# GPU; the system, which could not map a library or start a thread.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",
+    "failed to map segment",
+    "can't start new thread",
+)
+
+
+def find_memory_error(error: BaseException | None) -> BaseException | None:
+    """The error, or the one among those that caused it, that says that memory ran out; None if none does."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return error
+        if isinstance(error, RuntimeError | ImportError) and any(s in str(error).lower() for s in OUT_OF_MEMORY):
+            return error
+        error = error.__cause__
+    return None
+
+
 def sentence(error: Exception) -> str:
     """What to tell the user about any error."""
+    memory_error = find_memory_error(error)
+    if memory_error is not None:
+        advice = _memory_advice(memory_error)
+        return f"{error}; {advice}" if isinstance(error, SingleStripError) else advice  # which names the file
     if isinstance(error, SingleStripError):
         return str(error)
-    if isinstance(error, MemoryError):
-        return "out of memory; use a larger machine or fewer or smaller images"
-    return f"unexpected {type(error).__name__}: {error}; run again with --debug and report it"
+    text = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}: {text}; run again with --debug and report it"
+
+
+def _memory_advice(error: BaseException) -> str:
+    if any(name in str(error) for name in ("CUDA", "CUBLAS", "CUDNN")):
+        return "out of memory on the GPU: use the device cpu, another GPU or a smaller image"
+    return "out of memory: use a larger machine, raise the limit (ulimit -v), or use a smaller image"

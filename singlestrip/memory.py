@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import limits
 from .errors import InputError
 
 if TYPE_CHECKING:  # volume.py needs this module
@@ -39,8 +40,9 @@ def estimate(image: ImageHeader, sdt: bool, window_mm: float) -> int:
 
 
 def available() -> int | None:
-    """Bytes this process may still take: of the machine, or of its control group; None if unknown."""
-    found = []
+    """Bytes this process may still take: of the machine, its control group or its limits; None if unknown."""
+    limit = limits.memory_left()
+    found = [] if limit is None else [limit]
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         found.append(int(fields["MemAvailable"].split()[0]) * 1024)

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 from secrets import token_hex
 
+from . import interruption
 from .errors import OutputError
 from .textfile import file_kind
 
@@ -94,6 +95,8 @@ def whole(*paths: Path) -> Iterator[list[Path]]:
     mark = token_hex(4)  # not the number of the process, which another machine or container may have too
     partial = [path.with_name(f".{mark}-partial-{_kernel()}{_ending(path.name)}") for path in paths]
     locks = []
+    names = {str(path.absolute()) for path in partial}
+    interruption.unfinished |= names
     try:
         for written in partial:
             locks.append(_create_locked(written))
@@ -108,6 +111,7 @@ def whole(*paths: Path) -> Iterator[list[Path]]:
         for written in partial:
             with suppress(OSError, ValueError):
                 written.unlink(missing_ok=True)
+        interruption.unfinished -= names
         for lock in locks:
             os.close(lock)
 

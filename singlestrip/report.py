@@ -43,6 +43,14 @@ def _save(figure, path: Path) -> None:
         figure.savefig(partial, dpi=110)
 
 
+def _in_font(text: str) -> str:
+    """The text with those characters escaped that the figures' font lacks: names of files may hold any."""
+    from matplotlib.font_manager import findfont, get_font
+
+    known = get_font(findfont(None)).get_charmap()
+    return "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in text)
+
+
 def _upright(array: np.ndarray, vox2world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Axes turned and flipped to the nearest of right, anterior, superior; and voxel sizes [3] mm."""
     order = nib.orientations.io_orientation(vox2world)
@@ -96,7 +104,7 @@ def mask_figure(image: np.ndarray, mask: np.ndarray, vox2world: np.ndarray, path
     ):
         axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
         _outline(axis, inside)
-    figure.suptitle(printable(title), parse_math=False)
+    figure.suptitle(_in_font(printable(title)), parse_math=False)
     _save(figure, path)
 
 
@@ -141,7 +149,7 @@ def comparison_figure(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.n
         for outline, colour in outlines:
             for axis, (inside, _) in zip(row, _views(outline, size, at), strict=True):
                 _outline(axis, inside, colour)
-        row[0].set_title(printable(title).replace(": ", "\n"), loc="left", fontsize=9, parse_math=False)
+        row[0].set_title(_in_font(printable(title)).replace(": ", "\n"), loc="left", fontsize=9, parse_math=False)
     _save(figure, path)
 
 

@@ -501,10 +501,10 @@ def train(
             stopping = _agree(stop.received, run)
             if last or stopping or run.step % config.save_every == 0:
                 save()
-            if stopping and not last:
-                raise Interrupted(
-                    f"{files.checkpoint}: stopped by a signal at step {run.step}; continue with --resume"
-                )
+            if stopping:
+                break
+    if _agree(stop.received, run):  # after the last step too: a scheduler does not wait for the model
+        raise Interrupted(f"{files.checkpoint}: stopped by a signal at step {run.step}; continue with --resume")
     if first:
         if not validation:
             write_model(*calibrated(run.averaged, scans))

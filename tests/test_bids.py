@@ -375,8 +375,8 @@ def test_one_failure_does_not_stop_the_others(study, capsys):
     assert any("sub-01_dwi.bval: no such file" in line for line in lines)
     assert lines[-3:] == [
         "singlestrip: 2 of 9 images failed:",
-        "  raw/sub-01/anat/sub-01_T1w.nii.gz",
-        "  raw/sub-01/dwi/sub-01_dwi.nii.gz",
+        "singlestrip:   raw/sub-01/anat/sub-01_T1w.nii.gz",
+        "singlestrip:   raw/sub-01/dwi/sub-01_dwi.nii.gz",
     ]
     assert len([name for name in files(study / "out") if name.endswith("mask.nii.gz")]) == 7
     make_dataset(study / "raw")

@@ -112,7 +112,7 @@ def test_the_command_needs_one_of_each_group(folder, command, capsys):
         with pytest.raises(SystemExit) as stop:
             main(line)
         assert stop.value.code == 2
-        assert "error: name " in capsys.readouterr().err
+        assert "singlestrip: name " in capsys.readouterr().err
 
 
 # Boutiques' tool

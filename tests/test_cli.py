@@ -520,7 +520,7 @@ def test_one_broken_file_does_not_stop_the_others(scans, capsys):
     Path("scans/broken.nii.gz").write_bytes(Path("scans/a.nii.gz").read_bytes()[:3000])
     assert run("strip -i scans/broken.nii.gz scans/a.nii.gz scans/b.nii --out-dir out --save mask --quiet") == 1
     assert names("out") == ["a_mask.nii.gz", "b_mask.nii"]
-    reason, summary, name = capsys.readouterr().err.splitlines()
+    reason, summary, name = (line.removeprefix("singlestrip: ") for line in capsys.readouterr().err.splitlines())
     assert "scans/broken.nii.gz" in reason
     assert "1 of 3" in summary
     assert name.strip() == "scans/broken.nii.gz"
@@ -616,13 +616,14 @@ def test_sigterm_leaves_no_partial_file(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal, sys\n"
-        "from singlestrip import cli, image_writing\n"
+        "from singlestrip import image_writing\n"
+        "from singlestrip.__main__ import main\n"
         "write_all = image_writing._write_all\n"
         "def interrupted(file, pieces):\n"
         "    write_all(file, pieces)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "image_writing._write_all = interrupted\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
+        "sys.exit(main())\n"
     )
     head = make_head()
     for name, values in (("image", head.image), ("mask", head.mask.astype(np.uint8))):

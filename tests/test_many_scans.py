@@ -111,7 +111,7 @@ def check_failures(done: subprocess.CompletedProcess, failing: list[str], count:
         assert reason.startswith(f"singlestrip: {name}: ") and "unexpected" not in reason
     assert len({reason.partition(".nii.gz: ")[2] for reason in reasons}) == len(failing)
     assert summary == f"singlestrip: {len(failing)} of {count} images failed:"
-    assert [line.strip() for line in listed] == failing
+    assert [line.removeprefix("singlestrip:   ") for line in listed] == failing
 
 
 def test_two_hundred_scans(tmp_path):

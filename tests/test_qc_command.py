@@ -394,7 +394,7 @@ def test_wrong_command_lines(line, part, files, capsys):
     out, err = capsys.readouterr()
     usage, sentence = err.splitlines()
     assert out == "" and usage.startswith("usage: singlestrip qc")
-    assert sentence.startswith("singlestrip qc: error: ") and part in sentence
+    assert sentence.startswith("singlestrip: ") and part in sentence
     assert names() == before
 
 
@@ -704,7 +704,7 @@ def test_wrong_command_lines_of_strip(line, part, trained, capsys):
     out, err = capsys.readouterr()
     usage, sentence = err.splitlines()
     assert out == "" and usage.startswith("usage: singlestrip strip")
-    assert sentence.startswith("singlestrip strip: error: ") and part in sentence
+    assert sentence.startswith("singlestrip: ") and part in sentence
     assert names() == before
 
 

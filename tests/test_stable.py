@@ -131,13 +131,14 @@ def test_exit_statuses(knowing, capsys):
 
 INTERRUPTED = """
 import os, sys
-from singlestrip import cli, volume
+from singlestrip import volume
+from singlestrip.__main__ import main
 whole = volume.write_like
 def write(scan, path, *args, **keywords):
     os.kill(os.getpid(), {number})
     whole(scan, path, *args, **keywords)
 volume.write_like = write
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main())
 """
 
 

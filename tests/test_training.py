@@ -140,7 +140,7 @@ def test_the_seed_decides_the_run(unbroken, labels, tmp_path):
 # Resume
 
 
-@pytest.mark.parametrize("step", [1, 4, 5])  # 4 is reported, 1 and 5 lie between reports
+@pytest.mark.parametrize("step", [1, 4, 5, 8])  # 4 is reported, 1 and 5 lie between reports, 8 is the last
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_resumes_exactly(labels, tmp_path, monkeypatch, unbroken, step, number):
     out = tmp_path / "model.safetensors"

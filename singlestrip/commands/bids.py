@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..configuration import BIDS_SUFFIXES
 from ..errors import InputError
+from ..streams import tell
 from .options import (
     add_memory,
     add_model,
@@ -156,5 +156,5 @@ def _group(args: argparse.Namespace, derivative, images: list[Path], flags) -> i
         print(listing(assessments))
     failures = [assessment.note for assessment in assessments if assessment.note]
     for note in failures:
-        print(f"singlestrip: {note}", file=sys.stderr)
+        tell(note)
     return 1 if failures else 0

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..configuration import FlagConfig
-from ..errors import SingleStripError
+from ..escaping import printable
 from ..shards import Shard, parse_shard
+from ..streams import tell
 
 FLAGS = FlagConfig()
 MASK_RULE = """A mask has 0 outside the brain and one value above 0 inside. A soft mask, such as probabilities or
@@ -203,7 +204,7 @@ def show_warnings(args: argparse.Namespace) -> Callable[[str], None]:
 
     def warn(text: str) -> None:
         if not args.quiet:
-            print(f"singlestrip: {text}", file=sys.stderr)
+            tell(text)
 
     return warn
 
@@ -215,23 +216,26 @@ def show_stripping(args: argparse.Namespace, total: int):
 
     def done(outcome) -> None:
         if outcome.failed:
-            print(f"singlestrip: {outcome.text}", file=sys.stderr)
+            tell(outcome.text)
         elif progress:
             count = f"{outcome.number}/{total}"
-            print(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s", file=sys.stderr)
+            text = printable(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s")
+            print(text, file=sys.stderr)
         if outcome.quality is not None and not args.quiet:
             found = outcome.quality
-            print(f"{outcome.job.image}: {found.flag}, estimated Dice {found.estimate:.3f}", flush=True)
+            text = printable(f"{outcome.job.image}: {found.flag}, estimated Dice {found.estimate:.3f}")
+            print(text, flush=True)
 
     return warn, done
 
 
 def exit_status(outcomes) -> int:
-    """1 if the only scan failed, else 0. Raises SingleStripError that names those of several that failed."""
+    """1 if a scan failed, else 0. Names once more those of several scans that failed, a line each."""
     failures = [outcome.job for outcome in outcomes if outcome.failed]
     if failures and len(outcomes) > 1:
-        names = "\n".join(f"  {job.image}" for job in failures)
-        raise SingleStripError(f"{len(failures)} of {len(outcomes)} images failed:\n{names}")
+        tell(f"{len(failures)} of {len(outcomes)} images failed:")
+        for job in failures:
+            tell(f"  {job.image}")
     return 1 if failures else 0
 
 

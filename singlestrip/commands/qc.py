@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
 from ..errors import InputError
+from ..escaping import printable
+from ..streams import tell
 from .options import (
     MASK_RULE,
     add_flag_options,
@@ -156,9 +158,8 @@ def run(args: argparse.Namespace) -> int:
 
     def done(number: int, assessment) -> None:
         if progress:
-            print(
-                f"\r\033[K{number}/{len(cases)} {assessment.case.mask.name}", end="", file=sys.stderr, flush=True
-            )
+            text = printable(f"{number}/{len(cases)} {assessment.case.mask.name}")
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
     assessments = assess_files(assessor, cases, done, args.debug, show_warnings(args))
     if progress:
@@ -172,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
         print(listing(assessments))
     unread = [a for a in assessments if a.note]
     for assessment in unread:
-        print(f"singlestrip: {assessment.note}", file=sys.stderr)
+        tell(assessment.note)
     return 1 if unread else 0
 
 
@@ -205,13 +206,14 @@ def _cases(args: argparse.Namespace):
 
 def listing(assessments) -> str:
     """A line a mask, worst first."""
-    wide = max(len(a.case.name) for a in assessments)
+    names = [printable(a.case.name) for a in assessments]
+    wide = max(map(len, names))
     lines = []
-    for a in assessments:
+    for name, a in zip(names, assessments, strict=True):
         if a.note:
-            lines.append(f"{a.case.name:<{wide}}  fail  could not be scored")
+            lines.append(f"{name:<{wide}}  fail  could not be scored")
             continue
-        text = f"{a.case.name:<{wide}}  {a.flag}  estimated Dice {a.estimate:.3f}"
+        text = f"{name:<{wide}}  {a.flag}  estimated Dice {a.estimate:.3f}"
         text += f" (frame {a.values['frame']})" if "frame" in a.values else ""
         text += "".join(
             f", {title} {a.values[column]:.3f}"

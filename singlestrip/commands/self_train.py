@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 from ..configuration import AutoencoderTrainConfig, SelfTrainConfig, TrainConfig
+from ..streams import tell
 from .options import (
     MASK_RULE,
     add_processor_options,
@@ -154,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
 
     def say(text: str) -> None:
         if show:
-            print(f"singlestrip: {text}", file=sys.stderr)
+            tell(text)
 
     lines = {}
     if show and sys.stderr.isatty():

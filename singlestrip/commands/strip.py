@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..configuration import B0_LIMIT
 from ..errors import OutputError
 from ..shards import slurm_shard, table_name
+from ..streams import tell
 from .options import (
     add_memory,
     add_model,
@@ -48,6 +48,10 @@ and so on of the whole list, which all of them must be given; outputs have the n
 it. --shard slurm takes K and N from the variables of a SLURM job array. With --qc each process
 writes a table of its own, DIR/qc-K-of-N.tsv, so that none loses another's rows; qc --table
 DIR/qc-*-of-N.tsv gathers them.
+
+Standard output has nothing, or with --qc a line an image. Errors and warnings go to standard error, a
+line each that begins with "singlestrip: "; the names of all images that failed follow at the end. The
+same number of threads, -t, gives the same mask again; another may change some voxels at the border.
 
 The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB without --sdt
 and --border, which need 40 bytes a voxel more. The need is told by the image's header and checked
@@ -211,7 +215,7 @@ def run(args: argparse.Namespace) -> int:
         total, jobs = len(jobs), part.deal(jobs)
         if not jobs:
             if not args.quiet:
-                print(f"singlestrip: nothing for part {part} of {total} images", file=sys.stderr)
+                tell(f"nothing for part {part} of {total} images")
             return 0
     from ..batch import StripOptions, strip_files
     from ..checkpoint import find_model
