@@ -106,14 +106,14 @@ def header_and_data(path: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def faults_named(path: Path) -> Iterator[None]:
-    """Whatever can be wrong with a file while it is read, as an InputError that names it."""
+def faults_named(path: Path, part: str) -> Iterator[None]:
+    """Whatever can be wrong with a file while a part of it is read, as an InputError that names it."""
     try:
         yield
     except Fault as error:
         raise InputError(f"{path}: {error}") from error
     except (EOFError, zlib.error) as error:
-        raise InputError(f"{path}: the data are damaged or cut short ({error})") from error
+        raise InputError(f"{path}: the {part} data are damaged or cut short ({error})") from error
     except MemoryError as error:
         raise InputError(f"{path}: larger than the memory, or its header is damaged") from error
     except OSError as error:
@@ -133,7 +133,7 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
     for part in {header_path, data_path} - {path}:
         check_is_file(part)
     # Where numbers of a damaged header overflow, `geometry_fault` tells.
-    with faults_named(header_path), np.errstate(all="ignore"):
+    with faults_named(header_path, "header"), np.errstate(all="ignore"):
         with open_stream(header_path) as stream:
             header = _mgh_header(path, stream) if is_mgh(path) else _nifti_header(path, stream)
             most_bytes = stream.most_bytes

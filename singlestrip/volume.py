@@ -125,7 +125,8 @@ def read(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: Non
     """
     header = read_header(path)
     memory.check_reading(header)
-    with faults_named(header.path), open_stream(header_and_data(header.path)[1]) as stream:
+    data_path = header_and_data(header.path)[1]
+    with faults_named(data_path, "voxel"), open_stream(data_path) as stream:
         stream.skip(header.offset)
         stored = _read_voxels(stream, header)
         behind = stream.rest(MOST_BESIDE_BYTES)

@@ -616,13 +616,13 @@ def test_sigterm_leaves_no_partial_file(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal, sys\n"
-        "import nibabel as nib\n"
+        "from singlestrip import image_writing\n"
         "from singlestrip.__main__ import main\n"
-        "whole = nib.Nifti1Image.to_filename\n"
-        "def interrupted(self, path, *args, **kwargs):\n"
-        "    whole(self, path)\n"
+        "write_all = image_writing._write_all\n"
+        "def interrupted(file, pieces):\n"
+        "    write_all(file, pieces)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "nib.Nifti1Image.to_filename = interrupted\n"
+        "image_writing._write_all = interrupted\n"
         "sys.exit(main())\n"
     )
     head = make_head()
