@@ -44,6 +44,7 @@ import torch
 from fuzz_inputs import KINDS, Trial
 
 from singlestrip import checkpoint, volume
+from singlestrip.output import PARTIAL
 
 GIB = 2**30
 MAPPED_GIB = 3.0  # most that a case may map; libraries take 0.7 of it
@@ -230,7 +231,7 @@ def check_files(trial: Trial, folder: Path, inputs: dict[str, str], status: int)
             raise Wrong("an input changed")
     if "pickle-ran" in found:
         raise Wrong("a checkpoint ran code")
-    if any(Path(name).name.startswith(".") for name in found):
+    if any(PARTIAL.match(Path(name).name) for name in found):
         raise Wrong("a half-written file is left")
     missing = [name for name in trial.outputs if name not in found]
     if status == 0 and missing:

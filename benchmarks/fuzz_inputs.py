@@ -90,6 +90,7 @@ TEXTS = (
 )
 
 
+FIT = "fit-gmm -i image.nii -m mask.nii -o fitted.nii --inside 3 --outside 3"
 TRAIN = "train -l labels.nii --init untrained -o trained.safetensors --amp off --batch 1"
 SELF_TRAIN = (
     "self-train -i image.nii -m mask.nii --unlabelled scans.txt -o run --model untrained --qc-model quality "
@@ -114,7 +115,7 @@ def prepare(folder: Path) -> None:
     make_images(folder)
     os.chdir(folder)
     (folder / "scans.txt").write_text("image.nii\n")
-    for line in (f"{TRAIN} --steps 1 --quiet", f"{SELF_TRAIN} --quiet"):
+    for line in (FIT, f"{TRAIN} --steps 1 --quiet", f"{SELF_TRAIN} --quiet"):
         if main(line.split()) != 0:
             raise SystemExit(f"what all cases begin with could not be made: {line}")
 
@@ -589,24 +590,15 @@ def checkpoints(random: Random, folder: Path) -> Trial:
 
 def label_records(random: Random, folder: Path) -> Trial:
     """Label maps with the record of their classes beside them."""
-    shutil.copy(BASE / "labels.nii", folder / "labels.nii")
-    sides = {"outside": [1, 2, 3], "inside": [101, 102, 103]}
-    record: Any = {
-        side: {
-            "label": labels,
-            "mean": [10.0 * n for n in labels],
-            "standard_deviation": [1.0] * 3,
-            "weight": [1 / 3] * 3,
-            "count": [100] * 3,
-        }
-        for side, labels in sides.items()
-    } | {"seed": 0}
-    record = damaged_json(random, record)
-    text = json.dumps(record).encode()
-    (folder / "labels.json").write_bytes(damage(random, text) if random.random() < 0.3 else text)
-    if random.random() < 0.3:
-        data = _set_fields(random, (BASE / "labels.nii").read_bytes(), NIFTI1_HEADER)
-        (folder / "labels.nii").write_bytes(data)
+    record, labels = (BASE / "fitted.json").read_text(), (BASE / "fitted.nii").read_bytes()
+    kind = random.random()
+    if kind < 0.5:
+        record = json.dumps(damaged_json(random, json.loads(record)))
+    data = damage(random, record.encode()) if kind > 0.7 else record.encode()
+    (folder / "labels.json").write_bytes(data)
+    if random.random() < 0.4:
+        labels = _set_fields(random, labels, NIFTI1_HEADER)
+    (folder / "labels.nii").write_bytes(labels)
     return Trial(f"{TRAIN} --steps 1".split(), None, ("trained.safetensors",))
 
 

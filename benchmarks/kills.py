@@ -41,6 +41,7 @@ from safetensors import safe_open
 from tiny import make_heads, make_images, make_models
 
 from singlestrip import volume
+from singlestrip.output import PARTIAL
 
 COMMANDS = {  # each with --resume where there is one; all write below out/
     "strip": "strip --list scans.txt --out-dir out --save mask brain sdt --qc --resume",
@@ -189,11 +190,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def final_files(folder: Path) -> list[Path]:
     """All that a command wrote under names to stay, relative to the folder."""
-    return [path for path in _files(folder) if not path.name.startswith(".")]
+    return [path for path in _files(folder) if not PARTIAL.match(path.name)]
 
 
 def partial_files(folder: Path) -> list[str]:
-    return [str(path) for path in _files(folder) if path.name.startswith(".")]
+    return [str(path) for path in _files(folder) if PARTIAL.match(path.name)]
 
 
 def is_readable(folder: Path, name: Path) -> bool:

@@ -128,7 +128,7 @@ def test_verdicts_on_what_a_case_wrote(case):
     assert judge(trial=Trial(["strip"], "flat.nii")) == "a mask of the background"
     (folder / "out_mask.nii").unlink()
     for name, text, verdict in (
-        (".01-partial-out.nii", "", "a half-written file is left"),
+        (".0123abcd-partial-out.nii", "", "a half-written file is left"),
         ("out.tsv", "mask\tflag\na\tpass\nb\n", "a table is torn"),
         ("pickle-ran", "", "a checkpoint ran code"),
         ("image.nii", "changed", "an input changed"),
