@@ -397,7 +397,7 @@ def test_a_diffusion_image_of_one_frame_needs_no_b_values(study, capsys):
     assert run("bids raw out participant --suffix dwi") == 0
     image.write_bytes(image.read_bytes()[:3000])
     assert run("bids raw out participant --suffix dwi") == 1
-    assert "sub-01_dwi.nii.gz: the data are damaged" in capsys.readouterr().err
+    assert "sub-01_dwi.nii.gz: the voxel data are damaged" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_the_failure_of_its_images(study, capsys):

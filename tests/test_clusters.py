@@ -143,7 +143,7 @@ def test_workflow_on_local_cores(scans, small, large):
     table = rows("stripped/qc.tsv")
     assert len(table) == COUNT
     assert [row["image"] for row in table if row["note"]] == ["scans/s13.nii"]
-    assert "s13.nii: the data are damaged" in Path("stripped/report/index.html").read_text()
+    assert "s13.nii: the voxel data are damaged" in Path("stripped/report/index.html").read_text()
     before = {path: path.stat().st_mtime_ns for path in Path("stripped/masks").rglob("*") if path.is_file()}
 
     status, output = finish(start_workflow("--cores", "2", folder="scans"))

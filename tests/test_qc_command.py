@@ -607,8 +607,8 @@ def test_parts_write_tables_of_their_own(scans, capsys):
     assert run("qc --table out/qc-1-of-2.tsv out/qc-2-of-2.tsv -o all.tsv --report page -q") == 1
     assert table("all.tsv") == expected
     assert capsys.readouterr().err == f"singlestrip: {expected[0]['note']}\n"
-    assert "broken.nii.gz: the data are damaged" in expected[0]["note"]
-    assert "broken.nii.gz: the data are damaged" in Path("page/index.html").read_text()
+    assert "broken.nii.gz: the voxel data are damaged" in expected[0]["note"]
+    assert "broken.nii.gz: the voxel data are damaged" in Path("page/index.html").read_text()
 
 
 def test_a_note_ends_when_the_mask_is_there(scans):
