@@ -74,7 +74,10 @@ def find_model(name: str | os.PathLike | None, kind: type[torch.nn.Module] = Cas
 
 
 def save_model(path: Path, model: torch.nn.Module, provenance: dict[str, Any], half: bool = False) -> None:
-    """Write a model whole or not at all. half: 16-bit weights, half the size."""
+    """Write a model whole or not at all. half: 16-bit weights, half the size.
+
+    Raises ModelError for weights that are not finite, or not in 16 bits, and OutputError.
+    """
     header = {
         "format": KINDS[type(model)].format,
         "format_version": str(FORMAT_VERSION),
@@ -86,6 +89,8 @@ def save_model(path: Path, model: torch.nn.Module, provenance: dict[str, Any], h
         name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
         for name, value in model.state_dict().items()
     }
+    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
+        raise ModelError(f"{path}: the weights have become too large to store; train anew at a lower rate")
     data = save(weights, header)
     with whole(path) as (partial,):
         partial.write_bytes(data)

@@ -55,6 +55,11 @@ class Intensities:
             values[~finite] = lowest
         return values
 
+    def relative(self, stored: np.ndarray) -> np.ndarray:
+        """Stored values as shares of the range: 0 for the lower end, 1 for the upper."""
+        low, high = (0.0, 1.0) if self.rescaled else (self.low, self.high)
+        return (self.of(stored) - low) / (high - low)
+
 
 def intensities_of(image: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> Intensities:
     """The intensities of an image of any real type and shape.

@@ -17,7 +17,7 @@ from .checkpoint import find_model, load_model
 from .device import choose_device, fast_in_bfloat16, heed_fork
 from .distance import signed_distance
 from .errors import InputError
-from .intensities import intensities_of
+from .intensities import Intensities, intensities_of
 from .normalisation import bright_end, normalise
 from .views import VIEWS, View, mean_logit
 
@@ -28,9 +28,11 @@ SURFACE_VOXELS = 2  # beside the brain, whose logit tells where between voxels t
 RECENTRE_MM = 8.0  # a second look where the brain lies further from the window's middle, adult head,
 DIM = 0.9  # or where all of it is darker than this share of the brightest in the window
 BRIGHTEST = 100  # of so many voxels an image's brightness is taken; a hot spot of fewer does not count
-# Shares of that brightness. A mask whose median is below DIM_BRAIN is looked at again, below BLACK it holds
-# nothing; what reaches BRIGHT belongs to the head.
-BLACK, DIM_BRAIN, BRIGHT = 0.005, 0.05, 0.1
+# Shares of that brightness. A mask whose median is below DIM_BRAIN is looked at again; what reaches BRIGHT belongs
+# to the head.
+DIM_BRAIN, BRIGHT = 0.05, 0.1
+BLACK = 0.005  # of the range of intensities: a mask whose median is below it holds nothing
+MEDIAN_OF = 30_000  # voxels
 # What is bright counts as the whole head where it is shorter than this share of the window and the field of view
 # is longer by the factor; it is then magnified to the share that follows, as long as a brain or a head may be.
 SMALL, WIDE, MAGNIFIED = 0.6, 1.25, 0.9
@@ -187,17 +189,18 @@ class Stripper:
         fault = geometry.geometry_fault(vox2world)
         if fault:
             raise InputError(fault)
-        field = self.field(image, vox2world, slope, intercept)
-        if field.brightness < BLACK:
-            raise InputError(NO_BRAIN)
+        intensities = intensities_of(image, slope, intercept)
+        field = self._field(image, vox2world, intensities)
         box, logit = field.around_brain(image.shape, vox2world)
         if image.dtype.kind == "f":
             logit[~np.isfinite(image[box])] = FAR_LOGIT
         mask = np.zeros_like(image, dtype=bool)  # in memory as the image: mixed orders are slow to combine
         mask[box] = logit > 0
         mask = clean(mask)
-        if not mask.any():
+        if not mask.any() or _is_black(image[box][mask[box]], intensities):
             raise InputError(NO_BRAIN)
+        if sdt and mask.all():
+            raise InputError("the brain found fills the image: there is no surface to measure distances from")
         if not sdt and border_mm == 0:
             return Stripped(mask)
         whole = np.full(image.shape, FAR_LOGIT, dtype=np.float32)
@@ -215,13 +218,17 @@ class Stripper:
     def field(
         self, image: np.ndarray, vox2world: np.ndarray, slope: float = 1.0, intercept: float = 0.0
     ) -> BrainField:
-        """The brain's logit in the segmenter's window; arguments as for `strip`.
+        """The brain's logit in the segmenter's window; arguments and errors as for `strip`."""
+        return self._field(image, vox2world, intensities_of(image, slope, intercept))
+
+    def _field(self, image: np.ndarray, vox2world: np.ndarray, intensities: Intensities) -> BrainField:
+        """The brain's logit in the segmenter's window.
 
         Where what is bright is small in a wide field of view, and where no brain is found but in the dark, the
         networks look at what is bright alone.
         """
         heed_fork(self.device)
-        values_of = intensities_of(image, slope, intercept).of
+        values_of = intensities.of
         fine, coarse = self._coarsened(image, vox2world, values_of)
         low, high = ends = brightness(coarse[0])
         bright = bright_bounds(*coarse, low + BRIGHT * (high - low))
@@ -317,6 +324,12 @@ def _coarsen(image, vox2world, voxel_size_mm, values_of=np.float32) -> tuple[np.
     """An image near a network's voxel size, and its vox2world; no slab thinner than one voxel."""
     image, vox2world = resample.block_mean(image, vox2world, voxel_size_mm, values_of)
     return image, geometry.thicken(image.shape, vox2world, voxel_size_mm)
+
+
+def _is_black(stored: np.ndarray, intensities: Intensities) -> bool:
+    """Whether most of the stored values [N] of a mask are as dark as the darkest of its image."""
+    sample = stored[:: 1 + stored.size // MEDIAN_OF]
+    return bool(np.median(intensities.relative(sample)) < BLACK)
 
 
 def brightness(image: np.ndarray) -> tuple[float, float]:

@@ -441,3 +441,14 @@ def test_damaged_training_states_are_named(tmp_path, damage):
     damage(path)
     with pytest.raises(ModelError, match=str(path)):
         checkpoint.load_training_state(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
+def test_weights_that_cannot_be_stored_are_no_model(tmp_path, value):
+    """16 bits hold no more than 65504."""
+    cascade = Cascade(tiny_cascade())
+    with torch.no_grad():
+        cascade.segmenter.head.bias[0] = value
+    with pytest.raises(ModelError, match="too large to store"):
+        checkpoint.save_model(tmp_path / "m.safetensors", cascade, {}, half=True)
+    assert not list(tmp_path.iterdir())

@@ -117,3 +117,11 @@ def test_few_finite_voxels():
     image[50, 50, :2] = 3, 5
     found = intensities_of(image)
     assert (found.low, found.high) == (3, 5)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-40, 1e300])
+def test_shares_of_the_range(factor):
+    image = (head() + 1000) * factor
+    found = intensities_of(image)
+    shares = found.relative(np.array([image.min(), image.mean(), found.high]))
+    np.testing.assert_allclose(shares, [0, 0.5, 1], atol=0.01)

@@ -231,6 +231,24 @@ def test_a_mask_of_black_space_is_no_brain(phantom_stripper):
         phantom_stripper.strip(image, vox2world)
 
 
+def test_a_mask_whose_voxels_are_mostly_black_is_no_brain(phantom_stripper):
+    """Bright dots that blocks of voxels smear out: what the networks see of them is not in the image."""
+    image = np.zeros((60, 60, 60), dtype=np.int16)
+    image[20:40:2, 20:40:2, 20:40:2] = 100
+    with pytest.raises(InputError, match="no brain found"):
+        phantom_stripper.strip(image, np.eye(4))
+
+
+def test_a_brain_that_fills_its_image_has_no_surface(phantom_stripper):
+    rng = np.random.default_rng(0)
+    image, vox2world = rng.uniform(0.9, 1, (12, 12, 12)), np.diag([2.0, 2, 2, 1])
+    phantom_stripper.model.locator.level.data -= 1
+    phantom_stripper.model.segmenter.level.data -= 1
+    assert phantom_stripper.strip(image, vox2world).mask.all()
+    with pytest.raises(InputError, match="fills the image"):
+        phantom_stripper.strip(image, vox2world, sdt=True)
+
+
 def test_a_hot_spot_is_not_what_is_bright(phantom_stripper):
     image, vox2world, _ = ball(*GRIDS["2 mm"])
     image[2:6, 2:6, 2:6] = 30  # 64 voxels: eight of the locator's
