@@ -37,6 +37,7 @@ setup(
         "test": [
             "pytest>=8",
             "ruff>=0.6",
+            "import-linter>=2.11",
             "selenium>=4",
             "pytest-rerunfailures>=14",
             "ancpbids>=0.4.8",
