@@ -240,7 +240,7 @@ def list_folder(folder):
     """The same for a folder, without the records of how its files were made."""
     from pathlib import Path
 
-    return sorted(path.name for path in Path(folder).iterdir() if path.is_file())
+    return sorted(path.name for path in Path(folder).iterdir() if path.name != ".singlestrip")
 
 
 def counter() -> Function:
