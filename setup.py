@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["singlestrip", "singlestrip.*"]), "singlestrip.models"],
     package_dir={"singlestrip.models": "models"},
-    package_data={"singlestrip": ["templates/*.html"], "singlestrip.models": ["*.safetensors", "*.md"]},
+    package_data={"singlestrip.io": ["templates/*.html"], "singlestrip.models": ["*.safetensors", "*.md"]},
     install_requires=[
         "torch>=2.4",
         "nibabel>=5.2",
@@ -37,6 +37,7 @@ setup(
         "test": [
             "pytest>=8",
             "ruff>=0.6",
+            "import-linter>=2.11",
             "selenium>=4",
             "pytest-rerunfailures>=14",
             "ancpbids>=0.4.8",

@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 from scans import find_scans
 
-from singlestrip import labelling, training
 from singlestrip.configuration import HEAD_BRAIN_MM, CascadeConfig, GMMConfig, TrainConfig, UNetConfig
-from singlestrip.device import choose_device
+from singlestrip.networks.device import choose_device
+from singlestrip.synthesis import labelling
+from singlestrip.training import loop
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    training.keep_memory()
+    loop.keep_memory()
     device = choose_device(args.device)
     example = args.data / "adults" / "sub-01_T1w"
     pair = Path(f"{example}.nii.gz"), Path(f"{example}_mask.nii.gz")
@@ -116,12 +117,12 @@ def main() -> None:
     for name in args.variants:
         setup = VARIANTS[name](Setup(config=TrainConfig(steps=args.steps)))
         maps = [labelling.labelled_example(*pair, setup.gmm)[0]]
-        run = training.Run(setup.cascade, setup.config, training.prepare_maps(maps, setup.cascade, device), device)
+        run = loop.Run(setup.cascade, setup.config, loop.prepare_maps(maps, setup.cascade, device), device)
         start = time.monotonic()
         while run.step < args.steps:
             run.update()
         row = {"variant": name, "steps": args.steps, "seconds": round(time.monotonic() - start)}
-        row |= {key: f"{training.validate(run.averaged, group):.4f}" for key, group in groups.items()}
+        row |= {key: f"{loop.validate(run.averaged, group):.4f}" for key, group in groups.items()}
         new = not args.out.is_file()
         with args.out.open("a", newline="") as file:
             writer = csv.DictWriter(file, row)

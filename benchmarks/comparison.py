@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 from strip_speed import cube, measure
 
-from singlestrip import Stripper, volume
+from singlestrip import Stripper
+from singlestrip.io import volume
 
 LARGEST_PLAIN = 256  # of a network in plain PyTorch
 

@@ -32,14 +32,14 @@ import numpy as np
 import torch
 from scans import Scan, find_scans
 
-from singlestrip import SingleStripError, Stripper, volume
-from singlestrip.checkpoint import load_model
-from singlestrip.configuration import CascadeConfig, GMMConfig, SelfTrainConfig, TrainConfig
-from singlestrip.gmm import INSIDE_BASE
-from singlestrip.labelling import labelled_example
-from singlestrip.metrics import dice, hausdorff95
-from singlestrip.self_training import Inputs, Options, SelfTraining
-from singlestrip.training import brain_extent_mm, train
+from singlestrip import SingleStripError, Stripper
+from singlestrip.configuration import INSIDE_BASE, CascadeConfig, GMMConfig, SelfTrainConfig, TrainConfig
+from singlestrip.io import volume
+from singlestrip.networks.checkpoint import load_model
+from singlestrip.self_training.rounds import Inputs, Options, SelfTraining
+from singlestrip.space.metrics import dice, hausdorff95
+from singlestrip.synthesis.labelling import labelled_example
+from singlestrip.training.loop import brain_extent_mm, train
 
 COLUMNS = ("fold", "arm", "group", "subset", "image", "dice", "hd95_mm")
 ARMS = ("SL-1", "SL-1+", "SSL-AE", "SSL-TTA", "SSL-T", "SSL-T-scratch", "SL-N")
@@ -130,7 +130,7 @@ class Experiment:
         """Trained in the first arm that needs it, from the fold's example, and used by the others."""
         path = self.out / f"fold-{fold.number}" / "quality.safetensors"
         if not path.is_file():
-            from singlestrip.cli import main
+            from singlestrip.cli.main import main
 
             epochs = ["--epochs", str(self.args.epochs)]
             if main(["qc", "--train", str(path), "-m", str(fold.example.mask), *epochs, "-q"]):

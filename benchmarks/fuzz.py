@@ -43,8 +43,9 @@ import numpy as np
 import torch
 from fuzz_inputs import KINDS, Trial
 
-from singlestrip import checkpoint, volume
-from singlestrip.output import PARTIAL
+from singlestrip.io import volume
+from singlestrip.io.output import PARTIAL
+from singlestrip.networks import checkpoint
 
 GIB = 2**30
 MAPPED_GIB = 3.0  # most that a case may map; libraries take 0.7 of it
@@ -318,7 +319,7 @@ def load_libraries() -> None:
     import matplotlib.figure  # noqa: F401
     import sklearn.mixture  # noqa: F401
 
-    from singlestrip import assessment, bids_app, quality, self_training, stripping, training  # noqa: F401
+    from singlestrip.training import loop  # noqa: F401
 
 
 def fuzz(cases: int, seed: int, kinds: list[str], jobs: int, only: int | None = None, keep: Path | None = None):

@@ -23,7 +23,7 @@ from nibabel.nifti1 import header_dtype as NIFTI1_HEADER
 from nibabel.nifti2 import header_dtype as NIFTI2_HEADER
 from tiny import SIZE, make_images, make_models
 
-from singlestrip.cli import main
+from singlestrip.cli.main import main
 
 Random = np.random.Generator
 

@@ -21,11 +21,13 @@ import numpy as np
 from scans import Scan, find_scans
 from scipy import ndimage, stats
 
-from singlestrip import SingleStripError, Stripper, resample, volume
-from singlestrip.geometry import voxel_sizes
-from singlestrip.metrics import dice
-from singlestrip.quality import QualityModel, agreement, augmented_masks
-from singlestrip.stripping import FAR_LOGIT
+from singlestrip import SingleStripError, Stripper
+from singlestrip.io import volume
+from singlestrip.quality.scores import QualityModel, agreement, augmented_masks
+from singlestrip.space import resample
+from singlestrip.space.geometry import voxel_sizes
+from singlestrip.space.metrics import dice
+from singlestrip.stripping.stripper import FAR_LOGIT
 
 COLUMNS = ("source", "image", "dice", "estimator", "estimate", "seconds")
 KEYS = ("source", "image", "estimator")

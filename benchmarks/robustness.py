@@ -20,8 +20,10 @@ from scans import find_scans
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from singlestrip import SingleStripError, Stripper, geometry, volume
-from singlestrip.metrics import dice
+from singlestrip import SingleStripError, Stripper
+from singlestrip.io import volume
+from singlestrip.space import geometry
+from singlestrip.space.metrics import dice
 
 Scan = tuple[np.ndarray, np.ndarray, np.ndarray]  # image [X, Y, Z], mask boolean, vox2world
 COLUMNS = ("change", "severity", "image", "dice")

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from scans import Scan, find_scans
 
-from singlestrip import SingleStripError, Stripper, report, volume
-from singlestrip.metrics import dice, hausdorff95, volume_ml
+from singlestrip import SingleStripError, Stripper
+from singlestrip.io import figures, volume
+from singlestrip.space.metrics import dice, hausdorff95, volume_ml
 
 COLUMNS = ("dataset", "subject", "contrast", "image", "dice", "hd95_mm", "volume_error_percent", "seconds")
 WORST = 5
@@ -100,7 +101,7 @@ def main() -> None:
         truth = volume.read(score["scan"].mask)
         title = f"{score['image']}: Dice {score['dice']:.3f}, HD95 {score['hd95_mm']:.1f} mm"
         pictures.append((image.scaled(), score["mask"], truth.stored[..., 0] > 0, image.vox2world, title))
-    report.comparison_figure(pictures, args.out / "worst.png")
+    figures.comparison_figure(pictures, args.out / "worst.png")
     print((args.out / "scores.md").read_text())
 
 

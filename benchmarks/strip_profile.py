@@ -20,14 +20,14 @@ import time
 from pathlib import Path
 
 TIMED = {  # module, then class and function: what it does
-    ("volume", "read"): "reading, with gzip",
-    ("stripping", "_ends"): "range of the values",
-    ("resample", "block_mean"): "to the networks' voxel sizes",
-    ("stripping", "Stripper._locate"): "locator",
-    ("stripping", "Stripper._segment"): "segmenter",
-    ("stripping", "BrainField.around_brain"): "logit on the image's grid",
-    ("stripping", "clean"): "largest component, holes",
-    ("volume", "write_like"): "writing brain and mask, with gzip",
+    ("io.volume", "read"): "reading, with gzip",
+    ("stripping.stripper", "intensities_of"): "range of the values",
+    ("space.resample", "block_mean"): "to the networks' voxel sizes",
+    ("stripping.stripper", "Stripper._locate"): "locator",
+    ("stripping.stripper", "Stripper._segment"): "segmenter",
+    ("stripping.stripper", "BrainField.around_brain"): "logit on the image's grid",
+    ("stripping.stripper", "clean"): "largest component, holes",
+    ("io.volume", "write_like"): "writing brain and mask, with gzip",
 }
 
 
@@ -51,15 +51,14 @@ def stages(image: Path) -> dict[str, float]:
     def load(name: str):
         return importlib.import_module(f"singlestrip.{name}")
 
-    clocked(
-        "importing the rest", lambda: [load(name) for name in ("cli", "commands.strip", "batch", "stripping")]
-    )()
-    stripper = clocked("loading the weights", load("stripping").Stripper.load)()
+    rest = ("cli.main", "cli.commands.strip", "batch.strip", "stripping.stripper")
+    clocked("importing the rest", lambda: [load(name) for name in rest])()
+    stripper = clocked("loading the weights", load("stripping.stripper").Stripper.load)()
     for (module, path), name in TIMED.items():
         *owner, function = path.split(".")
         place = getattr(load(module), owner[0]) if owner else load(module)
         setattr(place, function, clocked(name, getattr(place, function)))
-    batch = load("batch")
+    batch = load("batch.strip")
     outputs = {kind: image.with_name(f"{kind}.nii.gz") for kind in ("brain", "mask")}
     batch.strip_file(stripper, batch.Job(image, outputs), batch.StripOptions())
     seconds["the rest"] = time.perf_counter() - begin - sum(seconds.values())
@@ -78,7 +77,7 @@ def main() -> None:
         return
     from strip_speed import cube, measure
 
-    from singlestrip import volume
+    from singlestrip.io import volume
 
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "cube.nii.gz")

@@ -22,7 +22,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from singlestrip import geometry, resample, volume
+from singlestrip.io import volume
+from singlestrip.space import geometry, resample
 
 SIDE_MM = 256.0
 

@@ -12,10 +12,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from phantoms import Head, make_head, threshold_cascade, tiny_cascade
 
-from singlestrip import checkpoint
-from singlestrip.autoencoder import Autoencoder
-from singlestrip.cascade import Cascade
 from singlestrip.configuration import AutoencoderConfig
+from singlestrip.networks import checkpoint
+from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.networks.cascade import Cascade
 
 SIZE, SPACING_MM = 20, 9.6
 LAYERS = ((4, 2, 4), (4, 2, 4), (4, 2, 4), (4, 2, 8))

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from singlestrip import training
 from singlestrip.configuration import CascadeConfig, GMMConfig, TrainConfig
-from singlestrip.device import choose_device
-from singlestrip.labelling import labelled_example
+from singlestrip.networks.device import choose_device
+from singlestrip.synthesis.labelling import labelled_example
+from singlestrip.training import loop
 
 WARM_UP = 5
 
@@ -34,10 +34,10 @@ def main() -> None:
     parser.add_argument("--no-keep-memory", action="store_true")
     args = parser.parse_args()
     if not args.no_keep_memory:
-        training.keep_memory()
+        loop.keep_memory()
     example, _ = labelled_example(args.image, args.mask, GMMConfig())
     cascade, config, device = CascadeConfig(), TrainConfig(batch=args.batch), choose_device(args.device)
-    run = training.Run(cascade, config, training.prepare_maps([example], cascade, device), device)
+    run = loop.Run(cascade, config, loop.prepare_maps([example], cascade, device), device)
 
     def wait() -> float:
         if device.type == "cuda":
@@ -50,7 +50,7 @@ def main() -> None:
         run.update()
         stepped = wait()
         for network, (name, window) in enumerate(cascade.windows().items()):
-            training.draw_batch(run.maps[name], window, config, cascade.scale, network, [number] * args.batch)
+            loop.draw_batch(run.maps[name], window, config, cascade.scale, network, [number] * args.batch)
         whole.append(stepped - start)
         synthesis.append(wait() - stepped)
     step, draw = (statistics.median(times[WARM_UP:]) for times in (whole, synthesis))

@@ -19,8 +19,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from singlestrip import geometry, labelling, volume
-from singlestrip.gmm import INSIDE_BASE
+from singlestrip.configuration import INSIDE_BASE
+from singlestrip.io import volume
+from singlestrip.space import geometry
+from singlestrip.synthesis import labelling
 
 FLUID = 24  # around the brain and in its sulci
 CLOSING_MM = 4.0

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from scans import find_scans
 
-from singlestrip import SingleStripError, Stripper, volume
-from singlestrip.geometry import voxel_sizes
-from singlestrip.metrics import dice
-from singlestrip.resample import block_mean
+from singlestrip import SingleStripError, Stripper
+from singlestrip.io import volume
+from singlestrip.space.geometry import voxel_sizes
+from singlestrip.space.metrics import dice
+from singlestrip.space.resample import block_mean
 
 SIZES = (1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # of an adult's
 FIELDS_MM = (200, 330, 400, 500)

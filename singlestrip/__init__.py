@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from .stripping import Stripped, Stripper
+    from .stripping.stripper import Stripped, Stripper
 
     __version__: str
 
@@ -30,27 +30,19 @@ __all__ = ["SingleStripError", "Stripper", "__version__", "strip", "strip_file"]
 
 def __getattr__(name: str):
     if name == "Stripper":
-        from .stripping import Stripper
+        from .stripping.stripper import Stripper
 
         return Stripper
     if name == "__version__":
-        return _version()
+        from ._version import __version__
+
+        return __version__
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-@functools.lru_cache(maxsize=1)
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("singlestrip")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "0+unknown"
 
 
 def _session(model: str | os.PathLike | None, device: str) -> Stripper:
     """The session of a model file as it is now: a file trained anew is loaded anew."""
-    from .checkpoint import find_model
+    from .networks.checkpoint import find_model
 
     path = find_model(model).resolve()
     return _load(path, path.stat().st_mtime_ns, device)
@@ -58,7 +50,7 @@ def _session(model: str | os.PathLike | None, device: str) -> Stripper:
 
 @functools.lru_cache(maxsize=2)
 def _load(path: Path, changed_ns: int, device: str) -> Stripper:
-    from .stripping import Stripper
+    from .stripping.stripper import Stripper
 
     return Stripper.load(path, device)
 
@@ -103,8 +95,8 @@ def strip_file(
     """
     from pathlib import Path
 
-    from .batch import Job, StripOptions
-    from .batch import strip_file as run
+    from .batch.strip import Job, StripOptions
+    from .batch.strip import strip_file as run
 
     named = {"brain": out, "mask": mask, "sdt": sdt}
     outputs = {kind: Path(path) for kind, path in named.items() if path is not None}

@@ -10,10 +10,10 @@ from . import interruption
 def main() -> int:
     """Run the command line of the process; returns the exit status."""
     interruption.end_on_signals()  # before the imports below, which take longer than many a signal
-    from .streams import finish_streams, prepare_streams
+    from .cli.streams import finish_streams, prepare_streams
 
     prepare_streams(debug="--debug" in sys.argv)
-    from .cli import main as run
+    from .cli.main import main as run
 
     try:
         status = run()

@@ -1,7 +1,7 @@
 """Every default of the method, in frozen dataclasses.
 
 Options on the command line override them; a model file carries those it was made with. Where fields are read from
-a file, their ranges stand beside them (see `typed`).
+a file, their ranges stand beside them (see `io.typed`).
 
 Sources named below: SingleStrip (Specktor-Fadida & Hoffmann, arXiv 2508.10464), SynthStrip (Hoopes
 et al., NeuroImage 2022), SynthSeg (Billot et al., Medical Image Analysis 2023).
@@ -22,7 +22,7 @@ HEAD_WINDOW_MM = 192.0
 B0_LIMIT = 50.0
 
 # Images of heads in a BIDS data set, by folder; the mask of the first of each needs no word in its name to tell
-# of what it is (bids.py). Maps, angiograms and the parts of composed images are left to --suffix.
+# of what it is (bids/layout.py). Maps, angiograms and the parts of composed images are left to --suffix.
 BIDS_SUFFIXES = {
     "anat": ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "T2star", "inplaneT1", "inplaneT2"),
     "dwi": ("dwi", "sbref"),
@@ -38,6 +38,7 @@ MAX_SEGMENTER_SIZE = 256
 MAX_LOCATOR_SIZE = 160  # stripping takes no field of view of more voxels
 WindowSize = Annotated[int, Meta(ge=2, le=MAX_SEGMENTER_SIZE)]
 Width = Annotated[int, Meta(ge=1, le=1024)]
+INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class TrainConfig:
     weight_decay: float = 1e-2
     clip: float = 1.0  # greatest norm of the gradient
     average: float = 0.998  # of the weights' exponential moving average, which is what is kept
-    cross_entropy: float = 0.0  # beside soft Dice; see losses.py
+    cross_entropy: float = 0.0  # beside soft Dice; see networks/losses.py
     amp: str = "auto"  # bfloat16 where it is fast: "auto", "on" or "off"
     seed: int = 0
     validate_every: int = 500

@@ -27,9 +27,9 @@ def phantom_stripper():
     """A stripper to which whatever is brighter than half is brain, at 2 mm in a window of 96 mm."""
     import torch
 
-    from singlestrip.cascade import Cascade
     from singlestrip.configuration import CascadeConfig, UNetConfig
-    from singlestrip.stripping import Stripper
+    from singlestrip.networks.cascade import Cascade
+    from singlestrip.stripping.stripper import Stripper
 
     class Threshold(torch.nn.Module):
         def __init__(self):

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from singlestrip.cascade import Cascade
 from singlestrip.configuration import CascadeConfig, UNetConfig
-from singlestrip.gmm import NativeMap
+from singlestrip.networks.cascade import Cascade
+from singlestrip.synthesis.gmm import NativeMap
 
 AIR, SKULL, SCALP = 1, 2, 3
 BRAIN = (101, 102, 103)

@@ -12,8 +12,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from singlestrip import assessment
-from singlestrip.assessment import (
+from singlestrip.batch import assess
+from singlestrip.batch.assess import (
     COLUMNS,
     Assessment,
     Assessor,
@@ -30,10 +30,10 @@ from singlestrip.assessment import (
 )
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError
-from singlestrip.labelling import read_mask, read_masks
-from singlestrip.metrics import dice
-from singlestrip.quality import QualityModel
-from singlestrip.quality_training import fraction
+from singlestrip.io.masks import read_mask, read_masks
+from singlestrip.quality.scores import QualityModel
+from singlestrip.quality.training import fraction
+from singlestrip.space.metrics import dice
 
 SHAPE = (32, 32, 32)
 VOX2WORLD = np.diag([4.0, 4, 4, 1])
@@ -434,7 +434,7 @@ def test_masks_are_scored_and_sorted(model, masks):
     assert good.estimate > 0.95  # whole voxels against parts of them
     assert small.estimate == pytest.approx(2 * 40**3 / (40**3 + 48**3), abs=0.03)
     expected = model.assess(ball(48), VOX2WORLD)
-    assert good.values == assessment.quality_values(expected)
+    assert good.values == assess.quality_values(expected)
     assert good.slice_dice == expected.slice_dice and good.note == ""
 
 

@@ -9,11 +9,12 @@ from phantoms import tiny_cascade
 from safetensors import safe_open
 from torch import nn
 
-from singlestrip import checkpoint, typed
-from singlestrip.autoencoder import Autoencoder
-from singlestrip.cascade import Cascade
 from singlestrip.configuration import SLICE_LAYERS, VOLUME_LAYERS, AutoencoderConfig
 from singlestrip.errors import ModelError
+from singlestrip.io import typed
+from singlestrip.networks import checkpoint
+from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.networks.cascade import Cascade
 
 TINY_LAYERS = ((4, 2, 4), (4, 2, 6), (4, 2, 5), (4, 2, 7))  # 16 voxels to a code of one
 TINY = AutoencoderConfig(size=16, layers=TINY_LAYERS)

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from singlestrip import batch, memory, records, volume
-from singlestrip.batch import (
+from singlestrip.batch import records, strip
+from singlestrip.batch.strip import (
     Job,
     StripOptions,
     images_below,
@@ -21,7 +21,8 @@ from singlestrip.batch import (
     write_list,
 )
 from singlestrip.errors import InputError, OutputError
-from singlestrip.metrics import dice
+from singlestrip.io import memory, volume
+from singlestrip.space.metrics import dice
 
 VOX2WORLD = np.array([[-3.0, 0, 0, 60], [0, 3, 0, -50], [0, 0, 4, -40], [0, 0, 0, 1]])
 SHAPE = (40, 36, 28)
@@ -111,7 +112,7 @@ def test_background(tmp_path, dtype, scaling, background, fill, expected):
     mask = (ball() < 0)[..., None]
     if scaling and scaling[0] < 0:
         expected = int(image.stored.max())
-    background = batch.stored_fill(image, fill)
+    background = strip.stored_fill(image, fill)
     assert background.dtype == image.stored.dtype
     out = np.where(mask, image.stored, background)
     assert out.dtype == image.stored.dtype
@@ -331,7 +332,7 @@ def test_what_was_made_in_another_way_is_made_anew(phantom_stripper, tmp_path, k
 
 def test_other_b_values_are_another_mask(phantom_stripper, diffusion):
     image, bval = diffusion
-    jobs = [batch.Job(image, job(image, "mask").outputs, bval)]
+    jobs = [strip.Job(image, job(image, "mask").outputs, bval)]
     bval.write_text("1000 0 2000 50\n")
     assert resumed(phantom_stripper, jobs) == (["stripped"], [])
     assert resumed(phantom_stripper, jobs) == (["kept"], [])
@@ -676,7 +677,7 @@ def diffusion(tmp_path):
 def test_one_mask_from_the_mean_of_the_frames_of_b0(phantom_stripper, diffusion):
     image, bval = diffusion
     bval.write_text("1000 0 2000 50\n")
-    todo = batch.Job(image, job(image, "mask", "brain").outputs, bval)
+    todo = strip.Job(image, job(image, "mask", "brain").outputs, bval)
     strip_file(phantom_stripper, todo)
     mask, brain = (volume.read(todo.outputs[kind]) for kind in ("mask", "brain"))
     assert mask.shape == SHAPE and brain.shape == (*SHAPE, 4)
@@ -702,12 +703,12 @@ def test_b_values_that_do_not_fit(text, part, phantom_stripper, diffusion):
     if text is not None:
         bval.write_text(text)
     with pytest.raises(InputError, match=f"dwi.bval.*{part}"):
-        strip_file(phantom_stripper, batch.Job(image, job(image, "mask").outputs, bval))
+        strip_file(phantom_stripper, strip.Job(image, job(image, "mask").outputs, bval))
 
 
 def test_an_image_of_one_frame_has_a_b_value_too(phantom_stripper, tmp_path):
     image, bval = scan(tmp_path / "a.nii.gz"), tmp_path / "a.bval"
-    todo = batch.Job(image, job(image, "mask").outputs, bval)
+    todo = strip.Job(image, job(image, "mask").outputs, bval)
     with pytest.raises(InputError, match="no such file"):
         strip_file(phantom_stripper, todo)
     bval.write_text("1000")

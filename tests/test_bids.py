@@ -16,16 +16,19 @@ import torch
 from bids_dataset import make_dataset
 from phantoms import PhantomCascade, make_head, tiny_cascade
 
-from singlestrip import __version__, bids, checkpoint
-from singlestrip.autoencoder import Autoencoder
-from singlestrip.bids import Derivative, find_images, inherited
-from singlestrip.cascade import Cascade
-from singlestrip.cli import main
+from singlestrip import __version__
+from singlestrip.bids import layout
+from singlestrip.bids.layout import Derivative, find_images, inherited
+from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError, SingleStripError
-from singlestrip.labelling import checksum
-from singlestrip.metrics import dice
-from singlestrip.stripping import Stripper
+from singlestrip.io.checksum import checksum
+from singlestrip.io.json_file import read_json, write_json
+from singlestrip.networks import checkpoint
+from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.networks.cascade import Cascade
+from singlestrip.space.metrics import dice
+from singlestrip.stripping.stripper import Stripper
 
 pytest.importorskip("ancpbids", reason="ancpbids is not installed")
 
@@ -157,7 +160,7 @@ def test_files_that_never_end(tmp_path):
     os.mkfifo(description)
     with pytest.raises(InputError, match=r"description\.json: cannot be read as JSON .a FIFO"):
         find_images(tmp_path)
-    assert bids.read_json(description) == {}
+    assert read_json(description) == {}
 
 
 def test_an_output_folder_that_leads_nowhere(tmp_path):
@@ -171,13 +174,13 @@ def test_json_of_others(tmp_path):
     """What is not finite is no JSON; what is no object counts for nothing."""
     path = tmp_path / "a.json"
     path.write_text('{"a": NaN, "b": [-Infinity, 1e999, 0.5], "c": "caf\\u00e9"}')
-    content = bids.read_json(path)
+    content = read_json(path)
     assert content == {"a": None, "b": [None, None, 0.5], "c": "café"}
-    bids.write_json(path, content)
-    assert bids.read_json(path) == content
+    write_json(path, content)
+    assert read_json(path) == content
     for text in ("[1]", "{", "[" * 100_000, ""):
         path.write_text(text)
-        assert bids.read_json(path) == {}
+        assert read_json(path) == {}
     mask = tmp_path / "sub-01_desc-brain_mask.nii.gz"
     for sources in ("[]", "7", '{"a": 1}', '"bids:raw:x"', "[[1]]"):
         path.with_name("sub-01_desc-brain_mask.json").write_text(f'{{"Sources": {sources}}}')
@@ -259,7 +262,7 @@ def test_description(tmp_path):
     derivative = Derivative(raw, raw / "derivatives/masks")
     derivative.prepare()
     description = json.loads((derivative.root / "dataset_description.json").read_text())
-    assert description["DatasetType"] == "derivative" and description["BIDSVersion"] == bids.BIDS_VERSION
+    assert description["DatasetType"] == "derivative" and description["BIDSVersion"] == layout.BIDS_VERSION
     assert description["Name"] == "Brain masks of Made-up heads"
     assert description["GeneratedBy"] == [{"Name": "singlestrip", "Version": __version__}]
     assert description["DatasetLinks"] == {"raw": "../.."} and description["SourceDatasets"] == [{"URL": "../.."}]

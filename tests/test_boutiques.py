@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 import singlestrip
-from singlestrip import boutiques as written
-from singlestrip.cli import COMMANDS, EXIT_STATUS, build_parser, main
-from singlestrip.interface import command_options
-from singlestrip.shards import Shard
+from singlestrip.batch.shards import Shard
+from singlestrip.cli.interface import command_options
+from singlestrip.cli.main import main
+from singlestrip.cli.parser import COMMANDS, EXIT_STATUS, build_parser
+from singlestrip.integrations import boutiques as written
 
 FOLDER = Path(__file__).parents[1] / "docs/boutiques"
-AGAIN = "the descriptors are out of date; write them with: python -m singlestrip.boutiques docs/boutiques"
+AGAIN = "out of date; write them with: python -m singlestrip.integrations.boutiques docs/boutiques"
 SCAN = Path(nib.__file__).parent / "tests/data/example4d.nii.gz"
 
 
@@ -73,7 +74,7 @@ def test_every_option_is_an_input(command):
     found = {i["id"]: i.get("command-line-flag") for i in inputs(command).values()}
     assert found == {
         option.name.replace("-", "_"): option.flags[-1] if option.flags else None
-        for option in command_options(command)
+        for option in command_options(build_parser(), command)
     }
 
 
@@ -163,7 +164,7 @@ def test_boutiques_would_say_if_it_did_not(bosh, tmp_path):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_parser_takes_what_boutiques_makes_of_every_input(bosh, folder, command, capsys):
-    examples = {option: example(option) for option in command_options(command)}
+    examples = {option: example(option) for option in command_options(build_parser(), command)}
     invocation = {written._id(option): value for option, (value, _) in examples.items()}
     program, *line = simulate(bosh, command, invocation, capsys)
     assert program == "singlestrip"

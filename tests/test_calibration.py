@@ -5,13 +5,13 @@ import pytest
 import torch
 from phantoms import make_head, tiny_cascade
 
-from singlestrip import training
-from singlestrip.calibration import LARGEST, border_level, calibrated, level_of
-from singlestrip.cascade import Cascade
-from singlestrip.checkpoint import load_model
 from singlestrip.configuration import TrainConfig
 from singlestrip.errors import InputError
-from singlestrip.stripping import BrainField
+from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.checkpoint import load_model
+from singlestrip.stripping.stripper import BrainField
+from singlestrip.training import loop
+from singlestrip.training.calibration import LARGEST, border_level, calibrated, level_of
 
 RADIUS_MM, MM_PER_LOGIT = 30.0, 5.0
 IMAGE_GRID = np.array([[0, -1.5, 0, 40.3], [2.0, 0, 0, -44.1], [0, 0, 1.2, -38.7], [0, 0, 0, 1.0]])
@@ -92,7 +92,7 @@ def test_training_draws_the_border_by_the_scan_and_says_where(head, tmp_path):
     scan = (head.image, head.mask, head.vox2world)
     paths = [tmp_path / name for name in ("plain.safetensors", "by-scan.safetensors")]
     for path, scans in zip(paths, ([], [scan]), strict=True):
-        training.train([head.native], path, tiny_cascade(2.0), config, device=torch.device("cpu"), scans=scans)
+        loop.train([head.native], path, tiny_cascade(2.0), config, device=torch.device("cpu"), scans=scans)
     (plain, plain_header), (by_scan, header) = (load_model(path) for path in paths)
     level = header["provenance"]["border_level"]
     assert plain_header["provenance"]["border_level"] == 0 != level

@@ -12,11 +12,11 @@ from phantoms import tiny_cascade
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from singlestrip import checkpoint
-from singlestrip.autoencoder import Autoencoder
-from singlestrip.cascade import Cascade
 from singlestrip.configuration import AutoencoderConfig, CascadeConfig, UNetConfig
 from singlestrip.errors import ModelError, OutputError
+from singlestrip.networks import checkpoint
+from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.networks.cascade import Cascade
 
 PROVENANCE = {"seed": 3, "labelled": [{"t1.nii.gz": "abc"}], "init": None, "unit": "µm"}
 

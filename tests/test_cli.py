@@ -15,13 +15,14 @@ from phantoms import PhantomCascade, make_head, tiny_cascade
 from scipy.ndimage import gaussian_filter
 
 import singlestrip
-from singlestrip import checkpoint
-from singlestrip.cascade import Cascade
-from singlestrip.cli import COMMANDS, build_parser, main
+from singlestrip.batch.shards import SLURM_VARIABLES
+from singlestrip.cli.main import main
+from singlestrip.cli.parser import COMMANDS, build_parser
 from singlestrip.errors import SingleStripError
-from singlestrip.metrics import dice
-from singlestrip.shards import SLURM_VARIABLES
-from singlestrip.stripping import Stripper
+from singlestrip.networks import checkpoint
+from singlestrip.networks.cascade import Cascade
+from singlestrip.space.metrics import dice
+from singlestrip.stripping.stripper import Stripper
 
 SECTIONS = ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "REFERENCES")
 PNG = b"\x89PNG"
@@ -136,7 +137,7 @@ def test_help_and_version_do_not_load_torch(command, option):
     arguments = [*command.split(), option]
     code = f"""
 import sys
-from singlestrip.cli import main
+from singlestrip.cli.main import main
 try:
     main({arguments!r})
 finally:
@@ -149,7 +150,8 @@ finally:
 
 
 @pytest.mark.parametrize(
-    "module", ["singlestrip", "singlestrip.labelling", "singlestrip.bids", "singlestrip.batch"]
+    "module",
+    ["singlestrip", "singlestrip.synthesis.labelling", "singlestrip.bids.layout", "singlestrip.batch.strip"],
 )
 def test_what_needs_no_network_loads_no_torch(module):
     """The package itself, all that fit-gmm calls, and what finds and names the files of many images."""
@@ -616,7 +618,7 @@ def test_sigterm_leaves_no_partial_file(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal, sys\n"
-        "from singlestrip import image_writing\n"
+        "from singlestrip.io import image_writing\n"
         "from singlestrip.__main__ import main\n"
         "write_all = image_writing._write_all\n"
         "def interrupted(file, pieces):\n"

@@ -14,8 +14,9 @@ import slurm
 from phantoms import make_head, threshold_cascade
 
 import singlestrip
-from singlestrip import checkpoint, volume
-from singlestrip.metrics import dice
+from singlestrip.io import volume
+from singlestrip.networks import checkpoint
+from singlestrip.space.metrics import dice
 
 ROOT = Path(singlestrip.__file__).parents[1]
 WORKFLOW = ROOT / "workflow"
@@ -164,7 +165,7 @@ def test_workflow_on_local_cores(scans, small, large):
 
 @needs_workflow
 def test_workflow_of_a_bids_data_set(scans):
-    pytest.importorskip("singlestrip.bids")
+    pytest.importorskip("singlestrip.bids.app")
     pytest.importorskip("ancpbids")
     for name in ("01", "02"):
         folder = Path(f"data/sub-{name}/anat")

@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from singlestrip.cli import COMMANDS, SHELLS, build_parser, main
-from singlestrip.completion import script
-from singlestrip.interface import command_options
+from singlestrip.cli.completion import script
+from singlestrip.cli.interface import command_options
+from singlestrip.cli.main import main
+from singlestrip.cli.parser import COMMANDS, SHELLS, build_parser
 
 
 def needs(shell):
@@ -62,7 +63,7 @@ def test_bash_knows_the_subcommands(bash):
 @needs("bash")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_bash_knows_every_option(bash, command):
-    flags = {flag for option in command_options(command) for flag in option.flags}
+    flags = {flag for option in command_options(build_parser(), command) for flag in option.flags}
     assert bash(f"singlestrip {command} -") == flags | {"-h", "--help", "-v", "--version"}
     assert bash(f"singlestrip {command} --m") == {flag for flag in flags if flag.startswith("--m")}
 
@@ -70,7 +71,7 @@ def test_bash_knows_every_option(bash, command):
 @needs("bash")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_bash_knows_every_choice(bash, command):
-    for option in command_options(command):
+    for option in command_options(build_parser(), command):
         if option.flags and option.action.choices is not None:
             assert bash(f"singlestrip {command} {option.flags[-1]} ") == set(option.action.choices)
 
@@ -78,7 +79,7 @@ def test_bash_knows_every_choice(bash, command):
 @needs("bash")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_bash_completes_paths_by_their_role(bash, command):
-    for option in command_options(command):
+    for option in command_options(build_parser(), command):
         if not option.flags:
             continue
         found = bash(f"singlestrip {command} {option.flags[0]} fo")
@@ -215,7 +216,7 @@ def test_an_unknown_shell_is_a_wrong_command_line(capsys):
 def test_the_script_needs_no_torch():
     code = """
 import sys
-from singlestrip.cli import main
+from singlestrip.cli.main import main
 try:
     main(["--print-completion", "bash"])
 finally:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from singlestrip.cli import build_parser
-from singlestrip.escaping import to_cell
-from singlestrip.interface import PATH_ROLES, command_options, option_table, subparsers
+from singlestrip.cli.interface import PATH_ROLES, command_options, option_table, subparsers
+from singlestrip.cli.parser import build_parser
+from singlestrip.io.escaping import to_cell
 
 ROOT = Path(__file__).parents[1]
 WRAPPER = ROOT / "bin/singlestrip-container"
@@ -161,7 +161,7 @@ def sif(engine):
 
 def test_wrapper_holds_the_options_of_the_parser():
     between = WRAPPER.read_text().partition("# options begin")[2].partition("\n")[2].partition("# options end")[0]
-    assert between == option_table(), "the options changed: run bin/update-container"
+    assert between == option_table(build_parser()), "the options changed: run bin/update-container"
 
 
 def test_wrapper_knows_every_role(load):
@@ -173,11 +173,11 @@ def test_wrapper_reads_as_python_3_6():
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("command", list(subparsers()))
+@pytest.mark.parametrize("command", list(subparsers(build_parser())))
 def test_every_path_option_of_every_command_reaches_its_file(run, command, engine):
     """Each path option in a folder of its own, named from elsewhere."""
     positional, arguments, inputs, outputs = [], [], [], []
-    for number, option in enumerate(command_options(command)):
+    for number, option in enumerate(command_options(build_parser(), command)):
         if option.role in ("value", "none"):
             positional += [] if option.flags else ["value"]
             continue

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from singlestrip import device
 from singlestrip.errors import SingleStripError
+from singlestrip.networks import device
 
 WORKERS = """
 import multiprocessing, sys
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import nibabel, numpy as np, torch
 import singlestrip
-from singlestrip.quality import QualityModel
+from singlestrip.quality.scores import QualityModel
 
 torch.set_num_threads(2)
 scan = nibabel.load(Path(nibabel.__file__).parent / "tests/data/example4d.nii.gz")

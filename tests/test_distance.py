@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from singlestrip import distance
-from singlestrip.distance import signed_distance
+from singlestrip.space import distance
+from singlestrip.space.distance import signed_distance
 
 TURN = Rotation.from_euler("xyz", (25, -15, 40), degrees=True).as_matrix()
 SHEAR = np.array([[1, 0.25, 0], [0, 1, -0.15], [0, 0, 1]])

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from singlestrip.escaping import from_cell, printable, to_cell, to_json
+from singlestrip.io.escaping import from_cell, printable, to_cell, to_json
 
 NAMES = [
     "plain.nii",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from singlestrip.configuration import FaultConfig
-from singlestrip.faults import plant_faults
+from singlestrip.quality.faults import plant_faults
 
 SIZE, VOXEL_MM, RADIUS_MM = 56, 3.0, 45.0
 NONE = FaultConfig(

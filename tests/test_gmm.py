@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from singlestrip import gmm, labelling
 from singlestrip.configuration import GMMConfig
 from singlestrip.errors import InputError, OutputError
+from singlestrip.synthesis import gmm, labelling
 
 SHAPE = (20, 20, 12)
 INSIDE, OUTSIDE = (50.0, 80.0, 120.0), (5.0, 200.0)

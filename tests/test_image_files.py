@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from phantoms import make_head
 
-from singlestrip import memory, volume
-from singlestrip.batch import Job, StripOptions, stored_fill, strip_file
+from singlestrip.batch.strip import Job, StripOptions, stored_fill, strip_file
 from singlestrip.configuration import GMMConfig
 from singlestrip.errors import InputError, OutputError
-from singlestrip.labelling import fit_files, read_pair
-from singlestrip.metrics import dice
+from singlestrip.io import memory, volume
+from singlestrip.space.metrics import dice
+from singlestrip.synthesis.labelling import fit_files, read_pair
 
 HEAD = make_head()
 KINDS = ("brain", "mask", "sdt")

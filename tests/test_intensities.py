@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from singlestrip.errors import InputError
-from singlestrip.intensities import intensities_of
+from singlestrip.stripping.intensities import intensities_of
 
 SHAPE = (40, 40, 40)
 

@@ -4,9 +4,9 @@ import argparse
 
 import pytest
 
-from singlestrip.cli import COMMANDS
-from singlestrip.commands import options as types
-from singlestrip.interface import NUMBERS, PATH_ROLES, command_options, subparsers
+from singlestrip.cli import options as types
+from singlestrip.cli.interface import NUMBERS, PATH_ROLES, command_options, subparsers
+from singlestrip.cli.parser import COMMANDS, build_parser
 
 # What a user who reads the help would say.
 PATHS = {
@@ -63,18 +63,18 @@ PATHS = {
 
 
 def test_every_subcommand_is_there():
-    assert list(subparsers()) == list(COMMANDS) == list(PATHS)
+    assert list(subparsers(build_parser())) == list(COMMANDS) == list(PATHS)
 
 
 @pytest.mark.parametrize("command", PATHS)
 def test_paths_have_the_role_that_the_help_tells(command):
-    found = {o.name: o.role for o in command_options(command) if o.role not in ("value", "none")}
+    found = {o.name: o.role for o in command_options(build_parser(), command) if o.role not in ("value", "none")}
     assert found == PATHS[command]
 
 
 @pytest.mark.parametrize("command", PATHS)
 def test_whatever_is_called_a_file_or_folder_has_a_path_role(command):
-    for option in command_options(command):
+    for option in command_options(build_parser(), command):
         metavars = option.action.metavar if isinstance(option.action.metavar, tuple) else (option.action.metavar,)
         called = {"FILE", "DIR", "IMAGE", "MASK", "LABELS", "MODEL", "LIST", "TABLE"}
         called = (called | {"BIDS_DIR", "OUTPUT_DIR"}) & set(metavars)
@@ -82,18 +82,22 @@ def test_whatever_is_called_a_file_or_folder_has_a_path_role(command):
 
 
 def test_switches_and_numbers_of_values():
-    options = {o.name: o for o in command_options("train")}
+    options = {o.name: o for o in command_options(build_parser(), "train")}
     assert options["resume"].role == "none"
     assert options["image"].nargs == "+" and options["val"].nargs == 2 and options["steps"].nargs is None
     assert options["image"].flags == ("-i", "--image")
-    assert {o.name for o in command_options("bids") if not o.flags} == {"bids-dir", "output-dir", "level"}
+    assert {o.name for o in command_options(build_parser(), "bids") if not o.flags} == {
+        "bids-dir",
+        "output-dir",
+        "level",
+    }
     assert "help" not in options and "version" not in options
 
 
 @pytest.mark.parametrize("command", PATHS)
 def test_a_type_is_a_path_or_a_number(command):
     """Or text, of which a shard is one of a certain form: there is no other to forget."""
-    for option in command_options(command):
+    for option in command_options(build_parser(), command):
         assert option.action.type in {None, *PATH_ROLES, *NUMBERS, types.shard}, option.flags
         assert (option.range is not None) == (option.action.type in NUMBERS)
 
@@ -120,5 +124,5 @@ def test_ranges_are_what_the_types_take(kind):
 
 
 def test_a_kind_of_number_has_its_range():
-    ranges = {o.name: o.range for o in command_options("strip")}
+    ranges = {o.name: o.range for o in command_options(build_parser(), "strip")}
     assert ranges["border"] is NUMBERS[types.millimetres] and ranges["suffix"] is None

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from singlestrip.losses import segmentation_loss, soft_dice_loss
+from singlestrip.networks.losses import segmentation_loss, soft_dice_loss
 
 SURE = 40.0  # a logit whose probability is 1 in float32
 

@@ -11,9 +11,10 @@ import pytest
 from phantoms import make_head, threshold_cascade
 
 import singlestrip
-from singlestrip import checkpoint, volume
-from singlestrip.assessment import read_table
-from singlestrip.metrics import dice
+from singlestrip.batch.assess import read_table
+from singlestrip.io import volume
+from singlestrip.networks import checkpoint
+from singlestrip.space.metrics import dice
 
 pytestmark = pytest.mark.slow
 HEAD = make_head()

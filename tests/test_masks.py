@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from singlestrip.errors import InputError
-from singlestrip.masks import brain_voxels
+from singlestrip.io.masks import brain_voxels
 
 SHAPE = (32, 28, 24)
 INDEX = np.moveaxis(np.indices(SHAPE), 0, -1)

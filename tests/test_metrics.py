@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from singlestrip.metrics import dice, hausdorff95, volume_ml
+from singlestrip.space.metrics import dice, hausdorff95, volume_ml
 
 
 def mask(shape, *boxes) -> np.ndarray:

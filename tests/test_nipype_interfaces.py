@@ -18,10 +18,10 @@ from nipype import Function, MapNode, Node, Workflow
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine.nodes import NodeExecutionError
 
-from singlestrip.cli import build_parser
-from singlestrip.interface import command_options
-from singlestrip.nipype_interfaces import Quality, Strip, input_name
-from singlestrip.shards import Shard
+from singlestrip.batch.shards import Shard
+from singlestrip.cli.interface import command_options
+from singlestrip.cli.parser import build_parser
+from singlestrip.integrations.nipype import Quality, Strip, input_name
 
 COMMANDS = {"strip": Strip, "qc": Quality}
 COUNTED = ("mask_file", "flag", "estimated_dice")
@@ -50,13 +50,13 @@ def parsed(interface) -> dict:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_an_input_and_the_other_way_round(command):
-    options = {input_name(option) for option in command_options(command)}
+    options = {input_name(option) for option in command_options(build_parser(), command)}
     assert options == set(COMMANDS[command]().inputs.copyable_trait_names()) - {"args", "environ"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_explained(command):
-    for option in command_options(command):
+    for option in command_options(build_parser(), command):
         assert COMMANDS[command]().inputs.trait(input_name(option)).desc.startswith(option.action.help)
 
 
@@ -86,10 +86,11 @@ def example(option):
 
 
 @pytest.mark.parametrize(
-    ("command", "name"), [(command, option.name) for command in COMMANDS for option in command_options(command)]
+    ("command", "name"),
+    [(command, option.name) for command in COMMANDS for option in command_options(build_parser(), command)],
 )
 def test_every_input_reaches_the_parser(folder, command, name):
-    option = next(o for o in command_options(command) if o.name == name)
+    option = next(o for o in command_options(build_parser(), command) if o.name == name)
     value, wanted = example(option)
     interface = COMMANDS[command](**{input_name(option): value})
     if command == "strip" and option.role == "output":
@@ -186,7 +187,7 @@ def test_quality_writes_a_table(folder):
 
 @pytest.mark.parametrize("name", ["q.tsv", "q.json"])
 def test_scores_come_in_the_order_of_the_masks(folder, name):
-    from singlestrip.assessment import Assessment, Case, write_table
+    from singlestrip.batch.assess import Assessment, Case, write_table
 
     Path("c.mgz").touch()
     scores = {"b.mgz": ("fail", 0.5), "c.mgz": ("look", 0.75), "a.nii.gz": ("pass", 0.875)}

@@ -2,8 +2,9 @@
 
 import pytest
 
-from singlestrip.cli import main
-from singlestrip.interface import NUMBERS, command_options, subparsers
+from singlestrip.cli.interface import NUMBERS, command_options, subparsers
+from singlestrip.cli.main import main
+from singlestrip.cli.parser import build_parser
 
 LINES = {"strip": "strip -i a.nii -m b.nii", "train": "train -l a.nii -o b.safetensors", "qc": "qc -m a.nii"}
 
@@ -34,10 +35,10 @@ def test_numbers_in_words(line, words, capsys):
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", subparsers())
+@pytest.mark.parametrize("command", subparsers(build_parser()))
 def test_no_option_speaks_of_its_type(command):
     """argparse has "invalid positive_int value" for a ValueError."""
-    kinds = [option.action.type for option in command_options(command) if option.range is not None]
+    kinds = [option.action.type for option in command_options(build_parser(), command) if option.range is not None]
     assert kinds and all(kind in NUMBERS for kind in kinds)
     for kind in kinds:
         for text in ("", "one", "1mm", "0x10", "1e", "\udcff", "9" * 5000):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import singlestrip
-from singlestrip import output, report, volume
 from singlestrip.errors import OutputError
-from singlestrip.output import check_name, make_folder, whole
+from singlestrip.io import figures, output, volume
+from singlestrip.io.output import check_name, make_folder, whole
 
 
 def test_a_file_appears_when_its_block_ends_well(tmp_path):
@@ -92,7 +92,7 @@ def test_places_where_no_file_can_be_written(tmp_path):
         with pytest.raises(OutputError, match=r"bytes|NUL"):
             volume.check_output(tmp_path / name)
         with pytest.raises(OutputError, match=r"bytes|NUL"):
-            report.check_picture(tmp_path / name.replace(".nii", ".png"))
+            figures.check_picture(tmp_path / name.replace(".nii", ".png"))
 
 
 def test_folders_that_cannot_be_made(tmp_path):
@@ -115,7 +115,7 @@ def test_folders_that_cannot_be_written_to(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from singlestrip.output import whole
+from singlestrip.io.output import whole
 with whole(Path(sys.argv[1])) as (partial,):
     partial.write_text("half")
     print(partial.name, flush=True)

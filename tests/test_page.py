@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from singlestrip.errors import InputError, OutputError
-from singlestrip.escaping import to_cell
-from singlestrip.page import PageEntry, write_page
+from singlestrip.io.escaping import to_cell
+from singlestrip.io.page import PageEntry, write_page
 
 HOSTILE = [
     "</script><img src=x onerror=document.title='hit'>",

@@ -12,20 +12,14 @@ import numpy as np
 import pytest
 
 import singlestrip
-from singlestrip import limits, memory
-from singlestrip.errors import (
-    InputError,
-    ModelError,
-    SingleStripError,
-    find_memory_error,
-    sentence,
-)
+from singlestrip.errors import InputError, ModelError, SingleStripError, find_memory_error, sentence
+from singlestrip.io import limits, memory
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(singlestrip.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 # The program with a command of the test's in place of `strip`.
 PROGRAM = """
 import sys
-from singlestrip.commands import strip
+from singlestrip.cli.commands import strip
 
 def run(args):
     {body}
@@ -131,7 +125,7 @@ def test_a_signal_removes_what_is_half_written(tmp_path):
     body = """
 import os, signal
 from pathlib import Path
-from singlestrip.output import whole
+from singlestrip.io.output import whole
 with whole(Path("a.txt"), Path("b.txt")) as partial:
     partial[0].write_text("half")
     os.kill(os.getpid(), signal.SIGTERM)"""
@@ -153,7 +147,7 @@ class Thing:
     def __del__(self):
         raise ValueError("an error in a destructor")
 Thing()
-from singlestrip.streams import tell
+from singlestrip.cli.streams import tell
 tell("our own line")"""
 
 
@@ -185,7 +179,7 @@ def test_an_unforeseen_error_of_several_lines_is_one():
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_what_the_terminal_cannot_show_is_escaped(encoding):
     done = run(
-        "print('脑\\udcff')\nfrom singlestrip.streams import tell\ntell('脑')",
+        "print('脑\\udcff')\nfrom singlestrip.cli.streams import tell\ntell('脑')",
         env=ENVIRONMENT | {"PYTHONIOENCODING": encoding},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u8111\\udcff\n", "singlestrip: \\u8111\n")
@@ -195,7 +189,7 @@ def test_an_unwritable_home_is_not_mentioned(tmp_path):
     body = """
 import numpy as np
 from pathlib import Path
-from singlestrip.report import mask_figure
+from singlestrip.io.figures import mask_figure
 mask_figure(np.ones((4, 4, 4)), np.ones((4, 4, 4), bool), np.eye(4), Path("out.png"), "脑\\udcff")"""
     nowhere = {"HOME": "/proc/nowhere", "MPLCONFIGDIR": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere"}
     done = run(body, cwd=tmp_path, env=ENVIRONMENT | nowhere)
@@ -212,7 +206,7 @@ def test_closed_streams(closed, tmp_path):
     body = """
 file = open("out.txt", "w")
 print("to standard output", flush=True)
-from singlestrip.streams import tell
+from singlestrip.cli.streams import tell
 tell("to standard error")
 file.close()"""
     done = run(body, cwd=tmp_path, preexec_fn=lambda: [os.close(number) for number in closed])
@@ -294,7 +288,7 @@ def under_limit(name: str, mib: int):
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_limits_of_the_process_count(name):
     body = """
-from singlestrip import memory
+from singlestrip.io import memory
 first = memory.available()
 block = bytearray(100 * 2**20)
 print(first, first - memory.available())"""

@@ -12,17 +12,17 @@ import torch
 from phantoms import PhantomCascade, make_head, tiny_cascade
 from scipy.ndimage import gaussian_filter
 
-from singlestrip import checkpoint
-from singlestrip.autoencoder import Autoencoder
-from singlestrip.cascade import Cascade
-from singlestrip.cli import main
-from singlestrip.commands import qc
+from singlestrip.cli.commands import qc
+from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig, AutoencoderTrainConfig
 from singlestrip.errors import SingleStripError
-from singlestrip.metrics import dice, volume_ml
-from singlestrip.quality import QualityModel
-from singlestrip.quality_training import train_quality
-from singlestrip.stripping import Stripper
+from singlestrip.networks import checkpoint
+from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.networks.cascade import Cascade
+from singlestrip.quality.scores import QualityModel
+from singlestrip.quality.training import train_quality
+from singlestrip.space.metrics import dice, volume_ml
+from singlestrip.stripping.stripper import Stripper
 
 PNG = b"\x89PNG"
 LAYERS = ((4, 2, 8), (4, 2, 12), (4, 2, 16), (3, 2, 16), (4, 2, 16))  # 24 voxels to a code of one

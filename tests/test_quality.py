@@ -7,19 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from singlestrip import checkpoint, quality
-from singlestrip.autoencoder import Autoencoder
-from singlestrip.configuration import (
-    AutoencoderConfig,
-    AutoencoderTrainConfig,
-    FaultConfig,
-    FlagConfig,
-)
+from singlestrip.configuration import AutoencoderConfig, AutoencoderTrainConfig, FaultConfig, FlagConfig
 from singlestrip.errors import InputError
-from singlestrip.geometry import conformed_vox2world
-from singlestrip.metrics import dice, volume_ml
-from singlestrip.quality import QualityModel, Reconstruction, agreement, augmented_masks, flag_of
-from singlestrip.quality_training import (
+from singlestrip.networks import checkpoint
+from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.quality import scores as quality
+from singlestrip.quality.scores import QualityModel, Reconstruction, agreement, augmented_masks, flag_of
+from singlestrip.quality.training import (
     SliceSource,
     VolumeSource,
     _lay_in_the_middle,
@@ -27,6 +21,8 @@ from singlestrip.quality_training import (
     fraction,
     train_quality,
 )
+from singlestrip.space.geometry import conformed_vox2world
+from singlestrip.space.metrics import dice, volume_ml
 
 CPU = torch.device("cpu")
 # 24 voxels to a code of one.

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 
 import singlestrip
-from singlestrip import cli, volume
-from singlestrip.geometry import voxel_sizes
-from singlestrip.labelling import read_mask
-from singlestrip.metrics import dice
-from singlestrip.quality import QualityModel
-from singlestrip.resample import block_mean
+from singlestrip.cli.main import main
+from singlestrip.io import volume
+from singlestrip.io.masks import read_mask
+from singlestrip.quality.scores import QualityModel
+from singlestrip.space.geometry import voxel_sizes
+from singlestrip.space.metrics import dice
+from singlestrip.space.resample import block_mean
 
 EXAMPLE = Path(nib.__file__).parent / "tests" / "data" / "example4d.nii.gz"
 
 
 def test_every_installation_can_strip_the_example_of_nibabel(tmp_path):
     mask, brain = tmp_path / "mask.nii.gz", tmp_path / "brain.nii.gz"
-    status = cli.main(["strip", "-i", str(EXAMPLE), "-m", str(mask), "-o", str(brain), "--mask-mean-frame"])
+    status = main(["strip", "-i", str(EXAMPLE), "-m", str(mask), "-o", str(brain), "--mask-mean-frame"])
     assert status == 0
     image, inside = nib.load(EXAMPLE), np.asarray(nib.load(mask).dataobj) > 0
     assert inside.shape == image.shape[:3]
@@ -57,7 +58,7 @@ def test_a_file_needs_an_output():
 )
 def test_development_scans(data, tmp_path, name, least):
     image, mask = data / f"{name}.nii.gz", tmp_path / "mask.nii.gz"
-    assert cli.main(["strip", "-i", str(image), "-m", str(mask)]) == 0
+    assert main(["strip", "-i", str(image), "-m", str(mask)]) == 0
     truth, found = nib.load(data / f"{name}_mask.nii.gz"), nib.load(mask)
     assert dice(np.asarray(found.dataobj) > 0, np.asarray(truth.dataobj) > 0) > least
     original = nib.load(image).header

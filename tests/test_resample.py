@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from singlestrip import geometry, resample
+from singlestrip.space import geometry, resample
 
 
 def random_affine(rng, scale=(0.5, 4)) -> np.ndarray:

@@ -13,10 +13,7 @@ import torch
 from phantoms import make_head, tiny_cascade
 from safetensors.torch import load_file
 
-from singlestrip import checkpoint, self_training, training
-from singlestrip.autoencoder import Autoencoder
-from singlestrip.cascade import Cascade
-from singlestrip.cli import main
+from singlestrip.cli.main import main
 from singlestrip.configuration import (
     AutoencoderConfig,
     AutoencoderTrainConfig,
@@ -25,7 +22,12 @@ from singlestrip.configuration import (
     TrainConfig,
 )
 from singlestrip.errors import InputError, Interrupted, OutputError, SingleStripError
-from singlestrip.self_training import Inputs, Options, SelfTraining
+from singlestrip.networks import checkpoint
+from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.networks.cascade import Cascade
+from singlestrip.self_training import rounds
+from singlestrip.self_training.rounds import Inputs, Options, SelfTraining
+from singlestrip.training import loop
 
 CPU = torch.device("cpu")
 VOXEL_MM = 6.0
@@ -48,7 +50,7 @@ def bright_is_brain(monkeypatch):
             raise InputError(f"{scan.path}: no brain found")
         return mask
 
-    monkeypatch.setattr(self_training, "_strip", strip)
+    monkeypatch.setattr(rounds, "_strip", strip)
 
 
 @pytest.fixture
@@ -146,13 +148,13 @@ def test_the_best_are_kept_and_the_rest_say_why(inputs, tmp_path):
 
 def test_each_round_starts_from_the_one_before(inputs, tmp_path, monkeypatch):
     seen = []
-    real = training.train
+    real = loop.train
 
     def spy(labels, out, cascade, config, **keywords):
         seen.append((len(labels), None if keywords["init"] is None else keywords["init"].state_dict()))
         return real(labels, out, cascade, config, **keywords)
 
-    monkeypatch.setattr(self_training, "train", spy)
+    monkeypatch.setattr(rounds, "train", spy)
     folder = tmp_path / "run"
     SelfTraining(folder, inputs, OPTIONS, CPU).run()
     assert [count for count, _ in seen] == [3, 3]  # the labelled example and two pseudo-labels
@@ -194,12 +196,12 @@ def test_no_usable_scan_is_an_error(inputs, tmp_path):
 
 def test_by_default_what_is_flagged_fail_is_no_pseudo_label(inputs, tmp_path, monkeypatch):
     estimates = iter([0.85, 0.79, 0.81])
-    real = self_training.QualityModel.judge
+    real = rounds.QualityModel.judge
 
     def judge(self, *arguments):
         return replace(real(self, *arguments), estimate=next(estimates))
 
-    monkeypatch.setattr(self_training.QualityModel, "judge", judge)
+    monkeypatch.setattr(rounds.QualityModel, "judge", judge)
     options = replace(OPTIONS, rounds=SelfTrainConfig(rounds=1, keep=5))
     SelfTraining(tmp_path / "run", inputs, options, CPU).run()
     table = rows(tmp_path / "run")
@@ -210,8 +212,8 @@ def test_by_default_what_is_flagged_fail_is_no_pseudo_label(inputs, tmp_path, mo
 
 
 def test_a_fault_in_one_scan_is_noted_and_a_full_disk_is_not(inputs, tmp_path, monkeypatch):
-    real = self_training.checksum
-    monkeypatch.setattr(self_training, "checksum", lambda path: 1 / 0 if "scan1" in path.name else real(path))
+    real = rounds.checksum
+    monkeypatch.setattr(rounds, "checksum", lambda path: 1 / 0 if "scan1" in path.name else real(path))
     options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
     SelfTraining(tmp_path / "run", inputs, options, CPU).run()
     assert any("ZeroDivisionError" in row["note"] for row in rows(tmp_path / "run"))
@@ -219,7 +221,7 @@ def test_a_fault_in_one_scan_is_noted_and_a_full_disk_is_not(inputs, tmp_path, m
     def full(*arguments):
         raise OutputError("no space left")
 
-    monkeypatch.setattr(self_training, "draw", full)
+    monkeypatch.setattr(rounds, "draw", full)
     with pytest.raises(OutputError, match="no space"):
         SelfTraining(tmp_path / "full", inputs, options, CPU).run()
 
@@ -240,7 +242,7 @@ def test_a_scan_named_twice(inputs, tmp_path):
 
 
 def test_a_scan_whose_classes_cannot_be_fitted_makes_way(inputs, tmp_path, monkeypatch):
-    real = self_training.fit_label_map
+    real = rounds.fit_label_map
     calls = []
 
     def fit(image, mask, config):
@@ -250,7 +252,7 @@ def test_a_scan_whose_classes_cannot_be_fitted_makes_way(inputs, tmp_path, monke
         return real(image, mask, config)
 
     task = SelfTraining(tmp_path / "run", by_truth(inputs), TRUTH, CPU)
-    monkeypatch.setattr(self_training, "fit_label_map", fit)
+    monkeypatch.setattr(rounds, "fit_label_map", fit)
     task.run()
     table = rows(tmp_path / "run")
     assert [row["kept"] for row in table[:3]] == ["0", "1", "1"] and "too few voxels" in table[0]["note"]
@@ -258,7 +260,7 @@ def test_a_scan_whose_classes_cannot_be_fitted_makes_way(inputs, tmp_path, monke
 
 def test_everything_from_the_labelled_example(inputs, tmp_path, monkeypatch):
     """No models given: both are trained first, and the listener of each hears how far it is."""
-    monkeypatch.setattr(self_training, "fitting_cascade", lambda maps: tiny_cascade(VOXEL_MM))
+    monkeypatch.setattr(rounds, "fitting_cascade", lambda maps: tiny_cascade(VOXEL_MM))
     bare = replace(inputs, model=None, quality=None)
     folder = tmp_path / "run"
     quality = replace(OPTIONS.quality, epochs=3)
@@ -278,8 +280,8 @@ def test_the_record(inputs, tmp_path):
     SelfTraining(folder, inputs, OPTIONS, CPU).run()
     record = json.loads((folder / "run.json").read_text())
     assert record["configuration"]["later"]["steps"] == 3
-    assert record["labelled"]["mask"] == {"name": "mask.nii.gz", "sha256": self_training.checksum(inputs.mask)}
-    assert record["labelled"]["image"]["sha256"] == self_training.checksum(inputs.image)
+    assert record["labelled"]["mask"] == {"name": "mask.nii.gz", "sha256": rounds.checksum(inputs.mask)}
+    assert record["labelled"]["image"]["sha256"] == rounds.checksum(inputs.image)
     assert set(record["versions"]) == {"singlestrip", "torch", "numpy"}
     assert all(len(row["sha256"]) == 64 for row in rows(folder) if row["score"])
     page = (folder / "index.html").read_text()
@@ -315,7 +317,7 @@ def test_ranks_differ(inputs, tmp_path, monkeypatch):
         masks[0, 2 : 2 + order[name] // 2] = False
         return masks
 
-    monkeypatch.setattr(self_training, "augmented_masks", copies)
+    monkeypatch.setattr(rounds, "augmented_masks", copies)
     options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1, rank="tta"))
     SelfTraining(tmp_path / "run", inputs, options, CPU).run()
     names = [row["image"].split("/")[-1] for row in rows(tmp_path / "run")[:3]]
@@ -324,8 +326,8 @@ def test_ranks_differ(inputs, tmp_path, monkeypatch):
 
 def test_the_best_round_is_kept_where_validation_falls(inputs, tmp_path, monkeypatch):
     scores = iter([0.5, 0.9, 0.7])
-    monkeypatch.setattr(self_training, "validate", lambda model, pairs: next(scores))
-    monkeypatch.setattr(training, "validate", lambda model, pairs: 0.0)
+    monkeypatch.setattr(rounds, "validate", lambda model, pairs: next(scores))
+    monkeypatch.setattr(loop, "validate", lambda model, pairs: 0.0)
     said = []
     folder = tmp_path / "run"
     checked = replace(inputs, validation=((inputs.image, inputs.mask),))
@@ -337,7 +339,7 @@ def test_the_best_round_is_kept_where_validation_falls(inputs, tmp_path, monkeyp
 
 def interrupt_call(monkeypatch, name, number):
     """Stop the program at the given call of a function of the module."""
-    real, calls = getattr(self_training, name), []
+    real, calls = getattr(rounds, name), []
 
     def stop(*arguments, **keywords):
         calls.append(1)
@@ -345,18 +347,18 @@ def interrupt_call(monkeypatch, name, number):
             raise KeyboardInterrupt
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(self_training, name, stop)
+    monkeypatch.setattr(rounds, name, stop)
 
 
 def signal_at_step(monkeypatch, step):
-    update = training.Run.update
+    update = loop.Run.update
 
     def update_and_stop(run):
         if run.step == step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return update(run)
 
-    monkeypatch.setattr(training.Run, "update", update_and_stop)
+    monkeypatch.setattr(loop.Run, "update", update_and_stop)
 
 
 @pytest.mark.parametrize(
@@ -473,7 +475,7 @@ def test_a_damaged_record_is_said(inputs, tmp_path, monkeypatch):
     SelfTraining(folder, inputs, OPTIONS, CPU)
     path = folder / "run.json"
     good = json.loads(path.read_text())
-    monkeypatch.setattr(self_training, "labelled_example", lambda *arguments: pytest.fail("too late"))
+    monkeypatch.setattr(rounds, "labelled_example", lambda *arguments: pytest.fail("too late"))
     for change in DAMAGED_RECORDS:
         path.write_text(json.dumps(good | change))
         with pytest.raises(InputError, match=rf"{folder}.*(damaged|began with another)"):
@@ -486,12 +488,10 @@ def test_a_damaged_record_is_said(inputs, tmp_path, monkeypatch):
 
 def score_table(inputs, *changes):
     """A finished table of the run, with some cells of its first row changed."""
-    scores = [self_training.Score(image, 0.9, 0.9, "pass", number < 2, sha256="a" * 64).row()
+    scores = [rounds.Score(image, 0.9, 0.9, "pass", number < 2, sha256="a" * 64).row()
               for number, image in enumerate(inputs.unlabelled)]  # fmt: skip
     scores[0] |= dict(changes)
-    return "".join(
-        "\t".join(cells) + "\n" for cells in (self_training.SCORE_COLUMNS, *(s.values() for s in scores))
-    )
+    return "".join("\t".join(cells) + "\n" for cells in (rounds.SCORE_COLUMNS, *(s.values() for s in scores)))
 
 
 DAMAGED_TABLES = {
@@ -526,7 +526,7 @@ def test_a_damaged_score_table_is_said(inputs, tmp_path, monkeypatch):
     task = SelfTraining(folder, inputs, OPTIONS, CPU)
     table = folder / "round-1" / "scores.tsv"
     table.parent.mkdir()
-    monkeypatch.setattr(self_training, "train", lambda *arguments, **keywords: pytest.fail("trained on"))
+    monkeypatch.setattr(rounds, "train", lambda *arguments, **keywords: pytest.fail("trained on"))
     for name, damaged in DAMAGED_TABLES.items():
         text = damaged(inputs)
         table.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -542,7 +542,7 @@ def test_a_pseudo_label_whose_record_is_gone_is_not_learned_from(inputs, tmp_pat
     folder = tmp_path / "run"
     task = SelfTraining(folder, inputs, OPTIONS, CPU)
     with monkeypatch.context() as patch:
-        patch.setattr(self_training, "train", lambda *arguments, **keywords: 1 / 0)
+        patch.setattr(rounds, "train", lambda *arguments, **keywords: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             task.run()
     (record, *_) = sorted((folder / "round-1" / "labels").glob("*.json"))
@@ -551,7 +551,7 @@ def test_a_pseudo_label_whose_record_is_gone_is_not_learned_from(inputs, tmp_pat
         task.run()
     (folder / "round-1" / "scores.tsv").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(self_training, "train", lambda *arguments, **keywords: 1 / 0)
+        patch.setattr(rounds, "train", lambda *arguments, **keywords: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             task.run()
     assert record.is_file()
@@ -564,7 +564,7 @@ def test_names_that_are_not_utf8(inputs, tmp_path):
     folder = tmp_path / "run"
     task = SelfTraining(folder, inputs, OPTIONS, CPU)
     partial = tmp_path / "scores.tsv"
-    self_training._write_scores(partial, [self_training.Score(strange, 0.5)])
+    rounds._write_scores(partial, [rounds.Score(strange, 0.5)])
     assert [score.image for score in task._read_scores(partial, finished=False)] == [strange]
     SelfTraining(folder, inputs, OPTIONS, CPU, resume=True)
 
@@ -573,7 +573,7 @@ def test_names_that_are_not_utf8(inputs, tmp_path):
 
 
 def test_what_can_be_checked_is_checked_before_the_fit(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_training, "labelled_example", lambda *arguments: pytest.fail("too late"))
+    monkeypatch.setattr(rounds, "labelled_example", lambda *arguments: pytest.fail("too late"))
     gone = tmp_path / "gone.nii.gz"
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"no model")

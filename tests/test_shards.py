@@ -2,8 +2,8 @@
 
 import pytest
 
+from singlestrip.batch.shards import SLURM_VARIABLES, Shard, parse_shard, slurm_shard
 from singlestrip.errors import InputError
-from singlestrip.shards import SLURM_VARIABLES, Shard, parse_shard, slurm_shard
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 7, 20])

@@ -15,14 +15,16 @@ import torch
 from phantoms import PhantomCascade, make_head, tiny_cascade
 from safetensors import safe_open
 
-from singlestrip import checkpoint, self_training
-from singlestrip.autoencoder import Autoencoder
-from singlestrip.cascade import Cascade
-from singlestrip.cli import EXIT_STATUS, main
+from singlestrip.cli.interface import command_options
+from singlestrip.cli.main import main
+from singlestrip.cli.parser import EXIT_STATUS, build_parser
 from singlestrip.configuration import AutoencoderConfig
-from singlestrip.escaping import to_cell
-from singlestrip.interface import command_options
-from singlestrip.stripping import Stripper
+from singlestrip.io.escaping import to_cell
+from singlestrip.networks import checkpoint
+from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.networks.cascade import Cascade
+from singlestrip.self_training import rounds
+from singlestrip.stripping.stripper import Stripper
 
 PAGE = (Path(__file__).parents[1] / "docs/stable.md").read_text(encoding="utf-8")
 QC_COLUMNS = [
@@ -131,7 +133,7 @@ def test_exit_statuses(knowing, capsys):
 
 INTERRUPTED = """
 import os, sys
-from singlestrip import volume
+from singlestrip.io import volume
 from singlestrip.__main__ import main
 whole = volume.write_like
 def write(scan, path, *args, **keywords):
@@ -182,7 +184,7 @@ def test_standard_output_and_errors(knowing, capsys):
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_long_options_stay(command):
-    assert set(OPTIONS[command].split()) <= {option.name for option in command_options(command)}
+    assert set(OPTIONS[command].split()) <= {option.name for option in command_options(build_parser(), command)}
 
 
 def test_options_cannot_be_abbreviated(files, capsys):
@@ -269,7 +271,7 @@ def test_files_of_train(files):
 
 
 def test_files_of_self_train(files, monkeypatch):
-    monkeypatch.setattr(self_training, "_strip", lambda stripper, scan: scan.scaled() > 60)
+    monkeypatch.setattr(rounds, "_strip", lambda stripper, scan: scan.scaled() > 60)
     Path("scan.nii.gz").write_bytes(Path("image.nii.gz").read_bytes())
     Path("scans.txt").write_text("scan.nii.gz\n")
     line = "self-train -i image.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run --quiet"

@@ -7,10 +7,12 @@ from phantoms import PhantomCascade, make_head, threshold_cascade
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from singlestrip import geometry, resample, stripping
 from singlestrip.errors import InputError
-from singlestrip.metrics import dice, volume_ml
-from singlestrip.stripping import BrainField, clean, fill_holes, largest_component, thin_axes
+from singlestrip.space import geometry, resample
+from singlestrip.space.metrics import dice, volume_ml
+from singlestrip.space.morphology import clean, fill_holes, largest_component, thin_axes
+from singlestrip.stripping import stripper as stripping
+from singlestrip.stripping.stripper import BrainField
 
 RADIUS = 30.0
 TURN = Rotation.from_euler("xyz", (20, -30, 40), degrees=True).as_matrix()

@@ -10,10 +10,10 @@ from phantoms import BRAIN, make_head
 from scipy import ndimage
 
 from singlestrip.configuration import SynthConfig, Window
-from singlestrip.fields import integrate, profile_matrices, slice_matrix
-from singlestrip.normalisation import normalise
-from singlestrip.synth import LabelMap, synthesise, window_coordinates
-from singlestrip.synth_parameters import sample_parameters, stack
+from singlestrip.networks.normalisation import normalise
+from singlestrip.synthesis.fields import integrate, profile_matrices, slice_matrix
+from singlestrip.synthesis.image import LabelMap, synthesise, window_coordinates
+from singlestrip.synthesis.parameters import sample_parameters, stack
 
 SPACING = 6.0
 # An odd number of voxels, as the phantom's brain has: the grids of window and map coincide.

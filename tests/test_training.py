@@ -17,14 +17,17 @@ from phantoms import make_head, tiny_cascade
 from safetensors.torch import load_file
 
 import singlestrip
-from singlestrip import checkpoint, labelling, stripping, training
-from singlestrip.cascade import Cascade
-from singlestrip.cli import main
+from singlestrip.cli.main import main
 from singlestrip.configuration import CascadeConfig, SynthConfig, TrainConfig
 from singlestrip.errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
-from singlestrip.gmm import NativeMap
-from singlestrip.metrics import dice
-from singlestrip.stripping import Stripper
+from singlestrip.networks import checkpoint
+from singlestrip.networks.cascade import Cascade
+from singlestrip.space.metrics import dice
+from singlestrip.stripping import stripper
+from singlestrip.stripping.stripper import Stripper
+from singlestrip.synthesis import labelling
+from singlestrip.synthesis.gmm import NativeMap
+from singlestrip.training import loop
 
 CPU = torch.device("cpu")
 VOXEL_MM = 2.0
@@ -45,16 +48,16 @@ def labels(head):
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
     """Report every other step."""
-    monkeypatch.setattr(training, "REPORT_EVERY", 2)
+    monkeypatch.setattr(loop, "REPORT_EVERY", 2)
 
 
 def train(labels, out, config=CONFIG, **keywords):
-    return training.train(labels, out, CASCADE, config, device=CPU, **keywords)
+    return loop.train(labels, out, CASCADE, config, device=CPU, **keywords)
 
 
 def metrics(out):
     """Rows of metrics.csv but for the time."""
-    with training.RunFiles(out).metrics.open() as file:
+    with loop.RunFiles(out).metrics.open() as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
@@ -67,21 +70,21 @@ def assert_same_run(a, b):
 
 def stop_after(monkeypatch, step, number=signal.SIGTERM):
     """Send the process a signal during the update after `step`."""
-    update = training.Run.update
+    update = loop.Run.update
 
     def update_and_stop(run):
         if run.step == step - 1:
             os.kill(os.getpid(), number)
         return update(run)
 
-    monkeypatch.setattr(training.Run, "update", update_and_stop)
+    monkeypatch.setattr(loop.Run, "update", update_and_stop)
 
 
 @pytest.fixture(scope="module")
 def unbroken(labels, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken") / "model.safetensors"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "REPORT_EVERY", 2)
+        patch.setattr(loop, "REPORT_EVERY", 2)
         return train(labels, out)
 
 
@@ -99,8 +102,8 @@ def test_it_learns_to_strip(tmp_path):
     cascade = tiny_cascade(VOXEL_MM, 32)
     out = tmp_path / "model.safetensors"
     torch.manual_seed(config.seed)
-    before = training.validate(Cascade(cascade), [(head.image, head.mask, head.vox2world)])
-    training.train(labels, out, cascade, config, device=CPU)
+    before = loop.validate(Cascade(cascade), [(head.image, head.mask, head.vox2world)])
+    loop.train(labels, out, cascade, config, device=CPU)
     losses = [float(row["segmenter_loss"]) for row in metrics(out)]
     assert np.mean(losses[-15:]) < 0.7 * np.mean(losses[:5])
     stripped = Stripper(checkpoint.load_model(out)[0]).strip(head.image, head.vox2world)
@@ -108,7 +111,7 @@ def test_it_learns_to_strip(tmp_path):
 
 
 def test_a_run_leaves_model_metrics_curve_and_checkpoint(unbroken):
-    files = training.RunFiles(unbroken)
+    files = loop.RunFiles(unbroken)
     assert {p.name for p in unbroken.parent.iterdir()} == {
         "model.safetensors", "model.checkpoint", "model.metrics.csv", "model.curve.png",
     }  # fmt: skip
@@ -120,7 +123,7 @@ def test_a_run_leaves_model_metrics_curve_and_checkpoint(unbroken):
 
 
 def test_the_model_is_the_average_not_the_last_weights(labels, tmp_path):
-    run = training.Run(CASCADE, replace(CONFIG, average=0.5), training.prepare_maps(labels, CASCADE, CPU), CPU)
+    run = loop.Run(CASCADE, replace(CONFIG, average=0.5), loop.prepare_maps(labels, CASCADE, CPU), CPU)
     name = "segmenter.head.weight"
     averaged = run.model.state_dict()[name].clone()
     for step in range(4):
@@ -149,7 +152,7 @@ def test_an_interrupted_run_resumes_exactly(labels, tmp_path, monkeypatch, unbro
         with pytest.raises(Interrupted, match=f"step {step};.*--resume"):
             train(labels, out)
     assert not out.exists()
-    assert checkpoint.load_training_state(training.RunFiles(out).checkpoint)["step"] == step
+    assert checkpoint.load_training_state(loop.RunFiles(out).checkpoint)["step"] == step
     train(labels, out, resume=True)
     assert_same_run(out, unbroken)
 
@@ -179,10 +182,10 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(labels, tmp_path, monkeyp
         if progress.step == 6:
             raise Killed
 
-    monkeypatch.setattr(training, "_agree", lambda received, run: False)
+    monkeypatch.setattr(loop, "_agree", lambda received, run: False)
     with pytest.raises(Killed):
         train(labels, out, config, progress=die)
-    assert checkpoint.load_training_state(training.RunFiles(out).checkpoint)["step"] == 3
+    assert checkpoint.load_training_state(loop.RunFiles(out).checkpoint)["step"] == 3
     train(labels, out, config, resume=True)
     assert_same_run(out, unbroken)
 
@@ -230,10 +233,10 @@ def begun(one_step, tmp_path):
 
 
 def test_a_checkpoint_is_not_overwritten(labels, begun):
-    before = training.RunFiles(begun).checkpoint.read_bytes()
+    before = loop.RunFiles(begun).checkpoint.read_bytes()
     with pytest.raises(OutputError, match="--resume"):
         train(labels, begun)
-    assert training.RunFiles(begun).checkpoint.read_bytes() == before
+    assert loop.RunFiles(begun).checkpoint.read_bytes() == before
 
 
 @pytest.mark.parametrize("change", [{"lr": 5e-3}, {"seed": 9}, {"batch": 2}, {"synth": SynthConfig(gamma=0.1)}])
@@ -254,12 +257,12 @@ def test_resume_refuses_other_labels(head, begun):
 
 
 def test_resume_refuses_other_networks(labels, begun):
-    with pytest.raises(ModelError, match=str(training.RunFiles(begun).checkpoint)):
-        training.train(labels, begun, tiny_cascade(2.5), CONFIG, device=CPU, resume=True)
+    with pytest.raises(ModelError, match=str(loop.RunFiles(begun).checkpoint)):
+        loop.train(labels, begun, tiny_cascade(2.5), CONFIG, device=CPU, resume=True)
 
 
 def test_resume_refuses_what_is_not_a_checkpoint(labels, begun):
-    path = training.RunFiles(begun).checkpoint
+    path = loop.RunFiles(begun).checkpoint
     whole = path.read_bytes()
     torch.save({"weight": torch.ones(3)}, path)
     with pytest.raises(ModelError, match=str(path)):
@@ -274,7 +277,7 @@ def test_resume_refuses_what_is_not_a_checkpoint(labels, begun):
 
 def test_init_takes_the_weights(labels, unbroken):
     init = checkpoint.load_model(unbroken)[0]
-    run = training.Run(CASCADE, CONFIG, training.prepare_maps(labels, CASCADE, CPU), CPU, init)
+    run = loop.Run(CASCADE, CONFIG, loop.prepare_maps(labels, CASCADE, CPU), CPU, init)
     for name, weight in load_file(unbroken).items():
         assert torch.equal(run.model.state_dict()[name], weight.float())
         assert torch.equal(run.averaged.state_dict()[name], weight.float())
@@ -288,7 +291,7 @@ def script_scores(monkeypatch, scores):
         seen.append({k: v.clone() for k, v in model.state_dict().items()})
         return next(left)
 
-    monkeypatch.setattr(training, "validate", score)
+    monkeypatch.setattr(loop, "validate", score)
     return seen
 
 
@@ -322,7 +325,7 @@ def test_validation_scores_zero_where_no_brain_is_found(head):
         for network in (empty.locator, empty.segmenter):
             network.head.weight.zero_()
             network.head.bias.fill_(-5)
-    assert training.validate(empty, [(head.image, head.mask, head.vox2world)]) == 0.0
+    assert loop.validate(empty, [(head.image, head.mask, head.vox2world)]) == 0.0
 
 
 # Parts
@@ -347,11 +350,11 @@ def test_more_steps_do_not_change_the_rate_before_the_decay():
 
 def test_images_depend_on_their_number_alone(labels, head):
     other = make_head(20, spacing_mm=VOXEL_MM)
-    maps = training.prepare_maps([*labels, other.native], CASCADE, CPU)["segmenter"]
+    maps = loop.prepare_maps([*labels, other.native], CASCADE, CPU)["segmenter"]
     window = CASCADE.windows()["segmenter"]
 
     def draw(*numbers, network=1, config=CONFIG):
-        return training.draw_batch(maps, window, config, CASCADE.scale, network, list(numbers))
+        return loop.draw_batch(maps, window, config, CASCADE.scale, network, list(numbers))
 
     together = draw(4, 5, 6)
     for k, number in enumerate((4, 5, 6)):
@@ -368,9 +371,9 @@ def test_images_depend_on_their_number_alone(labels, head):
 def test_processes_share_the_images_of_one_large_batch(labels, monkeypatch, rank, world, batch):
     """Step 5 of a run with four images a step has images 20 to 23, whoever draws them."""
     numbers = []
-    draw = training.draw_batch
-    monkeypatch.setattr(training, "draw_batch", lambda *args: numbers.append(args[-1]) or draw(*args))
-    run = training.Run(CASCADE, replace(CONFIG, batch=batch), training.prepare_maps(labels, CASCADE, CPU), CPU)
+    draw = loop.draw_batch
+    monkeypatch.setattr(loop, "draw_batch", lambda *args: numbers.append(args[-1]) or draw(*args))
+    run = loop.Run(CASCADE, replace(CONFIG, batch=batch), loop.prepare_maps(labels, CASCADE, CPU), CPU)
     run.step, run.rank, run.world = 5, rank, world
     run.update()
     assert numbers == [list(range(20 + rank * batch, 20 + (rank + 1) * batch))] * 2
@@ -395,7 +398,7 @@ def box(shape, size_mm, turn=np.eye(3)):
     ],
 )
 def test_brain_extent(boxes, expected):
-    assert training.brain_extent_mm(boxes) == pytest.approx(expected)
+    assert loop.brain_extent_mm(boxes) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.1, 1.5])
@@ -422,7 +425,7 @@ def test_another_voxel_size_keeps_the_extent_of_the_windows(voxel_size_mm):
 
 
 def test_the_maps_are_finer_than_the_windows(labels):
-    maps = training.prepare_maps(labels, CASCADE, CPU)
+    maps = loop.prepare_maps(labels, CASCADE, CPU)
     for name, window in CASCADE.windows().items():
         (source,) = maps[name]
         assert source.spacing_mm == pytest.approx(0.75 * window.voxel_size_mm)
@@ -439,17 +442,17 @@ from pathlib import Path
 import torch
 from phantoms import make_head, tiny_cascade
 
-from singlestrip import training
+from singlestrip.training import loop
 from singlestrip.configuration import TrainConfig
 
 if sys.argv[2] == "2":
     torch.distributed.init_process_group("gloo")
 torch.set_num_threads(1)
-training.REPORT_EVERY = 1
+loop.REPORT_EVERY = 1
 head = make_head(24, spacing_mm=2.0)
 config = TrainConfig(steps=4, batch=2 // int(sys.argv[2]), lr=1e-3, warmup=1, amp="off")
 cascade = tiny_cascade(2.0, 16, norm="none")
-training.train(
+loop.train(
     [head.native], Path(sys.argv[1]), cascade, config, device=torch.device("cpu")
 )
 if sys.argv[2] == "2":
@@ -502,7 +505,7 @@ def test_torchrun_trains_as_one_command_with_twice_the_batch(tmp_path, norm):
 
 
 def test_resume_refuses_another_number_of_processes(labels, begun):
-    path = training.RunFiles(begun).checkpoint
+    path = loop.RunFiles(begun).checkpoint
     checkpoint.save_training_state(path, checkpoint.load_training_state(path) | {"world": 2})
     with pytest.raises(ModelError, match="began with 2 processes"):
         train(labels, begun, resume=True)
@@ -510,7 +513,7 @@ def test_resume_refuses_another_number_of_processes(labels, begun):
 
 def test_a_row_cut_short_is_dropped(labels, begun):
     """A kill or a full disk may leave half a row behind."""
-    path = training.RunFiles(begun).metrics
+    path = loop.RunFiles(begun).metrics
     whole = metrics(begun)
     with path.open("a") as file:
         file.write("1,0.5")
@@ -529,11 +532,11 @@ def test_networks_of_any_voxel_size_can_learn(voxel_size):
 
 def test_a_loss_that_is_not_finite_ends_the_run(labels, tmp_path, monkeypatch):
     """Without a checkpoint or model of it: what was saved before stays good."""
-    monkeypatch.setattr(training, "segmentation_loss", lambda logit, *rest: logit.sum() * float("nan"))
+    monkeypatch.setattr(loop, "segmentation_loss", lambda logit, *rest: logit.sum() * float("nan"))
     with pytest.raises(SingleStripError, match="not finite at step 1"):
         train(labels, tmp_path / "m.safetensors")
     assert not (tmp_path / "m.safetensors").exists()
-    assert not training.RunFiles(tmp_path / "m.safetensors").checkpoint.exists()
+    assert not loop.RunFiles(tmp_path / "m.safetensors").checkpoint.exists()
 
 
 # Checkpoints that hold other things
@@ -610,11 +613,11 @@ WEIGHT = "segmenter.head.weight"
     ],
 )
 def test_resume_refuses_a_damaged_checkpoint_before_anything_is_built(labels, begun, edit, monkeypatch):
-    path, model = training.RunFiles(begun).checkpoint, begun.read_bytes()
+    path, model = loop.RunFiles(begun).checkpoint, begun.read_bytes()
     state = checkpoint.load_training_state(path)
     edit(state)
     checkpoint.save_training_state(path, state)
-    monkeypatch.setattr(training, "prepare_maps", lambda *arguments: pytest.fail("too late"))
+    monkeypatch.setattr(loop, "prepare_maps", lambda *arguments: pytest.fail("too late"))
     with pytest.raises(ModelError, match=str(path)):
         train(labels, begun, resume=True)
     assert begun.read_bytes() == model
@@ -622,7 +625,7 @@ def test_resume_refuses_a_damaged_checkpoint_before_anything_is_built(labels, be
 
 @pytest.mark.parametrize("state", [None, 5, [], {}, {"step": 1}, torch.ones(3)])
 def test_resume_refuses_what_is_no_state(labels, begun, state):
-    path = training.RunFiles(begun).checkpoint
+    path = loop.RunFiles(begun).checkpoint
     torch.save(state, path)
     with pytest.raises(ModelError, match=f"{path}: not a training checkpoint"):
         train(labels, begun, resume=True)
@@ -638,7 +641,7 @@ def test_fewer_steps_than_were_made_are_refused(labels, tmp_path):
     "text", ["1,0.5,0.5,0.1,,1.0", "x,0.5,0.5,0.1,,1", "1,nan,0.5,0.1,,1", "1,2,3,4,5,6,7", "1,2", '"']
 )
 def test_damaged_metrics_are_said_before_the_run(labels, begun, text):
-    path = training.RunFiles(begun).metrics
+    path = loop.RunFiles(begun).metrics
     with path.open("a") as file:
         file.write(f"{text}\n")
     if text.endswith("1.0"):  # nothing is wrong with this one
@@ -663,7 +666,7 @@ def test_places_that_cannot_be_written_are_refused_first(labels, tmp_path, name,
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "file").touch()
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(training, "fingerprint", lambda maps: pytest.fail("too late"))
+    monkeypatch.setattr(loop, "fingerprint", lambda maps: pytest.fail("too late"))
     with pytest.raises(OutputError, match=name[:5]):
         train(labels, tmp_path / name)
     assert sorted(tmp_path.iterdir()) == before
@@ -676,29 +679,29 @@ def test_a_voxel_size_that_does_not_suit_the_brain(voxel_size_mm):
         InputError,
         match=r"voxels of .* do not suit a brain 100 mm long: choose more than 0\.48 and less than 15 mm",
     ):
-        training.fitting_cascade(maps, voxel_size_mm)
-    assert training.fitting_cascade(maps, 1.0) == CascadeConfig.fitting(100, 1.0)
-    finest = training.fitting_cascade(maps, 0.49)
+        loop.fitting_cascade(maps, voxel_size_mm)
+    assert loop.fitting_cascade(maps, 1.0) == CascadeConfig.fitting(100, 1.0)
+    finest = loop.fitting_cascade(maps, 0.49)
     assert (
         finest.locator_size**3
-        <= stripping.MAX_LOCATOR_VOXELS
+        <= stripper.MAX_LOCATOR_VOXELS
         < (finest.locator_size + finest.locator.multiple) ** 3
     )
 
 
 def test_a_brain_that_no_network_is_for():
     with pytest.raises(InputError, match="no network is for"):
-        training.fitting_cascade([box((4, 4, 4), (1e-3, 1e-3, 1e-3))])
+        loop.fitting_cascade([box((4, 4, 4), (1e-3, 1e-3, 1e-3))])
 
 
 def test_the_memory_of_a_run_is_known_beforehand(labels, tmp_path, monkeypatch):
     """A brain of some voxels in a large field needs label maps beyond any machine."""
     wide = np.ones((300, 300, 300), dtype=np.uint8)
     wide[150, 150, 150] = 101
-    cascade = training.fitting_cascade([NativeMap(wide, np.eye(4))])
+    cascade = loop.fitting_cascade([NativeMap(wide, np.eye(4))])
     with pytest.raises(InputError, match=r"needs \d+\.\d GiB of memory at least and .* free"):
-        training.check_memory([NativeMap(wide, np.eye(4))], cascade, 1, CPU)
-    training.check_memory(labels, CASCADE, 1, CPU)
+        loop.check_memory([NativeMap(wide, np.eye(4))], cascade, 1, CPU)
+    loop.check_memory(labels, CASCADE, 1, CPU)
     with pytest.raises(InputError, match="fewer images a step"):
         train(labels, tmp_path / "m.safetensors", replace(CONFIG, batch=10**9))
     assert not list(tmp_path.iterdir())
@@ -710,7 +713,7 @@ def test_a_side_too_thin_for_the_voxels(side):
     labels[6, 6, :] = 101 if side == "inside" else 1
     source = NativeMap(labels, np.diag([0.1, 0.1, 1, 1]))
     with pytest.raises(InputError, match=f"nothing {side} the brain is left"):
-        training.prepare_maps([source], tiny_cascade(2.0), CPU)
+        loop.prepare_maps([source], tiny_cascade(2.0), CPU)
 
 
 @pytest.fixture
@@ -755,7 +758,7 @@ def test_the_command_says_what_is_wrong_before_the_fit(
 def test_a_wrong_place_is_refused_without_torch(head, tmp_path):
     """In the time that Python takes to start."""
     head.save(tmp_path)
-    script = "import sys; from singlestrip.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    script = "import sys; from singlestrip.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     command = ["train", "-i", "image.nii.gz", "-m", "mask.nii.gz", "-o", "no/m.safetensors"]
     environment = os.environ | {"PYTHONPATH": str(Path(singlestrip.__file__).parents[1])}
     done = subprocess.run(

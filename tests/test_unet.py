@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from singlestrip.configuration import UNetConfig
-from singlestrip.unet import ChannelNorm, UNet, fold, unfold
+from singlestrip.networks.unet import ChannelNorm, UNet, fold, unfold
 
 
 @pytest.mark.parametrize("patch", [1, 2, 3])

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import singlestrip
-from singlestrip import versions
-from singlestrip.model_files import MODELS_VARIABLE, models_folder
+from singlestrip.cli import versions
+from singlestrip.networks.model_files import MODELS_VARIABLE, models_folder
 
 
 def fields() -> dict[str, str]:
@@ -76,7 +76,7 @@ def test_a_models_folder_that_is_missing_is_named_all_the_same(tmp_path, monkeyp
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to a core")
 def test_cores_are_those_the_process_may_use():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from singlestrip.versions import describe; print(describe())"
+    code += "from singlestrip.cli.versions import describe; print(describe())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert re.search(r"^processor +1 cores, ", done.stdout, re.MULTILINE)
 

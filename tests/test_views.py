@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from singlestrip.stripping import Stripper
-from singlestrip.views import VIEWS, View, mean_logit, peaked
+from singlestrip.stripping.stripper import Stripper
+from singlestrip.stripping.views import VIEWS, View, mean_logit, peaked
 
 
 def test_peaked_curve_by_hand():

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from singlestrip import image_header, image_stream, image_writing, memory, volume
 from singlestrip.errors import InputError, OutputError
-from singlestrip.image_stream import ImageStream
+from singlestrip.io import image_header, image_stream, image_writing, memory, volume
+from singlestrip.io.image_stream import ImageStream
 
 GZIP_START = b"\x1f\x8b"
 TURN = Rotation.from_euler("xyz", (20, -35, 50), degrees=True).as_matrix()

@@ -1,0 +1,1 @@
+"""BIDS data sets: where images and derivatives lie, and the two levels of an app."""

@@ -1,0 +1,1 @@
+"""The command line: parser, options, subcommands and streams. Importing it imports no torch."""

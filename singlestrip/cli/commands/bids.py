@@ -1,0 +1,160 @@
+"""singlestrip bids: masks for a whole BIDS data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...configuration import BIDS_SUFFIXES
+from ...errors import InputError
+from ..options import (
+    add_memory,
+    add_model,
+    add_processor_options,
+    add_quality_options,
+    apply_threads,
+    chosen_flags,
+    exit_status,
+    input_folder,
+    millimetres,
+    output_folder,
+    show_stripping,
+    show_warnings,
+)
+from ..streams import tell
+from .qc import listing
+
+LEVELS = ("participant", "group")
+_FOUND = "; ".join(f"{folder}/ {', '.join(names)}" for folder, names in BIDS_SUFFIXES.items())
+
+DESCRIPTION = f"""brain masks for a BIDS data set
+At the participant level, strips the images of heads in a raw BIDS data set and writes a derivative
+data set: a mask for each, SUB_..._desc-brain_mask.nii.gz, with a JSON file that names its image, the
+model and the version. Found are: {_FOUND}.
+
+Masks of 4-D images are 3-D, from the mean of all volumes, or of the b=0 volumes of diffusion images.
+A mask keeps its image's entities; if its image is none of T1w, bold, dwi, asl or pet, the suffix of
+the image stands in the name, as in sub-01_space-FLAIR_desc-brain_mask.nii.gz.
+
+A scan that fails is reported and the others go on. The group level scores all masks there are, as qc
+does, and writes OUTPUT_DIR/reports/quality.tsv and a page to look at, index.html, beside it; images
+that have no mask are reported."""
+
+SYNOPSIS = [
+    "singlestrip bids BIDS_DIR OUTPUT_DIR participant [OPTIONS]",
+    "singlestrip bids BIDS_DIR OUTPUT_DIR group [OPTIONS]",
+]
+
+EXAMPLES = """\
+    singlestrip bids study study/derivatives/singlestrip participant
+    singlestrip bids study masks participant --participant-label 01 02 --suffix T1w FLAIR --resume
+    singlestrip bids study study/derivatives/singlestrip group"""
+
+PARTICIPANT_ONLY = ("save", "resume", "model", "border", "qc", "memory")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("FILES")
+    files.add_argument("bids_dir", type=input_folder, metavar="BIDS_DIR", help="raw BIDS data set")
+    files.add_argument(
+        "output_dir",
+        type=output_folder,
+        metavar="OUTPUT_DIR",
+        help="derivative data set to write, made if missing",
+    )
+    files.add_argument("level", choices=LEVELS, metavar="LEVEL", help="participant or group")
+    files.add_argument(
+        "--participant-label",
+        nargs="+",
+        action="extend",
+        metavar="LABEL",
+        help="only these, such as 01 (default: all)",
+    )
+    files.add_argument(
+        "--session-label", nargs="+", action="extend", metavar="LABEL", help="only these sessions (default: all)"
+    )
+    files.add_argument(
+        "--suffix", nargs="+", action="extend", metavar="SUFFIX", help="only images of these kinds, such as T1w"
+    )
+    files.add_argument(
+        "--save",
+        choices=("mask", "brain"),
+        nargs="+",
+        metavar="KIND",
+        help="brain: write images with their background filled too, as desc-brain; masks always are",
+    )
+    files.add_argument(
+        "--resume",
+        action="store_true",
+        help="pass over images whose outputs are there, whole, and made with this model, version and border",
+    )
+    add_model(files)
+    files.add_argument(
+        "-b",
+        "--border",
+        type=millimetres,
+        metavar="MM",
+        help="move the masks' surface out by MM, or in if negative (default 0)",
+    )
+    add_quality_options(parser, "participant: print each mask's estimated Dice and flag; into its JSON too")
+    add_processor_options(parser)
+    add_memory(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.level == "group":
+        for name in PARTICIPANT_ONLY:
+            if getattr(args, name) is not None and getattr(args, name) is not False:
+                args.parser.error(f"--{name} goes with the participant level")
+    elif not args.qc:
+        for name in ("qc_model", "pass_from", "look_from"):
+            if getattr(args, name) is not None:
+                args.parser.error(f"--{name.replace('_', '-')} goes with --qc, or the group level")
+    flags = chosen_flags(args)
+    from ...bids.layout import ALL_SUFFIXES, Derivative, find_images
+
+    images = find_images(args.bids_dir, args.participant_label, args.session_label, args.suffix or ALL_SUFFIXES)
+    if not images and args.level == "participant":
+        raise InputError(f"{args.bids_dir}: no image to strip; --suffix says of which kinds")
+    derivative = Derivative(args.bids_dir, args.output_dir)
+    apply_threads(args)
+    return (_participant if args.level == "participant" else _group)(args, derivative, images, flags)
+
+
+def _participant(args: argparse.Namespace, derivative, images: list[Path], flags) -> int:
+    from ...batch.records import made_with
+    from ...batch.strip import StripOptions
+    from ...bids.app import participant_level
+    from ...networks.checkpoint import find_model
+    from ...quality.scores import QualityModel
+    from ...stripping.stripper import Stripper
+
+    quality = QualityModel.load(args.qc_model, args.device, flags) if args.qc else None
+    path = find_model(args.model)
+    made = made_with(path) | ({"BorderMM": args.border} if args.border else {})
+    stripper = Stripper.load(path, args.device)
+    options = StripOptions(args.border or 0.0, memory_gib=args.memory)
+    warn, done = show_stripping(args, len(images))
+    brain = "brain" in (args.save or ())
+    outcomes = participant_level(
+        derivative, images, stripper, made, options, brain, args.resume, warn, done, args.debug, quality
+    )
+    return exit_status(outcomes)
+
+
+def _group(args: argparse.Namespace, derivative, images: list[Path], flags) -> int:
+    from ...bids.app import group_level
+    from ...quality.scores import QualityModel
+
+    quality = QualityModel.load(args.qc_model, args.device, flags)
+    about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {args.qc_model or 'shipped'}."
+    chosen = args.participant_label or args.session_label or args.suffix
+    assessments = group_level(
+        derivative, images, quality, about, not chosen, debug=args.debug, warn=show_warnings(args)
+    )
+    if not args.quiet:
+        print(listing(assessments))
+    failures = [assessment.note for assessment in assessments if assessment.note]
+    for note in failures:
+        tell(note)
+    return 1 if failures else 0

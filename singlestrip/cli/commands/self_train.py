@@ -1,0 +1,180 @@
+"""singlestrip self-train: a model that learns from scans nobody labelled."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+
+from ...configuration import AutoencoderTrainConfig, SelfTrainConfig, TrainConfig
+from ..options import (
+    MASK_RULE,
+    add_processor_options,
+    add_validation,
+    apply_threads,
+    input_file,
+    input_list,
+    model,
+    output_folder,
+    positive_float,
+    positive_int,
+    seed,
+    show_quality_training,
+    show_training,
+)
+from ..streams import tell
+
+ROUNDS, TRAIN, QUALITY = SelfTrainConfig(), TrainConfig(), AutoencoderTrainConfig()
+LATER_STEPS = 3000
+RANKS = ("ae", "tta", "truth")
+
+DESCRIPTION = f"""improve a model on scans nobody labelled
+In rounds: strips all unlabelled images, scores the masks with no truth at hand as qc does, keeps the
+best as pseudo-labels, fits classes to those as fit-gmm does, and goes on training on images
+synthesised from the labelled example and the pseudo-labels, each drawn as often.
+
+Without --model the first model, and without --qc-model the quality model, is made from the labelled
+example before the first round.
+
+Everything is on record in DIR: each round's scores.tsv with every scan, whether it was kept and why
+not, the label maps kept, models and curves; run.json with configuration, seeds, versions and
+checksums; index.html, the page of the last round's masks; model.safetensors, for strip --model. A
+run that was stopped goes on with --resume and ends as if it had not been. Scans that cannot be used
+are listed and passed over.
+
+{MASK_RULE}"""
+
+SYNOPSIS = ["singlestrip self-train -i IMAGE -m MASK --unlabelled LIST -o DIR [OPTIONS]"]
+
+EXAMPLES = """\
+    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run
+    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run --resume
+    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled new.txt --model mine -o run"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("FILES")
+    files.add_argument(
+        "-i", "--image", type=input_file, required=True, metavar="IMAGE", help="labelled image, 3-D"
+    )
+    files.add_argument("-m", "--mask", type=input_file, required=True, metavar="MASK", help="its brain mask")
+    files.add_argument(
+        "--unlabelled",
+        type=input_list,
+        required=True,
+        metavar="LIST",
+        help="text file with the path of one unlabelled image a line",
+    )
+    files.add_argument("-o", "--out", type=output_folder, required=True, metavar="DIR", help="folder of the run")
+    files.add_argument("--model", type=model, metavar="FILE", help="model to begin with (default: train one)")
+    files.add_argument("--qc-model", type=model, metavar="FILE", help="quality model (default: train one)")
+    add_validation(files, "pair to score after each round; the model of the best round is kept; may be repeated")
+    files.add_argument(
+        "--references",
+        type=input_list,
+        metavar="LIST",
+        help="true masks of the unlabelled images, in their order, for --rank truth",
+    )
+    files.add_argument("--resume", action="store_true", help="go on with the run in DIR")
+    rounds = parser.add_argument_group("ROUND OPTIONS")
+    rounds.add_argument("--rounds", type=positive_int, metavar="N", help=f"rounds (default {ROUNDS.rounds})")
+    rounds.add_argument(
+        "--keep", type=positive_int, metavar="N", help=f"most pseudo-labels of a round (default {ROUNDS.keep})"
+    )
+    rounds.add_argument(
+        "--threshold",
+        type=positive_float,
+        metavar="SCORE",
+        help="lowest score of a pseudo-label (default: with ae what qc flags look, else none)",
+    )
+    rounds.add_argument(
+        "--rank",
+        choices=RANKS,
+        help="score: ae, the quality model's estimated Dice; tta, agreement of augmented masks; truth, for "
+        "experiments (default ae)",
+    )
+    rounds.add_argument(
+        "--from-scratch", action="store_true", help="train new networks in each round (default: those before)"
+    )
+    training = parser.add_argument_group("TRAINING OPTIONS")
+    training.add_argument(
+        "--steps", type=positive_int, metavar="N", help=f"updates of each round (default {LATER_STEPS})"
+    )
+    training.add_argument(
+        "--first-steps",
+        type=positive_int,
+        metavar="N",
+        help=f"updates of the first model, without --model (default {TRAIN.steps})",
+    )
+    training.add_argument(
+        "--epochs",
+        type=positive_int,
+        metavar="N",
+        help=f"passes of the quality model's training, without --qc-model (default {QUALITY.epochs})",
+    )
+    training.add_argument("--batch", type=positive_int, metavar="N", help=f"images a step (default {TRAIN.batch})")
+    training.add_argument(
+        "--lr", type=positive_float, metavar="RATE", help=f"highest learning rate (default {TRAIN.lr:g})"
+    )
+    training.add_argument("--seed", type=seed, metavar="N", help=f"same seed, same run (default {TRAIN.seed})")
+    training.add_argument(
+        "--save-every",
+        type=positive_int,
+        metavar="N",
+        help=f"steps between checkpoints (default {TRAIN.save_every})",
+    )
+    add_processor_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.model and args.first_steps:
+        args.parser.error("--first-steps goes without --model")
+    if args.qc_model and args.epochs:
+        args.parser.error("--epochs goes without --qc-model")
+    if (args.rank == "truth") != (args.references is not None):
+        args.parser.error("--rank truth and --references go together")
+    from ...batch.strip import read_list
+    from ...networks.autoencoder import Autoencoder
+    from ...networks.checkpoint import find_model
+    from ...networks.device import choose_device
+    from ...self_training.rounds import Inputs, Options, SelfTraining
+    from ...training.loop import keep_memory
+
+    apply_threads(args)
+    keep_memory()
+    inputs = Inputs(
+        args.image,
+        args.mask,
+        tuple(read_list(args.unlabelled)),
+        tuple(read_list(args.references)) if args.references else (),
+        find_model(args.model) if args.model else None,
+        find_model(args.qc_model, Autoencoder) if args.qc_model else None,
+        tuple(tuple(pair) for pair in args.val),
+    )
+    show = not args.quiet
+
+    def say(text: str) -> None:
+        if show:
+            tell(text)
+
+    lines = {}
+    if show and sys.stderr.isatty():
+        lines = {"progress": show_training, "quality_progress": show_quality_training}
+    device = choose_device(args.device)
+    task = SelfTraining(args.out, inputs, _options(args, Options), device, args.resume, say, **lines)
+    model = task.run()
+    say(f"the model is {model}")
+    return 0
+
+
+def _options(args: argparse.Namespace, options_class):
+    def given(*names: str) -> dict:
+        return {name: value for name in names if (value := getattr(args, name)) is not None}
+
+    common = TrainConfig(**given("batch", "lr", "seed", "save_every"))
+    return options_class(
+        rounds=SelfTrainConfig(from_scratch=args.from_scratch, **given("rounds", "keep", "threshold", "rank")),
+        first=replace(common, steps=args.first_steps or TRAIN.steps),
+        later=replace(common, steps=args.steps or LATER_STEPS),
+        quality=AutoencoderTrainConfig(**given("epochs", "seed")),
+    )

@@ -1,0 +1,261 @@
+"""singlestrip strip: image to brain, mask and signed distance."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...batch.shards import slurm_shard, table_name
+from ...configuration import B0_LIMIT
+from ...errors import OutputError
+from ..options import (
+    add_memory,
+    add_model,
+    add_processor_options,
+    add_quality_options,
+    apply_threads,
+    chosen_flags,
+    exit_status,
+    finite_float,
+    input_file,
+    input_list,
+    millimetres,
+    output_file,
+    output_folder,
+    shard,
+    show_stripping,
+)
+from ..streams import tell
+
+KINDS = ("brain", "mask", "sdt", "picture")
+
+DESCRIPTION = """take the skull off head images
+Finds the brain in any image of a head, whatever the contrast, resolution, orientation or field of
+view, and writes the image without the rest, the mask, or the signed distance to the brain's
+surface, on the image's own grid and with its own geometry. Reads and writes NIfTI (.nii, .nii.gz,
+.img/.hdr) and MGH (.mgh, .mgz); the output's suffix sets its format.
+
+Many images go through one loaded model: name several, or a list, with --out-dir; --list /dev/stdin
+takes the list from a pipe. One that fails is reported and the others go on. Outputs are written
+under another name and renamed when whole.
+
+--resume goes on where a run stopped. What each output was made with, version, model, border, fill and
+frames, is on record in a hidden folder .singlestrip beside it: outputs that were made in another way
+are made anew. Those without a record, of another program or changed since, are kept.
+
+Several processes share the work with --shard K/N: the K-th, from 1 on, strips images K, K+N, K+2N
+and so on of the whole list, which all of them must be given; outputs have the names that they have without
+it. --shard slurm takes K and N from the variables of a SLURM job array. With --qc each process
+writes a table of its own, DIR/qc-K-of-N.tsv, so that none loses another's rows; qc --table
+DIR/qc-*-of-N.tsv gathers them.
+
+Standard output has nothing, or with --qc a line an image. Errors and warnings go to standard error, a
+line each that begins with "singlestrip: "; the names of all images that failed follow at the end. The
+same number of threads, -t, gives the same mask again; another may change some voxels at the border.
+
+The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB without --sdt
+and --border, which need 40 bytes a voxel more. The need is told by the image's header and checked
+against free memory before the image is read."""
+
+SYNOPSIS = [
+    "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [OPTIONS]",
+    "singlestrip strip -i IMAGE [IMAGE ...] [--list FILE] --out-dir DIR [OPTIONS]",
+]
+
+EXAMPLES = """\
+    singlestrip strip -i t1.nii.gz -o brain.nii.gz -m mask.nii.gz
+    singlestrip strip -i bold.nii.gz -m mask.nii.gz --mask-mean-frame
+    singlestrip strip -i sub-*/anat/*_T1w.nii.gz --out-dir masks --save mask --resume
+    singlestrip strip --list scans.txt --out-dir masks --shard 2/8 --resume"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("FILES")
+    files.add_argument(
+        "-i",
+        "--image",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="IMAGE",
+        type=input_file,
+        help="image to strip; several with --out-dir",
+    )
+    files.add_argument(
+        "--list", type=input_list, metavar="FILE", help="text file with the path of one image a line"
+    )
+    files.add_argument(
+        "-o", "--out", type=output_file, metavar="FILE", help="image with the background filled, same type"
+    )
+    files.add_argument("-m", "--mask", type=output_file, metavar="FILE", help="brain mask, uint8, brain 1")
+    files.add_argument(
+        "-d",
+        "--sdt",
+        type=output_file,
+        metavar="FILE",
+        help="signed distance to the brain's surface in mm, negative inside, float32",
+    )
+    files.add_argument(
+        "-p",
+        "--picture",
+        type=output_file,
+        metavar="FILE",
+        help="picture of three slices with the mask's outline, .png",
+    )
+    files.add_argument(
+        "--out-dir",
+        type=output_folder,
+        metavar="DIR",
+        help="folder for NAME_mask and what else --save names, of each image; made if missing",
+    )
+    files.add_argument(
+        "--save",
+        nargs="+",
+        choices=KINDS,
+        metavar="KIND",
+        help="what to write to --out-dir: brain, mask, sdt, picture (default brain mask)",
+    )
+    files.add_argument(
+        "--suffix", metavar="SUFFIX", help="format in --out-dir, such as .mgz (default: each image's own)"
+    )
+    files.add_argument(
+        "--shard",
+        type=shard,
+        metavar="K/N",
+        help="strip the K-th of N parts of the images; slurm: take K/N from the job array",
+    )
+    files.add_argument(
+        "--resume",
+        action="store_true",
+        help="pass over images whose outputs are there, whole, on their grid, and made in this way; see above",
+    )
+    add_model(files)
+    mask = parser.add_argument_group("MASK OPTIONS")
+    mask.add_argument(
+        "-b",
+        "--border",
+        type=millimetres,
+        default=0.0,
+        metavar="MM",
+        help="move the mask's surface out by MM, or in if negative (default 0)",
+    )
+    mask.add_argument(
+        "-f",
+        "--fill",
+        type=finite_float,
+        metavar="VALUE",
+        help="background of --out (default: the image's minimum, or 0 if that is lower)",
+    )
+    mask.add_argument(
+        "--mask-mean-frame",
+        action="store_true",
+        help="4-D: one mask from the mean of all frames (default: each frame by itself)",
+    )
+    mask.add_argument(
+        "--bval",
+        type=input_file,
+        metavar="FILE",
+        help=f"b-values of a diffusion IMAGE: one mask from the mean of its frames up to {B0_LIMIT:g} s/mm²",
+    )
+    add_quality_options(
+        parser, "print each mask's estimated Dice and flag, pass, look or fail, and write DIR/qc.tsv; see qc"
+    )
+    add_processor_options(parser)
+    add_memory(parser)
+
+
+def _jobs(args: argparse.Namespace):
+    from ...batch.strip import Job, plan_folder, read_list
+    from ...io.figures import check_picture
+    from ...io.output import check_distinct
+    from ...io.volume import SUFFIXES, check_output, merge_pairs
+
+    images = merge_pairs(args.image + (read_list(args.list) if args.list else []))
+    for name in ("qc_model", "pass_from", "look_from"):
+        if getattr(args, name) is not None and not args.qc:
+            args.parser.error(f"--{name.replace('_', '-')} goes with --qc")
+    if args.qc and args.save and "mask" not in args.save:
+        args.parser.error("--qc needs the mask among what --save names")
+    single = {
+        kind: path
+        for kind, path in zip(KINDS, (args.out, args.mask, args.sdt, args.picture), strict=True)
+        if path is not None
+    }
+    if not images:
+        args.parser.error("name an image with -i, or a list with --list")
+    if args.bval is not None and (args.out_dir is not None or args.mask_mean_frame):
+        args.parser.error("--bval goes with one image, without --out-dir and --mask-mean-frame")
+    if args.out_dir is None:
+        if args.save or args.suffix or args.shard:
+            args.parser.error("--save, --suffix and --shard go with --out-dir")
+        if len(images) > 1:
+            args.parser.error("several images need --out-dir")
+        if not single:
+            args.parser.error("name at least one output: -o, -m, -d or -p")
+        if args.qc and args.resume and args.mask is None:
+            args.parser.error("--qc with --resume needs -m: there is no mask to score otherwise")
+        try:
+            check_distinct(images + ([args.bval] if args.bval else []), single.values())
+        except OutputError as error:
+            args.parser.error(str(error))
+        for kind, path in single.items():
+            check_picture(path) if kind == "picture" else check_output(path)
+        return [Job(images[0], single, args.bval)]
+    if single:
+        args.parser.error("-o, -m, -d and -p name the outputs of one image; with --out-dir use --save")
+    if args.suffix and args.suffix not in SUFFIXES:
+        args.parser.error(f"--suffix: choose from {', '.join(SUFFIXES)}")
+    return plan_folder(images, args.out_dir, args.save or ("brain", "mask"), args.suffix)
+
+
+def run(args: argparse.Namespace) -> int:
+    part = slurm_shard() if args.shard == "slurm" else args.shard
+    jobs = _jobs(args)
+    if part is not None:
+        total, jobs = len(jobs), part.deal(jobs)
+        if not jobs:
+            if not args.quiet:
+                tell(f"nothing for part {part} of {total} images")
+            return 0
+    from ...batch.records import made_with
+    from ...batch.strip import StripOptions, strip_files
+    from ...networks.checkpoint import find_model
+    from ...stripping.stripper import Stripper
+
+    apply_threads(args)
+    table = args.out_dir / table_name(part) if args.qc and args.out_dir is not None else None
+    if table is not None:
+        from ...batch.assess import read_growing_table
+
+        read_growing_table(table)
+    if args.qc:
+        from ...quality.scores import QualityModel
+
+        quality = QualityModel.load(args.qc_model, args.device, chosen_flags(args))
+    else:
+        quality = None
+    path = find_model(args.model)
+    stripper = Stripper.load(path, args.device)
+    options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory)
+    warn, done = show_stripping(args, len(jobs))
+    outcomes = strip_files(
+        stripper, jobs, options, args.resume, warn, done, args.debug, quality, made_with=made_with(path)
+    )
+    if table is not None:
+        _write_qc(outcomes, table)
+    return exit_status(outcomes)
+
+
+def _write_qc(outcomes, path: Path) -> None:
+    """The table of the masks in its folder, worst first, with the failures."""
+    from ...batch.assess import Assessment, Case, quality_values, update_table
+
+    assessments = []
+    for outcome in outcomes:
+        case = Case(outcome.job.outputs["mask"], outcome.job.image, name=str(outcome.job.image))
+        found = outcome.quality
+        if found is None:
+            assessments.append(Assessment(case, "fail", {}, note=outcome.text))
+        else:
+            assessments.append(Assessment(case, found.flag, quality_values(found), found.slice_dice))
+    update_table(path, assessments)

@@ -1,0 +1,287 @@
+"""singlestrip train: labelled scans to a model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from ...configuration import GMMConfig, TrainConfig
+from ...errors import InputError
+from ..options import (
+    MASK_RULE,
+    add_processor_options,
+    add_validation,
+    apply_threads,
+    input_file,
+    model,
+    output_file,
+    positive_float,
+    positive_int,
+    positive_millimetres,
+    seed,
+    show_training,
+    show_warnings,
+)
+
+DESCRIPTION = f"""train a model from one labelled scan, or several
+Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of
+random shape, contrast and quality from it, and trains the two networks that strip uses: one finds
+the brain in the whole scan, the other draws its border. The networks never learn from the scan
+itself; at the end it says where exactly the border is drawn, so that its own mask keeps its volume
+(not with -l, which gives no scan).
+
+Beside the model lie NAME.checkpoint, from which --resume continues exactly where the run stopped,
+NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
+
+{MASK_RULE}
+
+On several devices: torchrun --nproc-per-node N -m singlestrip train ..."""
+
+SYNOPSIS = [
+    "singlestrip train -i IMAGE [IMAGE ...] -m MASK [MASK ...] -o MODEL [OPTIONS]",
+    "singlestrip train -l LABELS [LABELS ...] -o MODEL [OPTIONS]",
+]
+
+EXAMPLES = """\
+    singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors
+    singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors --steps 20000 --resume
+    singlestrip train -i ct.nii.gz -m mask.nii.gz -o ct.safetensors --init singlestrip --steps 2000
+    singlestrip train -i t1.nii.gz -m mask.nii.gz --samples sheet.png"""
+
+# Training options that are fields of the one dataclass that holds their defaults.
+NUMBERS = {
+    "steps": (positive_int, "N", "updates of the weights"),
+    "batch": (positive_int, "N", "images per step and device"),
+    "lr": (positive_float, "RATE", "highest learning rate"),
+    "seed": (seed, "N", "same seed, same run"),
+    "validate_every": (positive_int, "N", "steps between validations"),
+    "save_every": (positive_int, "N", "steps between checkpoints"),
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    files = parser.add_argument_group("FILES")
+    files.add_argument(
+        "-i",
+        "--image",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=input_file,
+        metavar="IMAGE",
+        help="labelled image, 3-D",
+    )
+    files.add_argument(
+        "-m",
+        "--mask",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=input_file,
+        metavar="MASK",
+        help="brain mask of each image, in the same order",
+    )
+    files.add_argument(
+        "-l",
+        "--labels",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=input_file,
+        metavar="LABELS",
+        help="label maps from fit-gmm, in place of or beside images with masks",
+    )
+    files.add_argument("-o", "--out", type=output_file, metavar="MODEL", help="model to write, .safetensors")
+    add_validation(files, "pair to score during training; the weights that score best are kept; may be repeated")
+    files.add_argument(
+        "--init", type=model, metavar="MODEL", help="start from the weights of this model, and take its voxel size"
+    )
+    files.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run whose checkpoint lies beside MODEL, if there is one",
+    )
+    files.add_argument(
+        "--samples",
+        type=output_file,
+        metavar="FILE",
+        help="write a sheet of 16 synthetic images, and train only if -o is there too",
+    )
+    group = parser.add_argument_group("TRAINING OPTIONS")
+    for name, (kind, metavar, text) in NUMBERS.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            metavar=metavar,
+            default=None,
+            help=f"{text} (default {getattr(TrainConfig(), name):g})",
+        )
+    group.add_argument(
+        "--amp",
+        choices=("auto", "on", "off"),
+        default=None,
+        help="bfloat16 networks: auto, on or off (default auto: where the processor has it)",
+    )
+    group.add_argument(
+        "--voxel-size",
+        type=positive_millimetres,
+        metavar="MM",
+        help="voxel size of the finer network (default: an adult brain gets 2 mm, others in proportion)",
+    )
+    group.add_argument(
+        "--norm",
+        choices=("instance", "none"),
+        default=None,
+        help="normalisation layers: instance or none (default instance)",
+    )
+    add_processor_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if len(args.image) != len(args.mask):
+        args.parser.error(f"{len(args.image)} images and {len(args.mask)} masks: give one mask an image")
+    if not args.image and not args.labels:
+        args.parser.error("name a labelled scan with -i and -m, or a label map with -l")
+    if args.out is None and args.samples is None:
+        args.parser.error("name the model to write with -o, or a picture with --samples")
+    if args.out is not None and args.out.suffix != ".safetensors":
+        args.parser.error("name the model with .safetensors")
+    if args.init and (args.voxel_size or args.norm):
+        args.parser.error("--voxel-size and --norm come with the weights of --init")
+    _check_files(args)
+    from ...synthesis.labelling import labelled_scan, read_label_map
+
+    validation = [labelled_scan(*pair, show_warnings(args)) for pair in args.val]
+    given = [read_label_map(path) for path in args.labels]
+    import torch
+
+    from ...configuration import UNetConfig
+    from ...networks.checkpoint import find_model, load_model
+    from ...networks.device import choose_device
+    from ...training import loop
+    from ...training.run_files import RunFiles
+
+    apply_threads(args)
+    loop.keep_memory()
+    device = choose_device(args.device)
+    chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
+    config = TrainConfig(**chosen)
+    if args.out is not None and (path := RunFiles(args.out).checkpoint).exists():
+        loop.read_state(path)  # read again by the run itself: damage is said before the fit
+    init, header = load_model(find_model(args.init)) if args.init else (None, None)
+    outlines = [*map(_outline, args.mask), *given]
+    if init is not None:
+        cascade = init.config
+    else:
+        cascade = loop.fitting_cascade(outlines, args.voxel_size, args.norm or UNetConfig.norm)
+    loop.check_memory(outlines, cascade, config.batch, device)
+    maps, scans, data = _label_maps(args, given)
+    if init is not None:
+        data["init"] = {"name": Path(args.init).name, "provenance": header["provenance"]}
+    device = _join_processes(device)
+    if args.samples:
+        _sample_sheet(maps, cascade, config, device, args.samples)
+    if args.out is None:
+        return 0
+    try:
+        loop.train(
+            maps,
+            args.out,
+            cascade,
+            config,
+            device=device,
+            init=init,
+            resume=args.resume,
+            scans=scans,
+            validation=validation,
+            provenance=data,
+            progress=show_training if sys.stderr.isatty() and not args.quiet else lambda progress: None,
+        )
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Raise InputError or OutputError where a file is missing or cannot be written: before any work is done."""
+    from ...io import figures
+    from ...io.output import check_distinct, check_name
+    from ...synthesis.labelling import check_there
+    from ...training.run_files import RunFiles
+
+    inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]
+    outputs = []
+    if args.out is not None:
+        files = RunFiles(args.out)
+        files.check(args.resume)
+        outputs += files.all
+    if args.samples is not None:
+        figures.check_picture(args.samples)
+        check_name(args.samples)
+        outputs.append(args.samples)
+    check_distinct(inputs, outputs)
+    check_there(inputs)
+
+
+def _outline(mask_path: Path):
+    """A label map of one class on each side of a mask: what the sizes of networks and maps depend on."""
+    import numpy as np
+
+    from ...configuration import INSIDE_BASE
+    from ...io.masks import read_mask
+    from ...synthesis.gmm import NativeMap
+
+    scan, mask = read_mask(mask_path)
+    if not mask.any():
+        raise InputError(f"{mask_path}: the brain mask is empty")
+    return NativeMap(mask * np.uint8(INSIDE_BASE) + np.uint8(1), scan.vox2world)
+
+
+def _label_maps(args: argparse.Namespace, given: list):
+    """Native label maps, the labelled scans among their sources, and what all came from, for the model's
+    provenance."""
+    from ...io.checksum import checksum
+    from ...synthesis.labelling import labelled_example
+
+    gmm = GMMConfig()
+    maps, scans, sources = [], [], []
+    for image_path, mask_path in zip(args.image, args.mask, strict=True):
+        example, scan = labelled_example(image_path, mask_path, gmm, show_warnings(args))
+        maps.append(example)
+        scans.append(scan)
+        named = {"image": image_path, "mask": mask_path}
+        sources.append({kind: {"name": p.name, "sha256": checksum(p)} for kind, p in named.items()})
+    for path, source in zip(args.labels, given, strict=True):
+        maps.append(source)
+        sources.append({"labels": {"name": path.name, "sha256": checksum(path)}})
+    return maps, scans, {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
+
+
+def _join_processes(device):
+    """Under torchrun: join the other processes, and take the GPU of this one's number."""
+    if "WORLD_SIZE" not in os.environ:
+        return device
+    import torch
+
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def _sample_sheet(maps, cascade, config, device, path: Path) -> None:
+    import numpy as np
+
+    from ...io import figures
+    from ...training import loop
+
+    window = cascade.windows()["segmenter"]
+    conformed = loop.prepare_maps(maps, cascade, device)["segmenter"]
+    batches = [loop.draw_batch(conformed, window, config, cascade.scale, 1, [k]) for k in range(16)]
+    images, brains = (np.stack([batch[part][0, 0].cpu().numpy() for batch in batches]) for part in (0, 1))
+    figures.synthesis_figure(images, brains, path)

@@ -1,0 +1,95 @@
+"""The command line as data, read from a parser of it: what wrappers, descriptors and completions need."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import options
+
+# What an option's values are to a wrapper, by the type that parses them.
+PATH_ROLES = {
+    options.input_file: "input",  # a file to read
+    options.input_list: "list",  # a file to read that names one more a line
+    options.input_folder: "input-folder",  # a folder to read
+    options.input_table: "table",  # a TSV to read whose cells name more
+    options.output_file: "output",  # a file to write
+    options.output_folder: "folder",  # a folder to write in
+    options.model: "model",  # a file to read, or a name
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers an option takes; None for no limit. open: `lowest` itself is not one of them."""
+
+    whole: bool
+    lowest: float | None = None
+    highest: float | None = None
+    open: bool = False
+
+
+# What numbers an option takes, by the type that parses them; whatever is not here or above is text.
+NUMBERS = {
+    options.positive_int: Range(True, 1),
+    options.seed: Range(True, 0, 2**32 - 1),
+    options.positive_float: Range(False, 0, open=True),
+    options.finite_float: Range(False),
+    options.millimetres: Range(False),
+    options.positive_millimetres: Range(False, 0, open=True),
+    options.share: Range(False, 0, 1),
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a subcommand, or an argument that is told by its place, without flags.
+
+    role: of its values, one of PATH_ROLES' or "value"; "none" for switches. nargs: as argparse has it, a
+    number of values, "+" for one or more, None for one. range: of its numbers, None where it takes others.
+    """
+
+    flags: tuple[str, ...]
+    role: str
+    nargs: int | str | None
+    action: argparse.Action
+
+    @property
+    def range(self) -> Range | None:
+        return NUMBERS.get(self.action.type)
+
+    @property
+    def name(self) -> str:
+        """The long flag without its dashes; of an argument without flags, its own name."""
+        return self.flags[-1].lstrip("-") if self.flags else self.action.dest.replace("_", "-")
+
+
+def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each subcommand, by its name, from that of the whole command line."""
+    return next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+
+
+def command_options(parser: argparse.ArgumentParser, command: str) -> Iterator[Option]:
+    """The options of a subcommand in the order of its help, without --help and --version."""
+    for action in subparsers(parser)[command]._actions:
+        if isinstance(action, (argparse._HelpAction, argparse._VersionAction)):
+            continue
+        switch = action.nargs == 0
+        role = "none" if switch else PATH_ROLES.get(action.type, "value")
+        yield Option(tuple(action.option_strings), role, action.nargs, action)
+
+
+def option_table(parser: argparse.ArgumentParser) -> str:
+    """All of it as Python source, for bin/singlestrip-container: by subcommand, role, nargs and flags of each
+    option; a positional argument has its name in place of flags."""
+    lines = ["OPTIONS = {"]
+    for command in subparsers(parser):
+        lines.append(f'    "{command}": (')
+        for option in command_options(parser, command):
+            named = option.flags or (option.action.dest,)
+            nargs = f'"{option.nargs}"' if isinstance(option.nargs, str) else option.nargs
+            words = [f'"{option.role}"', str(nargs), *(f'"{name}"' for name in named)]
+            lines.append(f"        ({', '.join(words)}),")
+        lines.append("    ),")
+    return "\n".join([*lines, "}", ""])

@@ -1,0 +1,260 @@
+"""What several subcommands share: option types, options, and what they say while they work."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..batch.shards import Shard, parse_shard
+from ..configuration import FlagConfig
+from ..io.escaping import printable
+from .streams import tell
+
+FLAGS = FlagConfig()
+MASK_RULE = """A mask has 0 outside the brain and one value above 0 inside. A soft mask, such as probabilities or
+percent, is cut at half its maximum. An image of the brain alone, such as FreeSurfer's brainmask.mgz,
+is brain wherever above 0. A warning tells of both. Label maps and signed distances are refused."""
+
+
+def input_file(text: str) -> Path:
+    """An argparse type: a file to read."""
+    return Path(text)
+
+
+def input_folder(text: str) -> Path:
+    """An argparse type: a folder to read."""
+    return Path(text)
+
+
+def input_list(text: str) -> Path:
+    """An argparse type: a text file to read, with the path of one image a line."""
+    return Path(text)
+
+
+def input_table(text: str) -> Path:
+    """An argparse type: a TSV to read, with paths as seen from the working folder."""
+    return Path(text)
+
+
+def output_file(text: str) -> Path:
+    """An argparse type: a file to write."""
+    return Path(text)
+
+
+def output_folder(text: str) -> Path:
+    """An argparse type: a folder to write in, made if missing."""
+    return Path(text)
+
+
+def model(text: str) -> str:
+    """An argparse type: a model file to read, or a model's name."""
+    return text
+
+
+def shard(text: str) -> Shard | str:
+    """An argparse type: K/N, or "slurm" for what a job array's variables tell."""
+    try:
+        return text if text == "slurm" else parse_shard(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"name a part and the number of parts, such as 2/8, or slurm, not {text!r}"
+        ) from None
+
+
+def _number(kind: type, text: str, wanted: str):
+    """The number that text is. Raises ArgumentTypeError that says what is wanted."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{wanted}, not {text!r}") from None
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number from 1."""
+    value = _number(int, text, "a whole number, such as 1")
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def seed(text: str) -> int:
+    """An argparse type: a whole number that seeds generators."""
+    value = _number(int, text, "a whole number, such as 1")
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {2**32 - 1}")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    value = finite_float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def finite_float(text: str) -> float:
+    """An argparse type: a finite number."""
+    value = _number(float, text, "a number, such as 0.5")
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+def millimetres(text: str) -> float:
+    """An argparse type: a finite number of mm."""
+    return finite_float(str(_number(float, text, "a number of millimetres, such as 1")))
+
+
+def positive_millimetres(text: str) -> float:
+    """An argparse type: a finite number of mm above 0."""
+    return positive_float(str(millimetres(text)))
+
+
+def share(text: str) -> float:
+    """An argparse type: a number from 0 to 1."""
+    value = finite_float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+def add_flag_options(group: argparse._ArgumentGroup) -> None:
+    for name, default in (("pass", FLAGS.pass_from), ("look", FLAGS.look_from)):
+        group.add_argument(
+            f"--{name}-from",
+            type=share,
+            metavar="DICE",
+            help=f"lowest estimate flagged {name} (default {default:g}, for the quality model that comes with it)",
+        )
+
+
+def chosen_flags(args: argparse.Namespace) -> FlagConfig:
+    """The thresholds; without one of its own, look reaches no higher than pass."""
+    highest = FLAGS.pass_from if args.pass_from is None else args.pass_from
+    lowest = min(FLAGS.look_from, highest) if args.look_from is None else args.look_from
+    if lowest > highest:
+        args.parser.error("--look-from lies above --pass-from")
+    return FlagConfig(highest, lowest)
+
+
+def add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model",
+        type=model,
+        metavar="FILE",
+        help="model file, or name in $SINGLESTRIP_MODELS (default: the weights that come with singlestrip)",
+    )
+
+
+def add_quality_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--qc-model",
+        type=model,
+        metavar="FILE",
+        help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
+    )
+
+
+def add_quality_options(parser: argparse.ArgumentParser, about: str) -> None:
+    """Scores beside stripping; about: what --qc does in this command."""
+    group = parser.add_argument_group("QUALITY OPTIONS")
+    group.add_argument("--qc", action="store_true", help=about)
+    add_quality_model(group)
+    add_flag_options(group)
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        type=positive_float,
+        metavar="GIB",
+        help="refuse images that need more memory (default: what is free)",
+    )
+
+
+def add_validation(group: argparse._ArgumentGroup, text: str) -> None:
+    group.add_argument(
+        "--val", nargs=2, action="append", default=[], type=input_file, metavar=("IMAGE", "MASK"), help=text
+    )
+
+
+def add_processor_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("PROCESSOR OPTIONS")
+    group.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default auto: a GPU if any)"
+    )
+    group.add_argument(
+        "-t", "--threads", type=positive_int, metavar="N", help="processor threads (default: one per core)"
+    )
+
+
+def apply_threads(args: argparse.Namespace) -> None:
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+
+
+def show_warnings(args: argparse.Namespace) -> Callable[[str], None]:
+    """What the library is to call with a sentence about anything unusual."""
+
+    def warn(text: str) -> None:
+        if not args.quiet:
+            tell(text)
+
+    return warn
+
+
+def show_stripping(args: argparse.Namespace, total: int):
+    """What `batch.strip.strip_files` is to call to warn, and after each of its jobs."""
+    progress = not args.quiet and total > 1 and sys.stderr.isatty()
+    warn = show_warnings(args)
+
+    def done(outcome) -> None:
+        if outcome.failed:
+            tell(outcome.text)
+        elif progress:
+            count = f"{outcome.number}/{total}"
+            text = printable(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s")
+            print(text, file=sys.stderr)
+        if outcome.quality is not None and not args.quiet:
+            found = outcome.quality
+            text = printable(f"{outcome.job.image}: {found.flag}, estimated Dice {found.estimate:.3f}")
+            print(text, flush=True)
+
+    return warn, done
+
+
+def exit_status(outcomes) -> int:
+    """1 if a scan failed, else 0. Names once more those of several scans that failed, a line each."""
+    failures = [outcome.job for outcome in outcomes if outcome.failed]
+    if failures and len(outcomes) > 1:
+        tell(f"{len(failures)} of {len(outcomes)} images failed:")
+        for job in failures:
+            tell(f"  {job.image}")
+    return 1 if failures else 0
+
+
+def show_training(progress) -> None:
+    """One line on the terminal that tells where a training run stands, kept where there is a validation."""
+    minutes = progress.seconds_left / 60
+    text = f"step {progress.step}/{progress.steps}"
+    text += "".join(f", {name} loss {loss:.3f}" for name, loss in progress.losses.items())
+    text += f", {progress.steps_per_second:.2f} steps/s, {minutes:.0f} min left"
+    if progress.dice is not None:
+        print(f"\r\033[K{text}, validation Dice {progress.dice:.4f}", file=sys.stderr)
+    else:
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    if progress.step == progress.steps:
+        print(file=sys.stderr)
+
+
+def show_quality_training(progress) -> None:
+    """One line on the terminal that tells where the training of a quality network stands."""
+    text = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
+    text += f", {progress.seconds_left / 60:.0f} min left"
+    print(f"\r\033[K{text}", end="\n" * (progress.epoch == progress.epochs), file=sys.stderr, flush=True)

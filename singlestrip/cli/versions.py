@@ -1,0 +1,74 @@
+"""What a report of a fault needs to say: versions, model files and machine. Imports none of what it names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .._version import __version__
+from ..networks.model_files import models_folder
+
+# What it needs (setup.py), and what it uses where it is there.
+LIBRARIES = (
+    *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "msgspec", "matplotlib", "shtab"),
+    *("ancpbids", "nipype"),
+)
+NVIDIA = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU, by the kernel's driver
+GIB = 2**30
+DIGITS = 12  # of a checksum
+
+
+def describe() -> str:
+    """Lines of text; the first is `singlestrip X.Y.Z` and will stay so."""
+    rows = {"python": platform.python_version(), "platform": platform.platform()}
+    rows |= {name: _installed(name) for name in LIBRARIES}
+    rows |= {"models": str(models_folder())}
+    rows |= {f"  {name}": f"sha256 {digest}" for name, digest in _model_checksums().items()}
+    rows |= {"processor": f"{_cores()} cores, {_memory_gib()}", "GPU": ", ".join(_gpus()) or "none seen"}
+    wide = max(map(len, rows)) + 2
+    return "\n".join([f"singlestrip {__version__}", *(f"{name:<{wide}}{text}" for name, text in rows.items())])
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _model_checksums() -> dict[str, str]:
+    """The first digits of the SHA-256 of each model file that can be named, as `sha256sum` has it."""
+    paths = sorted(models_folder().glob("[!.]*.safetensors"))
+    return {path.name: _checksum(path) for path in paths}
+
+
+def _checksum(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]
+    except OSError as error:
+        return f"unknown, cannot be read ({error.strerror})"
+
+
+def _cores() -> int | None:
+    """Processors this process may run on, not those of the machine, where the system can say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _memory_gib() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB:.1f} GiB of memory"
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return "memory unknown"
+
+
+def _gpus() -> list[str]:
+    """Models of the GPUs that the NVIDIA driver lists."""
+    found = []
+    for path in sorted(NVIDIA.glob("*/information")):
+        model = re.search(r"^Model:\s*(.+?)\s*$", path.read_text(), re.MULTILINE)
+        found.append(model.group(1) if model else "NVIDIA, model unknown")
+    return found

@@ -1,0 +1,1 @@
+"""The command line in other systems: nipype and Boutiques."""

@@ -1,0 +1,125 @@
+"""Boutiques descriptors of the subcommands, made from the parser.
+
+    python -m singlestrip.integrations.boutiques FOLDER
+
+Boutiques (boutiques.github.io) describes a command line as data, for platforms that run tools. The files in
+docs/boutiques are what this module writes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+from ..cli.interface import Option, command_options, subparsers
+from ..cli.parser import EXIT_STATUS, build_parser
+
+# By role; else a text. Of Boutiques a folder is a file too.
+TYPES = {"none": "Flag", **dict.fromkeys(("input", "list", "table", "input-folder", "model"), "File")}
+# Options of which a command needs one or more, by what they are together.
+ONE_REQUIRED = {
+    "strip": {"images": ("image", "list"), "outputs": ("out", "mask", "sdt", "picture", "out-dir")},
+    "train": {"examples": ("image", "labels"), "results": ("out", "samples")},
+    "qc": {"masks": ("mask", "table")},
+}
+# One 256³ scan on 2 cores, benchmarks/README.md.
+RESOURCES = {"strip": {"cpu-cores": 2, "ram": 0.7, "walltime-estimate": 3.5}}
+
+
+def descriptor(command: str) -> dict[str, Any]:
+    """The Boutiques descriptor of a subcommand."""
+    parser = build_parser()
+    # What is told by its place goes before options that take several values.
+    options = sorted(command_options(parser, command), key=lambda option: bool(option.flags))
+    title, _, text = subparsers(parser)[command].description.partition("\n")
+    found = {
+        "name": f"singlestrip {command}",
+        "schema-version": "0.5",
+        "tool-version": __version__,
+        "description": f"{title[0].upper()}{title[1:]}.\n{text}".strip(),
+        "command-line": " ".join([f"singlestrip {command}", *map(_key, options)]),
+        "inputs": [_input(option) for option in options],
+        "output-files": [_output(option) for option in options if option.role in ("output", "folder")],
+        "groups": [
+            {
+                "id": name,
+                "name": name.capitalize(),
+                "members": [member.replace("-", "_") for member in members],
+                "one-is-required": True,
+            }
+            for name, members in ONE_REQUIRED.get(command, {}).items()
+        ],
+        "error-codes": [{"code": code, "description": text} for code, text in EXIT_STATUS.items() if code],
+        "suggested-resources": RESOURCES.get(command),
+        "tags": {"domain": ["neuroinformatics", "image processing", "mri"]},
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _id(option: Option) -> str:
+    return option.name.replace("-", "_")
+
+
+def _key(option: Option) -> str:
+    return f"[{_id(option).upper()}]"
+
+
+def _title(option: Option) -> str:
+    return option.name.replace("-", " ").capitalize()
+
+
+def _input(option: Option) -> dict[str, Any]:
+    found = {
+        "id": _id(option),
+        "name": _title(option),
+        "type": TYPES.get(option.role, "Number" if option.range else "String"),
+        "description": option.action.help,
+        "optional": not option.action.required,
+        "value-key": _key(option),
+    }
+    if option.flags:
+        found["command-line-flag"] = option.flags[-1]
+    if option.nargs == "+":
+        found |= {"list": True, "min-list-entries": 1}
+    elif option.nargs is None and option.flags:
+        found["command-line-flag-separator"] = "="  # a value may begin with a dash
+    elif isinstance(option.nargs, int) and option.role != "none":
+        found |= {"list": True, "min-list-entries": option.nargs, "max-list-entries": option.nargs}
+    if option.action.choices is not None:
+        found["value-choices"] = list(option.action.choices)
+    if option.range is not None:
+        limits = {"minimum": option.range.lowest, "maximum": option.range.highest}
+        found |= {"integer": option.range.whole} | {k: v for k, v in limits.items() if v is not None}
+        found |= {"exclusive-minimum": True} if option.range.open else {}
+    return found
+
+
+def _output(option: Option) -> dict[str, Any]:
+    return {
+        "id": f"{_id(option)}_written",
+        "name": _title(option),
+        "description": option.action.help,
+        "path-template": _key(option),
+        "optional": not option.action.required,
+    }
+
+
+def path(folder: Path, command: str) -> Path:
+    """Where the descriptor of a subcommand lies."""
+    return folder / f"singlestrip-{command}.json"
+
+
+def write(folder: Path) -> None:
+    """The descriptors of all subcommands."""
+    for command in subparsers(build_parser()):
+        text = json.dumps(descriptor(command), indent=2, ensure_ascii=False)
+        path(folder, command).write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m singlestrip.integrations.boutiques FOLDER")
+    write(Path(sys.argv[1]))

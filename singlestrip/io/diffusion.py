@@ -1,0 +1,34 @@
+"""b-values of diffusion images."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from ..configuration import B0_LIMIT
+from ..errors import InputError
+from .textfile import read_text
+
+BVAL_LIMIT = 2**20  # bytes: some hundred thousand frames
+
+
+def b0_frames(path: Path, frames: int) -> list[int]:
+    """Which frames of a diffusion image have a b-value up to B0_LIMIT, from 0.
+
+    path: text with one b-value a frame, s/mm², as FSL and BIDS have it. Raises InputError where it
+    is not that, or no frame counts.
+    """
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such file; it has the b-values that tell which frames to strip")
+    text = read_text(path, "b-values", limit=BVAL_LIMIT)
+    try:
+        values = [float(word) for word in text.split()]
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read as b-values ({str(error)[:100]})") from error
+    if len(values) != frames or not all(map(math.isfinite, values)):
+        raise InputError(f"{path}: {len(values)} b-values; the image has {frames} frames and needs a number each")
+    found = [t for t, value in enumerate(values) if value <= B0_LIMIT]
+    if not found:
+        raise InputError(f"{path}: no frame has a b-value up to {B0_LIMIT:g} s/mm²; strip the image without it")
+    return found

@@ -1,0 +1,213 @@
+"""Pictures of masks, label maps, synthetic images and training curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from ..errors import OutputError
+from ..space.geometry import bounding_box, voxel_sizes
+from .escaping import printable
+from .output import check_name, whole
+
+PICTURES = (".png", ".jpg", ".pdf", ".svg")
+OUTLINE = "#ff3b30"
+TRUE_OUTLINE = "#34c759"
+REBUILT_OUTLINE = "#0a84ff"
+QUALITY_MARGIN_MM = 30.0  # shown around the mask, for what it misses and what it should not hold
+DISAGREEMENT = (1.0, 0.84, 0.04, 0.45)  # RGBA
+
+
+def check_picture(path: Path) -> None:
+    """Raise OutputError if a picture cannot be written at this path."""
+    if path.suffix.lower() not in PICTURES:
+        raise OutputError(f"{path}: name pictures with one of {', '.join(PICTURES)}")
+    check_name(path)
+
+
+def _figure(rows: int, columns: int, width: float, height: float):
+    """A figure and its axes [rows, columns], without frames; no window system is touched."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure, axes
+
+
+def _save(figure, path: Path) -> None:
+    with whole(path) as (partial,):
+        figure.savefig(partial, dpi=110)
+
+
+def _in_font(text: str) -> str:
+    """The text with those characters escaped that the figures' font lacks: names of files may hold any."""
+    from matplotlib.font_manager import findfont, get_font
+
+    known = get_font(findfont(None)).get_charmap()
+    return "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in text)
+
+
+def _upright(array: np.ndarray, vox2world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Axes turned and flipped to the nearest of right, anterior, superior; and voxel sizes [3] mm."""
+    order = nib.orientations.io_orientation(vox2world)
+    size = voxel_sizes(vox2world)[np.argsort(order[:, 0])]
+    return nib.orientations.apply_orientation(array, order), size
+
+
+def _views(array: np.ndarray, size: np.ndarray, at: np.ndarray):
+    """Sagittal, coronal and axial slice through voxel `at`, each with its height over width of a pixel."""
+    for axis in range(3):
+        across, up = (k for k in range(3) if k != axis)
+        yield array.take(int(at[axis]), axis).T, size[up] / size[across]
+
+
+def _middle(mask: np.ndarray) -> np.ndarray:
+    """Voxel [3] in the middle of a mask, or of the image if it is empty."""
+    where = np.argwhere(mask)
+    return where.mean(0).round().astype(int) if len(where) else np.array(mask.shape) // 2
+
+
+def _around(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
+    """Slices [3] of the box around a mask with a margin [3] in voxels; of all if the mask is empty."""
+    box = bounding_box(mask)
+    if box is None:
+        return (slice(None),) * 3
+    return tuple(slice(max(0, int(s.start - m)), int(s.stop + m)) for s, m in zip(box, margin, strict=True))
+
+
+def _grey_range(image: np.ndarray) -> tuple[float, float]:
+    finite = image[np.isfinite(image)]
+    return tuple(np.percentile(finite[:: 1 + finite.size // 200_000], (0.5, 99.5))) if finite.size else (0, 1)
+
+
+def _outline(axis, mask: np.ndarray, colour: str = OUTLINE) -> None:
+    if mask.any() and not mask.all() and min(mask.shape) > 1:
+        axis.contour(mask, levels=[0.5], colors=colour, linewidths=0.8)
+
+
+def mask_figure(image: np.ndarray, mask: np.ndarray, vox2world: np.ndarray, path: Path, title: str = "") -> None:
+    """Sagittal, coronal and axial slices through the brain with the mask's outline.
+
+    image: [X, Y, Z]; mask: boolean [X, Y, Z].
+    """
+    figure, axes = _figure(1, 3, 9, 3.2)
+    image, size = _upright(image, vox2world)
+    mask, _ = _upright(mask, vox2world)
+    low, high = _grey_range(image)
+    at = _middle(mask)
+    for axis, (grey, aspect), (inside, _) in zip(
+        axes[0], _views(image, size, at), _views(mask, size, at), strict=True
+    ):
+        axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
+        _outline(axis, inside)
+    figure.suptitle(_in_font(printable(title)), parse_math=False)
+    _save(figure, path)
+
+
+def quality_figure(
+    image: np.ndarray, mask: np.ndarray, rebuilt: np.ndarray, vox2world: np.ndarray, path: Path
+) -> None:
+    """Axial, coronal and sagittal slices with the outlines of a mask in red and of its reconstruction in
+    blue, and where the two disagree in yellow. image: [X, Y, Z]; masks: boolean [X, Y, Z]."""
+    figure, axes = _figure(1, 3, 9, 3)
+    figure.set(facecolor="black")
+    figure.get_layout_engine().set(w_pad=0, h_pad=0, wspace=0.01, hspace=0)
+    image, size = _upright(image, vox2world)
+    (mask, _), (rebuilt, _) = _upright(mask, vox2world), _upright(rebuilt, vox2world)
+    low, high = _grey_range(image)
+    box = _around(mask | rebuilt, QUALITY_MARGIN_MM / size)
+    image, mask, rebuilt = image[box], mask[box], rebuilt[box]
+    at = _middle(mask | rebuilt)
+    views = zip(_views(image, size, at), _views(mask, size, at), _views(rebuilt, size, at), strict=True)
+    for axis, ((grey, aspect), (inside, _), (expected, _)) in zip(axes[0][::-1], views, strict=True):
+        axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
+        colour = np.zeros((*inside.shape, 4))
+        colour[inside != expected] = DISAGREEMENT
+        axis.imshow(colour, origin="lower", aspect=aspect, interpolation="nearest")
+        _outline(axis, expected, REBUILT_OUTLINE)
+        _outline(axis, inside)
+    _save(figure, path)
+
+
+def comparison_figure(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]], path: Path) -> None:
+    """A row of slices a scan, with the outline of a mask in red over the true one in green.
+
+    scans: image [X, Y, Z], mask and truth boolean [X, Y, Z], vox2world and title of each.
+    """
+    figure, axes = _figure(len(scans), 3, 9, 3.2 * len(scans))
+    for row, (image, mask, truth, vox2world, title) in zip(axes, scans, strict=True):
+        image, size = _upright(image, vox2world)
+        outlines = [(_upright(m, vox2world)[0], colour) for m, colour in ((truth, TRUE_OUTLINE), (mask, OUTLINE))]
+        at = _middle(outlines[0][0])
+        low, high = _grey_range(image)
+        for axis, (grey, aspect) in zip(row, _views(image, size, at), strict=True):
+            axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high)
+        for outline, colour in outlines:
+            for axis, (inside, _) in zip(row, _views(outline, size, at), strict=True):
+                _outline(axis, inside, colour)
+        row[0].set_title(_in_font(printable(title)).replace(": ", "\n"), loc="left", fontsize=9, parse_math=False)
+    _save(figure, path)
+
+
+def label_figure(image: np.ndarray, labels: np.ndarray, vox2world: np.ndarray, path: Path) -> None:
+    """The image above its label map, three slices each; classes outside blue, inside by a warm scale."""
+    from matplotlib import colormaps
+
+    from ..configuration import INSIDE_BASE
+
+    figure, axes = _figure(2, 3, 9, 6.4)
+    image, size = _upright(image, vox2world)
+    labels, _ = _upright(labels, vox2world)
+    inside = labels > INSIDE_BASE
+    colours = np.zeros((256, 3))
+    for chosen, name in ((~inside, "Blues_r"), (inside, "inferno")):
+        present = np.unique(labels[chosen & (labels > 0)])
+        colours[present] = colormaps[name](np.linspace(0.15, 0.9, len(present)))[:, :3]
+    low, high = _grey_range(image)
+    at = _middle(inside)
+    for column, ((grey, aspect), (classes, _)) in enumerate(
+        zip(_views(image, size, at), _views(labels, size, at), strict=True)
+    ):
+        axes[0, column].imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high)
+        axes[1, column].imshow(colours[classes], origin="lower", aspect=aspect, interpolation="nearest")
+    _save(figure, path)
+
+
+def synthesis_figure(images: np.ndarray, brains: np.ndarray, path: Path, columns: int = 8) -> None:
+    """A sheet of synthetic samples, three slices each, with the outline of the brain to learn.
+
+    images, brains: [N, X, Y, Z] in [0, 1], on a conformed grid.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = _figure(3 * rows, columns, 2 * columns, 6 * rows)
+    for number, (image, brain) in enumerate(zip(images, brains, strict=True)):
+        row, column = 3 * (number // columns), number % columns
+        at = np.array(image.shape) // 2
+        for view, ((grey, _), (inside, _)) in enumerate(
+            zip(_views(image, np.ones(3), at), _views(brain > 0.5, np.ones(3), at), strict=True)
+        ):
+            axes[row + view, column].imshow(grey, cmap="gray", origin="lower", vmin=0, vmax=1)
+            _outline(axes[row + view, column], inside)
+    _save(figure, path)
+
+
+def curve_figure(rows: list[dict[str, str]], path: Path) -> None:
+    """Losses, and validation Dice where there is any, over steps; rows as in metrics.csv."""
+    figure, axes = _figure(1, 1, 7, 4)
+    axis = axes[0, 0]
+    axis.axis("on")
+    steps = [int(row["step"]) for row in rows]
+    for name, colour in (("segmenter", "#1f6fb4"), ("locator", "#9bb8d3")):
+        axis.plot(steps, [float(row[f"{name}_loss"]) for row in rows], color=colour, label=f"{name} loss", lw=1)
+    axis.set(xlabel="step", ylabel="loss", yscale="log")
+    scored = [(int(row["step"]), float(row["validation_dice"])) for row in rows if row["validation_dice"]]
+    if scored:
+        right = axis.twinx()
+        right.plot(*zip(*scored, strict=True), color=OUTLINE, marker="o", ms=3)
+        right.set_ylabel("validation Dice", color=OUTLINE)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)  # no corner stays free
+    _save(figure, path)

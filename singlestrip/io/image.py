@@ -1,0 +1,40 @@
+"""One image file as read: its header and its voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from .image_header import ImageHeader
+from .scaling import FLOAT32_MAX, scaled_float32
+
+
+@dataclass(frozen=True)
+class Volume(ImageHeader):
+    """One image file: its header and its voxels.
+
+    stored: [X, Y, Z, T] as in the file, before scaling, read-only; footer: of MGH, the bytes behind the voxels.
+    """
+
+    stored: np.ndarray
+    footer: bytes
+
+    def frame(self, index: int) -> np.ndarray:
+        """Stored values [X, Y, Z] of one frame."""
+        return self.stored[..., index]
+
+    def scaled(self, index: int = 0) -> np.ndarray:
+        """Values float32 [X, Y, Z] of one frame. Raises InputError where 32 bits cannot hold them."""
+        try:
+            return scaled_float32(self.frame(index), self.slope, self.intercept)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}; rescale the image") from error
+
+    def grey(self, index: int = 0) -> np.ndarray:
+        """What a picture shows of one frame, float32 [X, Y, Z]: higher is brighter, whatever the scaling."""
+        frame = self.frame(index)
+        if frame.dtype.kind == "f" and frame.dtype.itemsize > 4:
+            frame = np.clip(frame, -FLOAT32_MAX, FLOAT32_MAX)
+        return np.copysign(np.float32(1), np.float32(self.slope)) * frame.astype(np.float32)

@@ -1,0 +1,393 @@
+"""What the header of an image file says: NIfTI-1, NIfTI-2 (single file or pair), MGH and MGZ.
+
+Fields are read by the standards, not repaired: the header goes back out as it came. What is unusual and
+nevertheless clear is taken as the standard's own readers take it, and said in a remark.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.freesurfer import mghformat
+from nibabel.quaternions import quat2mat
+from nibabel.volumeutils import shape_zoom_affine
+
+from ..errors import InputError
+from ..space.geometry import geometry_fault
+from .image_stream import GZIP_MAGIC, PLACEHOLDERS, ImageStream, check_is_file
+
+SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
+MOST_BESIDE_BYTES = 2**24  # of what is neither header nor voxels: header extensions, what follows the voxels
+
+NIFTI1_FIELDS, NIFTI2_FIELDS = nib.nifti1.header_dtype, nib.nifti2.header_dtype
+MGH_FIELDS = np.dtype([*mghformat.header_dtd, ("unused", "V194")])
+NIFTI_MAGIC = {NIFTI1_FIELDS.itemsize: (b"n+1", b"ni1"), NIFTI2_FIELDS.itemsize: (b"n+2", b"ni2")}
+NIFTI2_LINE_ENDS = b"\r\n\x1a\n"
+CIFTI_INTENTS = range(3000, 3100)
+XFORM_CODES = range(1, 6)  # of a sform or qform, as the standard lists them
+UNIT_MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}  # by the lowest three bits of xyzt_units; 0: unknown
+UNIT_NAMES = {1: "metre", 3: "micron"}
+LONGEST_QUATERNION = 1.01  # rounding makes a unit quaternion a little longer than 1
+# FreeSurfer's, where a header has none: coronal slices, voxels of 1 mm, the middle at the origin.
+MGH_DEFAULT_AXES = np.array([[-1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+
+
+class Fault(Exception):
+    """What is wrong with a header, as a clause."""
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """An image file as its header tells of it.
+
+    fields: 0-D structured array of the format's fields, each as in the file; extensions: of NIfTI, the bytes
+    from the header's end to the voxels. shape: the file's own, of 2 to 7 axes; dtype: of the
+    stored values, in the file's byte order; offset: bytes before the voxels. slope, intercept: value = slope ·
+    stored + intercept; vox2world: 4×4, voxel index to RAS mm. remarks: sentences about what was assumed.
+    """
+
+    path: Path
+    fields: np.ndarray
+    extensions: bytes
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    slope: float
+    intercept: float
+    vox2world: np.ndarray
+    remarks: tuple[str, ...]
+
+    @property
+    def space(self) -> tuple[int, int, int]:
+        """The first three axes; a single slice has one voxel along the third."""
+        return (*self.shape[:3], 1)[:3]
+
+    @property
+    def frames(self) -> int:
+        return prod(self.shape[3:])
+
+    @property
+    def nbytes(self) -> int:
+        """Of all stored values."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def is_mgh(self) -> bool:
+        return is_mgh(self.path)
+
+
+def suffix_of(path: Path) -> str:
+    """The image suffix of a path, or "" if it has none of those supported."""
+    return next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+
+
+def is_mgh(path: Path) -> bool:
+    return suffix_of(path) in (".mgh", ".mgz")
+
+
+def is_packed(path: Path) -> bool:
+    return suffix_of(path) in (".nii.gz", ".mgz")
+
+
+def header_and_data(path: Path) -> tuple[Path, Path]:
+    """The files that hold header and voxels: one and the same but for an .img/.hdr pair."""
+    if suffix_of(path) not in (".img", ".hdr"):
+        return path, path
+    cased = str.upper if path.suffix.isupper() else str
+    return path.with_suffix(cased(".hdr")), path.with_suffix(cased(".img"))
+
+
+@contextmanager
+def faults_named(path: Path, part: str) -> Iterator[None]:
+    """Whatever can be wrong with a file while a part of it is read, as an InputError that names it."""
+    try:
+        yield
+    except Fault as error:
+        raise InputError(f"{path}: {error}") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: the {part} data are damaged or cut short ({error})") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: larger than the memory, or its header is damaged") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_header(path: str | os.PathLike) -> ImageHeader:
+    """The header of an image file; nothing of its voxels is read, but they can be there by the files' sizes.
+
+    Raises InputError for anything that is not an image of real numbers with a usable geometry.
+    """
+    path = Path(path)
+    check_is_file(path)
+    if not suffix_of(path):
+        raise InputError(f"{path}: not a name of an image ({', '.join(SUFFIXES)})")
+    header_path, data_path = header_and_data(path)
+    for part in {header_path, data_path} - {path}:
+        check_is_file(part)
+    # Where numbers of a damaged header overflow, `geometry_fault` tells.
+    with faults_named(header_path, "header"), np.errstate(all="ignore"):
+        with open_stream(header_path) as stream:
+            header = _mgh_header(path, stream) if is_mgh(path) else _nifti_header(path, stream)
+            most_bytes = stream.most_bytes
+        fault = geometry_fault(header.vox2world)
+        if fault:
+            raise Fault(fault)
+    if data_path != header_path:
+        most_bytes = data_path.stat().st_size
+    if header.offset + header.nbytes > most_bytes:
+        axes = " × ".join(map(str, header.shape))
+        raise InputError(
+            f"{data_path}: cut short, or its header is damaged: it tells of {axes} voxels of {header.dtype.name} "
+            f"from byte {header.offset} on, more than the file can hold"
+        )
+    return header
+
+
+def open_stream(path: Path) -> ImageStream:
+    """The content of a file that is packed or not as its name says. Raises Fault if it is not so."""
+    with path.open("rb") as file:
+        head = file.read(NIFTI1_FIELDS.itemsize)
+    if not head:
+        raise Fault("an empty file")
+    for start, text in PLACEHOLDERS:
+        if head.startswith(start):
+            raise Fault(text)
+    compressed = head.startswith(GZIP_MAGIC)
+    if compressed and suffix_of(path) in (".nii", ".mgh", ".hdr"):
+        raise Fault("compressed inside; rename it to end in .nii.gz or .mgz")
+    if is_packed(path) and not compressed:
+        if head[344:347] in NIFTI_MAGIC[NIFTI1_FIELDS.itemsize] or not {*_sizes(head)}.isdisjoint(NIFTI_MAGIC):
+            raise Fault("not compressed: rename it to end in .nii")
+        if head[:4] == b"\0\0\0\1":
+            raise Fault("not compressed: rename it to end in .mgh")
+        raise Fault("not an image, or damaged: it is not compressed, and what it holds is of no known format")
+    return ImageStream(path, compressed and is_packed(path))
+
+
+def _nifti_header(path: Path, stream: ImageStream) -> ImageHeader:
+    remarks: list[str] = []
+    fields = _nifti_fields(stream)
+    shape = _nifti_shape(fields, remarks)
+    single = suffix_of(path) not in (".img", ".hdr")
+    offset = _nifti_offset(fields, single, remarks)
+    size = (offset if single else MOST_BESIDE_BYTES) - fields.dtype.itemsize
+    if size > MOST_BESIDE_BYTES:
+        raise Fault(f"its voxel data are said to begin at byte {offset} (vox_offset); its header is damaged")
+    extensions = _whole_extensions(stream.read(size), fields, remarks)
+    dtype = _nifti_type(fields)
+    scaling = _nifti_scaling(fields, remarks)
+    vox2world = _nifti_geometry(fields, shape, remarks)
+    return ImageHeader(path, fields, extensions, shape, dtype, offset, *scaling, vox2world, tuple(remarks))
+
+
+def _nifti_fields(stream: ImageStream) -> np.ndarray:
+    """The fields in the byte order that the size of the header or else the number of axes tells."""
+    head = stream.read(NIFTI1_FIELDS.itemsize)
+    if len(head) < NIFTI1_FIELDS.itemsize:
+        raise Fault("not an image, or cut short: it ends within its header")
+    sizes = _sizes(head)
+    if head[344:347] in NIFTI_MAGIC[NIFTI1_FIELDS.itemsize]:
+        layout = NIFTI1_FIELDS
+    elif NIFTI2_FIELDS.itemsize in sizes:
+        layout = NIFTI2_FIELDS
+        head += stream.read(layout.itemsize - len(head))
+        if len(head) < layout.itemsize:
+            raise Fault("not an image, or cut short: it ends within its header")
+    elif NIFTI1_FIELDS.itemsize in sizes:
+        raise Fault("an Analyze file, or a damaged NIfTI one, is not supported; convert it to NIfTI or MGZ")
+    else:
+        raise Fault("not an image, or damaged: its first bytes are no NIfTI header")
+    if layout is NIFTI2_FIELDS and head[8:12] not in (NIFTI2_LINE_ENDS, bytes(4)):
+        raise Fault("damaged: line ends in it were changed, as when it is sent as text (eol_check)")
+    orders = [np.frombuffer(head, layout.newbyteorder(order)).reshape(()) for order in "<>"]
+    for fields in orders:
+        if fields["sizeof_hdr"] == layout.itemsize:
+            return fields
+    return next((fields for fields in orders if 1 <= fields["dim"][0] <= 7), orders[0])
+
+
+def _sizes(head: bytes) -> list[int]:
+    """The size of a NIfTI header by its first field, in either byte order."""
+    return [int.from_bytes(head[:4], order, signed=True) for order in ("little", "big")]
+
+
+def _nifti_shape(fields: np.ndarray, remarks: list[str]) -> tuple[int, ...]:
+    if fields.dtype.itemsize == NIFTI2_FIELDS.itemsize and int(fields["intent_code"]) in CIFTI_INTENTS:
+        raise Fault("CIFTI is not supported; name a volume in NIfTI or MGZ")
+    axes, *sizes = (int(size) for size in fields["dim"])
+    if not 2 <= axes <= 7:
+        raise Fault(f"its header is damaged: an image has 2 to 7 axes, not {axes}")
+    if 0 in sizes[3:axes]:
+        remarks.append("an axis after the third is said to have no element and counts as 1")
+        sizes[3:axes] = [size or 1 for size in sizes[3:axes]]
+    shape = tuple(sizes[:axes])
+    if min(shape) < 1:
+        raise Fault(f"no voxels in an image of {' × '.join(map(str, shape))}; its header is damaged")
+    return shape
+
+
+def _nifti_offset(fields: np.ndarray, single: bool, remarks: list[str]) -> int:
+    """Bytes before the voxels; in a single file no fewer than the header takes."""
+    found = float(fields["vox_offset"])
+    if not np.isfinite(found) or found < 0:
+        raise Fault(f"its header is damaged: the voxel data cannot begin at byte {found:g} (vox_offset)")
+    least = fields.dtype.itemsize + 4 if single else 0
+    if found < least:
+        remarks.append(
+            f"its voxel data are said to begin at byte {found:g}, within the header (vox_offset); "
+            f"byte {least} is taken"
+        )
+    return max(int(found), least)
+
+
+def _whole_extensions(raw: bytes, fields: np.ndarray, remarks: list[str]) -> bytes:
+    """Header extensions as in the file; the four zeros that say there are none, if they are damaged."""
+    if raw[:1] in (b"", b"\0"):
+        return raw
+    order = "big" if byte_order(fields) == ">" else "little"
+    at = 4
+    while at < len(raw):
+        size = int.from_bytes(raw[at : at + 4], order, signed=True)
+        if size < 8 or at + size > len(raw):
+            remarks.append("the extensions of its header are damaged and left out of what is written")
+            return bytes(4)
+        at += size
+    return raw if len(raw) > 4 else bytes(4)
+
+
+def byte_order(fields: np.ndarray) -> str:
+    """Of the numbers in a header: "<" or ">"."""
+    return fields.dtype["dim"].base.str[0]
+
+
+def _nifti_type(fields: np.ndarray) -> np.dtype:
+    code = int(fields["datatype"])
+    try:
+        dtype, name = (getattr(nib.nifti1.data_type_codes, column)[code] for column in ("dtype", "label"))
+    except KeyError as error:
+        raise Fault(f"its header is damaged: there is no data type {code}") from error
+    if dtype.itemsize == 0:
+        raise Fault(f"voxels of type {name} are not supported; convert them to float32")
+    if dtype.kind not in "iuf":
+        raise Fault(f"voxels of type {name} are not real numbers")
+    return dtype.newbyteorder(byte_order(fields))
+
+
+def _nifti_scaling(fields: np.ndarray, remarks: list[str]) -> tuple[float, float]:
+    """Slope and intercept; a slope of 0 stands for no scaling, and so does one that is no number."""
+    slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if slope == 0 or (np.isnan(slope) and np.isnan(intercept)):
+        return 1.0, 0.0
+    if not np.isfinite(slope):
+        remarks.append(f"its scaling is not finite (scl_slope {slope:g}) and counts as none")
+        return 1.0, 0.0
+    if not np.isfinite(intercept):
+        raise Fault(f"its scaling is not finite (scl_inter {intercept:g}); repair the header")
+    return slope, intercept
+
+
+def _nifti_geometry(fields: np.ndarray, shape: tuple[int, ...], remarks: list[str]) -> np.ndarray:
+    """vox2world in mm: of the sform if it has a code, else the qform, else the voxel sizes alone."""
+    codes = {name: int(fields[f"{name}_code"]) for name in ("sform", "qform")}
+    name = next((name for name, code in codes.items() if code > 0), None)
+    if name is None:
+        remarks.append("neither the sform nor the qform of its header has a code: the orientation is a guess")
+    elif codes[name] not in XFORM_CODES:
+        remarks.append(f"its {name} has the unknown code {codes[name]}, and is taken")
+    if name == "sform":
+        given = sform_vox2world(fields)
+    elif name == "qform":
+        given = _qform(fields)
+    else:
+        axes = min(len(shape), 3)
+        given = shape_zoom_affine(shape[:axes], _voxel_edges(fields)[:axes], x_flip=True)
+    return _in_mm(given, int(fields["xyzt_units"]) % 8, remarks)
+
+
+def sform_vox2world(fields: np.ndarray) -> np.ndarray:
+    """4×4 of the rows of the sform, in the header's unit."""
+    return np.vstack([fields["srow_x"], fields["srow_y"], fields["srow_z"], (0, 0, 0, 1)]).astype(float)
+
+
+def _voxel_edges(fields: np.ndarray) -> np.ndarray:
+    """Voxel sizes [3] in the header's unit: without sign, and 1 where there is none."""
+    edges = np.abs(fields["pixdim"][1:4])
+    return np.where(edges == 0, np.ones_like(edges), edges)
+
+
+def _qform(fields: np.ndarray) -> np.ndarray:
+    """4×4 of quaternion, voxel sizes and offsets, in the header's unit."""
+    xyz = np.array([fields["quatern_b"], fields["quatern_c"], fields["quatern_d"]])
+    precision = 3 * np.finfo(xyz.dtype).eps
+    xyz = xyz.astype(np.longdouble)
+    square = xyz @ xyz
+    if not square <= LONGEST_QUATERNION**2:
+        raise Fault(
+            f"the qform is invalid: its quaternion has a length of {float(square) ** 0.5:.4g}, over 1; "
+            "repair the header or give it an sform"
+        )
+    rest = 1 - square
+    rotation = quat2mat(np.r_[np.sqrt(rest) if rest >= precision else 0, xyz])
+    edges = _voxel_edges(fields)
+    if fields["pixdim"][0] < 0:
+        edges[2] *= -1
+    vox2world = np.eye(4)
+    vox2world[:3, :3] = np.dot(rotation, np.diag(edges))
+    vox2world[:3, 3] = fields["qoffset_x"], fields["qoffset_y"], fields["qoffset_z"]
+    return vox2world
+
+
+def _in_mm(given: np.ndarray, unit: int, remarks: list[str]) -> np.ndarray:
+    """vox2world in mm of one in a unit of NIfTI's; in mm already where only so it can be of a head."""
+    if unit not in UNIT_MM:
+        remarks.append(f"its unit of length has the unknown code {unit}; mm are taken")
+    vox2world = given.copy()
+    vox2world[:3] *= UNIT_MM.get(unit, 1.0)
+    if unit in UNIT_NAMES and geometry_fault(vox2world) and not geometry_fault(given):
+        remarks.append(f"its unit of length, {UNIT_NAMES[unit]}, does not fit its voxel sizes; mm are taken")
+        return given
+    return vox2world
+
+
+def _mgh_header(path: Path, stream: ImageStream) -> ImageHeader:
+    remarks: tuple[str, ...] = ()
+    head = stream.read(MGH_FIELDS.itemsize)
+    if len(head) < MGH_FIELDS.itemsize:
+        raise Fault("not an image, or cut short: it ends within its header")
+    fields = np.frombuffer(head, MGH_FIELDS).reshape(())
+    if fields["version"] != 1:
+        raise Fault("not an image, or damaged: its first bytes are no MGH header")
+    shape = tuple(int(size) for size in fields["dims"])
+    if min(shape) < 1:
+        raise Fault(f"no voxels in an image of {' × '.join(map(str, shape))}; its header is damaged")
+    code = int(fields["type"])
+    if code not in mghformat.data_type_codes.code:
+        raise Fault(f"voxels of MGH's type {code} are not supported")
+    dtype = mghformat.data_type_codes.numpy_dtype[code]
+    if fields["goodRASFlag"] <= 0:
+        remarks = (
+            f"its header has no geometry (goodRASFlag is {fields['goodRASFlag']}): FreeSurfer's default is taken, "
+            "coronal slices and voxels of 1 mm; the orientation is a guess",
+        )
+    vox2world = mgh_vox2world(fields)
+    shape = shape if shape[3] > 1 else shape[:3]
+    return ImageHeader(path, fields, b"", shape, dtype, MGH_FIELDS.itemsize, 1.0, 0.0, vox2world, remarks)
+
+
+def mgh_vox2world(fields: np.ndarray) -> np.ndarray:
+    """vox2world of an MGH header, which tells where the middle of the image lies."""
+    axes, middle = MGH_DEFAULT_AXES, np.zeros(3)
+    if fields["goodRASFlag"] > 0:
+        axes, middle = fields["Mdc"].T * fields["delta"], fields["Pxyz_c"]
+    vox2world = np.eye(4)
+    vox2world[:3, :3] = axes
+    vox2world[:3, 3] = middle - axes.dot(fields["dims"][:3]) / 2
+    return vox2world

@@ -1,0 +1,234 @@
+"""Images on the grid of one that was read, with its header: NIfTI as single file or pair, MGH and MGZ."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import nibabel as nib
+import numpy as np
+from nibabel.freesurfer import mghformat
+
+from ..errors import InputError, OutputError
+from ..space.geometry import voxel_sizes
+from .image import Volume
+from .image_header import (
+    MGH_FIELDS,
+    NIFTI_MAGIC,
+    ImageHeader,
+    byte_order,
+    header_and_data,
+    is_mgh,
+    is_packed,
+    mgh_vox2world,
+    sform_vox2world,
+)
+from .output import whole
+from .scaling import FLOAT32_MAX, scaled_float32
+
+GZIP_LEVEL = 1
+MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)  # that every version of FreeSurfer reads
+INT32 = np.iinfo(np.int32)
+NIFTI1_LONGEST_AXIS = np.iinfo(np.int16).max
+ROUNDING_MM = 5e-3  # how far a corner may move when a geometry is stored in 32 bits
+MS_PER_UNIT = {16: 1.0, 24: 1e-3}  # by the bits of xyzt_units that tell the unit of time; seconds otherwise
+
+
+def write_like(
+    volume: Volume,
+    path: Path,
+    stored: np.ndarray,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    label: str = "",
+    one_frame: bool = False,
+) -> None:
+    """Write `stored` [X, Y, Z, T] on the grid of `volume`, format by suffix.
+
+    It gets the file's own number of axes if it has as many frames, else three; with `one_frame` three in any case.
+
+    With the stored type and scaling of `volume` the header stays as it was, byte for byte in the same format, and
+    so do NIfTI's extensions and what MGH has behind the voxels; otherwise the type changes and fields about the
+    values (scaling, display range, intent) are reset, with `label` as intent name. The file appears whole or not
+    at all. Raises OutputError.
+    """
+    if is_mgh(path):
+        _write_mgh(volume, path, stored, slope, intercept)
+    else:
+        shape = volume.shape if stored.shape[3] == volume.frames and not one_frame else volume.shape[:3]
+        _write_nifti(volume, path, stored.reshape(shape, order="F"), slope, intercept, label)
+
+
+def check_grid_fits(image: ImageHeader, path: Path) -> None:
+    """Raise OutputError if the format of `path` cannot hold an image of this shape and geometry."""
+    if is_mgh(path) == image.is_mgh:
+        return
+    shape = (*image.space, image.frames)
+    if is_mgh(path) and max(shape) > INT32.max:
+        raise OutputError(f"{path}: MGH cannot hold {' × '.join(map(str, shape))} voxels; write NIfTI")
+    if is_mgh(path):
+        held = mgh_vox2world(_mgh_fields(image, shape, np.dtype(np.uint8)))
+    else:
+        held = sform_vox2world(_new_nifti_fields(image))
+    if not np.abs((held - image.vox2world) * [*image.space, 1]).sum(1).max() <= ROUNDING_MM:
+        raise OutputError(
+            f"{path}: this format cannot hold the geometry of {image.path}, whose origin is too far away; "
+            "write the input's own"
+        )
+
+
+def check_values_fit(volume: Volume, path: Path, *further: np.ndarray) -> None:
+    """Raise OutputError if the format of `path` cannot hold the values of an image, and those of further arrays
+    in its stored type."""
+    if is_mgh(path) and not volume.is_mgh:
+        for stored in (volume.stored, *further):
+            _mgh_values(volume, path, stored, volume.slope, volume.intercept)
+
+
+def _write_nifti(volume, path, stored, slope, intercept, label) -> None:
+    header_path, data_path = header_and_data(path)
+    single = header_path == data_path
+    like = not volume.is_mgh and (stored.dtype.newbyteorder("="), slope, intercept) == (
+        volume.dtype.newbyteorder("="),
+        volume.slope,
+        volume.intercept,
+    )
+    if volume.is_mgh:
+        check_grid_fits(volume, path)
+        fields = _new_nifti_fields(volume)
+        fields["pixdim"][4 : len(volume.shape) + 1] = _mgh_frame_ms(volume) / 1000
+    else:
+        fields = volume.fields.copy()
+    extensions = volume.extensions
+    if single:
+        extensions = extensions.ljust(4, b"\0")
+    fields["magic"] = NIFTI_MAGIC[fields.dtype.itemsize][0 if single else 1]
+    fields["vox_offset"] = fields.dtype.itemsize + len(extensions) if single else 0
+    axes = stored.ndim
+    if stored.shape != volume.shape:
+        fields["dim"][axes + 1 :], fields["pixdim"][axes + 1 :] = 1, 1
+    fields["dim"][: axes + 1] = axes, *stored.shape
+    if not like:
+        fields["datatype"] = nib.nifti1.data_type_codes.code[stored.dtype.newbyteorder("=")]
+        fields["bitpix"] = 8 * stored.dtype.itemsize
+        fields["scl_slope"], fields["scl_inter"] = slope, intercept
+        fields["cal_min"] = fields["cal_max"] = 0
+        for name in ("intent_code", "intent_p1", "intent_p2", "intent_p3"):
+            fields[name] = 0
+        fields["intent_name"] = label.encode()
+    head = fields.tobytes() + extensions
+    voxels = _in_file_order(stored, byte_order(fields))
+    if single:
+        _save({path: _chain(head, voxels)})
+    else:  # the header goes last: without it there is no image
+        _save({data_path: voxels, header_path: iter([head])})
+
+
+def _new_nifti_fields(image: ImageHeader) -> np.ndarray:
+    """Shape and geometry of an MGH image as the fields of a new NIfTI header, of version 2 for long axes."""
+    kind = nib.Nifti2Header if max(image.shape) > NIFTI1_LONGEST_AXIS else nib.Nifti1Header
+    header = kind(endianness="<")
+    header.set_data_shape(image.shape)
+    header.set_xyzt_units("mm", "sec")
+    header.set_zooms([*voxel_sizes(image.vox2world), *[0] * (len(image.shape) - 3)])
+    header.set_sform(image.vox2world, code="scanner")
+    header.set_qform(image.vox2world, code="scanner")
+    return header.structarr.copy()
+
+
+def _mgh_frame_ms(volume: Volume) -> float:
+    """Time from frame to frame of an MGH image; 0 if it is not known."""
+    return _sensible_time(struct.unpack(">f", volume.footer[:4])[0]) if len(volume.footer) >= 4 else 0.0
+
+
+def _nifti_frame_ms(volume: Volume) -> float:
+    """Time from frame to frame of a NIfTI image; 0 if it is not known."""
+    if len(volume.shape) < 4:
+        return 0.0
+    unit = MS_PER_UNIT.get(int(volume.fields["xyzt_units"]) & 0x38, 1e3)
+    return _sensible_time(float(volume.fields["pixdim"][4]) * unit)
+
+
+def _sensible_time(time: float) -> float:
+    return time if 0 <= time <= FLOAT32_MAX else 0.0
+
+
+def _write_mgh(volume, path, stored, slope, intercept) -> None:
+    check_grid_fits(volume, path)
+    stored = _mgh_values(volume, path, stored, slope, intercept)
+    fields = _mgh_fields(volume, stored.shape, stored.dtype)
+    footer = volume.footer if volume.is_mgh else struct.pack(">5f", _nifti_frame_ms(volume), 0, 0, 0, 0)
+    _save({path: _chain(fields.tobytes(), _in_file_order(stored, ">"), footer)})
+
+
+def _mgh_fields(volume: ImageHeader, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The fields of an MGH header: those of the image, if it has them, or its geometry."""
+    if volume.is_mgh:
+        fields = volume.fields.copy()
+    else:
+        fields = np.zeros((), MGH_FIELDS)
+        size = voxel_sizes(volume.vox2world)
+        fields["version"], fields["goodRASFlag"], fields["delta"] = 1, 1, size
+        fields["Mdc"] = (volume.vox2world[:3, :3] / size).T
+        with np.errstate(over="ignore"):  # told by `check_grid_fits`
+            fields["Pxyz_c"] = volume.vox2world[:3] @ [*(n / 2 for n in volume.space), 1]
+    fields["dims"] = shape
+    fields["type"] = mghformat.data_type_codes.code[dtype.newbyteorder("=")]
+    return fields
+
+
+def _mgh_values(volume: Volume, path: Path, stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Values in a type of MGH's: as they are, in 32 bits, or after scaling. Raises OutputError where they would
+    change by more than the rounding of numbers that are no integers."""
+    kind = stored.dtype.newbyteorder("=")
+    try:
+        if (slope, intercept) != (1.0, 0.0):
+            return scaled_float32(stored, slope, intercept)
+        if kind in MGH_TYPES or (volume.is_mgh and kind == volume.dtype.newbyteorder("=")):
+            return stored
+        if kind.kind == "f":
+            return scaled_float32(stored)
+    except InputError as error:
+        raise OutputError(f"{path}: {error}, and MGH has no more; write NIfTI") from error
+    low, high = int(stored.min()), int(stored.max())
+    if INT32.min <= low and high <= INT32.max:
+        return stored.astype(np.int32)
+    if all(int(np.float32(end)) == end for end in (low, high)):
+        values = stored.astype(np.float32)
+        if (values.astype(kind) == stored).all():
+            return values
+    raise OutputError(f"{path}: MGH cannot hold the integers from {low} to {high} of {volume.path}; write NIfTI")
+
+
+def _in_file_order(stored: np.ndarray, order: str) -> Iterator[bytes]:
+    """The bytes of an array [X, Y, Z, …], first axis fastest, plane by plane."""
+    planes = stored.reshape((*stored.shape[:2], -1), order="F")
+    for k in range(planes.shape[2]):
+        yield planes[..., k].astype(stored.dtype.newbyteorder(order), copy=False).tobytes(order="F")
+
+
+def _chain(head: bytes, voxels: Iterator[bytes], footer: bytes = b"") -> Iterator[bytes]:
+    yield head
+    yield from voxels
+    yield footer
+
+
+def _save(contents: dict[Path, Iterator[bytes]]) -> None:
+    """Write files of pieces of bytes, packed where their names say so: all of them whole, or none."""
+    with whole(*contents) as partial:
+        for name, (path, pieces) in zip(partial, contents.items(), strict=True):
+            with name.open("wb") as file:
+                if is_packed(path):
+                    # Without a time or a name: equal images are equal files.
+                    with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
+                        _write_all(packed, pieces)
+                else:
+                    _write_all(file, pieces)
+
+
+def _write_all(file: BinaryIO, pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
+        file.write(piece)

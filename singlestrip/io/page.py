@@ -1,0 +1,92 @@
+"""The QC page: one HTML file that shows each scan, and keeps and exports what people say about it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from ..errors import InputError
+from .output import whole
+
+FLAGS = ("pass", "look", "fail")
+TEMPLATE = Path(__file__).parent / "templates" / "qc.html"
+PLACE_OF_DATA = "__DATA__"
+
+
+@dataclass(frozen=True)
+class PageEntry:
+    """What the page shows of one scan.
+
+    name: shown as it is, whatever it holds; no two entries of a page share one.
+    flag: one of FLAGS.
+    score: estimated Dice in [0, 1], or None where there is none, as for a mask that cannot be read.
+    picture: PNG about three times as wide as high; its POSIX path from the page's folder, not quoted for URLs.
+    numbers: title of each column, with its unit, and the text to show; the same titles for all entries of a page.
+    note: why the scan failed or what to look at, one sentence.
+    """
+
+    name: str
+    flag: str
+    score: float | None
+    picture: str | None
+    numbers: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def _check(entries: Sequence[PageEntry]) -> None:
+    """Raise InputError if the entries do not make one page."""
+    names = set()
+    for entry in entries:
+        if entry.name in names:
+            raise InputError(f"{entry.name}: named more than once; give each scan of a page a name of its own")
+        names.add(entry.name)
+        if entry.flag not in FLAGS:
+            raise InputError(f"{entry.name}: flag {entry.flag!r} is not one of {', '.join(FLAGS)}")
+        if entry.score is not None and not 0 <= entry.score <= 1:
+            raise InputError(f"{entry.name}: score {entry.score} is not between 0 and 1")
+        if entry.picture is not None and PurePosixPath(entry.picture).is_absolute():
+            raise InputError(f"{entry.name}: {entry.picture} is not a path from the page's folder")
+        if entry.numbers.keys() != entries[0].numbers.keys():
+            raise InputError(f"{entry.name}: its numbers are not those of {entries[0].name}")
+
+
+def _data(entries: Sequence[PageEntry], title: str, about: str) -> str:
+    """All of the page's text as JSON that cannot end, or be mistaken within, its script element.
+
+    Numbers are lists in the order of the columns: JavaScript would reorder keys that look like integers.
+    """
+    columns = list(entries[0].numbers) if entries else []
+    scans = [
+        {
+            "name": entry.name,
+            "flag": entry.flag,
+            "score": None if entry.score is None else float(entry.score),
+            "picture": None if entry.picture is None else quote(os.fsencode(entry.picture)),
+            "numbers": [entry.numbers[column] for column in columns],
+            "note": entry.note,
+        }
+        for entry in entries
+    ]
+    text = json.dumps({"title": title, "about": about, "columns": columns, "scans": scans}, allow_nan=False)
+    return text.replace("<", "\\u003c")  # what is not ASCII, U+2028 and U+2029 too, json has escaped
+
+
+def write_page(folder: Path, entries: Sequence[PageEntry], title: str, about: str) -> Path:
+    """Write `folder`/index.html, whole or not at all, and return its path.
+
+    The page needs no network: nothing but the browser, this file and the pictures beside it.
+    title: shown above and, with names and scores, what tells one page's ratings from another's in the browser.
+    about: one line on where the page comes from.
+    Raises InputError for entries that share a name, differ in the titles of their numbers, or hold a flag,
+    score or picture that PageEntry does not allow; OutputError where the file cannot be written.
+    """
+    _check(entries)
+    page = TEMPLATE.read_text(encoding="utf-8").replace(PLACE_OF_DATA, _data(entries, title, about), 1)
+    path = folder / "index.html"
+    with whole(path) as (partial,):
+        partial.write_text(page, encoding="utf-8", newline="\n")
+    return path

@@ -1,0 +1,83 @@
+"""Text files that others made, read within bounds: lists, tables, b-values, JSON."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from ..errors import InputError
+
+MIB = 2**20
+TEXT_LIMIT = 64 * MIB  # a table of 190 000 masks
+LINE_LIMIT = 500_000
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\r\f\x1b")
+FEW_BYTES = 4096  # of which a strange name may be a large part
+
+
+def file_kind(mode: int) -> str:
+    """What a file's mode says that it is, where it is no regular file; else ""."""
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+    kinds += ((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+    return next((name for is_kind, name in kinds if is_kind(mode)), "")
+
+
+def read_text(path: Path, what: str, pipe: bool = False, limit: int = TEXT_LIMIT) -> str:
+    """The text of a file, without a byte order mark; bytes that are not UTF-8 as lone surrogates, as in names.
+
+    Arguments and errors are those of `read_bytes`.
+    """
+    return read_bytes(path, what, pipe, limit).decode("utf-8-sig", "surrogateescape")
+
+
+def read_bytes(path: Path, what: str, pipe: bool = False, limit: int = TEXT_LIMIT) -> bytes:
+    """The bytes of a text file.
+
+    what: what the file should be, for the error, such as "a list of paths". pipe: read a pipe or FIFO too.
+    Raises InputError for what is missing, unreadable, no regular file, binary, or over `limit` bytes or
+    LINE_LIMIT lines.
+    """
+    try:
+        return contents(path, pipe, limit)
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read as {what} ({error})") from error
+
+
+def contents(path: Path, pipe: bool = False, limit: int = TEXT_LIMIT) -> bytes:
+    """As `read_bytes`, but raises ValueError with the reason alone."""
+    try:
+        kind = file_kind(path.stat().st_mode)
+        if kind and not (pipe and kind == "a FIFO"):
+            raise ValueError(f"{kind}, not a text file")
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError as error:
+        raise ValueError("no such file") from error
+    except OSError as error:
+        raise ValueError(error.strerror or "the system refuses") from error
+    fault = _text_fault(data, limit)
+    if fault:
+        raise ValueError(fault)
+    return data
+
+
+def _text_fault(data: bytes, limit: int) -> str:
+    """Why data is no text that we read, or ""."""
+    if len(data) > limit:
+        return f"larger than {limit / MIB:g} MiB"
+    if data.startswith(UTF16_MARKS):
+        return "UTF-16; save it as UTF-8"
+    controls = len(data) - len(data.translate(None, CONTROLS))
+    if len(data) > FEW_BYTES and controls > len(data) // 20:
+        return "holds binary data"
+    if data.count(b"\n") > LINE_LIMIT:
+        return f"more than {LINE_LIMIT} lines"
+    return ""
+
+
+def named_path(text: str) -> Path:
+    """The path that text names; a ~ of no user that there is stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)

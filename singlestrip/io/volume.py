@@ -1,0 +1,168 @@
+"""The file boundary: images are read and written through this module alone.
+
+Voxel values are kept as stored, in their own type and byte order, and scaled only where numbers
+are needed, so that an image can go back out with every voxel, its scaling and its header intact.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError, OutputError
+from ..space.geometry import voxel_sizes
+from . import memory
+from .image import Volume
+from .image_header import (
+    MOST_BESIDE_BYTES,
+    SUFFIXES,
+    ImageHeader,
+    faults_named,
+    header_and_data,
+    open_stream,
+    read_header,
+    suffix_of,
+)
+from .image_stream import ImageStream
+from .image_writing import check_grid_fits, check_values_fit, write_like
+from .output import check_name
+from .scaling import finite_range
+
+__all__ = [
+    "SUFFIXES",
+    "Volume",
+    "check_grid_fits",
+    "check_output",
+    "check_values_fit",
+    "distinct_names",
+    "finite_range",
+    "grid_difference",
+    "is_whole",
+    "merge_pairs",
+    "read",
+    "read_header",
+    "read_single",
+    "same_grid",
+    "suffix_of",
+    "write_like",
+]
+
+GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
+GRID_TOLERANCE_VOXELS = 0.05  # or this share of the smallest voxel: each voxel still lies on its own, by far
+
+
+def distinct_names(paths: list[Path]) -> list[Path]:
+    """Names of image files without suffix; where two have one name, all keep their folders below the one that
+    they share. Names that differ in suffix alone stay alike. Raises InputError if a file is named twice."""
+    resolved = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - links stay as named
+    twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: named more than once")
+    stems = [path.name[: len(path.name) - len(suffix_of(path))] or path.name for path in resolved]
+    if len(set(stems)) == len(stems):
+        return [Path(stem) for stem in stems]
+    shared = Path(os.path.commonpath([path.parent for path in resolved]))
+    return [path.parent.relative_to(shared) / stem for path, stem in zip(resolved, stems, strict=True)]
+
+
+def merge_pairs(paths: Iterable[Path]) -> list[Path]:
+    """Paths of images, in their order; of an .img/.hdr pair of which both files are named, the .img alone."""
+
+    def stem(path: Path) -> str:
+        return os.path.abspath(path.with_suffix(""))  # noqa: PTH100 - links stay as named
+
+    paths = list(paths)
+    stems = {stem(path) for path in paths if path.suffix.lower() == ".img"}
+    return [path for path in paths if path.suffix.lower() != ".hdr" or stem(path) not in stems]
+
+
+def check_output(path: Path) -> None:
+    """Raise OutputError if an image cannot be written at this path: before any work is done."""
+    if not suffix_of(path):
+        raise OutputError(f"{path}: name outputs with one of {', '.join(SUFFIXES)}")
+    check_name(path)
+
+
+def read(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: None) -> Volume:
+    """Read NIfTI-1, NIfTI-2 (single file or pair), MGH or MGZ.
+
+    warn: called with a sentence that names the file for each of the volume's remarks.
+    Raises InputError for anything that is not a whole image of real numbers with a usable geometry, and for
+    one that is larger than the free memory.
+    """
+    header = read_header(path)
+    memory.check_reading(header)
+    data_path = header_and_data(header.path)[1]
+    with faults_named(data_path, "voxel"), open_stream(data_path) as stream:
+        stream.skip(header.offset)
+        stored = _read_voxels(stream, header)
+        behind = stream.rest(MOST_BESIDE_BYTES)
+        more = len(behind) == MOST_BESIDE_BYTES
+    remarks = list(header.remarks)
+    if more:
+        remarks.append(f"{MOST_BESIDE_BYTES >> 20} MiB or more follow its voxels and are ignored")
+    elif behind and not header.is_mgh:
+        remarks.append(f"{len(behind)} bytes follow its voxels and are ignored")
+    if stream.stray:
+        remarks.append("bytes that are not gzip data follow the compressed image and are ignored")
+    for remark in remarks:
+        warn(f"{header.path}: {remark}")
+    known = vars(header) | {"remarks": tuple(remarks)}
+    return Volume(**known, stored=stored, footer=behind if header.is_mgh and not more else b"")
+
+
+def _read_voxels(stream: ImageStream, header: ImageHeader) -> np.ndarray:
+    """Values as stored, [X, Y, Z, T], read-only; frames of several axes in the order of the file."""
+    raw = np.empty(header.nbytes, np.uint8)
+    found = stream.fill(raw)
+    if found < raw.size:
+        raise EOFError(f"{found} bytes of voxels, where the header tells of {raw.size}")
+    raw.setflags(write=False)
+    return raw.view(header.dtype).reshape((*header.space, -1), order="F")
+
+
+def read_single(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: None) -> Volume:
+    """Read an image of one frame, as `read` does. Raises InputError for more."""
+    volume = read(path, warn)
+    if volume.frames > 1:
+        raise InputError(f"{path}: has {volume.frames} frames; give one")
+    return volume
+
+
+def is_whole(path: Path, image: Path | None = None) -> bool:
+    """Whether an image file is there with all its voxels, read through to the end, and on the grid of another
+    image, but for the rounding of headers, if one is named."""
+    try:
+        found = read(path)
+        if image is None:
+            return True
+        other = read_header(image)
+    except InputError:
+        return False
+    return found.space == other.space and _corners_apart_mm(found, other) < GRID_TOLERANCE_MM
+
+
+def grid_difference(a: ImageHeader, b: ImageHeader) -> str:
+    """How the grid of `a` differs from that of `b`, in words; "" where they are one: same shape, corners within
+    GRID_TOLERANCE_MM or a small share of a voxel."""
+    if a.space != b.space:
+        return "its shape is {}, not {}".format(*(" × ".join(map(str, image.space)) for image in (a, b)))
+    apart = _corners_apart_mm(a, b)
+    if apart < max(GRID_TOLERANCE_MM, GRID_TOLERANCE_VOXELS * voxel_sizes(b.vox2world).min()):
+        return ""
+    return f"of the same shape, but up to {apart:.3g} mm aside"
+
+
+def same_grid(a: ImageHeader, b: ImageHeader) -> bool:
+    """Whether two images lie on one grid; see `grid_difference`."""
+    return not grid_difference(a, b)
+
+
+def _corners_apart_mm(a: ImageHeader, b: ImageHeader) -> float:
+    """The farthest that corners of two grids of one shape lie apart, along an axis of the world."""
+    apart = (a.vox2world - b.vox2world) * np.array([*a.space, 1.0])
+    return float(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()))

@@ -1,0 +1,230 @@
+"""The model boundary: the only place that reads and writes model files.
+
+A model is one safetensors file: weights, and in its header the configuration, provenance and
+format version as JSON. Reading it cannot run code, and takes no more memory than the file does: the
+configuration is in range, and the weights have its shapes, before anything is built. The state of an
+unfinished training run is a torch file, read with `weights_only`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from ..configuration import AutoencoderConfig, CascadeConfig
+from ..errors import ModelError
+from ..io import memory, typed
+from ..io.output import whole
+from .autoencoder import Autoencoder
+from .cascade import Cascade
+from .model_files import MODELS_VARIABLE, models_folder
+
+FORMAT_VERSION = 1
+MAX_HEADER_BYTES = 16 * 2**20  # the shipped model's has 24 kB; safetensors itself reads 100 MB
+MAX_WEIGHTS = 64_000_000  # the shipped model has 3 million
+WEIGHT_TYPES = ("F16", "BF16", "F32")  # as safetensors names them
+COUNTER_TYPES = ("I64",)
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a model file may hold: its name in the header, the shipped file, what writes it, its configuration."""
+
+    format: str
+    shipped: str
+    command: str
+    configuration: type
+
+
+KINDS = {
+    Cascade: Kind("singlestrip-cascade", "singlestrip.safetensors", "singlestrip train", CascadeConfig),
+    Autoencoder: Kind(
+        "singlestrip-autoencoder", "quality.safetensors", "singlestrip qc --train", AutoencoderConfig
+    ),
+}
+
+
+def find_model(name: str | os.PathLike | None, kind: type[torch.nn.Module] = Cascade) -> Path:
+    """Path of a model: a file, or the name of one in the models folder; the shipped one for None."""
+    folder = models_folder()
+    if name is None:
+        path = folder / KINDS[kind].shipped
+        if not path.is_file():
+            raise ModelError(
+                f"{path}: the default model is not there; set {MODELS_VARIABLE} to the folder that holds "
+                "it or name a model file"
+            )
+        return path
+    for path in (Path(name), folder / name, folder / f"{name}.safetensors"):
+        if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that no file can have
+            return path
+    raise ModelError(f"{name}: no such model file, and none of that name in {folder}")
+
+
+def save_model(path: Path, model: torch.nn.Module, provenance: dict[str, Any], half: bool = False) -> None:
+    """Write a model whole or not at all. half: 16-bit weights, half the size.
+
+    Raises ModelError for weights that are not finite, or not in 16 bits, and OutputError.
+    """
+    header = {
+        "format": KINDS[type(model)].format,
+        "format_version": str(FORMAT_VERSION),
+        "configuration": json.dumps(dataclasses.asdict(model.config)),
+        "provenance": json.dumps(provenance),
+    }
+    dtype = torch.float16 if half else torch.float32
+    weights = {
+        name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
+        raise ModelError(f"{path}: the weights have become too large to store; train anew at a lower rate")
+    data = save(weights, header)
+    with whole(path) as (partial,):
+        partial.write_bytes(data)
+
+
+def read_header(path: Path, kind: type[torch.nn.Module] = Cascade) -> dict[str, Any]:
+    """Configuration, provenance and format version of a model file, its weights unread."""
+    with _opened(path) as file:
+        header = file.metadata() or {}
+    wanted = KINDS[kind]
+    if header.get("format") != wanted.format:
+        raise ModelError(f"{path}: not a {wanted.format} model; {wanted.command} writes such files")
+    try:
+        version = _version(header["format_version"])
+        if version > FORMAT_VERSION:
+            raise ModelError(
+                f"{path}: its format version is newer than this singlestrip reads ({FORMAT_VERSION}); update it"
+            )
+        parts = {name: typed.parse(header[name]) for name in ("configuration", "provenance")}
+    except KeyError as error:
+        raise ModelError(f"{path}: the header of the model is damaged (no {error.args[0]})") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: the header of the model is damaged ({error})") from error
+    if not all(isinstance(part, dict) for part in parts.values()):
+        raise ModelError(f"{path}: the header of the model is damaged (configuration and provenance are objects)")
+    return {"format_version": version, **parts}
+
+
+def load_model(
+    path: Path, device: torch.device | str = "cpu", kind: type[Model] = Cascade
+) -> tuple[Model, dict[str, Any]]:
+    """A model in evaluation mode on `device`, and its header (see `read_header`).
+
+    Raises ModelError for a file that is damaged, from a newer format, or inconsistent.
+    """
+    header = read_header(path, kind)
+    try:
+        config = typed.convert_all(header["configuration"], KINDS[kind].configuration)
+    except ValueError as error:
+        raise ModelError(f"{path}: the configuration of the model is wrong ({error})") from error
+    with _opened(path) as file:
+        _check_weights(path, file, kind, config)
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    for name, values in weights.items():
+        fault = weight_fault(name, values)
+        if fault:
+            raise ModelError(f"{path}: the weights {fault}; the file is damaged")
+    model = kind(config)
+    model.load_state_dict(weights)
+    return model.to(device).eval(), header
+
+
+def weight_fault(name: str, values: torch.Tensor) -> str | None:
+    """What is wrong with numbers that were read, in words that follow "the weights"; None if nothing is."""
+    if not bool(torch.isfinite(values).all()):
+        return "are not finite"
+    if name.endswith("running_var") and bool((values < 0).any()):
+        return "hold a variance below 0"
+    return None
+
+
+def _opened(path: Path) -> safe_open:
+    """A safetensors file, its header read: it describes all of the file and no more. Raises ModelError."""
+    try:
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+        if header_bytes > MAX_HEADER_BYTES:
+            raise ModelError(f"{path}: not a model file, or damaged (its header is too long)")
+        return safe_open(path, "pt")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"{path}: not a model file, or damaged ({typed.brief(str(error))})") from error
+
+
+def _version(text: str) -> int:
+    """Raises ValueError unless it is a whole number from 1, as `save_model` writes it."""
+    if not re.fullmatch("[1-9][0-9]{0,8}", text, re.ASCII):
+        raise ValueError(f"format_version is {typed.brief(ascii(text), 20)}, not a whole number")
+    return int(text)
+
+
+def _check_weights(path: Path, file: safe_open, kind: type[torch.nn.Module], config: Any) -> None:
+    """Raise ModelError unless the file holds the weights of such a model, and there is memory for it."""
+    with torch.device("meta"):  # shapes alone: nothing is allocated
+        expected = kind(config).state_dict()
+    number = sum(value.numel() for value in expected.values())
+    if number > MAX_WEIGHTS:
+        raise ModelError(
+            f"{path}: the model has {number / 1e6:.0f} million weights; at most {MAX_WEIGHTS / 1e6:.0f} are read"
+        )
+    stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    for name in sorted(stored.keys() ^ expected.keys()):
+        fault = "is unknown" if name in stored else "is missing"
+        raise ModelError(f"{path}: weights and configuration do not fit ({typed.brief(name)} {fault})")
+    for name, wanted in expected.items():
+        shape, dtype = tuple(stored[name].get_shape()), stored[name].get_dtype()
+        if shape != tuple(wanted.shape):
+            raise ModelError(
+                f"{path}: weights and configuration do not fit ({name} has the shape {shape}, not "
+                f"{tuple(wanted.shape)})"
+            )
+        if dtype not in (WEIGHT_TYPES if wanted.is_floating_point() else COUNTER_TYPES):
+            raise ModelError(f"{path}: weights and configuration do not fit ({name} is of type {dtype})")
+    need, left = config.working_bytes, memory.available()
+    if left is not None and need > left:
+        raise ModelError(
+            f"{path}: the model needs about {need / memory.GIB:.1f} GiB of memory for its windows and "
+            f"{left / memory.GIB:.1f} GiB are free; use a larger machine or a model of larger voxels"
+        )
+
+
+def save_training_state(path: Path, state: dict[str, Any]) -> None:
+    """Write the state of a run whole or not at all."""
+    with whole(path) as (partial,):
+        torch.save(state, partial)
+
+
+def load_training_state(path: Path) -> dict[str, Any]:
+    """Tensors and plain values only: a checkpoint cannot run code."""
+    damaged = f"{path}: not a training checkpoint, or damaged; remove it to begin anew, or put back a good copy"
+    try:
+        # torch.save stores without compression. What unpacks to more than the file has, or is in torch's
+        # format of old, whose sizes nothing bounds, is none of ours.
+        with path.open("rb") as file:
+            zipped = file.read(4) == b"PK\x03\x04"
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if not zipped or unpacked > path.stat().st_size:
+            raise ModelError(damaged)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ModelError:
+        raise
+    except Exception as error:  # half a dozen kinds for a file that is damaged or holds code
+        raise ModelError(damaged) from error

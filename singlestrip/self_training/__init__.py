@@ -1,0 +1,1 @@
+"""Rounds of strip, score, select, fit, fine-tune on scans that nobody labelled."""

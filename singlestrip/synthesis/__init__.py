@@ -1,0 +1,1 @@
+"""A labelled scan to GMM classes, and a map of them to random images."""

@@ -1,0 +1,174 @@
+"""Image and brain mask to a label map of GMM classes: step 1 of the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from ..configuration import INSIDE_BASE, GMMConfig
+from ..errors import InputError
+from ..io import typed
+
+MAX_CLASSES = 90
+
+
+@dataclass(frozen=True)
+class NativeMap:
+    """A label map on the grid of its scan.
+
+    labels: uint8 [X, Y, Z]; vox2world: 4×4, voxel index to RAS mm; levels: float32 [256], the mean
+    intensity of each class in the scan, 0 at the scan's lowest and 1 at its 99.5th percentile, or
+    None where it is not known.
+    """
+
+    labels: np.ndarray
+    vox2world: np.ndarray
+    levels: np.ndarray | None = None
+
+
+Intensity = Annotated[float, Meta(ge=-1e39, le=1e39)]  # of 32 bits, and so of an image
+
+
+@dataclass(frozen=True)
+class SideRecord:
+    """Of the record of one side's fit, what levels need: each class's label and mean intensity in the scan."""
+
+    label: Annotated[list[Annotated[int, Meta(ge=1, le=255)]], Meta(min_length=1, max_length=INSIDE_BASE)]
+    mean: list[Intensity]
+
+    def __post_init__(self):
+        if len(self.mean) != len(self.label):
+            raise ValueError(f"{len(self.label)} labels and {len(self.mean)} means")
+        if len(set(self.label)) != len(self.label):
+            raise ValueError("a label is there twice")
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """Of the record of `fit_label_map`, what levels need."""
+
+    intensity_range: tuple[Intensity, Intensity]
+    inside: SideRecord
+    outside: SideRecord
+
+    def __post_init__(self):
+        if self.intensity_range[0] > self.intensity_range[1]:
+            raise ValueError("intensity_range: the first is above the second")
+        if min(self.inside.label) <= INSIDE_BASE or max(self.outside.label) > INSIDE_BASE:
+            raise ValueError(f"labels inside lie above {INSIDE_BASE}, others do not")
+
+    @property
+    def labels(self) -> set[int]:
+        return {*self.inside.label, *self.outside.label}
+
+    def levels(self) -> np.ndarray:
+        """See `NativeMap`."""
+        low, high = self.intensity_range
+        levels = np.zeros(256, dtype=np.float32)
+        for side in (self.inside, self.outside):
+            levels[side.label] = ((np.array(side.mean) - low) / max(high - low, 1e-12)).clip(0, 1)
+        return levels
+
+
+def levels_of(record: dict) -> np.ndarray:
+    """The levels of `NativeMap` from a record of `fit_label_map`. Raises ValueError if it is none."""
+    return typed.convert(record, FitRecord).levels()
+
+
+def check_classes(config: GMMConfig) -> None:
+    """Raise InputError for a number of classes that labels have no room for."""
+    for name, count in (("inside", config.inside), ("outside", config.outside)):
+        if not 1 <= count <= MAX_CLASSES:
+            raise InputError(f"{count} classes {name}: choose from 1 to {MAX_CLASSES}")
+
+
+def is_inside(labels: np.ndarray) -> np.ndarray:
+    """Boolean brain mask of a label map: no other file is needed to tell the sides apart."""
+    return np.asarray(labels) > INSIDE_BASE
+
+
+def fit_side(values: np.ndarray, classes: int, config: GMMConfig, side: str) -> tuple[np.ndarray, dict]:
+    """Fit one mixture and assign every value to its most probable class.
+
+    values: float [N] intensities. Returns class numbers 0 … classes-1 [N], sorted by class mean,
+    and a record with `mean`, `standard_deviation`, `weight` and `count` per class.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    distinct = len(np.unique(values[:: max(1, len(values) // 100_000)]))
+    if len(values) < 10 * classes:
+        raise InputError(
+            f"only {len(values)} voxels {side} the brain mask: too few for {classes} classes; "
+            "check the mask or ask for fewer classes"
+        )
+    if distinct < 2:
+        raise InputError(f"the image is constant {side} the brain mask: there is nothing to fit classes to")
+    if distinct < classes:
+        raise InputError(
+            f"only {distinct} different intensities {side} the brain mask: too few for {classes} classes; "
+            "ask for fewer classes"
+        )
+    rng = np.random.default_rng(config.seed)
+    sample = values if len(values) <= config.sample else rng.choice(values, config.sample, replace=False)
+    centre, spread = sample.mean(), sample.std()  # unit variance: the fit must not depend on the scale
+    sample = ((sample - centre) / spread).astype(np.float64)[:, None]
+    start = np.quantile(sample, (np.arange(classes) + 0.5) / classes)[:, None]
+    start += np.linspace(0, 1e-3, classes)[:, None]  # apart, where one value fills several quantiles
+    mixture = GaussianMixture(
+        classes, means_init=start, random_state=config.seed, max_iter=500, tol=1e-4, reg_covar=1e-6
+    ).fit(sample)
+    order = np.argsort(mixture.means_[:, 0])
+    rank = np.empty(classes, dtype=np.uint8)
+    rank[order] = np.arange(classes)
+    assigned = np.empty(len(values), dtype=np.uint8)
+    for start_index in range(0, len(values), 1_000_000):
+        part = values[start_index : start_index + 1_000_000].astype(np.float64)
+        assigned[start_index : start_index + 1_000_000] = rank[
+            mixture.predict(((part - centre) / spread)[:, None])
+        ]
+    record = {
+        "mean": (mixture.means_[order, 0] * spread + centre).tolist(),
+        "standard_deviation": (np.sqrt(mixture.covariances_[order, 0, 0]) * spread).tolist(),
+        "weight": mixture.weights_[order].tolist(),
+        "count": np.bincount(assigned, minlength=classes).tolist(),
+        "converged": bool(mixture.converged_),
+    }
+    return assigned, record
+
+
+def fit_label_map(image: np.ndarray, mask: np.ndarray, config: GMMConfig) -> tuple[np.ndarray, dict]:
+    """Label map uint8 [X, Y, Z] of an image [X, Y, Z] with its boolean brain mask, and a record.
+
+    Labels 1 … `outside` are the classes outside the mask and 101 … 100 + `inside` those within,
+    each side sorted by mean intensity. Non-finite voxels count as the lowest finite intensity.
+
+    Raises InputError for an empty or full mask, a mask of another shape, a constant image, or too few voxels.
+    """
+    image = np.asarray(image, dtype=np.float32)
+    mask = np.asarray(mask, dtype=bool)
+    if image.shape != mask.shape:
+        raise InputError(f"image {image.shape} and mask {mask.shape} differ in shape; give both on one grid")
+    check_classes(config)
+    if not mask.any():
+        raise InputError("the brain mask is empty: give the mask of the labelled image")
+    if mask.all():
+        raise InputError("the brain mask covers the whole image: there is nothing outside to learn from")
+    finite = np.isfinite(image)
+    if not finite.all():
+        if not finite.any():
+            raise InputError("the image has no finite voxel")
+        image = np.where(finite, image, image[finite].min())
+    labels = np.zeros(image.shape, dtype=np.uint8)
+    ends = float(image.min()), float(np.percentile(image[:: 1 + image.size // 10_000_000], 99.5))
+    record = {"seed": config.seed, "intensity_range": ends}
+    for side, where, classes, base in (
+        ("inside", mask, config.inside, INSIDE_BASE),
+        ("outside", ~mask, config.outside, 0),
+    ):
+        assigned, record[side] = fit_side(image[where], classes, config, side)
+        labels[where] = assigned + (base + 1)
+        record[side]["label"] = list(range(base + 1, base + 1 + classes))
+    return labels, record

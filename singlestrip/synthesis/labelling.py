@@ -1,0 +1,173 @@
+"""Labelled scans from files: image and mask to label map, checked against each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .._version import __version__
+from ..configuration import INSIDE_BASE, GMMConfig
+from ..errors import InputError
+from ..io import figures, typed, volume
+from ..io.checksum import checksum
+from ..io.masks import read_mask_on
+from ..io.output import check_distinct, check_name, whole
+from ..io.textfile import contents
+from ..io.volume import Volume
+from .gmm import FitRecord, NativeMap, check_classes, fit_label_map, levels_of
+
+MAX_RECORD_BYTES = 2**20  # one of 180 classes has 20 kB
+
+
+class LabelledScan(NamedTuple):
+    """image [X, Y, Z]; mask of the brain, boolean [X, Y, Z]; vox2world 4×4, voxel index to RAS mm."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    vox2world: np.ndarray
+
+
+def read_pair(
+    image_path: Path, mask_path: Path, warn: Callable[[str], None] = lambda text: None
+) -> tuple[Volume, np.ndarray]:
+    """An image and its brain mask, boolean [X, Y, Z]. Raises InputError unless they fit together."""
+    image = volume.read_single(image_path, warn)
+    return image, read_mask_on(mask_path, image, warn)
+
+
+def labelled_scan(
+    image_path: Path, mask_path: Path, warn: Callable[[str], None] = lambda text: None
+) -> LabelledScan:
+    """A labelled scan to strip and compare. Raises InputError."""
+    image, mask = read_pair(image_path, mask_path, warn)
+    return LabelledScan(image.scaled(), mask, image.vox2world)
+
+
+def fit_pair(
+    image_path: Path, mask_path: Path, config: GMMConfig, warn: Callable[[str], None] = lambda text: None
+) -> tuple[LabelledScan, Volume, np.ndarray, dict]:
+    """The scan, its image as read, its label map uint8 [X, Y, Z] and the record of the fit (see
+    `gmm.fit_label_map`)."""
+    image, mask = read_pair(image_path, mask_path, warn)
+    scan = LabelledScan(image.scaled(), mask, image.vox2world)
+    try:
+        labels, record = fit_label_map(scan.image, mask, config)
+    except InputError as error:
+        raise InputError(f"{image_path}, {mask_path}: {error}") from error
+    return scan, image, labels, record
+
+
+def labelled_example(
+    image_path: Path, mask_path: Path, config: GMMConfig, warn: Callable[[str], None] = lambda text: None
+) -> tuple[NativeMap, LabelledScan]:
+    """The label map of a labelled scan, to train on, and the scan. Raises InputError."""
+    scan, _, labels, record = fit_pair(image_path, mask_path, config, warn)
+    return NativeMap(labels, scan.vox2world, levels_of(record)), scan
+
+
+def check_there(paths: Iterable[Path]) -> None:
+    """Raise InputError if one of the images is missing: before any work is done."""
+    for path in paths:
+        if not path.is_file():
+            volume.read(path)  # says why
+
+
+def record_path(label_map: Path) -> Path:
+    """Where the record of a label map lies, beside it."""
+    return label_map.with_name(label_map.name[: -len(volume.suffix_of(label_map))] + ".json")
+
+
+def write_record(label_map: Path, record: dict) -> None:
+    with whole(record_path(label_map)) as (partial,):
+        partial.write_text(_record_text(record))
+
+
+def _record_text(record: dict) -> str:
+    return json.dumps(record, indent=2) + "\n"
+
+
+def _read_record(label_map: Path) -> FitRecord | None:
+    """The record beside a label map; None where there is none, or another program's description of its own.
+
+    Raises InputError where it is damaged: without it the same seed would give other images.
+    """
+    path = record_path(label_map)
+    if not path.exists():
+        return None
+    try:
+        values = typed.parse(contents(path, limit=MAX_RECORD_BYTES))
+        names = {each.name for each in fields(FitRecord)}
+        if isinstance(values, dict) and values and not names & values.keys():
+            return None
+        return typed.convert(values, FitRecord)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: the record of {label_map.name} is damaged ({error}); make both anew with fit-gmm, or remove "
+            "the record if the label map is another program's"
+        ) from error
+
+
+def read_label_map(path: Path) -> NativeMap:
+    """A label map as `fit-gmm` writes it, with its record beside it. Raises InputError."""
+    scan = volume.read(path)
+    values = scan.scaled()
+    if scan.frames > 1 or not np.isfinite(values).all() or (values != np.round(values)).any():
+        raise InputError(f"{path}: not a label map of whole numbers")
+    if values.min() < 0 or values.max() > 255:
+        raise InputError(f"{path}: labels go from {values.min():g} to {values.max():g}; fit-gmm writes 1 to 190")
+    labels = values.astype(np.uint8)
+    if not (labels > INSIDE_BASE).any() or not ((labels > 0) & (labels <= INSIDE_BASE)).any():
+        raise InputError(
+            f"{path}: needs labels of both sides, 1 to {INSIDE_BASE} outside the brain and from "
+            f"{INSIDE_BASE + 1} inside"
+        )
+    record = _read_record(path)
+    if record is None:
+        return NativeMap(labels, scan.vox2world)
+    strange = {int(label) for label in np.unique(labels)} - {0} - record.labels
+    if strange:
+        raise InputError(
+            f"{record_path(path)}: the record is of another label map (no label {min(strange)} in it); make both "
+            "anew with fit-gmm, or remove the record"
+        )
+    return NativeMap(labels, scan.vox2world, record.levels())
+
+
+def fit_files(
+    image_path: Path,
+    mask_path: Path,
+    out: Path,
+    config: GMMConfig,
+    figure: Path | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Fit, and write the label map, its JSON record beside it, and the picture if named."""
+    volume.check_output(out)
+    outputs = [out, record_path(out)]
+    if figure is not None:
+        figures.check_picture(figure)
+        outputs.append(figure)
+    for path in outputs:
+        check_name(path)
+    check_distinct([image_path, mask_path], outputs)
+    check_classes(config)
+    check_there([image_path, mask_path])
+    import sklearn
+
+    scan, image, labels, record = fit_pair(image_path, mask_path, config, warn)
+    record |= {
+        "image": {"name": image_path.name, "sha256": checksum(image_path)},
+        "mask": {"name": mask_path.name, "sha256": checksum(mask_path)},
+        "configuration": asdict(config),
+        "versions": {"singlestrip": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
+    }
+    with whole(record_path(out)) as (partial,):  # ready when the label map appears: without it that looks foreign
+        partial.write_text(_record_text(record))
+        volume.write_like(image, out, labels[..., None], label="GMM classes")
+    if figure is not None:
+        figures.label_figure(scan.image, labels, scan.vox2world, figure)

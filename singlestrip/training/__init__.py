@@ -1,0 +1,1 @@
+"""Synthetic images to the weights of a cascade, and to the level at which its border is drawn."""
