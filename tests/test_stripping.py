@@ -235,8 +235,8 @@ def test_a_mask_of_black_space_is_no_brain(phantom_stripper):
 
 def test_a_mask_whose_voxels_are_mostly_black_is_no_brain(phantom_stripper):
     """Bright dots that blocks of voxels smear out: what the networks see of them is not in the image."""
-    image = np.zeros((60, 60, 60), dtype=np.int16)
-    image[20:40:2, 20:40:2, 20:40:2] = 100
+    image = np.zeros((80, 80, 80), dtype=np.int16)
+    image[6:74:2, 6:74:2, 6:74:2] = 100
     with pytest.raises(InputError, match="no brain found"):
         phantom_stripper.strip(image, np.eye(4))
 
@@ -251,11 +251,47 @@ def test_a_brain_that_fills_its_image_has_no_surface(phantom_stripper):
         phantom_stripper.strip(image, vox2world, sdt=True)
 
 
-def test_a_hot_spot_is_not_what_is_bright(phantom_stripper):
-    image, vox2world, _ = ball(*GRIDS["2 mm"])
-    image[2:6, 2:6, 2:6] = 30  # 64 voxels: eight of the locator's
-    levels = stripping.brightness(resample.block_mean(image, vox2world, 4.0)[0])
-    assert levels == pytest.approx((0, 1), abs=0.05)
+@pytest.mark.parametrize("count", [30, 100, 600])
+@pytest.mark.parametrize("value", [30, 1e6])
+def test_hot_voxels_are_not_what_is_bright(phantom_stripper, count, value):
+    image, vox2world, away = ball(*GRIDS["1 mm"])
+    air = np.flatnonzero(away.ravel() > 6)
+    image.ravel()[np.random.default_rng(0).choice(air, count, replace=False)] = value
+    found = stripping.find_bright(*phantom_stripper._coarsened(image, vox2world, np.float32)[1])
+    assert found.darkest == 0 and 0.5 < found.brightest < 5
+    np.testing.assert_allclose((found.low_mm + found.high_mm) / 2, np.array([5 + 4, -17 - 3, 40 + 2]), atol=8)
+    assert 48 < found.length_mm < 80 and found.share > 0.7
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
+def test_what_is_bright_stands_out_of_noise(noise):
+    image, vox2world, truth = in_black_field(60, 240, noise)
+    found = stripping.find_bright(*stripping._coarsen(image, vox2world, 4.0))
+    where = np.argwhere(truth) * 2.0
+    np.testing.assert_allclose([found.low_mm, found.high_mm], [where.min(0), where.max(0)], atol=10)
+
+
+def test_a_mask_beside_all_that_is_bright_is_looked_at_again(phantom_stripper):
+    image, vox2world, truth = in_black_field(70, 180, noise=0.2)
+    aside = np.full(3, 140.0)
+    bright = stripping.find_bright(*phantom_stripper._coarsened(image, vox2world, np.float32)[1])
+    assert bright.share_within(truth, vox2world) == 1
+    assert (
+        bright.share_within(np.ones((5, 5, 5), dtype=bool), geometry.conformed_vox2world(aside, (5,) * 3, 2)) == 0
+    )
+    phantom_stripper.model.locator = phantom_stripper.model.segmenter = BlankFirst(0.1)
+    assert dice(phantom_stripper.strip(image, vox2world).mask, truth) > 0.95
+
+
+def test_a_small_part_of_what_is_bright_is_not_magnified(phantom_stripper):
+    image, vox2world, _ = in_black_field(30, 240)
+    other = image[::-1, ::-1, ::-1]
+    coarse = phantom_stripper._coarsened(np.maximum(image, other), vox2world, np.float32)[1]
+    view = geometry.world_bounds(image.shape, vox2world)
+    assert not phantom_stripper._is_small(stripping.find_bright(*coarse), view)
+    assert phantom_stripper._is_small(
+        stripping.find_bright(*phantom_stripper._coarsened(image, vox2world, np.float32)[1]), view
+    )
 
 
 @pytest.mark.parametrize("value", [-1e6, 1e6, 1e300, -1e300])

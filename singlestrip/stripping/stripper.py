@@ -27,10 +27,14 @@ FAR_LOGIT = -20.0  # beyond the segmenter's window there is no brain
 SURFACE_VOXELS = 2  # beside the brain, whose logit tells where between voxels the surface lies
 RECENTRE_MM = 8.0  # a second look where the brain lies further from the window's middle, adult head,
 DIM = 0.9  # or where all of it is darker than this share of the brightest in the window
-BRIGHTEST = 100  # of so many voxels an image's brightness is taken; a hot spot of fewer does not count
+BRIGHTEST = 100  # of so many voxels, or a 200th of them, an image's brightness is taken
 # Shares of that brightness. A mask whose median is below DIM_BRAIN is looked at again; what reaches BRIGHT belongs
-# to the head.
-DIM_BRAIN, BRIGHT = 0.05, 0.1
+# to the head. It must also stand out of the noise, where most of the image is noise that stays below AIR.
+DIM_BRAIN, BRIGHT, AIR = 0.05, 0.1, 0.5
+DEVIATIONS = 4.0  # of the noise, above its median
+MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
+SPECK = 27  # voxels of the locator: what is smaller and bright is damage, such as hot voxels
+MOSTLY = 0.5
 BLACK = 0.005  # of the range of intensities: a mask whose median is below it holds nothing
 MEDIAN_OF = 30_000  # voxels
 # What is bright counts as the whole head where it is shorter than this share of the window and the field of view
@@ -52,12 +56,13 @@ class BrainField:
     """The network's continuous output: logit [X, Y, Z] on its grid, positive in the brain.
 
     brightness: the median of the brain's intensities, 0 for the darkest of the image and 1 for its brightest; 0
-    without brain.
+    without brain. within: the share of the brain that lies within the bounds of what is bright.
     """
 
     logit: torch.Tensor
     vox2world: np.ndarray
     brightness: float = 1.0
+    within: float = 1.0
 
     def around_brain(self, shape: tuple[int, ...], vox2world: np.ndarray) -> tuple[tuple[slice, ...], np.ndarray]:
         """The logit linearly interpolated to the part of another grid where there is brain.
@@ -170,34 +175,33 @@ class Stripper:
         heed_fork(self.device)
         values_of = intensities.of
         fine, coarse = self._coarsened(image, vox2world, values_of)
-        low, high = ends = brightness(coarse[0])
-        bright = bright_bounds(*coarse, low + BRIGHT * (high - low))
+        bright = find_bright(*coarse)
         small = self._is_small(bright, geometry.world_bounds(image.shape, vox2world))
         if not small:
-            field = self._segment(*fine, self._locate(*coarse), ends)
-            if field.brightness >= DIM_BRAIN:
+            field = self._segment(*fine, self._locate(*coarse), bright)
+            if field.brightness >= DIM_BRAIN and field.within > MOSTLY:
                 return field
-        box, closer = geometry.crop(image.shape, vox2world, *bright, AROUND)
-        zoom = MAGNIFIED * self.config.window_mm / (bright[1] - bright[0]).max() if small else 1.0
+        box, closer = geometry.crop(image.shape, vox2world, bright.low_mm, bright.high_mm, AROUND)
+        zoom = MAGNIFIED * self.config.window_mm / bright.length_mm if small else 1.0
         magnify = np.diag([zoom, zoom, zoom, 1.0])
         fine, coarse = self._coarsened(image[box], magnify @ closer, values_of)
-        field = self._segment(*fine, self._locate(*coarse), ends)
+        field = self._segment(*fine, self._locate(*coarse), bright)
         return replace(field, vox2world=np.linalg.inv(magnify) @ field.vox2world)
 
-    def _is_small(self, bright: tuple[np.ndarray, np.ndarray], view: tuple[np.ndarray, np.ndarray]) -> bool:
-        """Whether what is bright is too small for the networks, and not all that the image shows; bounds in mm."""
-        length, field_length = (float((high - low).max()) for low, high in (bright, view))
-        return length < SMALL * self.config.window_mm and length * WIDE < field_length
+    def _is_small(self, bright: Bright, view: tuple[np.ndarray, np.ndarray]) -> bool:
+        """Whether what is bright is one thing, too small for the networks, in a wider view, bounds in RAS mm."""
+        small = bright.length_mm < SMALL * self.config.window_mm
+        return small and bright.share > MOSTLY and bright.length_mm * WIDE < float((view[1] - view[0]).max())
 
     def _coarsened(self, image, vox2world, values_of):
         """Values of an image near the voxel sizes of segmenter and locator, each with its vox2world."""
         fine = _coarsen(image, vox2world, self.config.voxel_size_mm, values_of)
         return fine, _coarsen(*fine, self.config.locator_voxel_size_mm)
 
-    def _segment(self, image, vox2world, centre, ends) -> BrainField:
+    def _segment(self, image, vox2world, centre, bright) -> BrainField:
         """The brain seen in a window around `centre`; in a second look where the first found it aside or dim.
 
-        ends: the values of the darkest and the brightest of the image.
+        bright: what is bright in the whole image.
         """
         size = (self.config.segmenter_size,) * 3
 
@@ -221,10 +225,13 @@ class Stripper:
             shown = _shown(window, torch.from_numpy(brain).to(self.device))
             logit = self._predict("segmenter", shown)
         logit = mean_logit(logit, shown, partial(self._predict, "segmenter"), self.views)
-        brain = window[(logit > 0) & ~window.isnan()]
-        if not brain.numel():
+        inside = (logit > 0) & ~window.isnan()
+        if not inside.any():
             return BrainField(logit, grid, 0.0)
-        return BrainField(logit, grid, (float(brain.median()) - ends[0]) / max(ends[1] - ends[0], 1e-30))
+        brightness = (float(window[inside].median()) - bright.darkest) / max(
+            bright.brightest - bright.darkest, 1e-30
+        )
+        return BrainField(logit, grid, brightness, bright.share_within(inside.cpu().numpy(), grid))
 
     @torch.inference_mode()
     def _predict(self, network: str, shown: torch.Tensor) -> torch.Tensor:
@@ -272,17 +279,55 @@ def _is_black(stored: np.ndarray, intensities: Intensities) -> bool:
     return bool(np.median(intensities.relative(sample)) < BLACK)
 
 
-def brightness(image: np.ndarray) -> tuple[float, float]:
-    """The lowest value of an image [X, Y, Z], and that of its brightest voxels but for a hot spot."""
-    rank = min(BRIGHTEST, 1 + image.size // 200)
-    return float(image.min()), float(np.partition(image, image.size - rank, axis=None)[image.size - rank])
+@dataclass(frozen=True)
+class Bright:
+    """The largest bright part of an image: its bounds in RAS mm, [3] each, and its share of all that is bright;
+    and the values of the darkest and the brightest of the image."""
+
+    low_mm: np.ndarray
+    high_mm: np.ndarray
+    share: float
+    darkest: float
+    brightest: float
+
+    @property
+    def length_mm(self) -> float:
+        return float((self.high_mm - self.low_mm).max())
+
+    def relative(self, value: float) -> float:
+        """A value as a share of the brightness of the image."""
+        return (value - self.darkest) / max(self.brightest - self.darkest, 1e-30)
+
+    def share_within(self, mask: np.ndarray, vox2world: np.ndarray) -> float:
+        """How much of a mask, boolean [X, Y, Z] with some True voxel, lies within the bounds and AROUND them."""
+        world = np.argwhere(mask) @ vox2world[:3, :3].T + vox2world[:3, 3]
+        beyond = AROUND * self.length_mm
+        return float(((world >= self.low_mm - beyond) & (world <= self.high_mm + beyond)).all(axis=1).mean())
 
 
-def bright_bounds(image: np.ndarray, vox2world: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest RAS mm, [3] each, of the largest part of an image [X, Y, Z] that reaches `level`."""
-    box = geometry.bounding_box(largest_component(image >= level))
-    shape = tuple(s.stop - s.start for s in box)
-    return geometry.world_bounds(shape, geometry.part_of(vox2world, box))
+def find_bright(image: np.ndarray, vox2world: np.ndarray) -> Bright:
+    """What is bright in an image [X, Y, Z] at the locator's voxel size, but for specks."""
+    darkest, middle = float(image.min()), float(np.median(image))
+    noise = middle + DEVIATIONS * MAD * float(np.median(np.abs(image - middle)))
+    seen, found = image, None
+    while True:
+        rank = min(BRIGHTEST, 1 + image.size // 200)
+        brightest = float(np.partition(seen, seen.size - rank, axis=None)[seen.size - rank])
+        level = darkest + BRIGHT * (brightest - darkest)
+        if noise < darkest + AIR * (brightest - darkest):
+            level = max(level, noise)
+        bright = seen >= level
+        part = largest_component(bright)
+        box = geometry.bounding_box(part)
+        low, high = geometry.world_bounds(tuple(s.stop - s.start for s in box), geometry.part_of(vox2world, box))
+        size = np.count_nonzero(part)
+        latest = Bright(low, high, size / np.count_nonzero(bright), darkest, brightest)
+        found = found or latest  # where all is small
+        if size >= SPECK:
+            return latest
+        if level <= middle or level >= brightest:
+            return found
+        seen = np.where(bright, np.float32(darkest), seen)
 
 
 def _shown(window: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
