@@ -299,10 +299,13 @@ class Bright:
         return (value - self.darkest) / max(self.brightest - self.darkest, 1e-30)
 
     def share_within(self, mask: np.ndarray, vox2world: np.ndarray) -> float:
-        """How much of a mask, boolean [X, Y, Z] with some True voxel, lies within the bounds and AROUND them."""
-        world = np.argwhere(mask) @ vox2world[:3, :3].T + vox2world[:3, 3]
-        beyond = AROUND * self.length_mm
-        return float(((world >= self.low_mm - beyond) & (world <= self.high_mm + beyond)).all(axis=1).mean())
+        """How much of a mask, boolean [X, Y, Z] with some True voxel on a conformed grid, lies within the bounds and
+        AROUND them."""
+        beyond, size, first = AROUND * self.length_mm, vox2world[0, 0], vox2world[:3, 3]
+        start = np.ceil((self.low_mm - beyond - first) / size).clip(0).astype(int)
+        stop = np.floor((self.high_mm + beyond - first) / size + 1).clip(0).astype(int)
+        part = mask[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+        return np.count_nonzero(part) / np.count_nonzero(mask)
 
 
 def find_bright(image: np.ndarray, vox2world: np.ndarray) -> Bright:
