@@ -299,8 +299,8 @@ class Bright:
         return (value - self.darkest) / max(self.brightest - self.darkest, 1e-30)
 
     def share_within(self, mask: np.ndarray, vox2world: np.ndarray) -> float:
-        """How much of a mask, boolean [X, Y, Z] with some True voxel on a conformed grid, lies within the bounds and
-        AROUND them."""
+        """How much of a mask, boolean [X, Y, Z] on a conformed grid, not empty, lies within the bounds or AROUND
+        them."""
         beyond, size, first = AROUND * self.length_mm, vox2world[0, 0], vox2world[:3, 3]
         start = np.ceil((self.low_mm - beyond - first) / size).clip(0).astype(int)
         stop = np.floor((self.high_mm + beyond - first) / size + 1).clip(0).astype(int)
