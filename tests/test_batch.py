@@ -608,6 +608,23 @@ def test_a_written_list_can_be_read(tmp_path):
             write_list(path, [Path(name)])
 
 
+@pytest.mark.parametrize("cased", [str.lower, str.upper])
+def test_a_pair_has_one_name_whichever_file_is_named(phantom_stripper, tmp_path, cased):
+    """Also where resume looks for the record of what it was made with."""
+    image = scan(tmp_path / "a.nii")
+    files = [tmp_path / f"p{cased(ending)}" for ending in (".img", ".hdr")]
+    volume.write_like(volume.read(image), files[0], volume.read(image).stored)
+    assert volume.merge_pairs([files[1]]) == volume.merge_pairs(files) == files[:1]
+    plans = [plan_folder(volume.merge_pairs([file]), tmp_path / "out", ("mask",)) for file in files]
+    assert plans[0] == plans[1]
+    for first, second in (files, files[::-1]):
+        jobs = [Job(image, {"mask": file.with_stem("m")}) for file in (first, second)]
+        strip_files(phantom_stripper, jobs[:1], made_with=MADE)
+        texts, said = resumed(phantom_stripper, jobs[1:], StripOptions(border_mm=6))
+        assert texts == ["stripped"] and "border in mm 0 (now 6)" in said[0]
+        assert resumed(phantom_stripper, jobs[:1], StripOptions(border_mm=6)) == (["kept"], [])
+
+
 def test_a_pair_is_one_image(tmp_path, monkeypatch):
     path = tmp_path / "list.txt"
     path.write_text("a.hdr\na.img\nb.hdr\nc.img\nd/a.img\n./d/../d/a.hdr\ne.IMG\ne.HDR\n")

@@ -29,7 +29,7 @@ from .image_header import (
 )
 from .image_stream import ImageStream
 from .image_writing import check_grid_fits, check_values_fit, write_like
-from .output import check_name
+from .output import check_name, is_there
 from .scaling import finite_range
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "read_single",
     "same_grid",
     "suffix_of",
+    "voxel_file",
     "write_like",
 ]
 
@@ -70,14 +71,20 @@ def distinct_names(paths: list[Path]) -> list[Path]:
 
 
 def merge_pairs(paths: Iterable[Path]) -> list[Path]:
-    """Paths of images, in their order; of an .img/.hdr pair of which both files are named, the .img alone."""
+    """Paths of images, in their order; an .img/.hdr pair goes by its .img, whichever of both files is named."""
 
     def stem(path: Path) -> str:
         return os.path.abspath(path.with_suffix(""))  # noqa: PTH100 - links stay as named
 
     paths = list(paths)
     stems = {stem(path) for path in paths if path.suffix.lower() == ".img"}
-    return [path for path in paths if path.suffix.lower() != ".hdr" or stem(path) not in stems]
+    alone = [path for path in paths if path.suffix.lower() != ".hdr" or stem(path) not in stems]
+    return [voxel_file(path) if is_there(voxel_file(path)) else path for path in alone]
+
+
+def voxel_file(path: Path) -> Path:
+    """The file of an image that holds its voxels: the .img of an .img/.hdr pair, else the path itself."""
+    return header_and_data(path)[1]
 
 
 def check_output(path: Path) -> None:
@@ -96,7 +103,7 @@ def read(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: Non
     """
     header = read_header(path)
     memory.check_reading(header)
-    data_path = header_and_data(header.path)[1]
+    data_path = voxel_file(header.path)
     with faults_named(data_path, "voxel"), open_stream(data_path) as stream:
         stream.skip(header.offset)
         stored = _read_voxels(stream, header)
