@@ -22,6 +22,7 @@ from singlestrip.batch.strip import (
 )
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io import memory, volume
+from singlestrip.io.json_file import read_json, write_json
 from singlestrip.space.metrics import dice
 
 VOX2WORLD = np.array([[-3.0, 0, 0, 60], [0, 3, 0, -50], [0, 0, 4, -40], [0, 0, 0, 1]])
@@ -309,7 +310,8 @@ def resumed(stripper, jobs, options=StripOptions(), made_with=MADE, **more):
 )
 def test_what_was_made_in_another_way_is_made_anew(phantom_stripper, tmp_path, kind, options, made_with, told):
     """And back; the way is told once, of whatever number of outputs."""
-    jobs = plan_folder([scan(tmp_path / f"{n}.nii") for n in "ab"], tmp_path / "out", (kind,))
+    distances = [ball(), ball(radius=18.0)] if "mean_frame" in options else [ball()]
+    jobs = plan_folder([scan(tmp_path / f"{n}.nii", distances) for n in "ab"], tmp_path / "out", (kind,))
     strip_files(phantom_stripper, jobs, made_with=MADE)
     output = jobs[0].outputs[kind]
     before = output.read_bytes()
@@ -323,11 +325,43 @@ def test_what_was_made_in_another_way_is_made_anew(phantom_stripper, tmp_path, k
     assert said == [f"{output}: was made with {told}; stripping anew, and all others like it"]
     assert resumed(phantom_stripper, jobs, **changed) == (["kept"] * 2, [])
     if options:
-        assert (output.read_bytes() == before) == ("mean_frame" in options)  # of one frame
+        assert output.read_bytes() != before
     texts, said = resumed(phantom_stripper, jobs)
     assert texts == ["stripped"] * 2 and len(said) == 1
     if kind != "picture":
         assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".img", ".mgz"])
+def test_another_image_in_its_place_is_another_mask(phantom_stripper, tmp_path, suffix):
+    """On the same grid, so that only its content tells; a record without its checksum keeps."""
+    first, second = (volume.read(scan(tmp_path / f"{r}.nii", [ball(radius=r)])) for r in (24.0, 15.0))
+    image = tmp_path / f"a{suffix}"
+    volume.write_like(first, image, first.stored)
+    jobs = [job(image, "brain", "mask")]
+    assert resumed(phantom_stripper, jobs) == (["stripped"], [])
+    assert resumed(phantom_stripper, jobs) == (["kept"], [])
+    volume.write_like(second, image, second.stored)
+    hidden = [records.hidden_record(path) for path in jobs[0].outputs.values()]
+    full = [read_json(path) for path in hidden]
+    for path, record in zip(hidden, full, strict=True):
+        write_json(path, {key: value for key, value in record.items() if key != "ImageSHA256"})
+    assert resumed(phantom_stripper, jobs) == (["kept"], [])
+    for path, record in zip(hidden, full, strict=True):
+        write_json(path, record)
+    texts, (told,) = resumed(phantom_stripper, jobs)
+    assert texts == ["stripped"] and f"was made with image {full[0]['ImageSHA256'][:8]} (now " in told
+    assert dice(volume.read(jobs[0].outputs["mask"]).stored[..., 0] > 0, ball(radius=15.0) < 0) > 0.9
+    assert resumed(phantom_stripper, jobs) == (["kept"], [])
+
+
+def test_frames_say_nothing_of_an_image_that_has_one(phantom_stripper, tmp_path):
+    jobs = [job(scan(tmp_path / "a.nii"), "mask")]
+    assert resumed(phantom_stripper, jobs) == (["stripped"], [])
+    assert resumed(phantom_stripper, jobs, StripOptions(mean_frame=True)) == (["kept"], [])
+    path = records.hidden_record(jobs[0].outputs["mask"])
+    write_json(path, read_json(path) | {"Frames": "mean"})  # as older records have it
+    assert resumed(phantom_stripper, jobs) == (["kept"], [])
 
 
 def test_other_b_values_are_another_mask(phantom_stripper, diffusion):

@@ -1,9 +1,9 @@
 """What outputs were made with, on record, so that a resumed run makes anew what differs. Imports no torch.
 
-A record is a JSON object: what `made_with` tells, how the mask was drawn, and the checksum of the output, so that
-a file that another program has put in its place is not taken for ours. It lies in a hidden folder beside the
-output, or in the JSON file of an output that has one. It is written before the output, with null for the checksum,
-and again after it: what a killed run left is made anew.
+A record is a JSON object: what `made_with` tells, how the mask was drawn, and two checksums. That of the image
+tells when another image has come in its place; that of the output, when another program has written it. A record
+lies in a hidden folder beside the output, or in the JSON file of an output that has one. It is written before the
+output, with null for the output's checksum, and again after it: what a killed run left is made anew.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ WORDS = {
     "Fill": "fill",
     "Frames": "frames",
     "BvalSHA256": "b-values",
+    "ImageSHA256": "image",
 }
 DEFAULTS = {"BorderMM": 0.0, "Fill": None}
 

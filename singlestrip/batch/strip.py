@@ -233,7 +233,8 @@ def strip_files(
         start = time.monotonic()
         text, found = "stripped", None
         try:
-            kept = resume and _is_done(job) and (ledger is None or ledger.is_as_wanted(job))
+            made = {} if ledger is None else ledger.wanted(job)  # of the image as it is before it is read
+            kept = resume and _is_done(job) and (ledger is None or ledger.is_as_wanted(job, made))
             if kept:
                 text = "kept"
                 if quality is not None and "mask" in job.outputs:
@@ -244,7 +245,7 @@ def strip_files(
                 found = strip_file(stripper, job, options, warn, quality, begin)
             finish(job, kept, found)
             if ledger is not None and not kept:
-                ledger.finish(job)
+                ledger.finish(job, made)
         except Exception as error:  # a fault in one scan must not stop the night's batch
             if debug:
                 raise
@@ -271,11 +272,11 @@ class _Ledger:
             if kind not in job.records or path.is_file():  # without its JSON file no output counts as done
                 records.begin_record(path)
 
-    def finish(self, job: Job) -> None:
+    def finish(self, job: Job, made: dict[str, dict[str, Any]]) -> None:
         for kind, output in job.outputs.items():
-            records.finish_record(_record_path(job, kind), output, self._wanted(job, kind))
+            records.finish_record(_record_path(job, kind), output, made[kind])
 
-    def is_as_wanted(self, job: Job) -> bool:
+    def is_as_wanted(self, job: Job, wanted: dict[str, dict[str, Any]]) -> bool:
         """Whether the outputs of a job can be kept. They cannot if a run ended before they were finished, or if
         one was made in another way, which is told once. They are in any case if one is not ours to replace."""
         found = {kind: read_json(_record_path(job, kind)) for kind in job.outputs}
@@ -284,7 +285,7 @@ class _Ledger:
         ours = {kind for kind, output in job.outputs.items() if records.is_of(found[kind], output)}
         self.unknown += len(found) - len(ours)
         for kind in sorted(ours):
-            different = records.differences(found[kind], self._wanted(job, kind))
+            different = records.differences(found[kind], wanted[kind])
             if different and len(ours) < len(found):
                 self.warn(f"{job.outputs[kind]}: was made with {different}; kept, as a file beside it is not ours")
             elif different:
@@ -303,18 +304,32 @@ class _Ledger:
                 "they may be of another model or border"
             )
 
-    def _wanted(self, job: Job, kind: str) -> dict[str, Any]:
-        """What the record of an output is to tell; only what it depends on."""
-        wanted = self.made_with | {"Frames": "mean" if self.options.mean_frame else "each"}
+    def wanted(self, job: Job) -> dict[str, dict[str, Any]]:
+        """What the record of each output is to tell, by kind; only what it depends on."""
+        shared = self.made_with | {"ImageSHA256": _checksum_if_there(volume.voxel_file(job.image))}
         if job.bval is not None:
-            wanted["Frames"] = "b=0"
-            if job.bval.is_file():
-                wanted["BvalSHA256"] = checksum(job.bval)
+            shared["BvalSHA256"] = _checksum_if_there(job.bval)
+        if not volume.has_one_frame(job.image):
+            shared["Frames"] = "b=0" if job.bval else "mean" if self.options.mean_frame else "each"
+        shared = {key: value for key, value in shared.items() if value is not None}
+        return {kind: shared | self._drawn(kind) for kind in job.outputs}
+
+    def _drawn(self, kind: str) -> dict[str, Any]:
+        """The options that an output of this kind depends on, where they are not the default."""
+        drawn = {}
         if self.options.border_mm and kind != "sdt":
-            wanted["BorderMM"] = self.options.border_mm
+            drawn["BorderMM"] = self.options.border_mm
         if self.options.fill is not None and kind == "brain":
-            wanted["Fill"] = self.options.fill
-        return wanted
+            drawn["Fill"] = self.options.fill
+        return drawn
+
+
+def _checksum_if_there(path: Path) -> str | None:
+    """SHA-256 of a file; None where there is none that can be read, as its job will tell."""
+    try:
+        return checksum(path) if os.path.isfile(path) else None  # noqa: PTH113 - Path.is_file raises for some names
+    except OSError:
+        return None
 
 
 def _record_path(job: Job, kind: str) -> Path:

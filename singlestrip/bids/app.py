@@ -13,7 +13,7 @@ from ..batch.assess import Assessment, Assessor, Case, assess_files, write_repor
 from ..batch.strip import Job, Outcome, StripOptions, strip_files
 from ..errors import InputError, OutputError
 from ..io.output import is_there, make_folder
-from ..io.volume import read_header
+from ..io.volume import has_one_frame
 from ..quality.scores import MaskQuality, QualityModel
 from ..stripping.stripper import Stripper
 from .layout import REPORT, Derivative, sidecar
@@ -30,16 +30,8 @@ def plan(derivative: Derivative, images: list[Path], brain: bool = False) -> lis
         with suppress(OutputError):
             make_folder(outputs["mask"].parent)
         records = {kind: sidecar(path) for kind, path in outputs.items()}
-        jobs.append(Job(image, outputs, None if _is_single(image) else derivative.bval(image), records))
+        jobs.append(Job(image, outputs, None if has_one_frame(image) else derivative.bval(image), records))
     return jobs
-
-
-def _is_single(image: Path) -> bool:
-    """Whether an image has one frame, which no b-value needs to choose."""
-    try:
-        return read_header(image).frames == 1
-    except InputError:  # as its job will tell
-        return False
 
 
 def participant_level(

@@ -41,6 +41,7 @@ __all__ = [
     "distinct_names",
     "finite_range",
     "grid_difference",
+    "has_one_frame",
     "is_whole",
     "merge_pairs",
     "read",
@@ -130,6 +131,14 @@ def _read_voxels(stream: ImageStream, header: ImageHeader) -> np.ndarray:
         raise EOFError(f"{found} bytes of voxels, where the header tells of {raw.size}")
     raw.setflags(write=False)
     return raw.view(header.dtype).reshape((*header.space, -1), order="F")
+
+
+def has_one_frame(path: Path) -> bool:
+    """Whether an image has one frame; False where its header cannot be read."""
+    try:
+        return read_header(path).frames == 1
+    except InputError:
+        return False
 
 
 def read_single(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: None) -> Volume:

@@ -39,9 +39,10 @@ Many images go through one loaded model: name several, or a list, with --out-dir
 takes the list from a pipe. One that fails is reported and the others go on. Outputs are written
 under another name and renamed when whole.
 
---resume goes on where a run stopped. What each output was made with, version, model, border, fill and
-frames, is on record in a hidden folder .singlestrip beside it: outputs that were made in another way
-are made anew. Those without a record, of another program or changed since, are kept.
+--resume goes on where a run stopped. What each output was made with, image, version, model, border,
+fill and frames, is on record in a hidden folder .singlestrip beside it: outputs that were made in
+another way, or of an image that has been replaced, are made anew. Those without a record, of another
+program or changed since, are kept.
 
 Several processes share the work with --shard K/N: the K-th, from 1 on, strips images K, K+N, K+2N
 and so on of the whole list, which all of them must be given; outputs have the names that they have without
