@@ -18,6 +18,7 @@ from singlestrip.batch.strip import (
     read_list,
     strip_file,
     strip_files,
+    take_images,
     write_list,
 )
 from singlestrip.errors import InputError, OutputError
@@ -537,12 +538,46 @@ def test_same_names_keep_their_folders(tmp_path):
     [
         (["a.nii", "b.nii", "./a.nii"], "a.nii: named more than once"),
         (["x/../a.nii", "a.nii"], "named more than once"),
-        (["a.img", "a.hdr"], "two outputs"),
     ],
 )
 def test_names_that_clash(tmp_path, images, sentence):
-    with pytest.raises((InputError, OutputError), match=sentence):
+    with pytest.raises(InputError, match=sentence):
         plan_folder([Path(i) for i in images], tmp_path, ("mask",))
+
+
+def test_an_image_named_again_is_taken_once_and_said_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.img").touch()
+    (tmp_path / "link.nii").symlink_to("a.nii")
+    said = []
+    images = [Path(name) for name in ("a.nii", "p.hdr", "b.nii", "x/../a.nii", "p.img", "a.nii", "link.nii")]
+    images.append(tmp_path / "a.nii")
+    expected = [Path(name) for name in ("a.nii", "b.nii", "p.img", "link.nii")]
+    assert take_images(images, said.append) == expected
+    assert said == ["x/../a.nii: named more than once; it is taken once"]
+    said.clear()
+    assert take_images([Path("p.hdr"), Path("p.hdr")], said.append) == [Path("p.img")]
+    assert said == ["p.img: named more than once; it is taken once"]
+    assert take_images([Path("b.nii"), Path("a.nii")], said.append) == [Path("b.nii"), Path("a.nii")]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_images_that_would_write_one_file_fail_and_the_others_go_on(phantom_stripper, tmp_path, resume):
+    images = [scan(tmp_path / name) for name in ("a.nii", "b.nii", "a.nii.gz")]
+    jobs = plan_folder(images, tmp_path / "out", ("mask",), ".nii")
+    if resume:  # what is there is of one of them, nobody knows of which
+        volume.write_like(volume.read(images[0]), jobs[0].outputs["mask"], np.ones((*SHAPE, 1), np.uint8))
+    texts = [outcome.text for outcome in strip_files(phantom_stripper, jobs, resume=resume)]
+    output = tmp_path / "out/a_mask.nii"
+    assert texts[1] == "stripped"
+    for text, one, other in ((texts[0], *images[::2]), (texts[2], *images[::-2])):
+        assert text.startswith(f"{one}: its output {output} is that of {other} too; rename one")
+    assert output.exists() == resume
+    with pytest.raises(OutputError, match="its output"):
+        strip_file(phantom_stripper, jobs[0])
+    assert not any(job.fault for job in plan_folder(images, tmp_path / "out", ("mask",)))
+    assert [bool(job.fault) for job in plan_folder(images, tmp_path / "o", ("picture",))] == [True, False, True]
 
 
 def test_folder_that_cannot_be_made(tmp_path):

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from ..io import diffusion, figures, memory, volume
 from ..io.checksum import checksum
 from ..io.json_file import read_json
 from ..io.masks import read_masks
-from ..io.output import check_distinct, make_folder, whole
+from ..io.output import check_distinct, file_identity, make_folder, whole
 from ..io.textfile import named_path, read_text
 from ..io.volume import Volume
 from . import records
@@ -52,13 +52,15 @@ class Job:
     """One image and where its outputs go, by kind: "brain", "mask", "sdt" and "picture".
 
     bval: the b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records: JSON
-    files by kind of output, without which the job does not count as done.
+    files by kind of output, without which the job does not count as done. fault: why the job cannot be done, a
+    sentence that names the image; "" if it can.
     """
 
     image: Path
     outputs: dict[str, Path]
     bval: Path | None = None
     records: dict[str, Path] = field(default_factory=dict)
+    fault: str = ""
 
 
 def strip_file(
@@ -74,6 +76,8 @@ def strip_file(
     warn: called with a sentence about anything unusual. begin: called before anything is written. Returns what
     `quality` makes of the mask, of several frames the worst, or None without it. Raises SingleStripError.
     """
+    if job.fault:
+        raise OutputError(job.fault)
     check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
     images = [path for kind, path in job.outputs.items() if kind != "picture"]
     for path in images:
@@ -340,8 +344,10 @@ def _is_done(job: Job) -> bool:
     """Whether all that a job writes is there, its images whole and on the grid of the job's image."""
     pictures = [path for kind, path in job.outputs.items() if kind == "picture"]
     images = [path for kind, path in job.outputs.items() if kind != "picture"]
-    return all(path.is_file() for path in (*job.records.values(), *pictures)) and all(
-        volume.is_whole(path, job.image) for path in images
+    return (
+        not job.fault
+        and all(path.is_file() for path in (*job.records.values(), *pictures))
+        and all(volume.is_whole(path, job.image) for path in images)
     )
 
 
@@ -349,8 +355,9 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
     """Jobs that write `<name>_<kind><suffix>` into one folder, suffix as the image's own unless given.
 
     Where two images have one name, all keep their folders below the one that they share. Creates
-    the folders; a job whose own folder cannot be made fails when its turn comes. Raises InputError if an
-    image is named twice, OutputError if `folder` can't be made.
+    the folders; a job whose own folder cannot be made fails when its turn comes, as do those that would write one
+    file. Raises InputError if an image is named twice, OutputError if `folder` can't be made or an output is
+    one of the images.
     """
     names = volume.distinct_names(images)
     make_folder(folder)
@@ -363,8 +370,36 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
         endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
         outputs = {kind: folder / name.parent / f"{name.name}_{kind}{end}" for kind, end in endings.items()}
         jobs.append(Job(image, outputs))
-    check_distinct(images, [path for job in jobs for path in job.outputs.values()])
-    return jobs
+    return _with_rivals_named(jobs)
+
+
+def _with_rivals_named(jobs: list[Job]) -> list[Job]:
+    """The jobs; those of which several would write one file get the fault that names another of them.
+
+    Raises OutputError if an output is one of the images.
+    """
+    writers: dict[str, list[Job]] = {}
+    paths: dict[str, Path] = {}
+    for job in jobs:
+        for path in job.outputs.values():
+            identity = file_identity(path)
+            writers.setdefault(identity, []).append(job)
+            paths.setdefault(identity, path)
+    check_distinct([job.image for job in jobs], paths.values())
+    faults = {}
+    for identity, rivals in writers.items():
+        for job, other in zip(rivals, rivals[1:] + rivals[:1], strict=True):
+            if other is not job:
+                faults[job.image] = (
+                    f"{job.image}: its output {paths[identity]} is that of {other.image} too; rename one of both, "
+                    "or strip them into folders of their own"
+                )
+    return [replace(job, fault=faults.get(job.image, "")) for job in jobs]
+
+
+def take_images(images: Iterable[Path], warn: Callable[[str], None] = lambda text: None) -> list[Path]:
+    """The images to strip of those that were named: a pair by its .img, one that is named again once."""
+    return volume.take_once(volume.merge_pairs(images), lambda image: (image,), warn)
 
 
 def read_list(path: Path) -> list[Path]:

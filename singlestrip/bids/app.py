@@ -55,7 +55,7 @@ def participant_level(
     derivative.prepare()
     jobs = plan(derivative, images, brain)
     claims = Counter(job.outputs["mask"] for job in jobs)
-    twins = [job for job in jobs if claims[job.outputs["mask"]] > 1]
+    jobs = [replace(job, fault=_twin_fault(job) if claims[job.outputs["mask"]] > 1 else "") for job in jobs]
 
     def finish(job: Job, kept: bool, found: MaskQuality | None) -> None:
         if not kept:
@@ -66,13 +66,11 @@ def participant_level(
             derivative.add_quality(job.image, found)
 
     options = replace(options, mean_frame=True)
-    alone = [job for job in jobs if job not in twins]
-    outcomes = strip_files(stripper, alone, options, resume, warn, done, debug, quality, finish, made_with)
-    for number, job in enumerate(twins, start=len(alone) + 1):
-        text = f"{job.image}: another image has the same name but for its ending; remove one of them"
-        outcomes.append(Outcome(number, job, text, 0.0))
-        done(outcomes[-1])
-    return outcomes
+    return strip_files(stripper, jobs, options, resume, warn, done, debug, quality, finish, made_with)
+
+
+def _twin_fault(job: Job) -> str:
+    return f"{job.image}: another image has the same name but for its ending; remove one of them"
 
 
 def group_level(

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -36,6 +37,7 @@ __all__ = [
     "SUFFIXES",
     "Volume",
     "check_grid_fits",
+    "check_named_once",
     "check_output",
     "check_values_fit",
     "distinct_names",
@@ -49,10 +51,12 @@ __all__ = [
     "read_single",
     "same_grid",
     "suffix_of",
+    "take_once",
     "voxel_file",
     "write_like",
 ]
 
+Item = TypeVar("Item")
 GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
 GRID_TOLERANCE_VOXELS = 0.05  # or this share of the smallest voxel: each voxel still lies on its own, by far
 
@@ -60,10 +64,8 @@ GRID_TOLERANCE_VOXELS = 0.05  # or this share of the smallest voxel: each voxel 
 def distinct_names(paths: list[Path]) -> list[Path]:
     """Names of image files without suffix; where two have one name, all keep their folders below the one that
     they share. Names that differ in suffix alone stay alike. Raises InputError if a file is named twice."""
-    resolved = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - links stay as named
-    twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
-    if twice:
-        raise InputError(f"{twice[0]}: named more than once")
+    resolved = [Path(_absolute(path)) for path in paths]
+    check_named_once(resolved)
     stems = [path.name[: len(path.name) - len(suffix_of(path))] or path.name for path in resolved]
     if len(set(stems)) == len(stems):
         return [Path(stem) for stem in stems]
@@ -71,11 +73,43 @@ def distinct_names(paths: list[Path]) -> list[Path]:
     return [path.parent.relative_to(shared) / stem for path, stem in zip(resolved, stems, strict=True)]
 
 
+def check_named_once(paths: Iterable[Path]) -> None:
+    """Raise InputError if two paths name one file; links are other files."""
+    twice = [path for path, count in Counter(map(_absolute, paths)).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: named more than once")
+
+
+def take_once(
+    items: Iterable[Item],
+    named: Callable[[Item], tuple[Path | None, ...]],
+    warn: Callable[[str], None] = lambda text: None,
+) -> list[Item]:
+    """The items, in their order, without those that name the same files as one before.
+
+    named: the files that an item names, the first of which is what a warning tells of. Links are other files.
+    """
+    counts = Counter()
+    kept = []
+    for item in items:
+        files = tuple(path and _absolute(path) for path in named(item))
+        counts[files] += 1
+        if counts[files] == 1:
+            kept.append(item)
+        elif counts[files] == 2:
+            warn(f"{named(item)[0]}: named more than once; it is taken once")
+    return kept
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - links stay as named
+
+
 def merge_pairs(paths: Iterable[Path]) -> list[Path]:
     """Paths of images, in their order; an .img/.hdr pair goes by its .img, whichever of both files is named."""
 
     def stem(path: Path) -> str:
-        return os.path.abspath(path.with_suffix(""))  # noqa: PTH100 - links stay as named
+        return _absolute(path.with_suffix(""))
 
     paths = list(paths)
     stems = {stem(path) for path in paths if path.suffix.lower() == ".img"}

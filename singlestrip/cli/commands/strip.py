@@ -24,6 +24,7 @@ from ..options import (
     output_folder,
     shard,
     show_stripping,
+    show_warnings,
 )
 from ..streams import tell
 
@@ -166,12 +167,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _jobs(args: argparse.Namespace):
-    from ...batch.strip import Job, plan_folder, read_list
+    from ...batch.strip import Job, plan_folder, read_list, take_images
     from ...io.figures import check_picture
     from ...io.output import check_distinct
-    from ...io.volume import SUFFIXES, check_output, merge_pairs
+    from ...io.volume import SUFFIXES, check_output
 
-    images = merge_pairs(args.image + (read_list(args.list) if args.list else []))
+    images = take_images(args.image + (read_list(args.list) if args.list else []), show_warnings(args))
     for name in ("qc_model", "pass_from", "look_from"):
         if getattr(args, name) is not None and not args.qc:
             args.parser.error(f"--{name.replace('_', '-')} goes with --qc")
