@@ -130,9 +130,15 @@ def test_a_misspelt_suffix_is_told_what_there_is(tmp_path):
     root = touch(tmp_path, "dataset_description.json", *(f"sub-01/anat/sub-01_{s}.nii" for s in ("T1w", "UNIT1")))
     (root / "dataset_description.json").write_text('{"Name": "a", "BIDSVersion": "1.9.0"}')
     with pytest.raises(
-        InputError, match=r"no image of the kind T1W, t2; there are T1w, UNIT1, and BIDS has T1w, T2w"
+        InputError,
+        match=r"kind T1W, t2 \(did you mean T1w or T2w\?\); there are T1w, UNIT1, and BIDS has T1w",
     ):
         find_images(root, suffixes=["t2", "T1w", "T1W"])
+    for wrong, meant in (("T1", "T1w"), ("UNIT", "UNIT1"), ("flair", "FLAIR")):
+        with pytest.raises(InputError, match=rf"of the kind {wrong} \(did you mean {meant}\?\); there"):
+            find_images(root, suffixes=[wrong])
+    with pytest.raises(InputError, match=r"of the kind xyz; there"):
+        find_images(root, suffixes=["xyz"])
     assert below(root, find_images(root, suffixes=["UNIT1", "bold"])) == ["sub-01/anat/sub-01_UNIT1.nii"]
     assert find_images(root, suffixes=["bold"]) == []
 
