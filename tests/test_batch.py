@@ -185,6 +185,20 @@ def test_warning_about_values_that_are_not_finite(phantom_stripper, tmp_path):
     assert len(said) == 1 and "b.nii: 5 voxels are not finite" in said[0]
 
 
+@pytest.mark.parametrize("options", [StripOptions(), StripOptions(mean_frame=True)])
+def test_values_that_became_too_large_are_refused_in_one_sentence(phantom_stripper, tmp_path, options):
+    bright = 1000 * np.clip(0.5 - ball() / 4, 0, 1)
+    with np.errstate(over="ignore"):
+        too_bright = (bright * 1e36).astype(np.float32)
+    frames = {"a.nii": too_bright, "b.nii": np.stack([bright, too_bright], -1).astype(np.float32)}
+    for (name, values), place in zip(frames.items(), ("", "frame 1 of 0 to 1: "), strict=True):
+        nib.Nifti1Image(values, VOX2WORLD).to_filename(tmp_path / name)
+        said = []
+        with pytest.raises(InputError, match=rf"^{tmp_path / name}: {place}[0-9.]+ % of the voxels are infinite"):
+            strip_file(phantom_stripper, job(tmp_path / name, "mask"), options, said.append)
+        assert said == [] and not list((tmp_path / "out").iterdir())
+
+
 def test_outputs_are_checked_before_work(phantom_stripper, tmp_path):
     image = scan(tmp_path / "a.nii")
     for outputs in (
@@ -737,6 +751,7 @@ def test_images_whose_outputs_no_folder_can_hold(phantom_stripper, tmp_path):
     outcomes = strip_files(phantom_stripper, plan_folder(images, tmp_path / "out", ("mask",)))
     assert [outcome.failed for outcome in outcomes] == [True] * len(odd) + [False]
     assert not any("unexpected" in outcome.text for outcome in outcomes)
+    assert outcomes[0].text.startswith(f"{images[0]}: no file can have this name")
     written = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.nii")]
     assert [path.name for path in written] == ["good_mask.nii"]
     assert not list(tmp_path.glob("*_mask*"))

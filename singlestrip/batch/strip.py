@@ -79,6 +79,7 @@ def strip_file(
     if job.fault:
         raise OutputError(job.fault)
     check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
+    header = volume.read_header(job.image)  # a name that no file can have is told of the image, not of its outputs
     images = [path for kind, path in job.outputs.items() if kind != "picture"]
     for path in images:
         volume.check_output(path)
@@ -86,7 +87,6 @@ def strip_file(
         figures.check_picture(job.outputs["picture"])
     wants_sdt = "sdt" in job.outputs
     wants_distance = wants_sdt or options.border_mm != 0
-    header = volume.read_header(job.image)
     memory.check(header, wants_distance, stripper.config.window_mm, options.memory_gib)
     for path in images:
         volume.check_grid_fits(header, path)
@@ -117,9 +117,16 @@ def strip_file(
 
 
 def _count_bad(scan: Volume) -> int:
+    """How many voxels of all frames are not finite. Raises InputError where many of one frame are infinite."""
     if scan.stored.dtype.kind != "f":
         return 0
-    return sum(int(np.count_nonzero(~np.isfinite(scan.frame(t)))) for t in range(scan.frames))
+    total = 0
+    for t in range(scan.frames):
+        bad = int(np.count_nonzero(~np.isfinite(scan.frame(t))))
+        if 0 < bad < scan.frame(t).size:
+            scan.check_not_overflowed(t)
+        total += bad
+    return total
 
 
 def _frames_of_mean(scan: Volume, job: Job, options: StripOptions) -> Sequence[int] | None:
