@@ -312,7 +312,7 @@ class _Ledger:
         if self.unknown:
             self.warn(
                 f"{self.unknown} of the outputs kept have no record of how they were made, or have changed since: "
-                "they may be of another model or border"
+                "they may be of another image, model or border"
             )
 
     def wanted(self, job: Job) -> dict[str, dict[str, Any]]:
