@@ -18,10 +18,12 @@ from singlestrip.batch.strip import (
     read_list,
     strip_file,
     strip_files,
+    take_images,
     write_list,
 )
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io import memory, volume
+from singlestrip.io.json_file import read_json, write_json
 from singlestrip.space.metrics import dice
 
 VOX2WORLD = np.array([[-3.0, 0, 0, 60], [0, 3, 0, -50], [0, 0, 4, -40], [0, 0, 0, 1]])
@@ -183,6 +185,20 @@ def test_warning_about_values_that_are_not_finite(phantom_stripper, tmp_path):
     assert len(said) == 1 and "b.nii: 5 voxels are not finite" in said[0]
 
 
+@pytest.mark.parametrize("options", [StripOptions(), StripOptions(mean_frame=True)])
+def test_values_that_became_too_large_are_refused_in_one_sentence(phantom_stripper, tmp_path, options):
+    bright = 1000 * np.clip(0.5 - ball() / 4, 0, 1)
+    with np.errstate(over="ignore"):
+        too_bright = (bright * 1e36).astype(np.float32)
+    frames = {"a.nii": too_bright, "b.nii": np.stack([bright, too_bright], -1).astype(np.float32)}
+    for (name, values), place in zip(frames.items(), ("", "frame 1 of 0 to 1: "), strict=True):
+        nib.Nifti1Image(values, VOX2WORLD).to_filename(tmp_path / name)
+        said = []
+        with pytest.raises(InputError, match=rf"^{tmp_path / name}: {place}[0-9.]+ % of the voxels are infinite"):
+            strip_file(phantom_stripper, job(tmp_path / name, "mask"), options, said.append)
+        assert said == [] and not list((tmp_path / "out").iterdir())
+
+
 def test_outputs_are_checked_before_work(phantom_stripper, tmp_path):
     image = scan(tmp_path / "a.nii")
     for outputs in (
@@ -309,7 +325,8 @@ def resumed(stripper, jobs, options=StripOptions(), made_with=MADE, **more):
 )
 def test_what_was_made_in_another_way_is_made_anew(phantom_stripper, tmp_path, kind, options, made_with, told):
     """And back; the way is told once, of whatever number of outputs."""
-    jobs = plan_folder([scan(tmp_path / f"{n}.nii") for n in "ab"], tmp_path / "out", (kind,))
+    distances = [ball(), ball(radius=18.0)] if "mean_frame" in options else [ball()]
+    jobs = plan_folder([scan(tmp_path / f"{n}.nii", distances) for n in "ab"], tmp_path / "out", (kind,))
     strip_files(phantom_stripper, jobs, made_with=MADE)
     output = jobs[0].outputs[kind]
     before = output.read_bytes()
@@ -323,11 +340,43 @@ def test_what_was_made_in_another_way_is_made_anew(phantom_stripper, tmp_path, k
     assert said == [f"{output}: was made with {told}; stripping anew, and all others like it"]
     assert resumed(phantom_stripper, jobs, **changed) == (["kept"] * 2, [])
     if options:
-        assert (output.read_bytes() == before) == ("mean_frame" in options)  # of one frame
+        assert output.read_bytes() != before
     texts, said = resumed(phantom_stripper, jobs)
     assert texts == ["stripped"] * 2 and len(said) == 1
     if kind != "picture":
         assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".img", ".mgz"])
+def test_another_image_in_its_place_is_another_mask(phantom_stripper, tmp_path, suffix):
+    """On the same grid, so that only its content tells; a record without its checksum keeps."""
+    first, second = (volume.read(scan(tmp_path / f"{r}.nii", [ball(radius=r)])) for r in (24.0, 15.0))
+    image = tmp_path / f"a{suffix}"
+    volume.write_like(first, image, first.stored)
+    jobs = [job(image, "brain", "mask")]
+    assert resumed(phantom_stripper, jobs) == (["stripped"], [])
+    assert resumed(phantom_stripper, jobs) == (["kept"], [])
+    volume.write_like(second, image, second.stored)
+    hidden = [records.hidden_record(path) for path in jobs[0].outputs.values()]
+    full = [read_json(path) for path in hidden]
+    for path, record in zip(hidden, full, strict=True):
+        write_json(path, {key: value for key, value in record.items() if key != "ImageSHA256"})
+    assert resumed(phantom_stripper, jobs) == (["kept"], [])
+    for path, record in zip(hidden, full, strict=True):
+        write_json(path, record)
+    texts, (told,) = resumed(phantom_stripper, jobs)
+    assert texts == ["stripped"] and f"was made with image {full[0]['ImageSHA256'][:8]} (now " in told
+    assert dice(volume.read(jobs[0].outputs["mask"]).stored[..., 0] > 0, ball(radius=15.0) < 0) > 0.9
+    assert resumed(phantom_stripper, jobs) == (["kept"], [])
+
+
+def test_frames_say_nothing_of_an_image_that_has_one(phantom_stripper, tmp_path):
+    jobs = [job(scan(tmp_path / "a.nii"), "mask")]
+    assert resumed(phantom_stripper, jobs) == (["stripped"], [])
+    assert resumed(phantom_stripper, jobs, StripOptions(mean_frame=True)) == (["kept"], [])
+    path = records.hidden_record(jobs[0].outputs["mask"])
+    write_json(path, read_json(path) | {"Frames": "mean"})  # as older records have it
+    assert resumed(phantom_stripper, jobs) == (["kept"], [])
 
 
 def test_other_b_values_are_another_mask(phantom_stripper, diffusion):
@@ -503,12 +552,46 @@ def test_same_names_keep_their_folders(tmp_path):
     [
         (["a.nii", "b.nii", "./a.nii"], "a.nii: named more than once"),
         (["x/../a.nii", "a.nii"], "named more than once"),
-        (["a.img", "a.hdr"], "two outputs"),
     ],
 )
 def test_names_that_clash(tmp_path, images, sentence):
-    with pytest.raises((InputError, OutputError), match=sentence):
+    with pytest.raises(InputError, match=sentence):
         plan_folder([Path(i) for i in images], tmp_path, ("mask",))
+
+
+def test_an_image_named_again_is_taken_once_and_said_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.img").touch()
+    (tmp_path / "link.nii").symlink_to("a.nii")
+    said = []
+    images = [Path(name) for name in ("a.nii", "p.hdr", "b.nii", "x/../a.nii", "p.img", "a.nii", "link.nii")]
+    images.append(tmp_path / "a.nii")
+    expected = [Path(name) for name in ("a.nii", "b.nii", "p.img", "link.nii")]
+    assert take_images(images, said.append) == expected
+    assert said == ["x/../a.nii: named more than once; it is taken once"]
+    said.clear()
+    assert take_images([Path("p.hdr"), Path("p.hdr")], said.append) == [Path("p.img")]
+    assert said == ["p.img: named more than once; it is taken once"]
+    assert take_images([Path("b.nii"), Path("a.nii")], said.append) == [Path("b.nii"), Path("a.nii")]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_images_that_would_write_one_file_fail_and_the_others_go_on(phantom_stripper, tmp_path, resume):
+    images = [scan(tmp_path / name) for name in ("a.nii", "b.nii", "a.nii.gz")]
+    jobs = plan_folder(images, tmp_path / "out", ("mask",), ".nii")
+    if resume:  # what is there is of one of them, nobody knows of which
+        volume.write_like(volume.read(images[0]), jobs[0].outputs["mask"], np.ones((*SHAPE, 1), np.uint8))
+    texts = [outcome.text for outcome in strip_files(phantom_stripper, jobs, resume=resume)]
+    output = tmp_path / "out/a_mask.nii"
+    assert texts[1] == "stripped"
+    for text, one, other in ((texts[0], *images[::2]), (texts[2], *images[::-2])):
+        assert text.startswith(f"{one}: its output {output} is that of {other} too; rename one")
+    assert output.exists() == resume
+    with pytest.raises(OutputError, match="its output"):
+        strip_file(phantom_stripper, jobs[0])
+    assert not any(job.fault for job in plan_folder(images, tmp_path / "out", ("mask",)))
+    assert [bool(job.fault) for job in plan_folder(images, tmp_path / "o", ("picture",))] == [True, False, True]
 
 
 def test_folder_that_cannot_be_made(tmp_path):
@@ -608,6 +691,23 @@ def test_a_written_list_can_be_read(tmp_path):
             write_list(path, [Path(name)])
 
 
+@pytest.mark.parametrize("cased", [str.lower, str.upper])
+def test_a_pair_has_one_name_whichever_file_is_named(phantom_stripper, tmp_path, cased):
+    """Also where resume looks for the record of what it was made with."""
+    image = scan(tmp_path / "a.nii")
+    files = [tmp_path / f"p{cased(ending)}" for ending in (".img", ".hdr")]
+    volume.write_like(volume.read(image), files[0], volume.read(image).stored)
+    assert volume.merge_pairs([files[1]]) == volume.merge_pairs(files) == files[:1]
+    plans = [plan_folder(volume.merge_pairs([file]), tmp_path / "out", ("mask",)) for file in files]
+    assert plans[0] == plans[1]
+    for first, second in (files, files[::-1]):
+        jobs = [Job(image, {"mask": file.with_stem("m")}) for file in (first, second)]
+        strip_files(phantom_stripper, jobs[:1], made_with=MADE)
+        texts, said = resumed(phantom_stripper, jobs[1:], StripOptions(border_mm=6))
+        assert texts == ["stripped"] and "border in mm 0 (now 6)" in said[0]
+        assert resumed(phantom_stripper, jobs[:1], StripOptions(border_mm=6)) == (["kept"], [])
+
+
 def test_a_pair_is_one_image(tmp_path, monkeypatch):
     path = tmp_path / "list.txt"
     path.write_text("a.hdr\na.img\nb.hdr\nc.img\nd/a.img\n./d/../d/a.hdr\ne.IMG\ne.HDR\n")
@@ -651,6 +751,7 @@ def test_images_whose_outputs_no_folder_can_hold(phantom_stripper, tmp_path):
     outcomes = strip_files(phantom_stripper, plan_folder(images, tmp_path / "out", ("mask",)))
     assert [outcome.failed for outcome in outcomes] == [True] * len(odd) + [False]
     assert not any("unexpected" in outcome.text for outcome in outcomes)
+    assert outcomes[0].text.startswith(f"{images[0]}: no file can have this name")
     written = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.nii")]
     assert [path.name for path in written] == ["good_mask.nii"]
     assert not list(tmp_path.glob("*_mask*"))

@@ -130,9 +130,15 @@ def test_a_misspelt_suffix_is_told_what_there_is(tmp_path):
     root = touch(tmp_path, "dataset_description.json", *(f"sub-01/anat/sub-01_{s}.nii" for s in ("T1w", "UNIT1")))
     (root / "dataset_description.json").write_text('{"Name": "a", "BIDSVersion": "1.9.0"}')
     with pytest.raises(
-        InputError, match=r"no image of the kind T1W, t2; there are T1w, UNIT1, and BIDS has T1w, T2w"
+        InputError,
+        match=r"kind T1W, t2 \(did you mean T1w or T2w\?\); there are T1w, UNIT1, and BIDS has T1w",
     ):
         find_images(root, suffixes=["t2", "T1w", "T1W"])
+    for wrong, meant in (("T1", "T1w"), ("UNIT", "UNIT1"), ("flair", "FLAIR")):
+        with pytest.raises(InputError, match=rf"of the kind {wrong} \(did you mean {meant}\?\); there"):
+            find_images(root, suffixes=[wrong])
+    with pytest.raises(InputError, match=r"of the kind xyz; there"):
+        find_images(root, suffixes=["xyz"])
     assert below(root, find_images(root, suffixes=["UNIT1", "bold"])) == ["sub-01/anat/sub-01_UNIT1.nii"]
     assert find_images(root, suffixes=["bold"]) == []
 
@@ -472,8 +478,9 @@ def test_resume_makes_anew_what_was_made_in_another_way(study, capsys):
     assert run(line) == 0
     thin = load(first).sum()
     said = sidecar(first)
-    assert len(said["OutputSHA256"]) == 64 and said["Frames"] == "mean" and "BorderMM" not in said
-    older = {key: value for key, value in said.items() if key not in ("OutputSHA256", "Frames")}
+    assert len(said["OutputSHA256"]) == 64 and "Frames" not in said and "BorderMM" not in said
+    assert said["ImageSHA256"] == checksum(Path("raw", said["RawSources"][0]))
+    older = {key: value for key, value in said.items() if key not in ("OutputSHA256", "ImageSHA256")}
     Path(first.replace(".nii.gz", ".json")).write_text(json.dumps(older))
     nib.save(nib.load(by_hand).slicer[:], by_hand.replace(".nii.gz", ".nii"))
     Path(by_hand).write_bytes(gzip.compress(Path(by_hand.replace(".nii.gz", ".nii")).read_bytes(), 1))

@@ -315,6 +315,16 @@ def test_names_that_no_file_can_have(name):
         checkpoint.find_model(name)
 
 
+def test_what_is_no_regular_file_is_told_as_what_it_is(tmp_path):
+    """And not opened: a FIFO would wait for ever."""
+    os.mkfifo(tmp_path / "fifo")
+    kinds = {tmp_path / "fifo": "a FIFO", tmp_path: "a folder", "/dev/zero": "a device"}
+    for name, kind in kinds.items():
+        for network in checkpoint.KINDS:
+            with pytest.raises(ModelError, match=f"^{name}: {kind}, not a model file$"):
+                checkpoint.find_model(name, network)
+
+
 def test_a_newer_format_asks_for_an_update(path):
     newer(path)
     with pytest.raises(ModelError, match=r"newer.*update"):

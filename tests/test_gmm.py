@@ -294,6 +294,9 @@ def test_errors_name_the_files(pair, tmp_path):
     moved = save(tmp_path / "moved.nii.gz", mask.astype(np.uint8), np.diag([2, 2, 2, 1]))
     with pytest.raises(InputError, match=r"moved.nii.gz: not on the grid of .*head.nii.gz: .* up to 12 mm aside"):
         labelling.read_pair(pair[0], moved)
+    bright = save(tmp_path / "bright.nii.gz", np.where(image > np.median(image), np.inf, image).astype("f4"))
+    with pytest.raises(InputError, match=r"bright.nii.gz: [0-9.]+ % of the voxels are infinite"):
+        labelling.fit_files(bright, pair[1], tmp_path / "labels.nii.gz", CONFIG)
     frames = save(tmp_path / "frames.nii.gz", np.stack([image] * 2, -1))
     with pytest.raises(InputError, match=r"frames.nii.gz: has 2 frames"):
         labelling.read_pair(frames, pair[1])

@@ -295,6 +295,19 @@ def test_a_broken_mask_does_not_stop_the_others(files, capsys):
     assert err == f"singlestrip: {rows[0]['note']}\n"
 
 
+def test_a_mask_named_again_is_scored_once_but_with_another_reference_again(files, capsys):
+    line = "qc -m good_mask.nii.gz good_mask.nii.gz ./good_mask.nii.gz --reference"
+    assert run(f"{line} cut_mask.nii.gz good_mask.nii.gz cut_mask.nii.gz -o q.tsv --report report") == 0
+    out, err = capsys.readouterr()
+    assert sorted(text.split()[0] for text in out.splitlines()) == ["good", "good-2"]
+    assert err == "singlestrip: good_mask.nii.gz: named more than once; it is taken once\n"
+    assert {row["reference"]: row["dice"] == "1.0000" for row in table("q.tsv")} == {
+        "cut_mask.nii.gz": False,
+        "good_mask.nii.gz": True,
+    }
+    assert len({scan["picture"] for scan in page("report")["scans"]}) == 2
+
+
 def test_quiet_says_nothing_but_errors(files, capsys):
     assert run(f"{THREE} -o q.tsv --report report -q") == 0
     assert capsys.readouterr() == ("", "")
@@ -312,7 +325,6 @@ def test_quiet_says_nothing_but_errors(files, capsys):
         ("-m good_mask.nii.gz --reference cut_mask.nii.gz -o models/../cut_mask.nii.gz", "is an input"),
         ("-m good_mask.nii.gz -o q.csv", r".tsv or .json"),
         ("-m good_mask.nii.gz -o no/q.tsv", "does not exist"),
-        ("-m good_mask.nii.gz good_mask.nii.gz", "named more than once"),
         ("-m good_mask.nii.gz --report image.nii.gz", "cannot be made"),
         ("-m good_mask.nii.gz --qc-model gone", "gone"),
         ("-m good_mask.nii.gz --qc-model image.nii.gz", "image.nii.gz"),

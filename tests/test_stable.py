@@ -248,7 +248,9 @@ def test_text_that_a_spreadsheet_would_run(first):
 
 def test_lists(knowing):
     """As the page has them."""
-    Path("list.txt").write_bytes(b"# scans\r\n\r\n  image.nii.gz \r\nmask.nii.gz\n~no-such-user/c.nii\n")
+    Path("list.txt").write_bytes(
+        b"# scans\r\n\r\n  image.nii.gz \r\nmask.nii.gz\n~no-such-user/c.nii\n./image.nii.gz"
+    )
     assert run("strip --list list.txt --out-dir out --save mask -q") == 1
     assert names("out") == {"image_mask.nii.gz", "mask_mask.nii.gz"}
 

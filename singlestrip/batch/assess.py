@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,16 +198,25 @@ def worst_first(assessments: Iterable[Assessment]) -> list[Assessment]:
 def name_cases(cases: list[Case]) -> list[Case]:
     """The cases with distinct names, of the mask's file without `_mask` and suffix where that is enough.
 
-    Raises InputError if a mask is named twice.
+    A mask that several cases have, as with other references, has a number in the further ones' names.
     """
-    paths = [case.mask for case in cases]
+    paths = [case.mask for case in volume.take_once(cases, lambda case: (case.mask,))]
     names = [str(name) for name in volume.distinct_names(paths)]
     short = [name.removesuffix("_mask") or name for name in names]
     if len(set(short)) == len(short):
         names = short
     elif len(set(names)) < len(names):
         names = [str(Path(name).with_name(path.name)) for name, path in zip(names, paths, strict=True)]
-    return [replace(case, name=name) for case, name in zip(cases, names, strict=True)]
+    first_names = {os.path.abspath(path): name for path, name in zip(paths, names, strict=True)}  # noqa: PTH100
+    taken, named = set(), []
+    for case in cases:
+        name = first_names[os.path.abspath(case.mask)]  # noqa: PTH100 - links stay as named
+        if name in taken:
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            name = next(other for other in numbered if other not in taken and other not in names)
+        taken.add(name)
+        named.append(replace(case, name=name))
+    return named
 
 
 def _read_rows(path: Path) -> tuple[list[str], dict[int, list[str]]]:
@@ -228,7 +239,7 @@ def read_table(path: Path) -> list[Case]:
         raise InputError(f"{path}: needs a header with the column mask, and at least one row")
 
     def named(row: dict[str, str], column: str) -> Path | None:
-        return named_path(row[column]) if row.get(column) else None
+        return volume.merge_pairs([named_path(row[column])])[0] if row.get(column) else None
 
     cases = []
     for number, fields in rows.items():

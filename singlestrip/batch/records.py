@@ -1,9 +1,9 @@
 """What outputs were made with, on record, so that a resumed run makes anew what differs. Imports no torch.
 
-A record is a JSON object: what `made_with` tells, how the mask was drawn, and the checksum of the output, so that
-a file that another program has put in its place is not taken for ours. It lies in a hidden folder beside the
-output, or in the JSON file of an output that has one. It is written before the output, with null for the checksum,
-and again after it: what a killed run left is made anew.
+A record is a JSON object: what `made_with` tells, how the mask was drawn, and two checksums. That of the image
+tells when another image has come in its place; that of the output, when another program has written it. A record
+lies in a hidden folder beside the output, or in the JSON file of an output that has one. It is written before the
+output, with null for the output's checksum, and again after it: what a killed run left is made anew.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .._version import __version__
 from ..io.checksum import checksum
 from ..io.json_file import read_json, write_json
 from ..io.output import make_folder
+from ..io.volume import voxel_file
 
 FOLDER = ".singlestrip"
 CHECKSUM = "OutputSHA256"
@@ -29,6 +30,7 @@ WORDS = {
     "Fill": "fill",
     "Frames": "frames",
     "BvalSHA256": "b-values",
+    "ImageSHA256": "image",
 }
 DEFAULTS = {"BorderMM": 0.0, "Fill": None}
 
@@ -39,9 +41,10 @@ def made_with(model: Path) -> dict[str, Any]:
 
 
 def hidden_record(output: Path) -> Path:
-    """Where the record of an output lies that has no JSON file of its own."""
-    name = os.fsencode(output.name)
-    short = output.name if len(name) <= LONGEST_NAME else sha256(name).hexdigest()
+    """Where the record of an output lies that has no JSON file of its own; one place for both files of a pair."""
+    name = voxel_file(output).name
+    encoded = os.fsencode(name)
+    short = name if len(encoded) <= LONGEST_NAME else sha256(encoded).hexdigest()
     return output.parent / FOLDER / f"{short}.json"
 
 
@@ -54,7 +57,7 @@ def begin_record(path: Path) -> None:
 def finish_record(path: Path, output: Path, content: dict[str, Any]) -> None:
     """Say what a whole output was made with, beside what else its JSON file tells."""
     other = {key: value for key, value in read_json(path).items() if key not in WORDS}
-    write_json(path, other | content | {CHECKSUM: checksum(_voxel_file(output))})
+    write_json(path, other | content | {CHECKSUM: checksum(voxel_file(output))})
 
 
 def is_unfinished(record: dict[str, Any]) -> bool:
@@ -65,7 +68,7 @@ def is_unfinished(record: dict[str, Any]) -> bool:
 def is_of(record: dict[str, Any], output: Path) -> bool:
     """Whether a record tells how the file that is there now was made. JSON files of older versions have no
     checksum of it, and are believed."""
-    return "ModelSHA256" in record and record.get(CHECKSUM) in (None, checksum(_voxel_file(output)))
+    return "ModelSHA256" in record and record.get(CHECKSUM) in (None, checksum(voxel_file(output)))
 
 
 def differences(record: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -93,9 +96,3 @@ def _told(record: dict[str, Any], key: str) -> str:
     if key.endswith("SHA256"):
         return str(value)[:8]
     return "default" if value is None else _text(value)
-
-
-def _voxel_file(output: Path) -> Path:
-    """The file whose content is an output's: of an .img/.hdr pair that of the voxels."""
-    voxels = output.with_suffix(".img")
-    return voxels if output.suffix.lower() == ".hdr" and voxels.is_file() else output

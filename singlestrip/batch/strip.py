@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from ..io import diffusion, figures, memory, volume
 from ..io.checksum import checksum
 from ..io.json_file import read_json
 from ..io.masks import read_masks
-from ..io.output import check_distinct, make_folder, whole
+from ..io.output import check_distinct, file_identity, make_folder, whole
 from ..io.textfile import named_path, read_text
 from ..io.volume import Volume
 from . import records
@@ -52,13 +52,15 @@ class Job:
     """One image and where its outputs go, by kind: "brain", "mask", "sdt" and "picture".
 
     bval: the b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records: JSON
-    files by kind of output, without which the job does not count as done.
+    files by kind of output, without which the job does not count as done. fault: why the job cannot be done, a
+    sentence that names the image; "" if it can.
     """
 
     image: Path
     outputs: dict[str, Path]
     bval: Path | None = None
     records: dict[str, Path] = field(default_factory=dict)
+    fault: str = ""
 
 
 def strip_file(
@@ -74,7 +76,10 @@ def strip_file(
     warn: called with a sentence about anything unusual. begin: called before anything is written. Returns what
     `quality` makes of the mask, of several frames the worst, or None without it. Raises SingleStripError.
     """
+    if job.fault:
+        raise OutputError(job.fault)
     check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
+    header = volume.read_header(job.image)  # a name that no file can have is told of the image, not of its outputs
     images = [path for kind, path in job.outputs.items() if kind != "picture"]
     for path in images:
         volume.check_output(path)
@@ -82,7 +87,6 @@ def strip_file(
         figures.check_picture(job.outputs["picture"])
     wants_sdt = "sdt" in job.outputs
     wants_distance = wants_sdt or options.border_mm != 0
-    header = volume.read_header(job.image)
     memory.check(header, wants_distance, stripper.config.window_mm, options.memory_gib)
     for path in images:
         volume.check_grid_fits(header, path)
@@ -113,9 +117,16 @@ def strip_file(
 
 
 def _count_bad(scan: Volume) -> int:
+    """How many voxels of all frames are not finite. Raises InputError where many of one frame are infinite."""
     if scan.stored.dtype.kind != "f":
         return 0
-    return sum(int(np.count_nonzero(~np.isfinite(scan.frame(t)))) for t in range(scan.frames))
+    total = 0
+    for t in range(scan.frames):
+        bad = int(np.count_nonzero(~np.isfinite(scan.frame(t))))
+        if 0 < bad < scan.frame(t).size:
+            scan.check_not_overflowed(t)
+        total += bad
+    return total
 
 
 def _frames_of_mean(scan: Volume, job: Job, options: StripOptions) -> Sequence[int] | None:
@@ -233,7 +244,8 @@ def strip_files(
         start = time.monotonic()
         text, found = "stripped", None
         try:
-            kept = resume and _is_done(job) and (ledger is None or ledger.is_as_wanted(job))
+            made = {} if ledger is None else ledger.wanted(job)  # of the image as it is before it is read
+            kept = resume and _is_done(job) and (ledger is None or ledger.is_as_wanted(job, made))
             if kept:
                 text = "kept"
                 if quality is not None and "mask" in job.outputs:
@@ -244,7 +256,7 @@ def strip_files(
                 found = strip_file(stripper, job, options, warn, quality, begin)
             finish(job, kept, found)
             if ledger is not None and not kept:
-                ledger.finish(job)
+                ledger.finish(job, made)
         except Exception as error:  # a fault in one scan must not stop the night's batch
             if debug:
                 raise
@@ -271,11 +283,11 @@ class _Ledger:
             if kind not in job.records or path.is_file():  # without its JSON file no output counts as done
                 records.begin_record(path)
 
-    def finish(self, job: Job) -> None:
+    def finish(self, job: Job, made: dict[str, dict[str, Any]]) -> None:
         for kind, output in job.outputs.items():
-            records.finish_record(_record_path(job, kind), output, self._wanted(job, kind))
+            records.finish_record(_record_path(job, kind), output, made[kind])
 
-    def is_as_wanted(self, job: Job) -> bool:
+    def is_as_wanted(self, job: Job, wanted: dict[str, dict[str, Any]]) -> bool:
         """Whether the outputs of a job can be kept. They cannot if a run ended before they were finished, or if
         one was made in another way, which is told once. They are in any case if one is not ours to replace."""
         found = {kind: read_json(_record_path(job, kind)) for kind in job.outputs}
@@ -284,7 +296,7 @@ class _Ledger:
         ours = {kind for kind, output in job.outputs.items() if records.is_of(found[kind], output)}
         self.unknown += len(found) - len(ours)
         for kind in sorted(ours):
-            different = records.differences(found[kind], self._wanted(job, kind))
+            different = records.differences(found[kind], wanted[kind])
             if different and len(ours) < len(found):
                 self.warn(f"{job.outputs[kind]}: was made with {different}; kept, as a file beside it is not ours")
             elif different:
@@ -300,21 +312,35 @@ class _Ledger:
         if self.unknown:
             self.warn(
                 f"{self.unknown} of the outputs kept have no record of how they were made, or have changed since: "
-                "they may be of another model or border"
+                "they may be of another image, model or border"
             )
 
-    def _wanted(self, job: Job, kind: str) -> dict[str, Any]:
-        """What the record of an output is to tell; only what it depends on."""
-        wanted = self.made_with | {"Frames": "mean" if self.options.mean_frame else "each"}
+    def wanted(self, job: Job) -> dict[str, dict[str, Any]]:
+        """What the record of each output is to tell, by kind; only what it depends on."""
+        shared = self.made_with | {"ImageSHA256": _checksum_if_there(volume.voxel_file(job.image))}
         if job.bval is not None:
-            wanted["Frames"] = "b=0"
-            if job.bval.is_file():
-                wanted["BvalSHA256"] = checksum(job.bval)
+            shared["BvalSHA256"] = _checksum_if_there(job.bval)
+        if not volume.has_one_frame(job.image):
+            shared["Frames"] = "b=0" if job.bval else "mean" if self.options.mean_frame else "each"
+        shared = {key: value for key, value in shared.items() if value is not None}
+        return {kind: shared | self._drawn(kind) for kind in job.outputs}
+
+    def _drawn(self, kind: str) -> dict[str, Any]:
+        """The options that an output of this kind depends on, where they are not the default."""
+        drawn = {}
         if self.options.border_mm and kind != "sdt":
-            wanted["BorderMM"] = self.options.border_mm
+            drawn["BorderMM"] = self.options.border_mm
         if self.options.fill is not None and kind == "brain":
-            wanted["Fill"] = self.options.fill
-        return wanted
+            drawn["Fill"] = self.options.fill
+        return drawn
+
+
+def _checksum_if_there(path: Path) -> str | None:
+    """SHA-256 of a file; None where there is none that can be read, as its job will tell."""
+    try:
+        return checksum(path) if os.path.isfile(path) else None  # noqa: PTH113 - Path.is_file raises for some names
+    except OSError:
+        return None
 
 
 def _record_path(job: Job, kind: str) -> Path:
@@ -325,8 +351,10 @@ def _is_done(job: Job) -> bool:
     """Whether all that a job writes is there, its images whole and on the grid of the job's image."""
     pictures = [path for kind, path in job.outputs.items() if kind == "picture"]
     images = [path for kind, path in job.outputs.items() if kind != "picture"]
-    return all(path.is_file() for path in (*job.records.values(), *pictures)) and all(
-        volume.is_whole(path, job.image) for path in images
+    return (
+        not job.fault
+        and all(path.is_file() for path in (*job.records.values(), *pictures))
+        and all(volume.is_whole(path, job.image) for path in images)
     )
 
 
@@ -334,8 +362,9 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
     """Jobs that write `<name>_<kind><suffix>` into one folder, suffix as the image's own unless given.
 
     Where two images have one name, all keep their folders below the one that they share. Creates
-    the folders; a job whose own folder cannot be made fails when its turn comes. Raises InputError if an
-    image is named twice, OutputError if `folder` can't be made.
+    the folders; a job whose own folder cannot be made fails when its turn comes, as do those that would write one
+    file. Raises InputError if an image is named twice, OutputError if `folder` can't be made or an output is
+    one of the images.
     """
     names = volume.distinct_names(images)
     make_folder(folder)
@@ -348,8 +377,36 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
         endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
         outputs = {kind: folder / name.parent / f"{name.name}_{kind}{end}" for kind, end in endings.items()}
         jobs.append(Job(image, outputs))
-    check_distinct(images, [path for job in jobs for path in job.outputs.values()])
-    return jobs
+    return _with_rivals_named(jobs)
+
+
+def _with_rivals_named(jobs: list[Job]) -> list[Job]:
+    """The jobs; those of which several would write one file get the fault that names another of them.
+
+    Raises OutputError if an output is one of the images.
+    """
+    writers: dict[str, list[Job]] = {}
+    paths: dict[str, Path] = {}
+    for job in jobs:
+        for path in job.outputs.values():
+            identity = file_identity(path)
+            writers.setdefault(identity, []).append(job)
+            paths.setdefault(identity, path)
+    check_distinct([job.image for job in jobs], paths.values())
+    faults = {}
+    for identity, rivals in writers.items():
+        for job, other in zip(rivals, rivals[1:] + rivals[:1], strict=True):
+            if other is not job:
+                faults[job.image] = (
+                    f"{job.image}: its output {paths[identity]} is that of {other.image} too; rename one of both, "
+                    "or strip them into folders of their own"
+                )
+    return [replace(job, fault=faults.get(job.image, "")) for job in jobs]
+
+
+def take_images(images: Iterable[Path], warn: Callable[[str], None] = lambda text: None) -> list[Path]:
+    """The images to strip of those that were named: a pair by its .img, one that is named again once."""
+    return volume.take_once(volume.merge_pairs(images), lambda image: (image,), warn)
 
 
 def read_list(path: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from ..batch.assess import Assessment, Assessor, Case, assess_files, write_repor
 from ..batch.strip import Job, Outcome, StripOptions, strip_files
 from ..errors import InputError, OutputError
 from ..io.output import is_there, make_folder
-from ..io.volume import read_header
+from ..io.volume import has_one_frame
 from ..quality.scores import MaskQuality, QualityModel
 from ..stripping.stripper import Stripper
 from .layout import REPORT, Derivative, sidecar
@@ -30,16 +30,8 @@ def plan(derivative: Derivative, images: list[Path], brain: bool = False) -> lis
         with suppress(OutputError):
             make_folder(outputs["mask"].parent)
         records = {kind: sidecar(path) for kind, path in outputs.items()}
-        jobs.append(Job(image, outputs, None if _is_single(image) else derivative.bval(image), records))
+        jobs.append(Job(image, outputs, None if has_one_frame(image) else derivative.bval(image), records))
     return jobs
-
-
-def _is_single(image: Path) -> bool:
-    """Whether an image has one frame, which no b-value needs to choose."""
-    try:
-        return read_header(image).frames == 1
-    except InputError:  # as its job will tell
-        return False
 
 
 def participant_level(
@@ -63,7 +55,7 @@ def participant_level(
     derivative.prepare()
     jobs = plan(derivative, images, brain)
     claims = Counter(job.outputs["mask"] for job in jobs)
-    twins = [job for job in jobs if claims[job.outputs["mask"]] > 1]
+    jobs = [replace(job, fault=_twin_fault(job) if claims[job.outputs["mask"]] > 1 else "") for job in jobs]
 
     def finish(job: Job, kept: bool, found: MaskQuality | None) -> None:
         if not kept:
@@ -74,13 +66,11 @@ def participant_level(
             derivative.add_quality(job.image, found)
 
     options = replace(options, mean_frame=True)
-    alone = [job for job in jobs if job not in twins]
-    outcomes = strip_files(stripper, alone, options, resume, warn, done, debug, quality, finish, made_with)
-    for number, job in enumerate(twins, start=len(alone) + 1):
-        text = f"{job.image}: another image has the same name but for its ending; remove one of them"
-        outcomes.append(Outcome(number, job, text, 0.0))
-        done(outcomes[-1])
-    return outcomes
+    return strip_files(stripper, jobs, options, resume, warn, done, debug, quality, finish, made_with)
+
+
+def _twin_fault(job: Job) -> str:
+    return f"{job.image}: another image has the same name but for its ending; remove one of them"
 
 
 def group_level(

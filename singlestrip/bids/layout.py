@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,13 +88,21 @@ def find_images(
     there = {parts_of(path)[1] for path in found}
     unknown = suffixes - there - set(ALL_SUFFIXES)
     if unknown:
+        near = _near_suffixes(unknown, [*there, *ALL_SUFFIXES])
         raise InputError(
-            f"{root}: no image of the kind {', '.join(sorted(unknown))}; "
+            f"{root}: no image of the kind {', '.join(sorted(unknown))}{near}; "
             f"there are {', '.join(sorted(there)) or 'none'}, and BIDS has {', '.join(ALL_SUFFIXES)}"
         )
     found = _choose(root, found, "sub", participants)
     found = _choose(root, found, "ses", sessions)
     return sorted(root / path for path in found if parts_of(path)[1] in suffixes)
+
+
+def _near_suffixes(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """A clause that asks whether suffixes spelt much like unknown ones were meant; "" if there are none."""
+    spelt = {suffix.lower(): suffix for suffix in known}
+    near = [spelt[name] for each in sorted(unknown) for name in get_close_matches(each.lower(), spelt)]
+    return f" (did you mean {' or '.join(dict.fromkeys(near))}?)" if near else ""
 
 
 def _index(root: Path) -> list[Path]:

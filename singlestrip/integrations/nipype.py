@@ -35,11 +35,10 @@ from nipype.interfaces.base import (
 
 from .._version import __version__
 from ..batch.shards import Shard, parse_shard, slurm_shard, table_name
-from ..batch.strip import Job, plan_folder, read_list
+from ..batch.strip import Job, plan_folder, read_list, take_images
 from ..cli.interface import Option, command_options
 from ..cli.parser import build_parser
 from ..io.escaping import from_cell
-from ..io.volume import merge_pairs
 
 NAMES = {"image": "in_file", "threads": "num_threads"}
 ENDINGS = {"input": "_file", "list": "_file", "table": "_file", "output": "_file", "folder": "_dir"}
@@ -178,7 +177,7 @@ class Strip(_Command):
         inputs = self.inputs
         images = [Path(path) for path in inputs.in_file] if isdefined(inputs.in_file) else []
         images += read_list(Path(inputs.list_file)) if isdefined(inputs.list_file) else []
-        images = merge_pairs(images)
+        images = take_images(images)
         if isdefined(inputs.out_dir):
             kinds = inputs.save if isdefined(inputs.save) else ("brain", "mask")
             suffix = inputs.suffix if isdefined(inputs.suffix) else None

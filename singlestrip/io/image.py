@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from .image_header import ImageHeader
-from .scaling import FLOAT32_MAX, scaled_float32
+from .scaling import FLOAT32_MAX, check_not_overflowed, scaled_float32
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,14 @@ class Volume(ImageHeader):
             return scaled_float32(self.frame(index), self.slope, self.intercept)
         except InputError as error:
             raise InputError(f"{self.path}: {error}; rescale the image") from error
+
+    def check_not_overflowed(self, index: int = 0) -> None:
+        """Raise InputError if many voxels of one frame are infinite; see `scaling.check_not_overflowed`."""
+        try:
+            check_not_overflowed(self.frame(index))
+        except InputError as error:
+            frame = f"frame {index} of 0 to {self.frames - 1}: " if self.frames > 1 else ""
+            raise InputError(f"{self.path}: {frame}{error}") from error
 
     def grey(self, index: int = 0) -> np.ndarray:
         """What a picture shows of one frame, float32 [X, Y, Z]: higher is brighter, whatever the scaling."""

@@ -21,7 +21,7 @@ ABANDONED_S = 24 * 3600  # see _remove_leftover
 LONGEST_ENDING = 20
 
 
-def _identity(path: Path) -> str:
+def file_identity(path: Path) -> str:
     """One name for all names of a file: links followed, both files of an .img/.hdr pair alike."""
     try:
         stem, ending = os.path.splitext(os.path.realpath(path))  # noqa: PTH122 - faster, of 100 000 paths
@@ -32,9 +32,9 @@ def _identity(path: Path) -> str:
 
 def check_distinct(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
     """Raise OutputError if an output would overwrite an input or another output."""
-    taken = {_identity(path): "is an input" for path in inputs}
+    taken = {file_identity(path): "is an input" for path in inputs}
     for path in outputs:
-        identity = _identity(path)
+        identity = file_identity(path)
         if identity in taken:
             raise OutputError(f"{path}: {taken[identity]}; name another file or folder for the output")
         taken[identity] = "is named for two outputs"

@@ -9,6 +9,8 @@ from ..errors import InputError
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # the smallest that keeps its precision
 
+MOST_INFINITE = 0.01  # share of voxels: a few are damaged, more are parts of the head
+
 
 def finite_range(values: np.ndarray) -> tuple[float, float]:
     """Lowest and highest finite value, integers as such; (inf, -inf) if there is none."""
@@ -19,6 +21,21 @@ def finite_range(values: np.ndarray) -> tuple[float, float]:
         float(np.min(values, initial=np.inf, where=finite)),
         float(np.max(values, initial=-np.inf, where=finite)),
     )
+
+
+def check_not_overflowed(values: np.ndarray) -> None:
+    """Raise InputError if more than MOST_INFINITE of the values are infinite: too bright there for their type.
+
+    NaN is what programs write where there is no image, and passes.
+    """
+    if values.dtype.kind != "f":
+        return
+    share = np.count_nonzero(np.isinf(values)) / values.size
+    if share > MOST_INFINITE:
+        raise InputError(
+            f"{100 * share:.2g} % of the voxels are infinite, as where values became too large for their type; "
+            "make the image anew from its source, in a smaller unit or a wider type"
+        )
 
 
 def scaled_float32(stored: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> np.ndarray:

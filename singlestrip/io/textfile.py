@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -20,6 +21,14 @@ def file_kind(mode: int) -> str:
     kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
     kinds += ((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
     return next((name for is_kind, name in kinds if is_kind(mode)), "")
+
+
+def path_kind(path: str | os.PathLike) -> str:
+    """What there is at a path, where it is no regular file; "" for that, and where there is nothing."""
+    try:
+        return file_kind(os.stat(path).st_mode)  # noqa: PTH116 - Path("") is a folder
+    except (OSError, ValueError):
+        return ""
 
 
 def read_text(path: Path, what: str, pipe: bool = False, limit: int = TEXT_LIMIT) -> str:

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,18 +30,20 @@ from .image_header import (
 )
 from .image_stream import ImageStream
 from .image_writing import check_grid_fits, check_values_fit, write_like
-from .output import check_name
+from .output import check_name, is_there
 from .scaling import finite_range
 
 __all__ = [
     "SUFFIXES",
     "Volume",
     "check_grid_fits",
+    "check_named_once",
     "check_output",
     "check_values_fit",
     "distinct_names",
     "finite_range",
     "grid_difference",
+    "has_one_frame",
     "is_whole",
     "merge_pairs",
     "read",
@@ -48,9 +51,12 @@ __all__ = [
     "read_single",
     "same_grid",
     "suffix_of",
+    "take_once",
+    "voxel_file",
     "write_like",
 ]
 
+Item = TypeVar("Item")
 GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
 GRID_TOLERANCE_VOXELS = 0.05  # or this share of the smallest voxel: each voxel still lies on its own, by far
 
@@ -58,10 +64,8 @@ GRID_TOLERANCE_VOXELS = 0.05  # or this share of the smallest voxel: each voxel 
 def distinct_names(paths: list[Path]) -> list[Path]:
     """Names of image files without suffix; where two have one name, all keep their folders below the one that
     they share. Names that differ in suffix alone stay alike. Raises InputError if a file is named twice."""
-    resolved = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - links stay as named
-    twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
-    if twice:
-        raise InputError(f"{twice[0]}: named more than once")
+    resolved = [Path(_absolute(path)) for path in paths]
+    check_named_once(resolved)
     stems = [path.name[: len(path.name) - len(suffix_of(path))] or path.name for path in resolved]
     if len(set(stems)) == len(stems):
         return [Path(stem) for stem in stems]
@@ -69,15 +73,53 @@ def distinct_names(paths: list[Path]) -> list[Path]:
     return [path.parent.relative_to(shared) / stem for path, stem in zip(resolved, stems, strict=True)]
 
 
+def check_named_once(paths: Iterable[Path]) -> None:
+    """Raise InputError if two paths name one file; links are other files."""
+    twice = [path for path, count in Counter(map(_absolute, paths)).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: named more than once")
+
+
+def take_once(
+    items: Iterable[Item],
+    named: Callable[[Item], tuple[Path | None, ...]],
+    warn: Callable[[str], None] = lambda text: None,
+) -> list[Item]:
+    """The items, in their order, without those that name the same files as one before.
+
+    named: the files that an item names, the first of which is what a warning tells of. Links are other files.
+    """
+    counts = Counter()
+    kept = []
+    for item in items:
+        files = tuple(path and _absolute(path) for path in named(item))
+        counts[files] += 1
+        if counts[files] == 1:
+            kept.append(item)
+        elif counts[files] == 2:
+            warn(f"{named(item)[0]}: named more than once; it is taken once")
+    return kept
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - links stay as named
+
+
 def merge_pairs(paths: Iterable[Path]) -> list[Path]:
-    """Paths of images, in their order; of an .img/.hdr pair of which both files are named, the .img alone."""
+    """Paths of images, in their order; an .img/.hdr pair goes by its .img, whichever of both files is named."""
 
     def stem(path: Path) -> str:
-        return os.path.abspath(path.with_suffix(""))  # noqa: PTH100 - links stay as named
+        return _absolute(path.with_suffix(""))
 
     paths = list(paths)
     stems = {stem(path) for path in paths if path.suffix.lower() == ".img"}
-    return [path for path in paths if path.suffix.lower() != ".hdr" or stem(path) not in stems]
+    alone = [path for path in paths if path.suffix.lower() != ".hdr" or stem(path) not in stems]
+    return [voxel_file(path) if is_there(voxel_file(path)) else path for path in alone]
+
+
+def voxel_file(path: Path) -> Path:
+    """The file of an image that holds its voxels: the .img of an .img/.hdr pair, else the path itself."""
+    return header_and_data(path)[1]
 
 
 def check_output(path: Path) -> None:
@@ -96,7 +138,7 @@ def read(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: Non
     """
     header = read_header(path)
     memory.check_reading(header)
-    data_path = header_and_data(header.path)[1]
+    data_path = voxel_file(header.path)
     with faults_named(data_path, "voxel"), open_stream(data_path) as stream:
         stream.skip(header.offset)
         stored = _read_voxels(stream, header)
@@ -123,6 +165,14 @@ def _read_voxels(stream: ImageStream, header: ImageHeader) -> np.ndarray:
         raise EOFError(f"{found} bytes of voxels, where the header tells of {raw.size}")
     raw.setflags(write=False)
     return raw.view(header.dtype).reshape((*header.space, -1), order="F")
+
+
+def has_one_frame(path: Path) -> bool:
+    """Whether an image has one frame; False where its header cannot be read."""
+    try:
+        return read_header(path).frames == 1
+    except InputError:
+        return False
 
 
 def read_single(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: None) -> Volume:

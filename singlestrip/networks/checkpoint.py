@@ -25,6 +25,7 @@ from ..configuration import AutoencoderConfig, CascadeConfig
 from ..errors import ModelError
 from ..io import memory, typed
 from ..io.output import whole
+from ..io.textfile import path_kind
 from .autoencoder import Autoencoder
 from .cascade import Cascade
 from .model_files import MODELS_VARIABLE, models_folder
@@ -70,6 +71,9 @@ def find_model(name: str | os.PathLike | None, kind: type[torch.nn.Module] = Cas
     for path in (Path(name), folder / name, folder / f"{name}.safetensors"):
         if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that no file can have
             return path
+    kind = path_kind(name)
+    if kind:
+        raise ModelError(f"{name}: {kind}, not a model file")
     raise ModelError(f"{name}: no such model file, and none of that name in {folder}")
 
 

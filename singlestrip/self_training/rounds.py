@@ -230,6 +230,7 @@ class SelfTraining:
             raise InputError(f"{len(inputs.unlabelled)} images and {len(inputs.references)} references to rank by")
         self.folder, self.inputs, self.options, self.device = folder, inputs, options, device
         self.say, self.progress, self.quality_progress = say, progress, quality_progress
+        volume.check_named_once(inputs.unlabelled)
         references = inputs.references or (None,) * len(inputs.unlabelled)
         pairs = zip(inputs.unlabelled, references, strict=True)
         self.cases = name_cases([Case(image, image, reference) for image, reference in pairs])

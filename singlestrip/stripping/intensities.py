@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..io.scaling import finite_range
+from ..io.scaling import check_not_overflowed, finite_range
 
 SAMPLE = 200_000  # voxels that percentiles are taken of
 LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5
@@ -64,11 +64,13 @@ class Intensities:
 def intensities_of(image: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> Intensities:
     """The intensities of an image of any real type and shape.
 
-    Raises InputError if there is nothing to see: no finite voxel, a constant, or a range that is not finite.
+    Raises InputError if there is nothing to see: no finite voxel, many infinite ones, a constant, or a range that
+    is not finite.
     """
     ends = finite_range(image)
     if not ends[0] <= ends[1]:
         raise InputError("the image has no finite voxel")
+    check_not_overflowed(image)
     with np.errstate(over="ignore", invalid="ignore"):
         lowest, highest = sorted(np.multiply(ends, slope, dtype=np.float64) + intercept)
         sample = np.sort(_sample(image).astype(np.float64) * slope + intercept)

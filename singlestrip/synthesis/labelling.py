@@ -37,6 +37,7 @@ def read_pair(
 ) -> tuple[Volume, np.ndarray]:
     """An image and its brain mask, boolean [X, Y, Z]. Raises InputError unless they fit together."""
     image = volume.read_single(image_path, warn)
+    image.check_not_overflowed()
     return image, read_mask_on(mask_path, image, warn)
 
 

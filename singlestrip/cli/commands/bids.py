@@ -86,7 +86,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--resume",
         action="store_true",
-        help="pass over images whose outputs are there, whole, and made with this model, version and border",
+        help="pass over images whose outputs are there, whole, and made of this image with this model and border",
     )
     add_model(files)
     files.add_argument(

@@ -180,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
 def _cases(args: argparse.Namespace):
     from ...batch.assess import Case, read_table
     from ...io.output import check_distinct
-    from ...io.volume import merge_pairs
+    from ...io.volume import merge_pairs, take_once
 
     if args.table is not None:
         if args.mask or args.image or args.reference:
@@ -197,6 +197,7 @@ def _cases(args: argparse.Namespace):
                 args.parser.error(f"{len(args.mask)} masks and {len(given)} with --{name}: give one a mask")
         images, references = (given or [None] * len(args.mask) for given in (args.image, args.reference))
         cases = [Case(*paths) for paths in zip(args.mask, images, references, strict=True)]
+    cases = take_once(cases, lambda case: (case.mask, case.image, case.reference), show_warnings(args))
     if args.out is not None:
         inputs = {path for case in cases for path in (case.mask, case.image, case.reference)}
         inputs.update(args.table or [])

@@ -24,6 +24,7 @@ from ..options import (
     output_folder,
     shard,
     show_stripping,
+    show_warnings,
 )
 from ..streams import tell
 
@@ -39,9 +40,10 @@ Many images go through one loaded model: name several, or a list, with --out-dir
 takes the list from a pipe. One that fails is reported and the others go on. Outputs are written
 under another name and renamed when whole.
 
---resume goes on where a run stopped. What each output was made with, version, model, border, fill and
-frames, is on record in a hidden folder .singlestrip beside it: outputs that were made in another way
-are made anew. Those without a record, of another program or changed since, are kept.
+--resume goes on where a run stopped. What each output was made with, image, version, model, border,
+fill and frames, is on record in a hidden folder .singlestrip beside it: outputs that were made in
+another way, or of an image that has been replaced, are made anew. Those without a record, of another
+program or changed since, are kept.
 
 Several processes share the work with --shard K/N: the K-th, from 1 on, strips images K, K+N, K+2N
 and so on of the whole list, which all of them must be given; outputs have the names that they have without
@@ -165,12 +167,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _jobs(args: argparse.Namespace):
-    from ...batch.strip import Job, plan_folder, read_list
+    from ...batch.strip import Job, plan_folder, read_list, take_images
     from ...io.figures import check_picture
     from ...io.output import check_distinct
-    from ...io.volume import SUFFIXES, check_output, merge_pairs
+    from ...io.volume import SUFFIXES, check_output
 
-    images = merge_pairs(args.image + (read_list(args.list) if args.list else []))
+    images = take_images(args.image + (read_list(args.list) if args.list else []), show_warnings(args))
     for name in ("qc_model", "pass_from", "look_from"):
         if getattr(args, name) is not None and not args.qc:
             args.parser.error(f"--{name.replace('_', '-')} goes with --qc")
