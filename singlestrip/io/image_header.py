@@ -29,6 +29,7 @@ PACKED_SUFFIX = {".nii": ".nii.gz", ".mgh": ".mgz"}
 MOST_BESIDE_BYTES = 2**24  # of what is neither header nor voxels: header extensions, what follows the voxels
 
 NIFTI1_FIELDS, NIFTI2_FIELDS = nib.nifti1.header_dtype, nib.nifti2.header_dtype
+MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)  # that every version of FreeSurfer reads
 MGH_FIELDS = np.dtype([*mghformat.header_dtd, ("unused", "V194")])
 NIFTI_MAGIC = {NIFTI1_FIELDS.itemsize: (b"n+1", b"ni1"), NIFTI2_FIELDS.itemsize: (b"n+2", b"ni2")}
 MGH_START = b"\0\0\0\1"  # the version of the format
