@@ -22,7 +22,7 @@ from nibabel.volumeutils import shape_zoom_affine
 
 from ..errors import InputError
 from ..space.geometry import geometry_fault
-from .image_stream import GZIP_MAGIC, PLACEHOLDERS, ImageStream, check_is_file, other_packing
+from .image_stream import GZIP_MAGIC, PACKING_BYTES, PLACEHOLDERS, ImageStream, check_is_file, packing_of
 
 SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
 PACKED_SUFFIX = {".nii": ".nii.gz", ".mgh": ".mgz"}
@@ -149,6 +149,11 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
     if data_path != header_path:
         most_bytes = data_path.stat().st_size
     if header.offset + header.nbytes > most_bytes:
+        with faults_named(data_path, "voxel"), data_path.open("rb") as file:
+            start = file.read(PACKING_BYTES)
+        packing = "" if is_packed(data_path) else packing_of(start)
+        if packing:
+            raise InputError(f"{data_path}: compressed with {packing}; unpack it")
         axes = " × ".join(map(str, header.shape))
         raise InputError(
             f"{data_path}: cut short, or its header is damaged: it tells of {axes} voxels of {header.dtype.name} "
@@ -191,9 +196,10 @@ def _strange(head: bytes, unpacked: bool = False) -> str:
 
     head: its first bytes; unpacked: whether gzip data were unpacked to get them.
     """
-    packing = "gzip" if head.startswith(GZIP_MAGIC) else other_packing(head)
+    packing = packing_of(head)
     if packing and unpacked:
-        return f"compressed twice, with {packing} and then with gzip; unpack it once"
+        both = "" if packing == "gzip" else f"{packing} and then with "
+        return f"compressed twice, with {both}gzip; unpack it once"
     if packing:
         return f"compressed with {packing}, which is not read here; unpack it, and compress it with gzip if at all"
     suffix = _suffix_by_content(head)

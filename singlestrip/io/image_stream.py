@@ -13,8 +13,9 @@ import numpy as np
 from ..errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
-# What files begin with that were compressed otherwise.
-OTHER_PACKINGS = (
+# What compressed files begin with.
+PACKINGS = (
+    (GZIP_MAGIC, "gzip"),
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\0", "xz"),
     (b"PK\x03\x04", "zip"),
@@ -25,6 +26,7 @@ OTHER_PACKINGS = (
     (b"\x1f\x9d", "compress"),
     *((b"\x78" + level, "zlib") for level in (b"\x01", b"\x5e", b"\x9c", b"\xda")),
 )
+PACKING_BYTES = max(len(start) for start, _ in PACKINGS)
 CHUNK_BYTES = 2**16  # of a compressed file, unpacked at a time
 MOST_MEMBERS = 2**17  # of a gzip file: in blocks of 64 KiB, as bgzip makes them, 8 GiB
 MOST_EXPANSION = 1032  # deflate makes no more bytes than this of one
@@ -56,9 +58,9 @@ def check_is_file(path: Path) -> None:
             raise InputError(f"{path}: {text}")
 
 
-def other_packing(head: bytes) -> str:
-    """The name of the compression, other than gzip, whose data begin so, or ""."""
-    return next((name for start, name in OTHER_PACKINGS if head.startswith(start)), "")
+def packing_of(head: bytes) -> str:
+    """The name of the compression whose data begin so, or ""."""
+    return next((name for start, name in PACKINGS if head.startswith(start)), "")
 
 
 def _why_absent(path: Path, error: OSError) -> str:
