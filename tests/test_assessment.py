@@ -568,6 +568,14 @@ def test_soft_masks_and_references_are_cut_and_said(model, tmp_path):
     assert len(said) == 2 and all("soft.nii" in text and "brain from 50 on" in text for text in said)
 
 
+def test_remarks_on_the_image_of_a_mask_are_said(model, masks, tmp_path):
+    image = tmp_path / "image.nii.gz"
+    image.write_bytes(masks["good"].read_bytes() + b"garbage")
+    said = []
+    assess_files(Assessor(model), [Case(masks["good"], image)], warn=said.append)
+    assert len(said) == 1 and said[0].startswith(f"{image}: bytes that are not gzip data")
+
+
 def test_a_label_map_is_not_scored(model, masks, tmp_path):
     labels = save(tmp_path / "labels.nii", ball(48) + 2 * ball(40))
     found = assess_files(Assessor(model), [Case(labels), Case(masks["good"], reference=labels)])

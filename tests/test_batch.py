@@ -524,6 +524,34 @@ def test_memory_estimate_grows(tmp_path):
     assert need(one, window_mm=10_000) == need(one, window_mm=5_000)
 
 
+@pytest.mark.parametrize(
+    "dtype, scaling, least",
+    [
+        ("<i2", None, 0),
+        ("<f4", None, 0),
+        ("<u2", None, 4),
+        ("<f8", None, 4),
+        ("<i8", None, 12),
+        ("<i2", (0.5, 1), 8),
+    ],
+)
+def test_memory_of_values_that_mgh_does_not_hold_as_they_are(phantom_stripper, tmp_path, dtype, scaling, least):
+    """Bytes a voxel that the brain image takes on its way to MGH, and to MGH alone."""
+    image = scan(tmp_path / "a.nii", dtype=dtype, scaling=scaling)
+    header = volume.read_header(image)
+    window_mm = phantom_stripper.config.window_mm
+    need = {mgh: memory.estimate(header, False, window_mm, mgh) for mgh in (False, True)}
+    assert (need[True] == need[False]) == (least == 0)
+    assert need[True] - need[False] >= least * np.prod(header.shape)
+    limit = StripOptions(memory_gib=(need[False] + 1) / memory.GIB)
+    strip_file(phantom_stripper, job(image, "brain"), limit)
+    in_mgh = Job(image, {"brain": tmp_path / "b.mgz"})
+    if least:
+        with pytest.raises(InputError, match="over the limit"):
+            strip_file(phantom_stripper, in_mgh, limit)
+    strip_file(phantom_stripper, in_mgh, StripOptions(memory_gib=(need[True] + 1) / memory.GIB))
+
+
 def names(jobs, folder):
     return [{kind: str(path.relative_to(folder)) for kind, path in job.outputs.items()} for job in jobs]
 

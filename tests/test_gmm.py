@@ -166,6 +166,14 @@ def test_a_label_map_of_another_program_has_no_levels(record_of, text):
     assert labelling.read_label_map(out).levels is None
 
 
+def test_remarks_on_a_label_map_are_said(record_of):
+    out, _ = record_of
+    out.write_bytes(out.read_bytes() + b"garbage")
+    said = []
+    labelling.read_label_map(out, said.append)
+    assert len(said) == 1 and said[0].startswith(f"{out}: bytes that are not gzip data")
+
+
 def test_fields_beside_those_that_levels_need_may_change(record_of):
     out, path = record_of
     levels = labelling.read_label_map(out).levels

@@ -6,6 +6,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 
 from singlestrip.errors import InputError
 from singlestrip.io.masks import brain_voxels
+from singlestrip.space.metrics import dice
 
 SHAPE = (32, 28, 24)
 INDEX = np.moveaxis(np.indices(SHAPE), 0, -1)
@@ -113,8 +114,60 @@ def test_an_image_of_the_brain_alone(whole, contrast):
 def test_an_image_is_no_mask():
     image = 100 * BALL + np.random.default_rng(0).normal(30, 4, SHAPE)
     image[0, 0, 0] = 300
-    with pytest.raises(InputError, match="above 0 in 100 % of the voxels: an image rather than a mask"):
+    with pytest.raises(InputError, match=r"from .* on in 100 % of the voxels: an image rather than a mask"):
         brain_voxels(image)
+
+
+@pytest.mark.parametrize("outside", [0.5, 0.2])
+def test_a_mask_without_background_tells_no_border(outside):
+    values = np.where(np.random.default_rng(0).random(SHAPE) < 0.7, 1, outside)
+    with pytest.raises(InputError, match="in 100 % of the voxels: an image rather than a mask"):
+        brain_voxels(values.astype(np.float32))
+
+
+LARGE_DEPTH = 22 - np.linalg.norm(np.moveaxis(np.indices((60, 60, 60)), 0, -1) - 29.5, axis=-1)
+LARGE = LARGE_DEPTH > 0
+
+
+def softened(sigma):
+    return gaussian_filter(LARGE.astype(np.float32), sigma)
+
+
+def confidence(kind):
+    """Factors from 0 to 1: what a network makes of the inside, differing from voxel to voxel."""
+    random = np.random.default_rng(0)
+    return random.beta(5, 1, LARGE.shape) if kind == "beta" else random.uniform(kind, 1, LARGE.shape)
+
+
+@pytest.mark.parametrize("scale, whole", [(1, False), (100, True), (255, True)])
+@pytest.mark.parametrize("kind", ["beta", 0.7, 0.4])
+@pytest.mark.parametrize("sigma", [0.7, 1, 1.5])
+def test_soft_masks_of_uneven_values(sigma, kind, scale, whole):
+    values = softened(sigma) * confidence(kind) * scale
+    brain, said = brain_voxels(np.round(values) if whole else values)
+    assert abs(brain.sum() / LARGE.sum() - 1) < 0.1 < (values > 0).sum() / LARGE.sum() - 1
+    assert dice(brain, LARGE) > 0.96 and "soft mask" in said
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1])
+@pytest.mark.parametrize("rim", [50, 80, 150])
+def test_a_smoothed_image_of_the_brain_keeps_its_rim(sigma, rim):
+    random = np.random.default_rng(0)
+    folds = gaussian_filter(random.normal(size=LARGE.shape), 2)
+    image = np.where(LARGE_DEPTH < 3, rim, 100 + 25 * folds / folds.std()) + random.normal(0, 8, LARGE.shape)
+    brain, said = brain_voxels(gaussian_filter(np.where(LARGE, image, 0).astype(np.float32), sigma))
+    assert dice(brain, LARGE) > 0.95 and "edge fades out, brain from" in said
+
+
+@pytest.mark.parametrize("stray", [3, 50, 1e6])
+@pytest.mark.parametrize("at", [(30, 30, 30), (0, 0, 0)])
+def test_a_stray_voxel_does_not_hide_a_soft_mask(stray, at):
+    spline = affine_transform(LARGE.astype(np.float32), np.eye(3), [0.3, 0.4, 0.6], order=3)
+    for values in (softened(1), spline):
+        expected = values >= 0.5
+        values[at], expected[at] = stray, True
+        brain, said = brain_voxels(values)
+        assert dice(brain, expected) > 0.98 and "a soft mask, brain from" in said
 
 
 @pytest.mark.parametrize("values", [-depth(), depth(), BALL * -1.0, BALL * 2.0 - 1, np.where(BALL, 40, -1000)])

@@ -146,6 +146,14 @@ def test_the_best_are_kept_and_the_rest_say_why(inputs, tmp_path):
     assert any("2 scans could not be used" in text for text in said)
 
 
+def test_remarks_on_an_unlabelled_scan_are_said_once(inputs, tmp_path):
+    odd = inputs.unlabelled[0]
+    odd.write_bytes(odd.read_bytes() + b"garbage")
+    said = []
+    SelfTraining(tmp_path / "run", inputs, OPTIONS, CPU, say=said.append).run()
+    assert sum(text.startswith(f"{odd}: bytes that are not gzip data") for text in said) == 1
+
+
 def test_each_round_starts_from_the_one_before(inputs, tmp_path, monkeypatch):
     seen = []
     real = loop.train

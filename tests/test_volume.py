@@ -1,11 +1,16 @@
 """The file boundary: what is read goes back out as it was, and what cannot be used is named."""
 
+import bz2
 import errno
 import gzip
+import io
+import lzma
 import os
 import socket
 import struct
 import tracemalloc
+import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -526,6 +531,13 @@ def test_a_qform_that_is_none(tmp_path, wrong):
     assert rewrite(path, tmp_path / "c.nii") == files_of(path)
 
 
+@pytest.mark.parametrize("wrong, text", [(np.nan, "is not finite"), (np.inf, "is not finite"), (5, "over 1")])
+def test_what_is_wrong_with_a_quaternion(tmp_path, wrong, text):
+    with pytest.raises(InputError, match=rf"its quaternion .*{text}; repair") as error:
+        volume.read(set_quaternion(tmp_path / "a.nii", 0.1, wrong, 0.1))
+    assert "nan" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", set(GEOMETRIES) - {"sheared"})
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
@@ -583,6 +595,79 @@ def test_voxels_said_to_begin_within_the_header(tmp_path, kind, name, offset):
     np.testing.assert_array_equal(scan.stored[..., 0], values((5, 4, 3)))
     rewrite(path, tmp_path / "b.nii")
     assert rewrite(tmp_path / "b.nii", tmp_path / "c.nii") == files_of(make(tmp_path / "d.nii", kind=kind))
+
+
+def test_an_offset_of_0_has_no_sign(tmp_path):
+    assert "at byte 0, within" in volume.read(with_header(tmp_path / "a.nii", vox_offset=-0.0)).remarks[0]
+    pair = make(tmp_path / "b.img", kind=nib.Nifti1Pair)
+    raw = bytearray(pair.with_suffix(".hdr").read_bytes())
+    raw[108:112] = struct.pack("<f", -0.0)
+    pair.with_suffix(".hdr").write_bytes(raw)
+    assert read_all(pair).offset == 0
+
+
+def chain(*sizes):
+    """The flag and extensions of these sizes in bytes."""
+    return b"\1\0\0\0" + b"".join(struct.pack("<2i", size, 6) + b"x" * (size - 8) for size in sizes)
+
+
+@pytest.mark.parametrize("kind", FIRST_BYTE)
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("sizes", [(32,), (16, 48)])
+@pytest.mark.parametrize("offset", [0, 16])
+def test_voxels_begin_behind_the_extensions_where_the_header_does_not_tell(tmp_path, kind, name, sizes, offset):
+    path = with_extensions(tmp_path / name, chain(*sizes), kind=kind, vox_offset=offset)
+    scan = volume.read(path)
+    first = FIRST_BYTE[kind] + sum(sizes)
+    assert len(scan.remarks) == 1 and f"byte {first}, behind its extensions, is taken" in scan.remarks[0]
+    np.testing.assert_array_equal(scan.stored[..., 0], values((5, 4, 3)))
+    rewrite(path, tmp_path / "b.nii")
+    again = read_all(tmp_path / "b.nii")
+    assert again.offset == first and again.extensions == chain(*sizes)
+
+
+@pytest.mark.parametrize(
+    "between, tail",
+    [
+        (b"\1\0\0\0", b""),  # none follow
+        (b"\1\0\0\0", bytes(32)),  # what follows the voxels leaves room, but there are none
+        (b"\0\0\0\0", b""),
+    ],
+)
+def test_voxels_begin_behind_the_header_where_there_are_no_extensions(tmp_path, between, tail):
+    path = with_extensions(tmp_path / "a.nii", between, tail, vox_offset=0)
+    scan = volume.read(path)
+    assert "byte 352 is taken" in scan.remarks[0] and scan.offset == 352
+    np.testing.assert_array_equal(scan.stored[..., 0], values((5, 4, 3)))
+
+
+def with_extensions(path, between, tail=b"", kind=nib.Nifti1Image, **fields):
+    """An image with what stands between the fields of its header and its voxels, and behind these."""
+    raw = files_of(with_header(path, kind, **fields))[""]
+    size = FIRST_BYTE[kind]
+    data = raw[: size - 4] + between + raw[size:] + tail
+    path.write_bytes(gzip.compress(data) if path.name.endswith("z") else data)
+    return path
+
+
+@pytest.mark.parametrize("behind", [1, 100, 2**36])
+def test_what_follows_the_header_of_a_pair_stays_behind(tmp_path, monkeypatch, behind):
+    """It may be of any length: it is neither read nor written."""
+    path = make(tmp_path / "a.img", kind=nib.Nifti1Pair)
+    header = path.with_suffix(".hdr")
+    before = header.read_bytes().ljust(352, b"\0")
+    header.write_bytes(before)
+    os.truncate(header, 352 + behind)
+    monkeypatch.setattr(image_header, "ImageStream", CountedStream)
+    monkeypatch.setattr(CountedStream, "count", 0)
+    scan = volume.read(path)
+    assert CountedStream.count < 1000
+    assert scan.remarks == (
+        f"{behind} bytes follow its header, are no extensions and are left out of what is written",
+    )
+    assert rewrite(path, tmp_path / "b.img") == {".hdr": before, ".img": path.read_bytes()}
+    volume.write_like(scan, tmp_path / "m.nii", np.ones((5, 4, 3, 1), np.uint8))
+    assert (tmp_path / "m.nii").stat().st_size == 352 + 60
 
 
 @pytest.mark.parametrize("kind", FIRST_BYTE)
@@ -814,6 +899,69 @@ def test_what_is_not_compressed_is_said(tmp_path, name, kind):
         volume.read(packed)
 
 
+def zipped(data: bytes) -> bytes:
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a.nii", data)
+        return file.getvalue()
+
+
+PACKINGS = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zlib": zlib.compress,
+    "zip": zipped,
+    "zstd": lambda data: b"\x28\xb5\x2f\xfd" + data,  # begins so; Python has none of its own
+}
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgh", ".mgz"])
+@pytest.mark.parametrize("packing", set(PACKINGS) - {"gzip"})
+def test_another_compression_is_named(tmp_path, packing, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(PACKINGS[packing](make(tmp_path / "b.nii").read_bytes()))
+    with pytest.raises(InputError, match=f"a{suffix}: compressed with {packing}, .*; unpack it") as error:
+        volume.read(path)
+    assert "not compressed" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz"])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_what_is_compressed_twice_is_said(tmp_path, packing, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(PACKINGS[packing](make(tmp_path / "b.nii").read_bytes())))
+    with pytest.raises(
+        InputError, match=f"compressed twice, with ({packing} and then with )?gzip; unpack it once"
+    ):
+        volume.read(path)
+
+
+@pytest.mark.parametrize("kind", ["NIfTI", "MGH"])
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgh", ".mgz"])
+def test_the_name_that_an_image_should_have_is_said(tmp_path, kind, packed, suffix):
+    right = {("NIfTI", 0): ".nii", ("NIfTI", 1): ".nii.gz", ("MGH", 0): ".mgh", ("MGH", 1): ".mgz"}[kind, packed]
+    image = nib.MGHImage if kind == "MGH" else nib.Nifti1Image
+    path = make(tmp_path / f"right{right}", values((5, 4, 3), ">i2"), kind=image)
+    read_all(path)
+    path = path.rename(tmp_path / f"a{suffix}")
+    if suffix == right:
+        return
+    with pytest.raises(InputError, match=rf"rename it to end in {right}$"):
+        volume.read(path)
+
+
+@pytest.mark.parametrize("suffix", [".hdr", ".img"])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_a_compressed_half_of_a_pair_is_to_be_unpacked(tmp_path, packing, suffix):
+    path = make(tmp_path / "a.img", np.zeros((20, 20, 20), np.int16), kind=nib.Nifti1Pair)
+    half = path.with_suffix(suffix)
+    half.write_bytes(PACKINGS[packing](half.read_bytes()[:10_000]))
+    with pytest.raises(InputError, match=rf"a\{suffix}: compressed (with {packing}|inside).*; unpack it"):
+        volume.read(path)
+
+
 # What follows the image
 
 
@@ -831,6 +979,20 @@ def test_bytes_behind_a_gzip_member(tmp_path, tail, name):
     padding = not tail.strip(b"\0")
     assert len(scan.remarks) == (0 if padding else 1) and all("not gzip" in remark for remark in scan.remarks)
     np.testing.assert_array_equal(scan.stored[..., 0], stored)
+    assert rewrite(path, tmp_path / f"b{name}") == before
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mgz"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_member_cut_short_behind_the_image_is_said_once(tmp_path, name, share):
+    """And nothing of it goes into what is written."""
+    kind = nib.MGHImage if name == "a.mgz" else nib.Nifti1Image
+    path = make(tmp_path / name, values((5, 4, 3), ">i2"), kind=kind)
+    before = files_of(path)
+    further = gzip.compress(np.random.default_rng(0).bytes(200_000))
+    path.write_bytes(path.read_bytes() + further[: int(share * len(further))])
+    scan = volume.read(path)
+    assert len(scan.remarks) == 1 and "or are damaged" in scan.remarks[0]
     assert rewrite(path, tmp_path / f"b{name}") == before
 
 

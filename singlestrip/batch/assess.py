@@ -111,7 +111,7 @@ class Assessor:
         if case.note and not is_there(case.mask):
             raise InputError(case.note)
         scan, masks = read_masks(case.mask, warn)
-        image = None if case.image is None else _read_image_of(case.image, scan)
+        image = None if case.image is None else _read_image_of(case.image, scan, warn)
         truths = None if case.reference is None else read_masks_on(case.reference, scan, warn)
         quality, rebuilt = self.quality.assess_worst(masks, scan.vox2world)
         values = quality_values(quality)
@@ -139,9 +139,9 @@ class Assessor:
         return {"tta_dice": score, "tta_mask_dice": dice(mask, median)}
 
 
-def _read_image_of(path: Path, mask: Volume) -> Volume:
+def _read_image_of(path: Path, mask: Volume, warn: Callable[[str], None]) -> Volume:
     """The image of a mask. Raises InputError unless it is on the mask's grid, and of frames that go with it."""
-    image = volume.read(path)
+    image = volume.read(path, warn)
     check_grid(image, mask, "name the image that the mask is of")
     if mask.frames not in (1, image.frames) and image.frames > 1:
         raise InputError(f"{path}: has {image.frames} frames; {mask.path} has {mask.frames}")

@@ -87,7 +87,8 @@ def strip_file(
         figures.check_picture(job.outputs["picture"])
     wants_sdt = "sdt" in job.outputs
     wants_distance = wants_sdt or options.border_mm != 0
-    memory.check(header, wants_distance, stripper.config.window_mm, options.memory_gib)
+    brain_in_mgh = "brain" in job.outputs and volume.suffix_of(job.outputs["brain"]) in (".mgh", ".mgz")
+    memory.check(header, wants_distance, stripper.config.window_mm, options.memory_gib, brain_in_mgh)
     for path in images:
         volume.check_grid_fits(header, path)
     scan = volume.read(job.image, warn)

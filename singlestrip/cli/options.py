@@ -16,7 +16,8 @@ from .streams import tell
 FLAGS = FlagConfig()
 MASK_RULE = """A mask has 0 outside the brain and one value above 0 inside. A soft mask, such as probabilities or
 percent, is cut at half its maximum. An image of the brain alone, such as FreeSurfer's brainmask.mgz,
-is brain wherever above 0. A warning tells of both. Label maps and signed distances are refused."""
+is brain wherever above 0. Of uneven values that fade out at the edge, brain is from 0.4 of the level
+inside on. A warning tells of each. Label maps and signed distances are refused."""
 
 
 def input_file(text: str) -> Path:

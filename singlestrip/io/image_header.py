@@ -22,15 +22,21 @@ from nibabel.volumeutils import shape_zoom_affine
 
 from ..errors import InputError
 from ..space.geometry import geometry_fault
-from .image_stream import GZIP_MAGIC, PLACEHOLDERS, ImageStream, check_is_file
+from .image_stream import GZIP_MAGIC, PACKING_BYTES, PLACEHOLDERS, ImageStream, check_is_file, packing_of
 
 SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
+PACKED_SUFFIX = {".nii": ".nii.gz", ".mgh": ".mgz"}
 MOST_BESIDE_BYTES = 2**24  # of what is neither header nor voxels: header extensions, what follows the voxels
 
 NIFTI1_FIELDS, NIFTI2_FIELDS = nib.nifti1.header_dtype, nib.nifti2.header_dtype
+MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)  # that every version of FreeSurfer reads
 MGH_FIELDS = np.dtype([*mghformat.header_dtd, ("unused", "V194")])
 NIFTI_MAGIC = {NIFTI1_FIELDS.itemsize: (b"n+1", b"ni1"), NIFTI2_FIELDS.itemsize: (b"n+2", b"ni2")}
+MGH_START = b"\0\0\0\1"  # the version of the format
+FORMAT_NAMES = {".nii": "a NIfTI image", ".mgh": "an MGH image"}
 NIFTI2_LINE_ENDS = b"\r\n\x1a\n"
+FLAG_BYTES = 4  # behind the fields of NIfTI; the first is not 0 where extensions follow
+LEAST_EXTENSION_BYTES = 8  # its size and its code
 CIFTI_INTENTS = range(3000, 3100)
 XFORM_CODES = range(1, 6)  # of a sform or qform, as the standard lists them
 UNIT_MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}  # by the lowest three bits of xyzt_units; 0: unknown
@@ -143,6 +149,11 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
     if data_path != header_path:
         most_bytes = data_path.stat().st_size
     if header.offset + header.nbytes > most_bytes:
+        with faults_named(data_path, "voxel"), data_path.open("rb") as file:
+            start = file.read(PACKING_BYTES)
+        packing = "" if is_packed(data_path) else packing_of(start)
+        if packing:
+            raise InputError(f"{data_path}: compressed with {packing}; unpack it")
         axes = " × ".join(map(str, header.shape))
         raise InputError(
             f"{data_path}: cut short, or its header is damaged: it tells of {axes} voxels of {header.dtype.name} "
@@ -162,37 +173,104 @@ def open_stream(path: Path) -> ImageStream:
             raise Fault(text)
     compressed = head.startswith(GZIP_MAGIC)
     if compressed and suffix_of(path) in (".nii", ".mgh", ".hdr"):
-        raise Fault("compressed inside; rename it to end in .nii.gz or .mgz")
+        raise Fault(_compressed_inside(path))
     if is_packed(path) and not compressed:
-        if head[344:347] in NIFTI_MAGIC[NIFTI1_FIELDS.itemsize] or not {*_sizes(head)}.isdisjoint(NIFTI_MAGIC):
-            raise Fault("not compressed: rename it to end in .nii")
-        if head[:4] == b"\0\0\0\1":
-            raise Fault("not compressed: rename it to end in .mgh")
-        raise Fault("not an image, or damaged: it is not compressed, and what it holds is of no known format")
+        raise Fault(_strange(head) or "not an image, or damaged: what it holds is of no known format")
     return ImageStream(path, compressed and is_packed(path))
+
+
+def _compressed_inside(path: Path) -> str:
+    """What to do with a compressed file whose name says that it is not, as a clause."""
+    try:
+        with ImageStream(path, packed=True) as stream:
+            suffix = _suffix_by_content(stream.read(NIFTI1_FIELDS.itemsize))
+    except (EOFError, zlib.error):
+        suffix = ""
+    if suffix and suffix_of(path) != ".hdr":
+        return f"compressed inside; rename it to end in {PACKED_SUFFIX[suffix]}"
+    return "compressed inside; unpack it with gunzip"
+
+
+def _strange(head: bytes, unpacked: bool = False) -> str:
+    """What a content is that is not of the format of its name, and what to do, as a clause; "" if unknown.
+
+    head: its first bytes; unpacked: whether gzip data were unpacked to get them.
+    """
+    packing = packing_of(head)
+    if packing and unpacked:
+        both = "" if packing == "gzip" else f"{packing} and then with "
+        return f"compressed twice, with {both}gzip; unpack it once"
+    if packing:
+        return f"compressed with {packing}, which is not read here; unpack it, and compress it with gzip if at all"
+    suffix = _suffix_by_content(head)
+    if suffix and unpacked:
+        return f"holds {FORMAT_NAMES[suffix]}; rename it to end in {PACKED_SUFFIX[suffix]}"
+    return f"holds {FORMAT_NAMES[suffix]}, not compressed: rename it to end in {suffix}" if suffix else ""
+
+
+def _suffix_by_content(head: bytes) -> str:
+    """The suffix of an image that is not compressed and begins so, or ""."""
+    if head[344:347] in NIFTI_MAGIC[NIFTI1_FIELDS.itemsize] or not {*_sizes(head)}.isdisjoint(NIFTI_MAGIC):
+        return ".nii"
+    return ".mgh" if head.startswith(MGH_START) else ""
 
 
 def _nifti_header(path: Path, stream: ImageStream) -> ImageHeader:
     remarks: list[str] = []
     fields = _nifti_fields(stream)
-    shape = _nifti_shape(fields, remarks)
-    single = suffix_of(path) not in (".img", ".hdr")
-    offset = _nifti_offset(fields, single, remarks)
-    size = (offset if single else MOST_BESIDE_BYTES) - fields.dtype.itemsize
-    if size > MOST_BESIDE_BYTES:
-        raise Fault(f"its voxel data are said to begin at byte {offset} (vox_offset); its header is damaged")
-    extensions = _whole_extensions(stream.read(size), fields, remarks)
-    dtype = _nifti_type(fields)
+    shape, dtype = _nifti_shape(fields, remarks), _nifti_type(fields)
+    if suffix_of(path) in (".img", ".hdr"):
+        offset, extensions = _begin_of_pair(stream, fields, remarks)
+    else:
+        offset, extensions = _begin_of_single(path, stream, fields, prod(shape) * dtype.itemsize, remarks)
     scaling = _nifti_scaling(fields, remarks)
     vox2world = _nifti_geometry(fields, shape, remarks)
     return ImageHeader(path, fields, extensions, shape, dtype, offset, *scaling, vox2world, tuple(remarks))
+
+
+def _begin_of_pair(stream: ImageStream, fields: np.ndarray, remarks: list[str]) -> tuple[int, bytes]:
+    """Bytes before the voxels in the .img, and what follows the fields in the .hdr, of which `stream` is."""
+    flag = stream.read(FLAG_BYTES)
+    if _has_extensions(flag):
+        return int(_said_offset(fields)), _whole_extensions(flag + stream.read(MOST_BESIDE_BYTES), fields, remarks)
+    behind = stream.most_bytes - fields.dtype.itemsize - len(flag)
+    if behind > 0:
+        remarks.append(f"{behind} bytes follow its header, are no extensions and are left out of what is written")
+    return int(_said_offset(fields)), flag
+
+
+def _begin_of_single(
+    path: Path, stream: ImageStream, fields: np.ndarray, nbytes: int, remarks: list[str]
+) -> tuple[int, bytes]:
+    """Bytes before the voxels, no fewer than the header takes, and those between its fields and the voxels."""
+    said, least = _said_offset(fields), fields.dtype.itemsize + FLAG_BYTES
+    flag = stream.read(FLAG_BYTES)
+    if said >= least:
+        if said - least > MOST_BESIDE_BYTES:
+            raise Fault(f"its voxel data are said to begin at byte {said:g} (vox_offset); its header is damaged")
+        return int(said), _whole_extensions(flag + stream.read(int(said) - least), fields, remarks)
+    # The extensions end where the voxels begin, if these are the last of the file.
+    extensions = flag
+    if _has_extensions(flag):
+        with open_stream(path) as whole:
+            between = whole.length(least + nbytes + MOST_BESIDE_BYTES) - least - nbytes
+        extensions += stream.read(max(between, 0))
+        if not _is_chain(extensions, fields):
+            extensions = bytes(FLAG_BYTES)
+    offset = fields.dtype.itemsize + len(extensions.ljust(FLAG_BYTES, b"\0"))
+    where = ", behind its extensions," if offset > least else ""
+    remarks.append(
+        f"its voxel data are said to begin at byte {said:g}, within the header (vox_offset); "
+        f"byte {offset}{where} is taken"
+    )
+    return offset, extensions
 
 
 def _nifti_fields(stream: ImageStream) -> np.ndarray:
     """The fields in the byte order that the size of the header or else the number of axes tells."""
     head = stream.read(NIFTI1_FIELDS.itemsize)
     if len(head) < NIFTI1_FIELDS.itemsize:
-        raise Fault("not an image, or cut short: it ends within its header")
+        raise Fault(_strange(head, stream.packed) or "not an image, or cut short: it ends within its header")
     sizes = _sizes(head)
     if head[344:347] in NIFTI_MAGIC[NIFTI1_FIELDS.itemsize]:
         layout = NIFTI1_FIELDS
@@ -204,7 +282,8 @@ def _nifti_fields(stream: ImageStream) -> np.ndarray:
     elif NIFTI1_FIELDS.itemsize in sizes:
         raise Fault("an Analyze file, or a damaged NIfTI one, is not supported; convert it to NIfTI or MGZ")
     else:
-        raise Fault("not an image, or damaged: its first bytes are no NIfTI header")
+        strange = _strange(head, stream.packed)
+        raise Fault(strange or "not an image, or damaged: its first bytes are no NIfTI header")
     if layout is NIFTI2_FIELDS and head[8:12] not in (NIFTI2_LINE_ENDS, bytes(4)):
         raise Fault("damaged: line ends in it were changed, as when it is sent as text (eol_check)")
     orders = [np.frombuffer(head, layout.newbyteorder(order)).reshape(()) for order in "<>"]
@@ -234,33 +313,37 @@ def _nifti_shape(fields: np.ndarray, remarks: list[str]) -> tuple[int, ...]:
     return shape
 
 
-def _nifti_offset(fields: np.ndarray, single: bool, remarks: list[str]) -> int:
-    """Bytes before the voxels; in a single file no fewer than the header takes."""
-    found = float(fields["vox_offset"])
-    if not np.isfinite(found) or found < 0:
-        raise Fault(f"its header is damaged: the voxel data cannot begin at byte {found:g} (vox_offset)")
-    least = fields.dtype.itemsize + 4 if single else 0
-    if found < least:
-        remarks.append(
-            f"its voxel data are said to begin at byte {found:g}, within the header (vox_offset); "
-            f"byte {least} is taken"
-        )
-    return max(int(found), least)
+def _said_offset(fields: np.ndarray) -> float:
+    """The bytes before the voxels of which the header tells."""
+    said = float(fields["vox_offset"])
+    if not np.isfinite(said) or said < 0:
+        raise Fault(f"its header is damaged: the voxel data cannot begin at byte {said:g} (vox_offset)")
+    return abs(said)  # there is a 0 with a minus
+
+
+def _has_extensions(flag: bytes) -> bool:
+    return flag[:1] not in (b"", b"\0")
 
 
 def _whole_extensions(raw: bytes, fields: np.ndarray, remarks: list[str]) -> bytes:
     """Header extensions as in the file; the four zeros that say there are none, if they are damaged."""
-    if raw[:1] in (b"", b"\0"):
+    if not _has_extensions(raw) or _is_chain(raw, fields):
         return raw
+    if len(raw) > FLAG_BYTES:
+        remarks.append("the extensions of its header are damaged and left out of what is written")
+    return bytes(FLAG_BYTES)
+
+
+def _is_chain(raw: bytes, fields: np.ndarray) -> bool:
+    """Whether whole extensions, one at least, follow the flag, and nothing else."""
     order = "big" if byte_order(fields) == ">" else "little"
-    at = 4
+    at = FLAG_BYTES
     while at < len(raw):
         size = int.from_bytes(raw[at : at + 4], order, signed=True)
-        if size < 8 or at + size > len(raw):
-            remarks.append("the extensions of its header are damaged and left out of what is written")
-            return bytes(4)
+        if size < LEAST_EXTENSION_BYTES:
+            return False
         at += size
-    return raw if len(raw) > 4 else bytes(4)
+    return FLAG_BYTES < len(raw) == at
 
 
 def byte_order(fields: np.ndarray) -> str:
@@ -329,7 +412,9 @@ def _qform(fields: np.ndarray) -> np.ndarray:
     precision = 3 * np.finfo(xyz.dtype).eps
     xyz = xyz.astype(np.longdouble)
     square = xyz @ xyz
-    if not square <= LONGEST_QUATERNION**2:
+    if not np.isfinite(square):
+        raise Fault("the qform is invalid: its quaternion is not finite; repair the header or give it an sform")
+    if square > LONGEST_QUATERNION**2:
         raise Fault(
             f"the qform is invalid: its quaternion has a length of {float(square) ** 0.5:.4g}, over 1; "
             "repair the header or give it an sform"
@@ -361,10 +446,10 @@ def _mgh_header(path: Path, stream: ImageStream) -> ImageHeader:
     remarks: tuple[str, ...] = ()
     head = stream.read(MGH_FIELDS.itemsize)
     if len(head) < MGH_FIELDS.itemsize:
-        raise Fault("not an image, or cut short: it ends within its header")
+        raise Fault(_strange(head, stream.packed) or "not an image, or cut short: it ends within its header")
     fields = np.frombuffer(head, MGH_FIELDS).reshape(())
     if fields["version"] != 1:
-        raise Fault("not an image, or damaged: its first bytes are no MGH header")
+        raise Fault(_strange(head, stream.packed) or "not an image, or damaged: its first bytes are no MGH header")
     shape = tuple(int(size) for size in fields["dims"])
     if min(shape) < 1:
         raise Fault(f"no voxels in an image of {' × '.join(map(str, shape))}; its header is damaged")

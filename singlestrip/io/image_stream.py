@@ -13,6 +13,20 @@ import numpy as np
 from ..errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
+# What compressed files begin with.
+PACKINGS = (
+    (GZIP_MAGIC, "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"PK\x03\x04", "zip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"LZIP", "lzip"),
+    (b"\x1f\x9d", "compress"),
+    *((b"\x78" + level, "zlib") for level in (b"\x01", b"\x5e", b"\x9c", b"\xda")),
+)
+PACKING_BYTES = max(len(start) for start, _ in PACKINGS)
 CHUNK_BYTES = 2**16  # of a compressed file, unpacked at a time
 MOST_MEMBERS = 2**17  # of a gzip file: in blocks of 64 KiB, as bgzip makes them, 8 GiB
 MOST_EXPANSION = 1032  # deflate makes no more bytes than this of one
@@ -44,6 +58,11 @@ def check_is_file(path: Path) -> None:
             raise InputError(f"{path}: {text}")
 
 
+def packing_of(head: bytes) -> str:
+    """The name of the compression whose data begin so, or ""."""
+    return next((name for start, name in PACKINGS if head.startswith(start)), "")
+
+
 def _why_absent(path: Path, error: OSError) -> str:
     if error.errno == errno.ELOOP:
         return "a link that leads back to itself"
@@ -63,13 +82,13 @@ class ImageStream:
     """What a file holds, read once from front to back; unpacked if `packed`.
 
     most_bytes: no more than this can come, by the size of the file. stray: whether bytes that belong to no
-    gzip member follow the last whole one. Reading raises EOFError or zlib.error where compressed data are cut
+    whole gzip member follow the last one. Reading raises EOFError or zlib.error where compressed data are cut
     short or damaged; the checksum of each member is compared.
     """
 
     def __init__(self, path: Path, packed: bool):
         self._file = path.open("rb")
-        self._packed = packed
+        self.packed = packed
         size = os.fstat(self._file.fileno()).st_size
         self.most_bytes = size * MOST_EXPANSION if packed else size
         self.stray = False
@@ -93,7 +112,7 @@ class ImageStream:
 
     def fill(self, array: np.ndarray) -> int:
         """Fill an array of bytes with the next ones; returns how many there were."""
-        if not self._packed:
+        if not self.packed:
             return self._file.readinto(array)
         at = 0
         while at < len(array) and (piece := self._some(len(array) - at)):
@@ -103,31 +122,42 @@ class ImageStream:
 
     def skip(self, count: int) -> None:
         """Pass over the next `count` bytes, of a stream that nothing was read of."""
-        if not self._packed:
+        if not self.packed:
             self._file.seek(count)
             return
         while count > 0 and (piece := self._some(min(count, CHUNK_BYTES))):
             count -= len(piece)
 
+    def length(self, most: int) -> int:
+        """How many bytes a stream that nothing was read of has; of more than `most` some number above it."""
+        if not self.packed:
+            return self.most_bytes
+        count = 0
+        while count <= most and (piece := self._some(CHUNK_BYTES)):
+            count += len(piece)
+        return count
+
     def rest(self, most: int) -> bytes:
         """What follows, at most `most` bytes; if there are fewer, the checksum of what was read was compared.
 
-        Damage in a gzip member that begins only here makes that member stray: nobody needs it.
+        Damage in a gzip member that begins only here makes all of that member stray: nobody needs it.
         """
-        begun, pieces = self._members, []
+        begun = self._members
+        pieces: dict[int, list[bytes]] = {begun: []}  # by the member that they are of
         try:
             while most > 0 and (piece := self._some(most)):
-                pieces.append(piece)
+                pieces.setdefault(self._members, []).append(piece)
                 most -= len(piece)
         except (EOFError, zlib.error):
             if self._members == begun:
                 raise
+            pieces.pop(self._members, None)
             self.stray = True
-        return b"".join(pieces)
+        return b"".join(b"".join(of_member) for of_member in pieces.values())
 
     def _some(self, most: int) -> bytes:
         """From 1 to `most` bytes; none at the end."""
-        if not self._packed:
+        if not self.packed:
             return self._file.read(most)
         while not self._ended:
             if self._unpacker.eof:

@@ -17,6 +17,7 @@ from ..space.geometry import voxel_sizes
 from .image import Volume
 from .image_header import (
     MGH_FIELDS,
+    MGH_TYPES,
     NIFTI_MAGIC,
     ImageHeader,
     byte_order,
@@ -30,7 +31,6 @@ from .output import whole
 from .scaling import FLOAT32_MAX, scaled_float32
 
 GZIP_LEVEL = 1
-MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)  # that every version of FreeSurfer reads
 INT32 = np.iinfo(np.int32)
 NIFTI1_LONGEST_AXIS = np.iinfo(np.int16).max
 ROUNDING_MM = 5e-3  # how far a corner may move when a geometry is stored in 32 bits

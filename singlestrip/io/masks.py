@@ -31,6 +31,13 @@ INNER_SHARE = (
     0.05  # of the voxels from 1 % of the maximum on, so many from half of it on: not some bright voxels alone
 )
 RAGGED_SHARE = 0.03  # of a part: holes, and pieces aside; 0 in smooth masks, from 0.05 on in stripped images
+FAINT = 0.1  # of the maximum: what is below is of the edge, or of nothing
+# Where the edge fades out, values beside 0 are small against those inside. Measured: in smoothed masks and
+# smoothed stripped images 0.13 at most; in stripped images with a sharp edge 0.5 and more, 0.18 if resampled.
+FADING = 0.15  # of the level inside
+FADING_QUANTILE = 0.75  # of what is beside 0
+FADING_CUT = 0.4  # of the level: half would be right for a mask, and loses the dark rim of a T1w
+STRAY = 2.0  # times all but a thousandth of the values: what is above are stray voxels
 FULL = 0.9  # share of an image: what is above 0 in more of it does not tell where the brain ends
 
 
@@ -92,6 +99,8 @@ def brain_voxels(values: np.ndarray) -> tuple[np.ndarray, str]:
     - One value above 0: brain wherever it is.
     - More values that rise to a level, or smoothly: a soft mask, such as probabilities. Brain from half the
       maximum on, or of the level, where a spline has overshot it.
+    - Others, whose edge fades out: a soft mask of uneven values, or a smoothed image of the brain alone. Brain
+      from 0.4 of the level inside on.
     - Others: an image of the brain alone, such as FreeSurfer's brainmask.mgz. Brain wherever above 0.
 
     Raises InputError for a label map, whose numbers are names and may be of tissue outside the brain too; for
@@ -102,8 +111,9 @@ def brain_voxels(values: np.ndarray) -> tuple[np.ndarray, str]:
     said = [f"{bad} voxels are not finite and count as background"] if bad else []
     low = float(np.min(values, initial=0, where=finite))
     high = float(np.max(values, initial=0, where=finite))
-    level = _overshot_level(values[finite & (values >= high / 2)], low) if low < 0 < high else None
-    if level is None and low < -NEGATIVE_SHARE * high:
+    top = _top_but_strays(values[finite & (values > 0)], high)
+    level = _overshot_level(values[finite & (values >= top / 2)], low) if low < 0 < high else None
+    if level is None and low < -NEGATIVE_SHARE * top:
         raise InputError(
             f"values from {low:g} to {high:g}; a mask has 0 outside the brain and one value above 0 inside "
             "(a signed distance is no mask)"
@@ -118,16 +128,41 @@ def brain_voxels(values: np.ndarray) -> tuple[np.ndarray, str]:
             "of the brain are 1 and all else is 0"
         )
     many = f"{count} values between 0 and {high:g}"
-    cut = (level or high) / 2
-    if level or _is_soft(values, positive, high):
-        said.append(f"{many}: taken as a soft mask, brain from {cut:g} on")
-        return positive & (values >= cut), "; ".join(said)
-    if positive.mean() > FULL:
+    soft = level is not None or _is_soft(values, positive, top)
+    least = FAINT * top if soft else 0.0
+    share = np.mean(positive & (values >= least))
+    if share > FULL:
         raise InputError(
-            f"{many}, above 0 in {100 * positive.mean():.0f} % of the voxels: an image rather than a mask"
+            f"{many}, {_from(least)} in {100 * share:.0f} % of the voxels: an image rather than a mask"
         )
-    said.append(f"{many}: taken as an image of the brain alone, brain wherever above 0")
-    return positive, "; ".join(said)
+    if soft:
+        cut, kind = (level or top) / 2, "a soft mask"
+    elif level := _fading_level(values, positive, top):
+        cut, kind = level * FADING_CUT, "a soft mask or a brain whose edge fades out"
+    else:
+        cut, kind = 0.0, "an image of the brain alone"
+    said.append(f"{many}: taken as {kind}, brain {'' if cut else 'wherever '}{_from(cut)}")
+    return positive & (values >= cut), "; ".join(said)
+
+
+def _from(cut: float) -> str:
+    return f"from {cut:g} on" if cut else "above 0"
+
+
+def _top_but_strays(positive: np.ndarray, high: float) -> float:
+    """The maximum, `high`, of the values above 0; if it is far above nearly all, what these reach."""
+    if not len(positive):
+        return high
+    common = float(np.percentile(positive, 99.9, method="lower"))
+    return common if high > STRAY * common else high
+
+
+def _fading_level(values: np.ndarray, positive: np.ndarray, top: float) -> float | None:
+    """The level inside, if what is above 0 fades out towards what is not; else None."""
+    level = float(np.median(values[positive & (values >= FAINT * top)]))
+    cross = ndimage.generate_binary_structure(3, 1).reshape(3, 3, 3, *[1] * (values.ndim - 3))
+    shell = values[positive & ~ndimage.binary_erosion(positive, cross, border_value=1)]
+    return level if len(shell) and np.quantile(shell, FADING_QUANTILE) < FADING * level else None
 
 
 def _is_label_map(values: np.ndarray, positive: np.ndarray, count: int, high: float) -> bool:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import InputError
 from . import limits
-
-if TYPE_CHECKING:  # volume.py needs this module
-    from .image_header import ImageHeader
+from .image_header import MGH_TYPES, ImageHeader
 
 GIB = 2**30
 # Interpreter, torch and both networks at work in their windows, whose size no scan changes:
@@ -24,10 +21,11 @@ COARSER = " or a coarser scan"
 SDT_BYTES_PER_VOXEL = 24  # nearest boundary voxel (three indices), its number, distance; 20 measured
 
 
-def estimate(image: ImageHeader, sdt: bool, window_mm: float) -> int:
+def estimate(image: ImageHeader, sdt: bool, window_mm: float, brain_in_mgh: bool = False) -> int:
     """Upper estimate in bytes of the whole process while it strips an image of which the header is known.
 
     sdt: whether distances are computed, for --sdt or --border. window_mm: side of the segmenter's window.
+    brain_in_mgh: whether the stripped image is written in MGH, which has not all types and no scaling.
     """
     voxels = prod(image.space)
     within = min(voxels, int(window_mm**3 / abs(np.linalg.det(image.vox2world[:3, :3]))))
@@ -35,8 +33,20 @@ def estimate(image: ImageHeader, sdt: bool, window_mm: float) -> int:
     masks = 5 if sdt else 1
     gathered = 2 * masks if image.frames > 1 else 0
     kept = image.nbytes + voxels * image.frames * max(image.dtype.itemsize + masks, gathered)
+    if brain_in_mgh and not image.is_mgh:
+        kept += voxels * image.frames * _mgh_bytes_per_voxel(image)
     work = voxels * (MASK_BYTES_PER_VOXEL + sdt * SDT_BYTES_PER_VOXEL) + within * WINDOW_BYTES_PER_VOXEL
     return int(NETWORK_BYTES + kept + work)
+
+
+def _mgh_bytes_per_voxel(image: ImageHeader) -> int:
+    """What values take beside the image while they become ones that MGH holds: 32 bits and what leads to them."""
+    if (image.slope, image.intercept) != (1.0, 0.0):
+        return 12  # 64 bits and what they become, or 32 bits thrice
+    if image.dtype.newbyteorder("=") in MGH_TYPES:
+        return 0
+    checked = image.dtype.itemsize + 1 if image.dtype.kind != "f" else 0  # whether they come back from 32 bits
+    return 4 + checked
 
 
 def available() -> int | None:
@@ -62,9 +72,15 @@ def available() -> int | None:
     return min(found) if found else None
 
 
-def check(image: ImageHeader, sdt: bool, window_mm: float, limit_gib: float | None = None) -> None:
+def check(
+    image: ImageHeader,
+    sdt: bool,
+    window_mm: float,
+    limit_gib: float | None = None,
+    brain_in_mgh: bool = False,
+) -> None:
     """Raise InputError if stripping an image would take more than there is, or than `limit_gib`."""
-    need = estimate(image, sdt, window_mm)
+    need = estimate(image, sdt, window_mm, brain_in_mgh)
     if limit_gib is not None and need > limit_gib * GIB:
         raise InputError(f"{image.path}: needs about {need / GIB:.1f} GiB, over the limit of {limit_gib:g} GiB")
     _check_free(image, need, "use a larger machine" + (" or leave out the SDT and border" if sdt else COARSER))

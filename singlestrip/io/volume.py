@@ -150,7 +150,7 @@ def read(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: Non
     elif behind and not header.is_mgh:
         remarks.append(f"{len(behind)} bytes follow its voxels and are ignored")
     if stream.stray:
-        remarks.append("bytes that are not gzip data follow the compressed image and are ignored")
+        remarks.append("bytes that are not gzip data, or are damaged, follow the compressed image and are ignored")
     for remark in remarks:
         warn(f"{header.path}: {remark}")
     known = vars(header) | {"remarks": tuple(remarks)}

@@ -231,6 +231,7 @@ class SelfTraining:
         self.folder, self.inputs, self.options, self.device = folder, inputs, options, device
         self.say, self.progress, self.quality_progress = say, progress, quality_progress
         volume.check_named_once(inputs.unlabelled)
+        self.remarks: set[str] = set()  # on the scans, said once and not in every round
         references = inputs.references or (None,) * len(inputs.unlabelled)
         pairs = zip(inputs.unlabelled, references, strict=True)
         self.cases = name_cases([Case(image, image, reference) for image, reference in pairs])
@@ -380,7 +381,7 @@ class SelfTraining:
         try:
             header = volume.read_header(case.image)
             memory.check(header, sdt=False, window_mm=stripper.config.window_mm)
-            scan = volume.read_single(case.image)
+            scan = volume.read_single(case.image, self._say_once)
             mask = _strip(stripper, scan)
             rebuilt = quality.reconstruct(mask, scan.vox2world)
             found = quality.judge(mask, scan.vox2world, rebuilt)
@@ -396,6 +397,11 @@ class SelfTraining:
             raise
         except Exception as error:  # a fault in one scan must not stop the run
             return Score(case.image, None, note=sentence(error))
+
+    def _say_once(self, remark: str) -> None:
+        if remark not in self.remarks:
+            self.remarks.add(remark)
+            self.say(remark)
 
     def _rank(self, case: Case, scan: volume.Volume, mask, found: MaskQuality, stripper: Stripper) -> float:
         if self.options.rounds.rank == "tta":

@@ -113,9 +113,12 @@ def _read_record(label_map: Path) -> FitRecord | None:
         ) from error
 
 
-def read_label_map(path: Path) -> NativeMap:
-    """A label map as `fit-gmm` writes it, with its record beside it. Raises InputError."""
-    scan = volume.read(path)
+def read_label_map(path: Path, warn: Callable[[str], None] = lambda text: None) -> NativeMap:
+    """A label map as `fit-gmm` writes it, with its record beside it. Raises InputError.
+
+    warn: called with a sentence for each remark on the file.
+    """
+    scan = volume.read(path, warn)
     values = scan.scaled()
     if scan.frames > 1 or not np.isfinite(values).all() or (values != np.round(values)).any():
         raise InputError(f"{path}: not a label map of whole numbers")

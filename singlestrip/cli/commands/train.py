@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
     from ...synthesis.labelling import labelled_scan, read_label_map
 
     validation = [labelled_scan(*pair, show_warnings(args)) for pair in args.val]
-    given = [read_label_map(path) for path in args.labels]
+    given = [read_label_map(path, show_warnings(args)) for path in args.labels]
     import torch
 
     from ...configuration import UNetConfig
