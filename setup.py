@@ -40,6 +40,7 @@ setup(
             "import-linter>=2.11",
             "selenium>=4",
             "pytest-rerunfailures>=14",
+            "pytest-xdist>=3.6",
             "ancpbids>=0.4.8",
             "nipype>=1.8",
             "boutiques>=0.5.30",
