@@ -75,10 +75,14 @@ def test_the_same_seed_gives_the_same_map():
     assert other[1]["inside"]["mean"] != first[1]["inside"]["mean"]
 
 
-@pytest.mark.parametrize("scale, shift", [(1e-4, 0), (1e4, 0), (1, 3000), (0.01, -7)])
+@pytest.mark.parametrize("scale, shift", [(1e-4, 0), (1e4, 0), (1, 3000), (0.01, -7), (1e-30, 0), (1e35, 0)])
 def test_scale_and_shift_do_not_matter(scale, shift):
+    """Also of values whose squares single precision does not hold."""
     image, mask, truth = head()
     labels, record = gmm.fit_label_map(image * scale + shift, mask, CONFIG)
+    np.testing.assert_allclose(
+        gmm.levels_of(record), gmm.levels_of(gmm.fit_label_map(image, mask, CONFIG)[1]), atol=0.01
+    )
     np.testing.assert_array_equal(labels, truth)
     np.testing.assert_allclose(record["inside"]["mean"], np.multiply(INSIDE, scale) + shift, atol=0.5 * scale)
 

@@ -69,7 +69,7 @@ class FitRecord:
         low, high = self.intensity_range
         levels = np.zeros(256, dtype=np.float32)
         for side in (self.inside, self.outside):
-            levels[side.label] = ((np.array(side.mean) - low) / max(high - low, 1e-12)).clip(0, 1)
+            levels[side.label] = ((np.array(side.mean) - low) / max(high - low, np.finfo(float).tiny)).clip(0, 1)
         return levels
 
 
@@ -113,7 +113,11 @@ def fit_side(values: np.ndarray, classes: int, config: GMMConfig, side: str) -> 
         )
     rng = np.random.default_rng(config.seed)
     sample = values if len(values) <= config.sample else rng.choice(values, config.sample, replace=False)
-    centre, spread = sample.mean(), sample.std()  # unit variance: the fit must not depend on the scale
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre, spread = sample.mean(), sample.std()  # unit variance: the fit must not depend on the scale
+        if not (np.isfinite(spread) and spread > 0):  # the squares leave what 32 bits hold
+            sample = sample.astype(np.float64)
+            centre, spread = sample.mean(), sample.std()
     sample = ((sample - centre) / spread).astype(np.float64)[:, None]
     start = np.quantile(sample, (np.arange(classes) + 0.5) / classes)[:, None]
     start += np.linspace(0, 1e-3, classes)[:, None]  # apart, where one value fills several quantiles
