@@ -14,7 +14,9 @@ import slurm
 from phantoms import make_head, threshold_cascade
 
 import singlestrip
+from singlestrip.batch.records import hidden_record
 from singlestrip.io import volume
+from singlestrip.io.json_file import read_json
 from singlestrip.networks import checkpoint
 from singlestrip.space.metrics import dice
 
@@ -105,13 +107,17 @@ def test_job_array(cluster, scans, small, large, monkeypatch):
     states = cluster.wait(job)
     assert states.pop(f"{job}_2") != "COMPLETED" and set(states.values()) == {"COMPLETED"} and len(states) == 3
     done = {path: path.stat().st_mtime_ns for path in Path("masks").glob("s*_mask.nii")}
+    unfinished = {
+        path for path in done if read_json(hidden_record(path)).get("OutputSHA256") is None
+    }  # when killed
     missing = {f"s{number:02}_mask.nii" for number in (5, 9, 13, 17)}
     assert {path.name for path in done} == {f"s{number:02}_mask.nii" for number in range(COUNT)} - missing
 
     job = cluster.submit(*submission)
     assert set(cluster.wait(job).values()) == {"COMPLETED"}
     check_masks("masks", small, large)
-    assert {path: path.stat().st_mtime_ns for path in done} == done
+    changed = {path for path, written in done.items() if path.stat().st_mtime_ns != written}
+    assert changed <= unfinished and len(unfinished) <= 1
     tables = [rows(f"masks/qc-{number}-of-4.tsv") for number in (1, 2, 3, 4)]
     images = {row["image"] for table in tables for row in table}
     assert images == set(Path("list.txt").read_text().split()) and {len(table) for table in tables} == {5}
@@ -144,7 +150,7 @@ def test_workflow_on_local_cores(scans, small, large):
     table = rows("stripped/qc.tsv")
     assert len(table) == COUNT
     assert [row["image"] for row in table if row["note"]] == ["scans/s13.nii"]
-    assert "s13.nii: the voxel data are damaged" in Path("stripped/report/index.html").read_text()
+    assert "s13.nii: cut short" in Path("stripped/report/index.html").read_text()
     before = {path: path.stat().st_mtime_ns for path in Path("stripped/masks").rglob("*") if path.is_file()}
 
     status, output = finish(start_workflow("--cores", "2", folder="scans"))
