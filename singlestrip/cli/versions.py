@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -10,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .._version import __version__
+from ..io.checksum import checksum
 from ..networks.model_files import models_folder
 
 # What it needs (setup.py), and what it uses where it is there.
@@ -48,7 +48,7 @@ def _model_checksums() -> dict[str, str]:
 
 def _checksum(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]
+        return checksum(path)[:DIGITS]
     except OSError as error:
         return f"unknown, cannot be read ({error.strerror})"
 

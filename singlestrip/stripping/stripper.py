@@ -34,7 +34,7 @@ DIM_BRAIN, BRIGHT, AIR = 0.05, 0.1, 0.5
 DEVIATIONS = 4.0  # of the noise, above its median
 MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 SPECK = 27  # voxels of the locator: what is smaller and bright is damage, such as hot voxels
-MOSTLY = 0.5
+MOSTLY = 0.5  # of a mask must lie among what is bright, and of what is bright in one part to be a small head
 BLACK = 0.005  # of the range of intensities: a mask whose median is below it holds nothing
 MEDIAN_OF = 30_000  # voxels
 # What is bright counts as the whole head where it is shorter than this share of the window and the field of view
@@ -173,8 +173,7 @@ class Stripper:
         networks look at what is bright alone.
         """
         heed_fork(self.device)
-        values_of = intensities.of
-        fine, coarse = self._coarsened(image, vox2world, values_of)
+        fine, coarse = self._coarsened(image, vox2world, intensities.of)
         bright = find_bright(*coarse)
         small = self._is_small(bright, geometry.world_bounds(image.shape, vox2world))
         if not small:
@@ -184,7 +183,7 @@ class Stripper:
         box, closer = geometry.crop(image.shape, vox2world, bright.low_mm, bright.high_mm, AROUND)
         zoom = MAGNIFIED * self.config.window_mm / bright.length_mm if small else 1.0
         magnify = np.diag([zoom, zoom, zoom, 1.0])
-        fine, coarse = self._coarsened(image[box], magnify @ closer, values_of)
+        fine, coarse = self._coarsened(image[box], magnify @ closer, intensities.of)
         field = self._segment(*fine, self._locate(*coarse), bright)
         return replace(field, vox2world=np.linalg.inv(magnify) @ field.vox2world)
 
@@ -228,9 +227,7 @@ class Stripper:
         inside = (logit > 0) & ~window.isnan()
         if not inside.any():
             return BrainField(logit, grid, 0.0)
-        brightness = (float(window[inside].median()) - bright.darkest) / max(
-            bright.brightest - bright.darkest, 1e-30
-        )
+        brightness = bright.relative(float(window[inside].median()))
         return BrainField(logit, grid, brightness, bright.share_within(inside.cpu().numpy(), grid))
 
     @torch.inference_mode()
