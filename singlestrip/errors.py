@@ -49,7 +49,7 @@ def find_memory_error(error: BaseException | None) -> BaseException | None:
     return None
 
 
-def sentence(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """What to tell the user about any error."""
     memory_error = find_memory_error(error)
     if memory_error is not None:

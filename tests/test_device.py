@@ -62,14 +62,14 @@ def test_one_session_serves_many_workers(kind, tmp_path):
 
 def test_in_the_first_process_threads_are_left_alone():
     before = device.torch.get_num_threads()
-    device.heed_fork(device.torch.device("cpu"))
+    device.limit_threads_after_fork(device.torch.device("cpu"))
     assert device.torch.get_num_threads() == before
 
 
 def test_a_forked_worker_is_told_that_the_gpu_is_not_its_own(monkeypatch):
     monkeypatch.setattr(device, "_PROCESS", -1)
     with pytest.raises(SingleStripError, match="spawn"):
-        device.heed_fork(device.torch.device("cuda"))
+        device.limit_threads_after_fork(device.torch.device("cuda"))
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ import pytest
 import singlestrip
 from singlestrip.errors import OutputError
 from singlestrip.io import figures, output, volume
-from singlestrip.io.output import check_name, make_folder, whole
+from singlestrip.io.output import atomic_write, check_writable, make_folder
 
 
 def test_a_file_appears_when_its_block_ends_well(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with whole(path) as (partial,):
+    with atomic_write(path) as (partial,):
         partial.write_text("new")
         assert path.read_text() == "old" and partial.parent == tmp_path and partial.name.startswith(".")
     assert path.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
@@ -28,7 +28,7 @@ def test_a_file_appears_when_its_block_ends_well(tmp_path):
 def test_what_ends_badly_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(OutputError, match=r"a.txt: cannot be written"), whole(path) as (partial,):
+    with pytest.raises(OutputError, match=r"a.txt: cannot be written"), atomic_write(path) as (partial,):
         partial.write_text("half")
         raise OSError("disk full")
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
@@ -38,9 +38,9 @@ def test_two_writers_with_one_process_number_do_not_meet(tmp_path, monkeypatch):
     """As in two containers, where both may be process 1."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
     path = tmp_path / "a.txt"
-    with whole(path) as (first,):
+    with atomic_write(path) as (first,):
         first.write_text("first")
-        with whole(path) as (second,):
+        with atomic_write(path) as (second,):
             second.write_text("second")
         assert path.read_text() == "second"
     assert path.read_text() == "first" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
@@ -51,7 +51,7 @@ def test_two_writers_with_one_process_number_do_not_meet(tmp_path, monkeypatch):
 
 def refused(path, why):
     with pytest.raises(OutputError, match=why) as caught:
-        check_name(path)
+        check_writable(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -67,7 +67,7 @@ def test_names_of_any_legal_length_can_be_written(tmp_path):
         np.testing.assert_array_equal(volume.read(path).stored, scan.stored)
         refused(path.with_name(f"x{path.name}"), "256 bytes, 255 at most")
     for name in (".nii", "a." + "b" * 253, "no-suffix", "a.safetensors"):
-        with whole(tmp_path / name) as (partial,):
+        with atomic_write(tmp_path / name) as (partial,):
             partial.write_text("x")
         assert (tmp_path / name).read_text() == "x"
 
@@ -84,10 +84,10 @@ def test_places_where_no_file_can_be_written(tmp_path):
     refused(tmp_path / "fifo", "is a FIFO")
     refused(tmp_path / ("d" * 300) / "a", "name too long")
     refused(Path("/dev/null"), "is a device")
-    check_name(tmp_path / "file")
-    check_name(tmp_path / "loop")
+    check_writable(tmp_path / "file")
+    check_writable(tmp_path / "loop")
     (tmp_path / "file").chmod(0)  # a new file takes its place
-    check_name(tmp_path / "file")
+    check_writable(tmp_path / "file")
     for name in ("x" * 252 + ".nii", "nul\0.nii"):
         with pytest.raises(OutputError, match=r"bytes|NUL"):
             volume.check_output(tmp_path / name)
@@ -115,8 +115,8 @@ def test_folders_that_cannot_be_written_to(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from singlestrip.io.output import whole
-with whole(Path(sys.argv[1])) as (partial,):
+from singlestrip.io.output import atomic_write
+with atomic_write(Path(sys.argv[1])) as (partial,):
     partial.write_text("half")
     print(partial.name, flush=True)
     sys.stdin.read()
@@ -142,7 +142,7 @@ def new_process(monkeypatch):
 
 def write(path):
     output._cleaned.clear()
-    with whole(path) as (partial,):
+    with atomic_write(path) as (partial,):
         partial.write_text("x")
 
 
@@ -182,10 +182,10 @@ def test_what_another_machine_may_be_writing_stays_for_a_day(tmp_path):
 
 
 def test_folders_are_cleaned_once(tmp_path):
-    with whole(tmp_path / "a") as (partial,):
+    with atomic_write(tmp_path / "a") as (partial,):
         partial.write_text("x")
     leftover = tmp_path / f".aaaaaaaa-partial-{output._kernel()}"
     leftover.touch()
-    with whole(tmp_path / "b") as (partial,):
+    with atomic_write(tmp_path / "b") as (partial,):
         partial.write_text("x")
     assert leftover.exists()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import singlestrip
-from singlestrip.errors import InputError, ModelError, SingleStripError, find_memory_error, sentence
+from singlestrip.errors import InputError, ModelError, SingleStripError, describe_error, find_memory_error
 from singlestrip.io import limits, memory
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(singlestrip.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
@@ -125,8 +125,8 @@ def test_a_signal_removes_what_is_half_written(tmp_path):
     body = """
 import os, signal
 from pathlib import Path
-from singlestrip.io.output import whole
-with whole(Path("a.txt"), Path("b.txt")) as partial:
+from singlestrip.io.output import atomic_write
+with atomic_write(Path("a.txt"), Path("b.txt")) as partial:
     partial[0].write_text("half")
     os.kill(os.getpid(), signal.SIGTERM)"""
     Path(tmp_path, "b.txt").write_text("from before")
@@ -263,20 +263,20 @@ def out_of_memory_errors():
 
 @pytest.mark.parametrize("error", list(out_of_memory_errors()), ids=lambda error: str(error)[:40])
 def test_out_of_memory_is_one_sentence(error):
-    told = sentence(error)
+    told = describe_error(error)
     assert told.startswith("out of memory") and "use " in told and "unexpected" not in told
     assert ("GPU" in told) == ("CU" in str(error))
     wrapped = ModelError("model.safetensors: weights and configuration do not fit")
     wrapped.__cause__ = error
     assert find_memory_error(wrapped) is error
-    assert sentence(wrapped) == f"{wrapped}; {told}"
+    assert describe_error(wrapped) == f"{wrapped}; {told}"
 
 
 @pytest.mark.parametrize(
     "error", [InputError("a.nii: no such file"), RuntimeError("shape"), OSError(2, "no file")]
 )
 def test_other_errors_are_not_of_memory(error):
-    assert find_memory_error(error) is None and "out of memory" not in sentence(error)
+    assert find_memory_error(error) is None and "out of memory" not in describe_error(error)
 
 
 def under_limit(name: str, mib: int):

@@ -241,7 +241,7 @@ def test_unusable_input_is_named(tmp_path, name):
     BROKEN[name](path)
     with pytest.raises(InputError, match=name):
         volume.read(path)
-    assert not volume.is_whole(path)
+    assert not volume.is_complete(path)
 
 
 def test_damaged_headers_never_escape(tmp_path):
@@ -263,9 +263,9 @@ def test_is_whole(tmp_path, suffix):
     path = make(
         tmp_path / f"a{suffix}", np.random.default_rng(0).integers(0, 99, (9, 9, 9)).astype(">i2"), kind=kind
     )
-    assert volume.is_whole(path)
+    assert volume.is_complete(path)
     cut(path, 0.95 if suffix == ".nii" else 0.8)
-    assert not volume.is_whole(path)
+    assert not volume.is_complete(path)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a", "nowhere/a.nii"])
@@ -333,12 +333,12 @@ def test_a_flipped_bit_in_compressed_data_is_noticed(tmp_path, suffix):
     values = np.random.default_rng(0).integers(0, 100, (12, 12, 12)).astype(np.int16)
     (nib.MGHImage if suffix == ".mgz" else nib.Nifti1Image)(values, np.eye(4)).to_filename(path)
     whole = path.read_bytes()
-    assert volume.is_whole(path)
+    assert volume.is_complete(path)
     for position in np.linspace(40, len(whole) - 9, 25).astype(int):
         damaged = bytearray(whole)
         damaged[position] ^= 1
         path.write_bytes(damaged)
-        assert not volume.is_whole(path) or gzip.decompress(damaged) == gzip.decompress(whole), position
+        assert not volume.is_complete(path) or gzip.decompress(damaged) == gzip.decompress(whole), position
 
 
 def test_what_is_named_wrongly_is_said(tmp_path):
@@ -872,7 +872,7 @@ def test_what_is_no_file_is_named(tmp_path, monkeypatch, what, suffix):
     for read in (volume.read, volume.read_header):
         with pytest.raises(InputError, match=rf"^a\{suffix}: .*{what}"):
             read(path)
-    assert not volume.is_whole(path)
+    assert not volume.is_complete(path)
 
 
 @pytest.mark.parametrize("name", ["a\0b.nii", "x" * 300 + ".nii", "\ud800.nii"])
@@ -1004,7 +1004,7 @@ def test_several_gzip_members_are_one_image(tmp_path):
     damaged = bytearray(path.read_bytes())
     damaged[-5] ^= 1  # the length of the last
     path.write_bytes(damaged)
-    assert not volume.is_whole(path)
+    assert not volume.is_complete(path)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])

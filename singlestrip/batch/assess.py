@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, OutputError, SingleStripError, sentence
+from ..errors import InputError, OutputError, SingleStripError, describe_error
 from ..io import figures, volume
 from ..io.escaping import from_cell, to_cell, to_json
 from ..io.masks import check_grid, read_masks, read_masks_on
-from ..io.output import check_name, is_there, make_folder, whole
+from ..io.output import atomic_write, check_writable, make_folder, path_exists
 from ..io.page import FLAGS, PageEntry, write_page
 from ..io.textfile import named_path, read_text
 from ..io.volume import Volume
@@ -108,7 +108,7 @@ class Assessor:
         Of a mask of several frames all is of the frame with the lowest estimate; image and reference may have
         as many frames, or one. A mask that is not there is told by the case's own note, if it has one.
         """
-        if case.note and not is_there(case.mask):
+        if case.note and not path_exists(case.mask):
             raise InputError(case.note)
         scan, masks = read_masks(case.mask, warn)
         image = None if case.image is None else _read_image_of(case.image, scan, warn)
@@ -184,7 +184,7 @@ def assess_files(
             if debug:
                 raise
             named = isinstance(error, SingleStripError)
-            note = sentence(error) if named else f"{case.mask}: {sentence(error)}"
+            note = describe_error(error) if named else f"{case.mask}: {describe_error(error)}"
             found.append(Assessment(case, "fail", {}, note=note))
         done(number, found[-1])
     return worst_first(found)
@@ -200,7 +200,7 @@ def name_cases(cases: list[Case]) -> list[Case]:
 
     A mask that several cases have, as with other references, has a number in the further ones' names.
     """
-    paths = [case.mask for case in volume.take_once(cases, lambda case: (case.mask,))]
+    paths = [case.mask for case in volume.without_repeats(cases, lambda case: (case.mask,))]
     names = [str(name) for name in volume.distinct_names(paths)]
     short = [name.removesuffix("_mask") or name for name in names]
     if len(set(short)) == len(short):
@@ -257,7 +257,7 @@ def write_table(path: Path, assessments: list[Assessment]) -> None:
         _write_rows(path, [assessment.row() for assessment in assessments])
         return
     records = [assessment.record() for assessment in assessments]
-    with whole(path) as (partial,):
+    with atomic_write(path) as (partial,):
         partial.write_text(to_json(records[0] if len(records) == 1 else records), encoding="utf-8")
 
 
@@ -327,7 +327,7 @@ def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     columns = dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)])
     lines = ["\t".join(columns)]
     lines += ["\t".join(to_cell(row.get(column, "")) for column in columns) for row in rows]
-    with whole(path) as (partial,):
+    with atomic_write(path) as (partial,):
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -335,7 +335,7 @@ def check_table(path: Path) -> None:
     """Raise OutputError if a table cannot be written at this path."""
     if path.suffix not in (".tsv", ".json"):
         raise OutputError(f"{path}: name the table with .tsv or .json")
-    check_name(path)
+    check_writable(path)
 
 
 def write_report(folder: Path, assessments: list[Assessment], title: str, about: str) -> Path:
@@ -361,7 +361,7 @@ def write_report(folder: Path, assessments: list[Assessment], title: str, about:
                 name=a.case.name,
                 flag=a.flag,
                 score=a.values.get("estimated_dice"),
-                picture=picture if a.values and is_there(folder / picture) else None,
+                picture=picture if a.values and path_exists(folder / picture) else None,
                 numbers={
                     title: format(a.values[column], style) if column in a.values else ""
                     for title, (column, style) in present.items()

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, OutputError, SingleStripError, sentence
+from ..errors import InputError, OutputError, SingleStripError, describe_error
 from ..io import diffusion, figures, memory, volume
 from ..io.checksum import checksum
 from ..io.json_file import read_json
 from ..io.masks import read_masks
-from ..io.output import check_distinct, file_identity, make_folder, whole
+from ..io.output import atomic_write, check_distinct, file_identity, make_folder
 from ..io.textfile import named_path, read_text
 from ..io.volume import Volume
 from . import records
@@ -262,7 +262,7 @@ def strip_files(
             if debug:
                 raise
             known = isinstance(error, SingleStripError)  # such errors name their file
-            text = sentence(error) if known else f"{job.image}: {sentence(error)}"
+            text = describe_error(error) if known else f"{job.image}: {describe_error(error)}"
         outcomes.append(Outcome(number, job, text, time.monotonic() - start, found))
         done(outcomes[-1])
     if ledger is not None:
@@ -355,7 +355,7 @@ def _is_done(job: Job) -> bool:
     return (
         not job.fault
         and all(path.is_file() for path in (*job.records.values(), *pictures))
-        and all(volume.is_whole(path, job.image) for path in images)
+        and all(volume.is_complete(path, job.image) for path in images)
     )
 
 
@@ -407,7 +407,7 @@ def _with_rivals_named(jobs: list[Job]) -> list[Job]:
 
 def take_images(images: Iterable[Path], warn: Callable[[str], None] = lambda text: None) -> list[Path]:
     """The images to strip of those that were named: a pair by its .img, one that is named again once."""
-    return volume.take_once(volume.merge_pairs(images), lambda image: (image,), warn)
+    return volume.without_repeats(volume.merge_pairs(images), lambda image: (image,), warn)
 
 
 def read_list(path: Path) -> list[Path]:
@@ -440,7 +440,7 @@ def write_list(path: Path, images: Iterable[Path]) -> None:
         lines.append(f"./{text}\n" if text.startswith(LIST_MARKS) else f"{text}\n")
     data = os.fsencode("".join(lines))
     if not path.is_file() or path.read_bytes() != data:
-        with whole(path) as (partial,):
+        with atomic_write(path) as (partial,):
             partial.write_bytes(data)
 
 

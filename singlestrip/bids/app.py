@@ -12,7 +12,7 @@ from typing import Any
 from ..batch.assess import Assessment, Assessor, Case, assess_files, write_report, write_table
 from ..batch.strip import Job, Outcome, StripOptions, strip_files
 from ..errors import InputError, OutputError
-from ..io.output import is_there, make_folder
+from ..io.output import make_folder, path_exists
 from ..io.volume import has_one_frame
 from ..quality.scores import MaskQuality, QualityModel
 from ..stripping.stripper import Stripper
@@ -99,7 +99,7 @@ def group_level(
     found = []
     for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug, warn):
         case = assessment.case
-        if not is_there(case.mask):
+        if not path_exists(case.mask):
             assessment = replace(assessment, note=f"{case.image}: has no mask; run the participant level")
         found.append(assessment)
     write_table(folder / "quality.tsv", found)

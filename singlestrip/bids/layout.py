@@ -18,7 +18,7 @@ from .._version import __version__
 from ..configuration import BIDS_SUFFIXES
 from ..errors import InputError, OutputError, SingleStripError
 from ..io.json_file import read_json, write_json
-from ..io.output import make_folder, whole
+from ..io.output import atomic_write, make_folder
 from ..io.textfile import read_bytes, read_text
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class Derivative:
         }
         for name, text in (("README.md", README), (".bidsignore", IGNORED)):
             if not (self.root / name).exists():
-                with whole(self.root / name) as (partial,):
+                with atomic_write(self.root / name) as (partial,):
                     partial.write_text(text, encoding="utf-8")
         write_json(path, description)
 
@@ -301,7 +301,7 @@ class Derivative:
             if not nearest:
                 continue
             content = read_bytes(nearest[-1], "text")
-            with whole(target) as (partial,):
+            with atomic_write(target) as (partial,):
                 partial.write_bytes(content)
 
 

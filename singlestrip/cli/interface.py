@@ -24,7 +24,7 @@ PATH_ROLES = {
 class Range:
     """Which numbers an option takes; None for no limit. open: `lowest` itself is not one of them."""
 
-    whole: bool
+    atomic_write: bool
     lowest: float | None = None
     highest: float | None = None
     open: bool = False

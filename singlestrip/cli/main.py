@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import sentence
+from ..errors import describe_error
 from ..io.limits import check_memory_limit
 from .parser import build_parser
 from .streams import tell
@@ -19,5 +19,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        tell(sentence(error))
+        tell(describe_error(error))
         return 1

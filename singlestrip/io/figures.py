@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import OutputError
 from ..space.geometry import bounding_box, voxel_sizes
 from .escaping import printable
-from .output import check_name, whole
+from .output import atomic_write, check_writable
 
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
 OUTLINE = "#ff3b30"
@@ -24,7 +24,7 @@ def check_picture(path: Path) -> None:
     """Raise OutputError if a picture cannot be written at this path."""
     if path.suffix.lower() not in PICTURES:
         raise OutputError(f"{path}: name pictures with one of {', '.join(PICTURES)}")
-    check_name(path)
+    check_writable(path)
 
 
 def _figure(rows: int, columns: int, width: float, height: float):
@@ -39,7 +39,7 @@ def _figure(rows: int, columns: int, width: float, height: float):
 
 
 def _save(figure, path: Path) -> None:
-    with whole(path) as (partial,):
+    with atomic_write(path) as (partial,):
         figure.savefig(partial, dpi=110)
 
 

@@ -252,8 +252,8 @@ def _begin_of_single(
     # The extensions end where the voxels begin, if these are the last of the file.
     extensions = flag
     if _has_extensions(flag):
-        with open_stream(path) as whole:
-            between = whole.length(least + nbytes + MOST_BESIDE_BYTES) - least - nbytes
+        with open_stream(path) as atomic_write:
+            between = atomic_write.length(least + nbytes + MOST_BESIDE_BYTES) - least - nbytes
         extensions += stream.read(max(between, 0))
         if not _is_chain(extensions, fields):
             extensions = bytes(FLAG_BYTES)

@@ -27,7 +27,7 @@ from .image_header import (
     mgh_vox2world,
     sform_vox2world,
 )
-from .output import whole
+from .output import atomic_write
 from .scaling import FLOAT32_MAX, scaled_float32
 
 GZIP_LEVEL = 1
@@ -218,7 +218,7 @@ def _chain(head: bytes, voxels: Iterator[bytes], footer: bytes = b"") -> Iterato
 
 def _save(contents: dict[Path, Iterator[bytes]]) -> None:
     """Write files of pieces of bytes, packed where their names say so: all of them whole, or none."""
-    with whole(*contents) as partial:
+    with atomic_write(*contents) as partial:
         for name, (path, pieces) in zip(partial, contents.items(), strict=True):
             with name.open("wb") as file:
                 if is_packed(path):

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from .escaping import to_json
-from .output import whole
+from .output import atomic_write
 from .textfile import read_text
 
 
@@ -30,5 +30,5 @@ def _finite(text: str) -> float | None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write an object whole or not at all."""
-    with whole(path) as (partial,):
+    with atomic_write(path) as (partial,):
         partial.write_text(to_json(content), encoding="utf-8")

@@ -40,7 +40,7 @@ def check_distinct(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
         taken[identity] = "is named for two outputs"
 
 
-def check_name(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Raise OutputError if no file can be written at this path: before any work is done."""
     if "\0" in str(path):
         raise OutputError(f"{path}: no file name may hold a NUL character; name another")
@@ -64,7 +64,7 @@ def _check_access(path: Path, folder: Path) -> None:
         raise OutputError(f"{path}: folder {folder} cannot be written to")
 
 
-def is_there(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     """Whether there is a file or folder; of names that no file can have there is none."""
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a name is too long
 
@@ -84,7 +84,7 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole(*paths: Path) -> Iterator[list[Path]]:
+def atomic_write(*paths: Path) -> Iterator[list[Path]]:
     """Hidden names to write, which become `paths`, in this order, when the block ends well.
 
     The hidden names lie beside `paths`, and keep their endings, in which several paths must differ.
@@ -141,7 +141,7 @@ def _create_locked(path: Path) -> int:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if is_there(path):
+        if path_exists(path):
             return descriptor
         os.close(descriptor)  # another process took it for a leftover before it was locked
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from ..errors import InputError
-from .output import whole
+from .output import atomic_write
 
 FLAGS = ("pass", "look", "fail")
 TEMPLATE = Path(__file__).parent / "templates" / "qc.html"
@@ -87,6 +87,6 @@ def write_page(folder: Path, entries: Sequence[PageEntry], title: str, about: st
     _check(entries)
     page = TEMPLATE.read_text(encoding="utf-8").replace(PLACE_OF_DATA, _data(entries, title, about), 1)
     path = folder / "index.html"
-    with whole(path) as (partial,):
+    with atomic_write(path) as (partial,):
         partial.write_text(page, encoding="utf-8", newline="\n")
     return path

@@ -47,12 +47,12 @@ def read_bytes(path: Path, what: str, pipe: bool = False, limit: int = TEXT_LIMI
     LINE_LIMIT lines.
     """
     try:
-        return contents(path, pipe, limit)
+        return file_bytes(path, pipe, limit)
     except ValueError as error:
         raise InputError(f"{path}: cannot be read as {what} ({error})") from error
 
 
-def contents(path: Path, pipe: bool = False, limit: int = TEXT_LIMIT) -> bytes:
+def file_bytes(path: Path, pipe: bool = False, limit: int = TEXT_LIMIT) -> bytes:
     """As `read_bytes`, but raises ValueError with the reason alone."""
     try:
         kind = file_kind(path.stat().st_mode)

@@ -47,7 +47,7 @@ def parse(text: str | bytes) -> Any:
         raise ValueError(_fault(error)) from error
 
 
-def brief(text: str, longest: int = LONGEST) -> str:
+def shortened(text: str, longest: int = LONGEST) -> str:
     """Text from a file, for a sentence: cut short, and nothing in it that moves a terminal's cursor."""
     return printable(text if len(text) <= longest else f"{text[:longest]}…")
 
@@ -58,7 +58,7 @@ def _refuse(constant: str) -> None:
 
 def _check_names(values: dict[str, Any], expected: dict[str, Any], place: str) -> None:
     for name in sorted(values.keys() ^ expected.keys()):
-        raise ValueError(f"{place}{brief(name)}: {'unknown' if name in values else 'missing'}")
+        raise ValueError(f"{place}{shortened(name)}: {'unknown' if name in values else 'missing'}")
     for name, part in expected.items():
         if isinstance(part, dict):
             _check_names(values[name], part, f"{place}{name}.")
@@ -71,6 +71,6 @@ def _fault(error: Exception) -> str:
     text, _, place = str(error).replace("`", "").partition(" - at ")
     if text[1:2].islower():  # not of an abbreviation
         text = text[0].lower() + text[1:]
-    text = brief(text)
+    text = shortened(text)
     place = place.removeprefix("$").removeprefix(".")
     return f"{place}: {text}" if place else text

@@ -30,7 +30,7 @@ from .image_header import (
 )
 from .image_stream import ImageStream
 from .image_writing import check_grid_fits, check_values_fit, write_like
-from .output import check_name, is_there
+from .output import check_writable, path_exists
 from .scaling import finite_range
 
 __all__ = [
@@ -44,15 +44,15 @@ __all__ = [
     "finite_range",
     "grid_difference",
     "has_one_frame",
-    "is_whole",
+    "is_complete",
     "merge_pairs",
     "read",
     "read_header",
     "read_single",
     "same_grid",
     "suffix_of",
-    "take_once",
     "voxel_file",
+    "without_repeats",
     "write_like",
 ]
 
@@ -80,7 +80,7 @@ def check_named_once(paths: Iterable[Path]) -> None:
         raise InputError(f"{twice[0]}: named more than once")
 
 
-def take_once(
+def without_repeats(
     items: Iterable[Item],
     named: Callable[[Item], tuple[Path | None, ...]],
     warn: Callable[[str], None] = lambda text: None,
@@ -114,7 +114,7 @@ def merge_pairs(paths: Iterable[Path]) -> list[Path]:
     paths = list(paths)
     stems = {stem(path) for path in paths if path.suffix.lower() == ".img"}
     alone = [path for path in paths if path.suffix.lower() != ".hdr" or stem(path) not in stems]
-    return [voxel_file(path) if is_there(voxel_file(path)) else path for path in alone]
+    return [voxel_file(path) if path_exists(voxel_file(path)) else path for path in alone]
 
 
 def voxel_file(path: Path) -> Path:
@@ -126,7 +126,7 @@ def check_output(path: Path) -> None:
     """Raise OutputError if an image cannot be written at this path: before any work is done."""
     if not suffix_of(path):
         raise OutputError(f"{path}: name outputs with one of {', '.join(SUFFIXES)}")
-    check_name(path)
+    check_writable(path)
 
 
 def read(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: None) -> Volume:
@@ -183,7 +183,7 @@ def read_single(path: str | os.PathLike, warn: Callable[[str], None] = lambda te
     return volume
 
 
-def is_whole(path: Path, image: Path | None = None) -> bool:
+def is_complete(path: Path, image: Path | None = None) -> bool:
     """Whether an image file is there with all its voxels, read through to the end, and on the grid of another
     image, but for the rounding of headers, if one is named."""
     try:

@@ -24,7 +24,7 @@ from safetensors.torch import save
 from ..configuration import AutoencoderConfig, CascadeConfig
 from ..errors import ModelError
 from ..io import memory, typed
-from ..io.output import whole
+from ..io.output import atomic_write
 from ..io.textfile import path_kind
 from .autoencoder import Autoencoder
 from .cascade import Cascade
@@ -96,7 +96,7 @@ def save_model(path: Path, model: torch.nn.Module, provenance: dict[str, Any], h
     if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
         raise ModelError(f"{path}: the weights have become too large to store; train anew at a lower rate")
     data = save(weights, header)
-    with whole(path) as (partial,):
+    with atomic_write(path) as (partial,):
         partial.write_bytes(data)
 
 
@@ -167,13 +167,13 @@ def _opened(path: Path) -> safe_open:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{path}: not a model file, or damaged ({typed.brief(str(error))})") from error
+        raise ModelError(f"{path}: not a model file, or damaged ({typed.shortened(str(error))})") from error
 
 
 def _version(text: str) -> int:
     """Raises ValueError unless it is a whole number from 1, as `save_model` writes it."""
     if not re.fullmatch("[1-9][0-9]{0,8}", text, re.ASCII):
-        raise ValueError(f"format_version is {typed.brief(ascii(text), 20)}, not a whole number")
+        raise ValueError(f"format_version is {typed.shortened(ascii(text), 20)}, not a whole number")
     return int(text)
 
 
@@ -189,7 +189,7 @@ def _check_weights(path: Path, file: safe_open, kind: type[torch.nn.Module], con
     stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     for name in sorted(stored.keys() ^ expected.keys()):
         fault = "is unknown" if name in stored else "is missing"
-        raise ModelError(f"{path}: weights and configuration do not fit ({typed.brief(name)} {fault})")
+        raise ModelError(f"{path}: weights and configuration do not fit ({typed.shortened(name)} {fault})")
     for name, wanted in expected.items():
         shape, dtype = tuple(stored[name].get_shape()), stored[name].get_dtype()
         if shape != tuple(wanted.shape):
@@ -209,7 +209,7 @@ def _check_weights(path: Path, file: safe_open, kind: type[torch.nn.Module], con
 
 def save_training_state(path: Path, state: dict[str, Any]) -> None:
     """Write the state of a run whole or not at all."""
-    with whole(path) as (partial,):
+    with atomic_write(path) as (partial,):
         torch.save(state, partial)
 
 

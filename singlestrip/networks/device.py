@@ -24,7 +24,7 @@ def choose_device(name: str) -> torch.device:
         known = False
     if not known:
         raise SingleStripError(f"device {name}: not on this machine; choose auto, cpu, cuda or cuda:N")
-    heed_fork(device)
+    limit_threads_after_fork(device)
     return device
 
 
@@ -42,7 +42,7 @@ def fast_in_bfloat16(device: torch.device) -> bool:
     return instructions is not None and instructions()
 
 
-def heed_fork(device: torch.device) -> None:
+def limit_threads_after_fork(device: torch.device) -> None:
     """Make the networks safe to run in a worker forked from a process that may have run them.
 
     OpenMP's threads do not outlive a fork, and a worker that waits for them waits for ever: it gets one thread.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 
-def _thinned(values: torch.Tensor) -> torch.Tensor:
+def _subsampled(values: torch.Tensor) -> torch.Tensor:
     return values[:: 1 + values.numel() // 30_000]
 
 
-def bright_end(values: torch.Tensor) -> torch.Tensor:
+def bright_percentile(values: torch.Tensor) -> torch.Tensor:
     """The 99.5th percentile of values [N], of some 30 000 of them where there are more."""
-    return torch.quantile(_thinned(values), 0.995)
+    return torch.quantile(_subsampled(values), 0.995)
 
 
 def normalise(image: torch.Tensor, covered: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
@@ -26,9 +26,9 @@ def normalise(image: torch.Tensor, covered: torch.Tensor, brain: torch.Tensor | 
         if chosen.numel() == 0:
             out[index] = 0
             continue
-        low = _thinned(chosen).min()
+        low = _subsampled(chosen).min()
         within = chosen if brain is None else values[where & brain[index]]
-        high = bright_end(within if within.numel() else chosen)
+        high = bright_percentile(within if within.numel() else chosen)
         scaled = (values - low) / (high - low).clamp(min=1e-6 * float(high.abs()) + 1e-12)
         out[index] = torch.where(where, scaled.clamp(0, 1), torch.zeros((), device=image.device))
     return out

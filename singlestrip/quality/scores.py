@@ -13,7 +13,7 @@ from ..configuration import FlagConfig
 from ..errors import InputError
 from ..networks.autoencoder import Autoencoder
 from ..networks.checkpoint import find_model, load_model
-from ..networks.device import choose_device, heed_fork
+from ..networks.device import choose_device, limit_threads_after_fork
 from ..space import geometry, resample
 from ..space.metrics import dice, hausdorff95, volume_ml
 from ..space.morphology import fill_holes, mask_box, thin_axes
@@ -158,7 +158,7 @@ class QualityModel:
         would have it. Beyond the image's field of view nothing is expected, nor of an empty mask."""
         if mask.ndim != 3 or mask.dtype != bool:
             raise InputError(f"need a boolean mask [X, Y, Z], not {mask.dtype} {mask.shape}")
-        heed_fork(self.device)
+        limit_threads_after_fork(self.device)
         size, voxel_mm = (self.config.size,) * 3, self.config.voxel_size_mm
         if not mask.any():
             nothing = np.zeros(size, dtype=np.float32)

@@ -40,13 +40,13 @@ from ..configuration import (
     SelfTrainConfig,
     TrainConfig,
 )
-from ..errors import InputError, OutputError, sentence
+from ..errors import InputError, OutputError, describe_error
 from ..io import memory, typed, volume
 from ..io.checksum import checksum
 from ..io.escaping import from_cell, to_cell
 from ..io.masks import read_mask, read_mask_on
-from ..io.output import make_folder, whole
-from ..io.textfile import contents
+from ..io.output import atomic_write, make_folder
+from ..io.textfile import file_bytes
 from ..networks.autoencoder import Autoencoder
 from ..networks.cascade import Cascade
 from ..networks.checkpoint import load_model, save_model
@@ -56,7 +56,7 @@ from ..space.metrics import dice
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap, fit_label_map
 from ..synthesis.labelling import (
-    check_there,
+    check_exist,
     labelled_example,
     labelled_scan,
     read_label_map,
@@ -178,7 +178,7 @@ class _Record:
     def _read(self, options: Options, validated: bool) -> dict[str, Any]:
         """What the file holds. Raises InputError where it cannot be of such a run."""
         try:
-            values = typed.parse(contents(self.path, limit=MAX_RECORD_BYTES))
+            values = typed.parse(file_bytes(self.path, limit=MAX_RECORD_BYTES))
             progressed = typed.convert(values, Progressed)
             rounds = [str(number) for number in range(options.rounds.rounds + 1)]
             if not set(progressed.finished) <= {f"round-{number}" for number in rounds}:
@@ -190,7 +190,7 @@ class _Record:
         return values
 
     def write(self) -> None:
-        with whole(self.path) as (partial,):
+        with atomic_write(self.path) as (partial,):
             partial.write_text(json.dumps(self.values, indent=2) + "\n")
 
 
@@ -237,7 +237,7 @@ class SelfTraining:
         self.cases = name_cases([Case(image, image, reference) for image, reference in pairs])
         if not any(case.image.is_file() for case in self.cases):
             raise InputError(f"{inputs.unlabelled[0]}: no such file, nor any other of the unlabelled images")
-        check_there([path for pair in ((inputs.image, inputs.mask), *inputs.validation) for path in pair])
+        check_exist([path for pair in ((inputs.image, inputs.mask), *inputs.validation) for path in pair])
         self.record = _Record(folder, inputs, options, resume)
         if inputs.model is not None:
             load_model(inputs.model)
@@ -355,7 +355,7 @@ class SelfTraining:
         finished: whether all scans are in it, and the best are kept. Raises InputError for any other table.
         """
         try:
-            text = contents(path, limit=MAX_RECORD_BYTES).decode(errors=PATHS)
+            text = file_bytes(path, limit=MAX_RECORD_BYTES).decode(errors=PATHS)
             rows = list(csv.DictReader(text.rpartition("\n")[0].split("\n"), delimiter="\t"))
             if any(tuple(row) != SCORE_COLUMNS or None in row.values() for row in rows):
                 raise ValueError("other columns")
@@ -396,7 +396,7 @@ class SelfTraining:
         except OutputError:
             raise
         except Exception as error:  # a fault in one scan must not stop the run
-            return Score(case.image, None, note=sentence(error))
+            return Score(case.image, None, note=describe_error(error))
 
     def _say_once(self, remark: str) -> None:
         if remark not in self.remarks:
@@ -429,7 +429,7 @@ class SelfTraining:
                 try:
                     self._write_labels(folder, score, stripper)
                 except InputError as error:
-                    result.append(replace(score, note=sentence(error)))
+                    result.append(replace(score, note=describe_error(error)))
                     continue
                 kept += 1
                 result.append(replace(score, kept=True))
@@ -460,7 +460,7 @@ class SelfTraining:
 
     def _write_labels(self, folder: Path, score: Score, stripper: Stripper) -> None:
         path = self._label_path(folder, score)
-        if volume.is_whole(path) and record_path(path).exists():
+        if volume.is_complete(path) and record_path(path).exists():
             return
         scan = volume.read_single(score.image)
         mask = _strip(stripper, scan)
@@ -499,7 +499,7 @@ class SelfTraining:
         else:
             model = self.folder / f"round-{best}" / "model.safetensors"
         out = self.folder / "model.safetensors"
-        with whole(out) as (partial,):
+        with atomic_write(out) as (partial,):
             partial.write_bytes(model.read_bytes())
         return out
 
@@ -512,7 +512,7 @@ def _strip(stripper: Stripper, scan: volume.Volume) -> np.ndarray:
 
 
 def _write_scores(path: Path, scores: list[Score]) -> None:
-    with whole(path) as (partial,), partial.open("w", newline="", encoding="utf-8", errors=PATHS) as file:
+    with atomic_write(path) as (partial,), partial.open("w", newline="", encoding="utf-8", errors=PATHS) as file:
         writer = csv.DictWriter(file, SCORE_COLUMNS, delimiter="\t")
         writer.writeheader()
         writer.writerows(score.row() for score in scores)

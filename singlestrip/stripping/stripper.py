@@ -13,8 +13,8 @@ import torch
 from ..errors import InputError
 from ..networks.cascade import Cascade
 from ..networks.checkpoint import find_model, load_model
-from ..networks.device import choose_device, fast_in_bfloat16, heed_fork
-from ..networks.normalisation import bright_end, normalise
+from ..networks.device import choose_device, fast_in_bfloat16, limit_threads_after_fork
+from ..networks.normalisation import bright_percentile, normalise
 from ..space import geometry, resample
 from ..space.distance import signed_distance
 from ..space.morphology import clean, largest_component, middle_mm
@@ -148,9 +148,9 @@ class Stripper:
             raise InputError("the brain found fills the image: there is no surface to measure distances from")
         if not sdt and border_mm == 0:
             return Stripped(mask)
-        whole = np.full(image.shape, FAR_LOGIT, dtype=np.float32)
-        whole[box] = logit
-        distance = signed_distance(whole, mask, vox2world)
+        everywhere = np.full(image.shape, FAR_LOGIT, dtype=np.float32)
+        everywhere[box] = logit
+        distance = signed_distance(everywhere, mask, vox2world)
         if border_mm != 0:
             moved = distance < border_mm
             if image.dtype.kind == "f":
@@ -172,7 +172,7 @@ class Stripper:
         Where what is bright is small in a wide field of view, and where no brain is found but in the dark, the
         networks look at what is bright alone.
         """
-        heed_fork(self.device)
+        limit_threads_after_fork(self.device)
         fine, coarse = self._coarsened(image, vox2world, intensities.of)
         bright = find_bright(*coarse)
         small = self._is_small(bright, geometry.world_bounds(image.shape, vox2world))
@@ -209,19 +209,19 @@ class Stripper:
             return grid, resample.conform(image, vox2world, size, grid, self.device, fill=torch.nan)
 
         grid, window = lay(centre)
-        shown = _shown(window)
+        shown = network_input(window)
         logit = self._predict("segmenter", shown)
         brain = largest_component(((logit > 0) & ~window.isnan()).cpu().numpy())
         middle = middle_mm(brain, grid)
         if middle is None:
             return BrainField(logit, grid, 0.0)
         aside = np.abs(middle - centre).max() > RECENTRE_MM * self.config.scale
-        if aside or bright_end(shown[brain]) <= DIM:
+        if aside or bright_percentile(shown[brain]) <= DIM:
             if aside:
                 before = grid
                 grid, window = lay(middle)
                 brain = resample.conform(brain, before, size, grid).numpy() > 0.5
-            shown = _shown(window, torch.from_numpy(brain).to(self.device))
+            shown = network_input(window, torch.from_numpy(brain).to(self.device))
             logit = self._predict("segmenter", shown)
         logit = mean_logit(logit, shown, partial(self._predict, "segmenter"), self.views)
         inside = (logit > 0) & ~window.isnan()
@@ -250,7 +250,7 @@ class Stripper:
             )
         target = geometry.conformed_vox2world((low + high) / 2, shape, self.config.locator_voxel_size_mm)
         window = resample.conform(image, vox2world, shape, target, self.device, fill=torch.nan)
-        logit = self._predict("locator", _shown(window))
+        logit = self._predict("locator", network_input(window))
         covered = ~window.isnan()
         if not covered.any():
             extent = " × ".join(f"{x:.3g}" for x in high - low)
@@ -330,6 +330,6 @@ def find_bright(image: np.ndarray, vox2world: np.ndarray) -> Bright:
         seen = np.where(bright, np.float32(darkest), seen)
 
 
-def _shown(window: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
+def network_input(window: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
     """What a network is shown of a conformed image [X, Y, Z], NaN where it has no data; brain: see `normalise`."""
     return normalise(window[None], ~window.isnan()[None], None if brain is None else brain[None])[0]

@@ -16,8 +16,8 @@ from ..errors import InputError
 from ..io import figures, typed, volume
 from ..io.checksum import checksum
 from ..io.masks import read_mask_on
-from ..io.output import check_distinct, check_name, whole
-from ..io.textfile import contents
+from ..io.output import atomic_write, check_distinct, check_writable
+from ..io.textfile import file_bytes
 from ..io.volume import Volume
 from .gmm import FitRecord, NativeMap, check_classes, fit_label_map, levels_of
 
@@ -71,7 +71,7 @@ def labelled_example(
     return NativeMap(labels, scan.vox2world, levels_of(record)), scan
 
 
-def check_there(paths: Iterable[Path]) -> None:
+def check_exist(paths: Iterable[Path]) -> None:
     """Raise InputError if one of the images is missing: before any work is done."""
     for path in paths:
         if not path.is_file():
@@ -84,7 +84,7 @@ def record_path(label_map: Path) -> Path:
 
 
 def write_record(label_map: Path, record: dict) -> None:
-    with whole(record_path(label_map)) as (partial,):
+    with atomic_write(record_path(label_map)) as (partial,):
         partial.write_text(_record_text(record))
 
 
@@ -101,7 +101,7 @@ def _read_record(label_map: Path) -> FitRecord | None:
     if not path.exists():
         return None
     try:
-        values = typed.parse(contents(path, limit=MAX_RECORD_BYTES))
+        values = typed.parse(file_bytes(path, limit=MAX_RECORD_BYTES))
         names = {each.name for each in fields(FitRecord)}
         if isinstance(values, dict) and values and not names & values.keys():
             return None
@@ -157,10 +157,10 @@ def fit_files(
         figures.check_picture(figure)
         outputs.append(figure)
     for path in outputs:
-        check_name(path)
+        check_writable(path)
     check_distinct([image_path, mask_path], outputs)
     check_classes(config)
-    check_there([image_path, mask_path])
+    check_exist([image_path, mask_path])
     import sklearn
 
     scan, image, labels, record = fit_pair(image_path, mask_path, config, warn)
@@ -170,7 +170,9 @@ def fit_files(
         "configuration": asdict(config),
         "versions": {"singlestrip": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
     }
-    with whole(record_path(out)) as (partial,):  # ready when the label map appears: without it that looks foreign
+    with atomic_write(record_path(out)) as (
+        partial,
+    ):  # ready when the label map appears: without it that looks foreign
         partial.write_text(_record_text(record))
         volume.write_like(image, out, labels[..., None], label="GMM classes")
     if figure is not None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, OutputError
-from ..io.output import check_name, whole
-from ..io.textfile import contents
+from ..io.output import atomic_write, check_writable
+from ..io.textfile import file_bytes
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class RunFiles:
     def check(self, resume: bool) -> None:
         """Raise OutputError if one of them cannot be written, or an earlier run is there that is not resumed."""
         for path in self.all:
-            check_name(path)
+            check_writable(path)
         if self.checkpoint.exists() and not resume:
             raise OutputError(f"{self.checkpoint}: holds an earlier run; continue with --resume, or remove it")
 
@@ -55,7 +55,7 @@ class Metrics:
     def __init__(self, path: Path, step: int):
         self.path = path
         kept = [row for row in self.rows() if int(row["step"]) <= step] if step and path.exists() else []
-        with whole(path) as (partial,), partial.open("w", newline="") as file:
+        with atomic_write(path) as (partial,), partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.COLUMNS)
             writer.writeheader()
             writer.writerows(kept)
@@ -63,7 +63,7 @@ class Metrics:
     def rows(self) -> list[dict[str, str]]:
         """All but a last one that a kill cut short. Raises InputError where the file is damaged."""
         try:
-            text = contents(self.path).decode()
+            text = file_bytes(self.path).decode()
             whole_lines = text.rpartition("\n")[0].splitlines()
             rows = list(csv.DictReader(whole_lines, strict=True))
             for row in rows:

@@ -180,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
 def _cases(args: argparse.Namespace):
     from ...batch.assess import Case, read_table
     from ...io.output import check_distinct
-    from ...io.volume import merge_pairs, take_once
+    from ...io.volume import merge_pairs, without_repeats
 
     if args.table is not None:
         if args.mask or args.image or args.reference:
@@ -197,7 +197,7 @@ def _cases(args: argparse.Namespace):
                 args.parser.error(f"{len(args.mask)} masks and {len(given)} with --{name}: give one a mask")
         images, references = (given or [None] * len(args.mask) for given in (args.image, args.reference))
         cases = [Case(*paths) for paths in zip(args.mask, images, references, strict=True)]
-    cases = take_once(cases, lambda case: (case.mask, case.image, case.reference), show_warnings(args))
+    cases = without_repeats(cases, lambda case: (case.mask, case.image, case.reference), show_warnings(args))
     if args.out is not None:
         inputs = {path for case in cases for path in (case.mask, case.image, case.reference)}
         inputs.update(args.table or [])
@@ -238,9 +238,9 @@ def _train(args: argparse.Namespace) -> int:
     from ..._version import __version__
     from ...io.checksum import checksum
     from ...io.masks import read_mask
-    from ...io.output import check_distinct, check_name
+    from ...io.output import check_distinct, check_writable
 
-    check_name(args.train)
+    check_writable(args.train)
     check_distinct(args.mask, [args.train])
     scan, mask = read_mask(args.mask[0], show_warnings(args))
     from ...networks.checkpoint import save_model

@@ -209,8 +209,8 @@ def run(args: argparse.Namespace) -> int:
 def _check_files(args: argparse.Namespace) -> None:
     """Raise InputError or OutputError where a file is missing or cannot be written: before any work is done."""
     from ...io import figures
-    from ...io.output import check_distinct, check_name
-    from ...synthesis.labelling import check_there
+    from ...io.output import check_distinct, check_writable
+    from ...synthesis.labelling import check_exist
     from ...training.run_files import RunFiles
 
     inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]
@@ -221,10 +221,10 @@ def _check_files(args: argparse.Namespace) -> None:
         outputs += files.all
     if args.samples is not None:
         figures.check_picture(args.samples)
-        check_name(args.samples)
+        check_writable(args.samples)
         outputs.append(args.samples)
     check_distinct(inputs, outputs)
-    check_there(inputs)
+    check_exist(inputs)
 
 
 def _outline(mask_path: Path):
