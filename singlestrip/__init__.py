@@ -18,17 +18,23 @@ from .errors import SingleStripError
 TYPE_CHECKING = False  # as in `typing`, which the program shall not wait for
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     import numpy as np
 
+    from .space.scan import Scan
     from .stripping.stripper import Stripped, Stripper
 
     __version__: str
 
-__all__ = ["SingleStripError", "Stripper", "__version__", "strip", "strip_file"]
+__all__ = ["Scan", "SingleStripError", "Stripper", "__version__", "strip", "strip_file"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
+    if name == "Scan":
+        from .space.scan import Scan
+
+        return Scan
     if name == "Stripper":
         from .stripping.stripper import Stripper
 
@@ -56,8 +62,8 @@ def _load(path: Path, changed_ns: int, device: str) -> Stripper:
 
 
 def strip(
-    image: np.ndarray,
-    vox2world: np.ndarray,
+    image: Scan | np.ndarray,
+    vox2world: np.ndarray | None = None,
     *,
     border_mm: float = 0.0,
     sdt: bool = False,
@@ -66,13 +72,13 @@ def strip(
 ) -> Stripped:
     """Brain mask of an array.
 
-    image: [X, Y, Z] of any real type; vox2world: 4×4, voxel index to RAS mm (nibabel's `affine`).
-    border_mm moves the surface out or in; sdt asks for the signed distance too. Returns an object
-    with `mask`, boolean [X, Y, Z], and `sdt`, float32 [X, Y, Z] in mm, negative inside, or None.
-    Raises SingleStripError with one sentence if no brain can be found.
+    image: [X, Y, Z] of any real type; vox2world: 4×4, voxel index to RAS mm (nibabel's `affine`). A `Scan`
+    holds both, and is given alone. border_mm moves the surface out or in; sdt asks for the signed distance
+    too. Returns an object with `mask`, boolean [X, Y, Z], and `sdt`, float32 [X, Y, Z] in mm, negative
+    inside, or None. Raises SingleStripError with one sentence if no brain can be found.
     """
     session = _session(model, device)
-    return session.strip(image, vox2world, border_mm, sdt)
+    return session.strip(image, vox2world, border_mm=border_mm, sdt=sdt)
 
 
 def strip_file(
@@ -95,7 +101,7 @@ def strip_file(
     """
     from pathlib import Path
 
-    from .batch.strip import Job, StripOptions
+    from .batch.jobs import Job, StripOptions
     from .batch.strip import strip_file as run
 
     named = {"brain": out, "mask": mask, "sdt": sdt}

@@ -239,6 +239,57 @@ class TrainConfig:
         return self.lr * rising * falling
 
 
+@dataclass(frozen=True)
+class IntensityConfig:
+    """How the range of an image's intensities is found, without damaged voxels and padding."""
+
+    sample: int = 200_000  # voxels that percentiles are taken of
+    low_percent: float = 0.5
+    high_percent: float = 99.5
+    # Values lie apart from the others where the gap between both is larger than this share of the others' range.
+    # Padding of CT at -2000 lies 0.4 below air, at -3024 0.8 below. None of the development scans has a gap.
+    apart: float = 1 / 3
+    few: int = 32  # an image of so few different values has gaps everywhere
+
+
+@dataclass(frozen=True)
+class BrightnessConfig:
+    """What counts as bright in an image at the locator's voxel size, and when the networks look there alone.
+
+    Brightness is relative: 0 for the darkest of the image, 1 for its brightest. Figures: benchmarks/README.md.
+    """
+
+    brightest_voxels: int = 100  # the brightness of an image is that of so many voxels, or of a 200th of them
+    bright: float = 0.1  # what reaches this belongs to the head
+    # It must also stand out of the noise, where most of the image is noise that stays below this brightness:
+    air: float = 0.5
+    deviations: float = 4.0  # of the noise, above its median
+    speck_voxels: int = 27  # what is smaller and bright is damage, such as hot voxels
+    dim_brain: float = 0.05  # a brain whose median is below it is looked for again
+    # So much of a brain must lie among what is bright; so much of what is bright is one part in a small head.
+    most: float = 0.5
+    black: float = 0.005  # of the range of intensities: a mask whose median is below it holds no brain
+    # What is bright counts as the whole head where it is shorter than this share of the window, and the field of
+    # view is longer by this factor; it is then magnified to this share, as long as a brain or a head may be.
+    small: float = 0.6
+    wide: float = 1.25
+    magnified: float = 0.9
+    margin: float = 0.1  # shown around what is bright, as a share of its length
+
+
+@dataclass(frozen=True)
+class StrippingConfig:
+    """How the networks are shown an image; lengths in mm of an adult human head."""
+
+    # A second look where the brain lies further from the window's middle than this,
+    recentre_mm: float = 8.0
+    dim: float = 0.9  # or where all of it is darker than this share of the brightest in the window
+    peak: float = 0.7  # the intensity that the peaked view makes the brightest
+    least_share: float = 0.02  # of the locator's voxels, taken as brain where none is positive
+    intensities: IntensityConfig = IntensityConfig()
+    brightness: BrightnessConfig = BrightnessConfig()
+
+
 # Kernel, stride and channels of the encoder's layers; the decoder mirrors them.
 Layer = tuple[Annotated[int, Meta(ge=1, le=16)], Annotated[int, Meta(ge=1, le=8)], Width]
 SLICE_LAYERS = (
@@ -352,6 +403,16 @@ class FlagConfig:
 
     pass_from: float = 0.86
     look_from: float = 0.80
+    full: float = 0.9  # a mask that fills more of its image has the estimated Dice 0
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Test-time augmentation of an image. Numbers: SingleStrip."""
+
+    copies: int = 10
+    scaling: float = 0.2  # ± of the intensities
+    rotation_deg: float = 30.0  # ± about each axis
 
 
 @dataclass(frozen=True)

@@ -12,26 +12,22 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from singlestrip.batch import assess
-from singlestrip.batch.assess import (
+from singlestrip.batch.assess import Assessor, assess_files
+from singlestrip.batch.assessment import (
     COLUMNS,
+    MEASURES,
     Assessment,
-    Assessor,
     Case,
-    assess_files,
-    check_table,
     name_cases,
-    read_growing_table,
-    read_table,
-    update_table,
+    quality_values,
     worst_first,
-    write_report,
-    write_table,
 )
+from singlestrip.batch.quality_table import check_table, read_growing_table, read_table, update_table, write_table
+from singlestrip.batch.report import write_report
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io.masks import read_mask, read_masks
-from singlestrip.quality.scores import QualityModel
+from singlestrip.quality.scores import MaskQuality, QualityModel
 from singlestrip.quality.training import fraction
 from singlestrip.space.metrics import dice
 
@@ -216,6 +212,38 @@ def test_a_table_of_tabs(tmp_path):
     assert {second[name] for name in COLUMNS} == {"fail", "b.nii", "b.nii: gone", ""}
 
 
+def test_columns_keep_the_order_that_was_promised(tmp_path):
+    """In docs/stable.md; the measures are the columns of numbers, in that order, `frame` behind all others."""
+    path = Path(__file__).parents[1] / "docs" / "stable.md"
+    promise = path.read_text(encoding="utf-8").split("Columns of quality tables", 1)[1].split("\n\n")[1]
+    promised = [cell.strip(" `\n") for cell in promise.split("|")]
+    assert list(COLUMNS) == promised
+    numbers = [measure.column for measure in MEASURES]
+    texts = ("flag", "mask", "image", "reference", "note")
+    assert [column for column in COLUMNS if column not in texts] == numbers
+    write_table(tmp_path / "q.tsv", [made(**dict.fromkeys(reversed(numbers), 1))])
+    update_table(tmp_path / "grown.tsv", [SCORED])
+    for name in ("q.tsv", "grown.tsv"):
+        assert (tmp_path / name).read_text().split("\n")[0].split("\t") == list(COLUMNS)
+
+
+def test_the_numbers_of_a_quality_by_column():
+    quality = MaskQuality(0.9, "pass", 3.5, (0.8, 1.0), 0.8, 1234.5, 2, 3, True, frame=4)
+    values = quality_values(quality)
+    assert values == {
+        "estimated_dice": 0.9,
+        "estimated_hd95_mm": 3.5,
+        "lowest_slice_dice": 0.8,
+        "volume_ml": 1234.5,
+        "components": 2,
+        "holes": 3,
+        "border": 1,
+        "frame": 4,
+    }
+    assert type(values["border"]) is int  # a number in the tables
+    assert "frame" not in quality_values(MaskQuality(0.9, "pass", 3.5, (), 0.8, 1234.5, 2, 3, False))
+
+
 def test_tabs_and_lines_within_a_note_do_not_break_the_table(tmp_path):
     path = tmp_path / "q.tsv"
     write_table(path, [made("a", "fail", 'one\ttwo\nthree "four" é'), SCORED])
@@ -392,15 +420,15 @@ def test_worst_first():
 # Masks
 
 
-def test_what_counts_as_mask(tmp_path):
+def test_what_counts_as_mask(tmp_path, caplog):
     values = np.zeros((4, 4, 4), dtype=np.float32)
     values[0, 0, :4] = [2.5, -0.1, np.nan, np.inf]
     values[1, 0, 0] = 2.5
-    path, said = tmp_path / "m.nii", []
+    path = tmp_path / "m.nii"
     nib.save(nib.Nifti1Image(values, np.eye(4)), path)
-    _, mask = read_mask(path, said.append)
+    _, mask = read_mask(path)
     assert mask.dtype == bool and np.argwhere(mask).tolist() == [[0, 0, 0], [1, 0, 0]]
-    assert said == [f"{path}: 2 voxels are not finite and count as background"]
+    assert caplog.messages == [f"{path}: 2 voxels are not finite and count as background"]
     nib.save(nib.Nifti1Image(np.stack([values] * 3, -1), np.eye(4)), path)
     with pytest.raises(InputError, match=r"m\.nii: has 3 frames"):
         read_mask(path)
@@ -432,10 +460,10 @@ def test_masks_are_scored_and_sorted(model, masks):
     assert [a.case.name for a in found] == ["half", "small", "good"]
     assert [a.flag for a in found] == ["fail", "fail", "pass"]
     good, small = found[2], found[1]
-    assert good.estimate > 0.95  # whole voxels against parts of them
-    assert small.estimate == pytest.approx(2 * 40**3 / (40**3 + 48**3), abs=0.03)
+    assert good.estimated_dice > 0.95  # whole voxels against parts of them
+    assert small.estimated_dice == pytest.approx(2 * 40**3 / (40**3 + 48**3), abs=0.03)
     expected = model.assess(ball(48), VOX2WORLD)
-    assert good.values == assess.quality_values(expected)
+    assert good.values == quality_values(expected)
     assert good.slice_dice == expected.slice_dice and good.note == ""
 
 
@@ -445,7 +473,7 @@ def test_a_broken_mask_does_not_stop_the_others(model, masks, broken, tmp_path):
     assert [a.case.name for a in found] == ["broken", "gone", "half", "small", "good"]
     for a, path in zip(found, paths, strict=False):
         if a.note:
-            assert (a.flag, a.values, a.estimate) == ("fail", {}, -1.0)
+            assert (a.flag, a.values, a.estimated_dice) == ("fail", {}, -1.0)
             assert str(path) in a.note
     assert [bool(a.note) for a in found] == [True, True, False, False, False]
     with pytest.raises(InputError, match="broken"):
@@ -456,7 +484,7 @@ def test_a_fault_of_the_program_names_the_mask(model, masks, monkeypatch):
     def fault(*args):
         raise ZeroDivisionError("odd")
 
-    monkeypatch.setattr(model, "judge", fault)
+    monkeypatch.setattr(model, "measure", fault)
     (found,) = assess_files(Assessor(model), [Case(masks["good"])])
     assert str(masks["good"]) in found.note and "ZeroDivisionError: odd" in found.note
     with pytest.raises(ZeroDivisionError):
@@ -482,7 +510,7 @@ def test_what_lies_on_another_grid_is_a_failure(model, masks, tmp_path, role):
 
 def test_an_empty_mask_is_scored_0(model, tmp_path):
     (found,) = assess_files(Assessor(model), [Case(save(tmp_path / "m.nii", np.zeros(SHAPE)))])
-    assert (found.flag, found.estimate, found.note) == ("fail", 0.0, "")
+    assert (found.flag, found.estimated_dice, found.note) == ("fail", 0.0, "")
     assert found.record()["estimated_hd95_mm"] is None
 
 
@@ -557,23 +585,20 @@ def test_pictures_and_augmentation_are_of_the_worst_frame(model, frames, tmp_pat
     assert every[0]["tta_mask_dice"] != still[0]["tta_mask_dice"]
 
 
-def test_soft_masks_and_references_are_cut_and_said(model, tmp_path):
+def test_soft_masks_and_references_are_cut_and_said(model, tmp_path, caplog):
     soft = save(tmp_path / "soft.nii", np.round(gaussian_filter(ball(48).astype(float), 1) * 100))
     hard = save(tmp_path / "hard.nii", nib.load(soft).get_fdata() >= 50)
-    said = []
-    found = assess_files(
-        Assessor(model), [Case(soft, reference=hard), Case(hard, reference=soft)], warn=said.append
-    )
+    found = assess_files(Assessor(model), [Case(soft, reference=hard), Case(hard, reference=soft)])
     assert [a.values["dice"] for a in found] == [1, 1] and found[0].values == found[1].values
+    said = caplog.messages
     assert len(said) == 2 and all("soft.nii" in text and "brain from 50 on" in text for text in said)
 
 
-def test_remarks_on_the_image_of_a_mask_are_said(model, masks, tmp_path):
+def test_remarks_on_the_image_of_a_mask_are_said(model, masks, tmp_path, caplog):
     image = tmp_path / "image.nii.gz"
     image.write_bytes(masks["good"].read_bytes() + b"garbage")
-    said = []
-    assess_files(Assessor(model), [Case(masks["good"], image)], warn=said.append)
-    assert len(said) == 1 and said[0].startswith(f"{image}: bytes that are not gzip data")
+    assess_files(Assessor(model), [Case(masks["good"], image)])
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith(f"{image}: bytes that are not gzip data")
 
 
 def test_a_label_map_is_not_scored(model, masks, tmp_path):
@@ -640,7 +665,7 @@ def test_a_page_and_its_pictures(model, masks, broken, tmp_path):
         ("good", "pass"),
     ]
     assert [s["picture"] for s in data["scans"]] == [None, "pictures/half.png", "pictures/good.png"]
-    assert [s["score"] for s in data["scans"]] == [None, *(a.estimate for a in found[1:])]
+    assert [s["score"] for s in data["scans"]] == [None, *(a.estimated_dice for a in found[1:])]
     assert data["scans"][0]["note"] == found[0].note and set(data["scans"][0]["numbers"]) == {""}
     numbers = dict(zip(data["columns"], data["scans"][2]["numbers"], strict=True))
     assert numbers["true Dice"] == f"{dice(ball(48), ball(40)):.3f}"

@@ -10,20 +10,13 @@ import numpy as np
 import pytest
 
 from singlestrip.batch import records, strip
-from singlestrip.batch.strip import (
-    Job,
-    StripOptions,
-    images_below,
-    plan_folder,
-    read_list,
-    strip_file,
-    strip_files,
-    take_images,
-    write_list,
-)
+from singlestrip.batch.jobs import Job, StripOptions, plan_folder, take_images
+from singlestrip.batch.ledger import Ledger
+from singlestrip.batch.strip import strip_file, strip_files
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io import memory, volume
 from singlestrip.io.json_file import read_json, write_json
+from singlestrip.io.lists import images_below, read_list, write_list
 from singlestrip.space.metrics import dice
 
 VOX2WORLD = np.array([[-3.0, 0, 0, 60], [0, 3, 0, -50], [0, 0, 4, -40], [0, 0, 0, 1]])
@@ -162,7 +155,10 @@ def test_mean_of_frames_that_are_not_finite(phantom_stripper, tmp_path):
 def test_frame_that_fails_is_named(phantom_stripper, tmp_path):
     frames = np.stack([np.where(ball() < 0, 100, 0), np.full(SHAPE, 7)], -1).astype(np.int16)
     nib.Nifti1Image(frames, VOX2WORLD).to_filename(tmp_path / "a.nii")
-    with pytest.raises(InputError, match=r"a.nii: frame 1 of 0 to 1: the image is constant.*--mask-mean-frame"):
+    with pytest.raises(
+        InputError,
+        match=r"a.nii: frame 1 of 0 to 1: the image is constant.*; one mask for all can be made of their mean$",
+    ):
         strip_file(phantom_stripper, job(tmp_path / "a.nii", "mask"))
     assert not list((tmp_path / "out").iterdir())
 
@@ -174,29 +170,28 @@ def test_border_moves_the_mask(phantom_stripper, tmp_path):
         assert dice(mask, ball() < border) > 0.95
 
 
-def test_warning_about_values_that_are_not_finite(phantom_stripper, tmp_path):
-    said = []
-    strip_file(phantom_stripper, job(scan(tmp_path / "a.nii"), "mask"), warn=said.append)
-    assert said == []
+def test_warning_about_values_that_are_not_finite(phantom_stripper, tmp_path, caplog):
+    strip_file(phantom_stripper, job(scan(tmp_path / "a.nii"), "mask"))
+    assert caplog.messages == []
     values = np.where(ball() < 0, 100, 0).astype(np.float32)
     values[0, 0, :5] = np.nan
     nib.Nifti1Image(values, VOX2WORLD).to_filename(tmp_path / "b.nii")
-    strip_file(phantom_stripper, job(tmp_path / "b.nii", "mask"), warn=said.append)
-    assert len(said) == 1 and "b.nii: 5 voxels are not finite" in said[0]
+    strip_file(phantom_stripper, job(tmp_path / "b.nii", "mask"))
+    assert len(caplog.messages) == 1 and "b.nii: 5 voxels are not finite" in caplog.messages[0]
+    assert caplog.records[0].levelname == "WARNING" and caplog.records[0].name.startswith("singlestrip.")
 
 
 @pytest.mark.parametrize("options", [StripOptions(), StripOptions(mean_frame=True)])
-def test_values_that_became_too_large_are_refused_in_one_sentence(phantom_stripper, tmp_path, options):
+def test_values_that_became_too_large_are_refused_in_one_sentence(phantom_stripper, tmp_path, caplog, options):
     bright = 1000 * np.clip(0.5 - ball() / 4, 0, 1)
     with np.errstate(over="ignore"):
         too_bright = (bright * 1e36).astype(np.float32)
     frames = {"a.nii": too_bright, "b.nii": np.stack([bright, too_bright], -1).astype(np.float32)}
     for (name, values), place in zip(frames.items(), ("", "frame 1 of 0 to 1: "), strict=True):
         nib.Nifti1Image(values, VOX2WORLD).to_filename(tmp_path / name)
-        said = []
         with pytest.raises(InputError, match=rf"^{tmp_path / name}: {place}[0-9.]+ % of the voxels are infinite"):
-            strip_file(phantom_stripper, job(tmp_path / name, "mask"), options, said.append)
-        assert said == [] and not list((tmp_path / "out").iterdir())
+            strip_file(phantom_stripper, job(tmp_path / name, "mask"), options)
+        assert caplog.messages == [] and not list((tmp_path / "out").iterdir())
 
 
 def test_outputs_are_checked_before_work(phantom_stripper, tmp_path):
@@ -299,11 +294,16 @@ def test_what_ends_a_job_belongs_to_it(phantom_stripper, tmp_path):
 MADE = {"SingleStripVersion": "1", "Model": "a.safetensors", "ModelSHA256": "a" * 64}
 
 
-def resumed(stripper, jobs, options=StripOptions(), made_with=MADE, **more):
-    """What became of the jobs, and what was said."""
-    said = []
-    outcomes = strip_files(stripper, jobs, options, True, said.append, made_with=made_with, **more)
-    return [outcome.text for outcome in outcomes], said
+@pytest.fixture
+def resumed(caplog):
+    """Resumes a run; returns what became of the jobs, and what was said."""
+
+    def resume(stripper, jobs, options=StripOptions(), made_with=MADE, **more):
+        caplog.clear()
+        outcomes = strip_files(stripper, jobs, options, resume=True, made_with=made_with, **more)
+        return [outcome.text for outcome in outcomes], list(caplog.messages)
+
+    return resume
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,9 @@ def resumed(stripper, jobs, options=StripOptions(), made_with=MADE, **more):
         ("sdt", {}, {"ModelSHA256": "b" * 64, "Model": "b"}, "model a.safetensors aaaaaaaa (now b bbbbbbbb)"),
     ],
 )
-def test_what_was_made_in_another_way_is_made_anew(phantom_stripper, tmp_path, kind, options, made_with, told):
+def test_what_was_made_in_another_way_is_made_anew(
+    phantom_stripper, resumed, tmp_path, kind, options, made_with, told
+):
     """And back; the way is told once, of whatever number of outputs."""
     distances = [ball(), ball(radius=18.0)] if "mean_frame" in options else [ball()]
     jobs = plan_folder([scan(tmp_path / f"{n}.nii", distances) for n in "ab"], tmp_path / "out", (kind,))
@@ -348,7 +350,7 @@ def test_what_was_made_in_another_way_is_made_anew(phantom_stripper, tmp_path, k
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".img", ".mgz"])
-def test_another_image_in_its_place_is_another_mask(phantom_stripper, tmp_path, suffix):
+def test_another_image_in_its_place_is_another_mask(phantom_stripper, resumed, tmp_path, suffix):
     """On the same grid, so that only its content tells; a record without its checksum keeps."""
     first, second = (volume.read(scan(tmp_path / f"{r}.nii", [ball(radius=r)])) for r in (24.0, 15.0))
     image = tmp_path / f"a{suffix}"
@@ -370,7 +372,7 @@ def test_another_image_in_its_place_is_another_mask(phantom_stripper, tmp_path, 
     assert resumed(phantom_stripper, jobs) == (["kept"], [])
 
 
-def test_frames_say_nothing_of_an_image_that_has_one(phantom_stripper, tmp_path):
+def test_frames_say_nothing_of_an_image_that_has_one(phantom_stripper, resumed, tmp_path):
     jobs = [job(scan(tmp_path / "a.nii"), "mask")]
     assert resumed(phantom_stripper, jobs) == (["stripped"], [])
     assert resumed(phantom_stripper, jobs, StripOptions(mean_frame=True)) == (["kept"], [])
@@ -379,9 +381,9 @@ def test_frames_say_nothing_of_an_image_that_has_one(phantom_stripper, tmp_path)
     assert resumed(phantom_stripper, jobs) == (["kept"], [])
 
 
-def test_other_b_values_are_another_mask(phantom_stripper, diffusion):
+def test_other_b_values_are_another_mask(phantom_stripper, resumed, diffusion):
     image, bval = diffusion
-    jobs = [strip.Job(image, job(image, "mask").outputs, bval)]
+    jobs = [Job(image, job(image, "mask").outputs, bval)]
     bval.write_text("1000 0 2000 50\n")
     assert resumed(phantom_stripper, jobs) == (["stripped"], [])
     assert resumed(phantom_stripper, jobs) == (["kept"], [])
@@ -393,7 +395,7 @@ def test_other_b_values_are_another_mask(phantom_stripper, diffusion):
     assert texts == ["stripped"] and "frames b=0 (now mean)" in said[0]
 
 
-def test_outputs_without_a_record_are_kept_and_counted(phantom_stripper, tmp_path):
+def test_outputs_without_a_record_are_kept_and_counted(phantom_stripper, resumed, tmp_path):
     """Of an older version, of another program, or mended by hand."""
     jobs = plan_folder([scan(tmp_path / f"{n}.nii") for n in "abc"], tmp_path / "out", ("mask",))
     strip_files(phantom_stripper, jobs[:1])
@@ -412,7 +414,7 @@ def test_outputs_without_a_record_are_kept_and_counted(phantom_stripper, tmp_pat
     assert texts == ["kept"] * 3 and len(said) == 1
 
 
-def test_a_mask_mended_by_hand_is_not_lost_with_the_brain_beside_it(phantom_stripper, tmp_path):
+def test_a_mask_mended_by_hand_is_not_lost_with_the_brain_beside_it(phantom_stripper, resumed, tmp_path):
     jobs = [job(scan(tmp_path / "a.nii"), "brain", "mask")]
     strip_files(phantom_stripper, jobs, made_with=MADE)
     brain, mask = (jobs[0].outputs[kind] for kind in ("brain", "mask"))
@@ -426,8 +428,39 @@ def test_a_mask_mended_by_hand_is_not_lost_with_the_brain_beside_it(phantom_stri
     assert resumed(phantom_stripper, jobs, StripOptions(border_mm=2)) == (["stripped"], [])
 
 
+def test_what_a_ledger_can_keep(tmp_path, caplog):
+    """By hand: what was recorded as it is wanted, what was not begun anew, and what has no record."""
+    todo = job(scan(tmp_path / "a.nii"), "mask", "sdt")
+    for path in todo.outputs.values():
+        path.write_bytes(b"made")
+    plain, wide = Ledger(MADE, StripOptions()), Ledger(MADE, StripOptions(border_mm=2.0))
+    assert plain.wanted(todo)["mask"].keys() == {*MADE, "ImageSHA256"}
+    assert wide.wanted(todo) == {
+        "mask": plain.wanted(todo)["mask"] | {"BorderMM": 2.0},
+        "sdt": plain.wanted(todo)["sdt"],  # to the surface before it was moved
+    }
+    assert plain.can_keep(todo, plain.wanted(todo)) and plain.unknown == 2  # no records
+    plain.finish(todo, plain.wanted(todo))
+    assert plain.can_keep(todo, plain.wanted(todo)) and plain.unknown == 2
+    assert not caplog.messages
+    told = f"{todo.outputs['mask']}: was made with border in mm 0 (now 2)"
+    for _ in range(2):  # said once
+        assert not wide.can_keep(todo, wide.wanted(todo))
+        assert caplog.messages == [f"{told}; stripping anew, and all others like it"]
+    todo.outputs["sdt"].write_bytes(b"mended by hand")
+    assert wide.can_keep(todo, wide.wanted(todo)) and wide.unknown == 1
+    assert caplog.messages[1:] == [f"{told}; kept, as a file beside it is not ours"]
+    plain.begin(todo)
+    assert not plain.can_keep(todo, plain.wanted(todo))  # a run ended before they were finished
+    caplog.clear()
+    Ledger(MADE, StripOptions()).warn_of_unknown()
+    assert not caplog.messages
+    wide.warn_of_unknown()
+    assert len(caplog.messages) == 1 and "1 of the outputs kept have no record" in caplog.messages[0]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"ModelSHA256": 3', b"\xff\xfe", b"{}"])
-def test_a_record_that_cannot_be_read_is_none(phantom_stripper, tmp_path, content):
+def test_a_record_that_cannot_be_read_is_none(phantom_stripper, resumed, tmp_path, content):
     jobs = [job(scan(tmp_path / "a.nii"), "mask")]
     strip_files(phantom_stripper, jobs, made_with=MADE)
     records.hidden_record(jobs[0].outputs["mask"]).write_bytes(content)
@@ -436,7 +469,7 @@ def test_a_record_that_cannot_be_read_is_none(phantom_stripper, tmp_path, conten
 
 
 @pytest.mark.parametrize("place", ["write_like", "finish_record"])
-def test_what_a_killed_run_left_is_made_anew(phantom_stripper, tmp_path, monkeypatch, place):
+def test_what_a_killed_run_left_is_made_anew(phantom_stripper, resumed, tmp_path, monkeypatch, place):
     """Before or after the mask stands: it is not told apart from the one of the run before by what it holds."""
     jobs = [job(scan(tmp_path / "a.nii"), "mask")]
     strip_files(phantom_stripper, jobs, made_with=MADE)
@@ -455,7 +488,7 @@ def test_what_a_killed_run_left_is_made_anew(phantom_stripper, tmp_path, monkeyp
     assert resumed(phantom_stripper, jobs) == (["kept"], [])
 
 
-def test_a_failure_leaves_outputs_and_their_records(phantom_stripper, tmp_path):
+def test_a_failure_leaves_outputs_and_their_records(phantom_stripper, resumed, tmp_path):
     jobs = [job(scan(tmp_path / "a.nii"), "mask")]
     strip_files(phantom_stripper, jobs, made_with=MADE)
     path = records.hidden_record(jobs[0].outputs["mask"])
@@ -466,7 +499,7 @@ def test_a_failure_leaves_outputs_and_their_records(phantom_stripper, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".img", ".hdr", ".mgz"])
-def test_records_of_every_format(phantom_stripper, tmp_path, suffix):
+def test_records_of_every_format(phantom_stripper, resumed, tmp_path, suffix):
     todo = Job(scan(tmp_path / "a.nii"), {"mask": tmp_path / f"{'m' * 200}{suffix}"})
     strip_files(phantom_stripper, [todo], made_with=MADE)
     assert resumed(phantom_stripper, [todo]) == (["kept"], [])
@@ -587,21 +620,20 @@ def test_names_that_clash(tmp_path, images, sentence):
         plan_folder([Path(i) for i in images], tmp_path, ("mask",))
 
 
-def test_an_image_named_again_is_taken_once_and_said_once(tmp_path, monkeypatch):
+def test_an_image_named_again_is_taken_once_and_said_once(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.img").touch()
     (tmp_path / "link.nii").symlink_to("a.nii")
-    said = []
     images = [Path(name) for name in ("a.nii", "p.hdr", "b.nii", "x/../a.nii", "p.img", "a.nii", "link.nii")]
     images.append(tmp_path / "a.nii")
     expected = [Path(name) for name in ("a.nii", "b.nii", "p.img", "link.nii")]
-    assert take_images(images, said.append) == expected
-    assert said == ["x/../a.nii: named more than once; it is taken once"]
-    said.clear()
-    assert take_images([Path("p.hdr"), Path("p.hdr")], said.append) == [Path("p.img")]
-    assert said == ["p.img: named more than once; it is taken once"]
-    assert take_images([Path("b.nii"), Path("a.nii")], said.append) == [Path("b.nii"), Path("a.nii")]
-    assert len(said) == 1
+    assert take_images(images) == expected
+    assert caplog.messages == ["x/../a.nii: named more than once; it is taken once"]
+    caplog.clear()
+    assert take_images([Path("p.hdr"), Path("p.hdr")]) == [Path("p.img")]
+    assert caplog.messages == ["p.img: named more than once; it is taken once"]
+    assert take_images([Path("b.nii"), Path("a.nii")]) == [Path("b.nii"), Path("a.nii")]
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -720,7 +752,7 @@ def test_a_written_list_can_be_read(tmp_path):
 
 
 @pytest.mark.parametrize("cased", [str.lower, str.upper])
-def test_a_pair_has_one_name_whichever_file_is_named(phantom_stripper, tmp_path, cased):
+def test_a_pair_has_one_name_whichever_file_is_named(phantom_stripper, resumed, tmp_path, cased):
     """Also where resume looks for the record of what it was made with."""
     image = scan(tmp_path / "a.nii")
     files = [tmp_path / f"p{cased(ending)}" for ending in (".img", ".hdr")]
@@ -806,7 +838,7 @@ def diffusion(tmp_path):
 def test_one_mask_from_the_mean_of_the_frames_of_b0(phantom_stripper, diffusion):
     image, bval = diffusion
     bval.write_text("1000 0 2000 50\n")
-    todo = strip.Job(image, job(image, "mask", "brain").outputs, bval)
+    todo = Job(image, job(image, "mask", "brain").outputs, bval)
     strip_file(phantom_stripper, todo)
     mask, brain = (volume.read(todo.outputs[kind]) for kind in ("mask", "brain"))
     assert mask.shape == SHAPE and brain.shape == (*SHAPE, 4)
@@ -832,12 +864,12 @@ def test_b_values_that_do_not_fit(text, part, phantom_stripper, diffusion):
     if text is not None:
         bval.write_text(text)
     with pytest.raises(InputError, match=f"dwi.bval.*{part}"):
-        strip_file(phantom_stripper, strip.Job(image, job(image, "mask").outputs, bval))
+        strip_file(phantom_stripper, Job(image, job(image, "mask").outputs, bval))
 
 
 def test_an_image_of_one_frame_has_a_b_value_too(phantom_stripper, tmp_path):
     image, bval = scan(tmp_path / "a.nii.gz"), tmp_path / "a.bval"
-    todo = strip.Job(image, job(image, "mask").outputs, bval)
+    todo = Job(image, job(image, "mask").outputs, bval)
     with pytest.raises(InputError, match="no such file"):
         strip_file(phantom_stripper, todo)
     bval.write_text("1000")

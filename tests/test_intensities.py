@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 
 from singlestrip.errors import InputError
-from singlestrip.stripping.intensities import intensities_of
+from singlestrip.space.scan import Scan
+from singlestrip.stripping import intensities
+from singlestrip.stripping.intensities import Intensities
 
 SHAPE = (40, 40, 40)
+
+
+def intensities_of(stored: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> Intensities:
+    return intensities.intensities_of(Scan(stored, np.eye(4), slope, intercept))
 
 
 def head(seed=0):

@@ -7,12 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from singlestrip.configuration import AutoencoderConfig, AutoencoderTrainConfig, FaultConfig, FlagConfig
+from singlestrip.configuration import (
+    AugmentationConfig,
+    AutoencoderConfig,
+    AutoencoderTrainConfig,
+    FaultConfig,
+    FlagConfig,
+)
 from singlestrip.errors import InputError
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
-from singlestrip.quality import scores as quality
-from singlestrip.quality.scores import QualityModel, Reconstruction, agreement, augmented_masks, flag_of
+from singlestrip.quality.augmentation import agreement, augmented_masks, turned
+from singlestrip.quality.scores import QualityModel, Reconstruction, flag_of
 from singlestrip.quality.training import (
     SliceSource,
     VolumeSource,
@@ -21,8 +27,9 @@ from singlestrip.quality.training import (
     fraction,
     train_quality,
 )
-from singlestrip.space.geometry import conformed_vox2world
+from singlestrip.space.grid import Grid
 from singlestrip.space.metrics import dice, volume_ml
+from singlestrip.space.scan import Scan
 
 CPU = torch.device("cpu")
 # 24 voxels to a code of one.
@@ -423,8 +430,8 @@ def test_a_learnt_brain_scores_above_a_broken_one(learnt, phantom):
     model, mask, vox2world = QualityModel(learnt[0]), *phantom
     broken = mask.copy()
     broken[:, 24:] = False
-    assert model.assess(mask, vox2world).estimate > 0.8
-    assert model.assess(mask, vox2world).estimate > model.assess(broken, vox2world).estimate + 0.1
+    assert model.assess(mask, vox2world).estimated_dice > 0.8
+    assert model.assess(mask, vox2world).estimated_dice > model.assess(broken, vox2world).estimated_dice + 0.1
 
 
 def test_a_file_gives_the_scores_back(learnt, tmp_path, phantom):
@@ -578,11 +585,11 @@ def test_slices_count_from_the_lowest_up_and_small_ones_not_for_the_least():
 
 def test_a_reconstruction_goes_back_to_the_image(phantom):
     mask, vox2world = phantom
-    found = same().reconstruct(mask, vox2world)
-    assert dice(found.on_grid(mask.shape, vox2world), mask) > 0.97
+    found = same().reconstruct(Scan(mask, vox2world))
+    assert dice(found.on_grid(Grid(mask.shape, vox2world)), mask) > 0.97
     shape = (60, 70, 50)
     oblique, at = grid(shape, (3.0, 2.5, 3.5), turned_about(1, 25))
-    assert dice(found.on_grid(shape, oblique), brain(at)) > 0.95
+    assert dice(found.on_grid(Grid(shape, oblique)), brain(at)) > 0.95
 
 
 # Scores of masks
@@ -593,8 +600,8 @@ def test_a_mask_rebuilt_as_it_is_scores_1(phantom, kind):
     config = AutoencoderConfig(kind, 4.0, 48, (0, 1, 2))
     mask, vox2world = phantom
     found = same(config).assess(mask, vox2world)
-    assert found.estimate == pytest.approx(1, abs=1e-3)
-    assert (found.flag, found.components, found.holes, found.border) == ("pass", 1, 0, False)
+    assert found.estimated_dice == pytest.approx(1, abs=1e-3)
+    assert (found.flag, found.components, found.holes, found.touches_edge) == ("pass", 1, 0, False)
     assert found.hd95_mm == 0
     assert found.lowest_slice_dice == 1 and set(found.slice_dice) == {1}
     assert len(found.slice_dice) == pytest.approx(110 / 4, abs=2)  # from z -50 to 60 mm
@@ -620,13 +627,13 @@ def test_the_grid_of_the_file_does_not_matter(name):
     def assess(shape, spacing_mm, turn, move_mm=(0.0, 0.0, 0.0)):
         vox2world, at = grid(shape, spacing_mm, turn, move_mm)
         mask = brain(at - move_mm)
-        return model.assess(mask, vox2world), model.reconstruct(mask, vox2world)
+        return model.assess(mask, vox2world), model.reconstruct(Scan(mask, vox2world))
 
     plain, rebuilt = assess((90, 90, 90), 2.0, np.eye(3))
-    assert 0.5 < plain.estimate < 0.9
+    assert 0.5 < plain.estimated_dice < 0.9
     move_mm = (300.0, -200.0, 77.0) if name == "elsewhere" else (0.0, 0.0, 0.0)
     other, other_rebuilt = assess(*GRIDS[name], move_mm)
-    assert other.estimate == pytest.approx(plain.estimate, abs=4e-3)
+    assert other.estimated_dice == pytest.approx(plain.estimated_dice, abs=4e-3)
     assert other.volume_ml == pytest.approx(plain.volume_ml, rel=0.01)
     assert other.hd95_mm == pytest.approx(plain.hd95_mm, abs=2)
     assert len(other.slice_dice) == pytest.approx(len(plain.slice_dice), abs=1)
@@ -636,7 +643,7 @@ def test_the_grid_of_the_file_does_not_matter(name):
 
 def test_the_window_lies_around_the_centre_of_mass(phantom):
     mask, vox2world = phantom
-    found = same().reconstruct(mask, vox2world)
+    found = same().reconstruct(Scan(mask, vox2world))
     np.testing.assert_allclose(np.diag(found.vox2world), [4, 4, 4, 1])
     middle = found.vox2world @ [23.5, 23.5, 23.5, 1]
     where = np.argwhere(mask).mean(0)
@@ -647,20 +654,20 @@ def test_the_window_lies_around_the_centre_of_mass(phantom):
 def test_an_empty_mask_fails():
     for model in (same(), ball_of(60.0)):
         found = model.assess(np.zeros((20, 20, 20), dtype=bool), np.eye(4))
-        assert (found.estimate, found.flag, found.hd95_mm) == (0.0, "fail", np.inf)
-        assert (found.volume_ml, found.components, found.holes, found.border) == (0.0, 0, 0, False)
+        assert (found.estimated_dice, found.flag, found.hd95_mm) == (0.0, "fail", np.inf)
+        assert (found.volume_ml, found.components, found.holes, found.touches_edge) == (0.0, 0, 0, False)
         assert found.slice_dice == ()
-    assert same().reconstruct(np.zeros((20, 20, 20), dtype=bool), np.eye(4)).dice == 0
+    assert same().reconstruct(Scan(np.zeros((20, 20, 20), dtype=bool), np.eye(4))).dice == 0
 
 
 def test_what_lies_beyond_the_window_counts_against_the_mask():
     """All of a 256 mm cube: a window of 192 mm is rebuilt, the rest is not."""
     vox2world, at = grid((64, 64, 64), 4.0)
     mask = np.ones(at.shape[:3], dtype=bool)
-    rebuilt = same().reconstruct(mask, vox2world)
+    rebuilt = same().reconstruct(Scan(mask, vox2world))
     assert rebuilt.outside_ml == pytest.approx((256**3 - 192**3) / 1000)
     assert rebuilt.dice == pytest.approx(2 * 192**3 / (192**3 + 256**3))
-    assert same(AutoencoderConfig("slices", 4.0, 48)).reconstruct(mask, vox2world).dice == rebuilt.dice
+    assert same(AutoencoderConfig("slices", 4.0, 48)).reconstruct(Scan(mask, vox2world)).dice == rebuilt.dice
 
 
 @pytest.mark.parametrize("size", [(64, 64, 64), (10, 10, 10), (25, 25, 9), (15, 15, 15)])
@@ -669,9 +676,9 @@ def test_a_mask_that_fills_its_image_fails(size):
     vox2world, _ = grid(size, 4.0)
     mask = np.ones(size, dtype=bool)
     found = same().assess(mask, vox2world)
-    assert (found.estimate, found.flag, found.border) == (0.0, "fail", True)
+    assert (found.estimated_dice, found.flag, found.touches_edge) == (0.0, "fail", True)
     mask[: len(mask) // 5 + 1] = False
-    assert same().assess(mask, vox2world).estimate > 0.5
+    assert same().assess(mask, vox2world).estimated_dice > 0.5
 
 
 @pytest.mark.parametrize(
@@ -686,7 +693,20 @@ def test_a_mask_that_fills_its_image_fails(size):
 def test_only_boolean_volumes_are_masks(mask):
     for call in (same().assess, same().reconstruct):
         with pytest.raises(InputError, match="boolean mask"):
-            call(mask, np.eye(4))
+            call(Scan(mask, np.eye(4)))
+    with pytest.raises(InputError, match="boolean mask"):
+        same().assess(mask, np.eye(4))
+
+
+def test_a_mask_is_an_array_or_a_scan(phantom):
+    mask, vox2world = phantom
+    model = ball_of(60.0)
+    found = model.assess(mask, vox2world)
+    assert found == model.assess(Scan(mask, vox2world)) == model.assess(mask, vox2world.tolist())
+    assert found == model.measure(Scan(mask, vox2world), model.reconstruct(Scan(mask, vox2world)))
+    assert found.estimate == found.estimated_dice  # its former name
+    with pytest.raises(InputError, match="an array needs its vox2world"):
+        model.assess(mask)
 
 
 def slab_of_a_ball():
@@ -701,31 +721,31 @@ def test_nothing_is_expected_beyond_the_field_of_view(kind):
     """Of the ball that the network tells of only the slab counts."""
     mask, vox2world, expected = slab_of_a_ball()
     model = ball_of(60.0, kind=kind)
-    rebuilt = model.reconstruct(mask, vox2world)
+    rebuilt = model.reconstruct(Scan(mask, vox2world))
     assert np.count_nonzero((rebuilt.probability > 0).any(axis=(0, 1))) == 14
     found = model.assess(mask, vox2world)
     if kind == "slices":
         column, ball = np.pi * 60**2 * 56, np.pi * (60**2 * 56 - 2 * 28**3 / 3)
-        assert found.estimate == pytest.approx(2 * ball / (ball + column), abs=0.02)
+        assert found.estimated_dice == pytest.approx(2 * ball / (ball + column), abs=0.02)
         return
-    assert found.estimate > 0.97 and found.border
+    assert found.estimated_dice > 0.97 and found.touches_edge
     wide, _ = grid((88, 88, 88), 2.0)
     embedded = np.zeros((88, 88, 88), dtype=bool)
     embedded[..., 30:58] = mask
     found = model.assess(embedded, wide)
-    assert not found.border
-    assert found.estimate == pytest.approx(expected, abs=0.02)
+    assert not found.touches_edge
+    assert found.estimated_dice == pytest.approx(expected, abs=0.02)
 
 
 def test_a_single_slice_has_a_score():
     vox2world, at = grid((90, 90, 1), 2.0)
     mask = np.linalg.norm(at, axis=-1) < 60
     found = ball_of(60.0).assess(mask, vox2world)
-    assert found.estimate > 0.96
-    assert not found.border and found.holes == 0
+    assert found.estimated_dice > 0.96
+    assert not found.touches_edge and found.holes == 0
     small = ball_of(60.0).assess(np.linalg.norm(at, axis=-1) < 40, vox2world)
-    assert small.estimate == pytest.approx(2 * 40**2 / (40**2 + 60**2), abs=0.02)
-    assert small.estimate < found.estimate
+    assert small.estimated_dice == pytest.approx(2 * 40**2 / (40**2 + 60**2), abs=0.02)
+    assert small.estimated_dice < found.estimated_dice
 
 
 @pytest.mark.parametrize("radius_mm", [60, 50, 40])
@@ -733,9 +753,9 @@ def test_the_estimate_is_the_dice_of_mask_and_reconstruction(radius_mm):
     vox2world, at = grid((72, 72, 72), 2.0)
     mask = np.linalg.norm(at, axis=-1) < radius_mm
     model = ball_of(60.0)
-    found, rebuilt = model.assess(mask, vox2world), model.reconstruct(mask, vox2world)
-    assert found.estimate == rebuilt.dice and found.hd95_mm == rebuilt.hd95_mm
-    assert found.estimate == pytest.approx(2 * radius_mm**3 / (radius_mm**3 + 60**3), abs=0.01)
+    found, rebuilt = model.assess(mask, vox2world), model.reconstruct(Scan(mask, vox2world))
+    assert found.estimated_dice == rebuilt.dice and found.hd95_mm == rebuilt.hd95_mm
+    assert found.estimated_dice == pytest.approx(2 * radius_mm**3 / (radius_mm**3 + 60**3), abs=0.01)
     assert found.flag == flag_of(rebuilt.dice)
 
 
@@ -746,7 +766,7 @@ def test_slices_without_mask_stay_empty():
     vox2world, _ = grid((48, 48, 48), 4.0)
     mask = np.zeros((48, 48, 48), dtype=bool)
     mask[20:28, 18:30, 22:26] = True
-    rebuilt = full.reconstruct(mask, vox2world)
+    rebuilt = full.reconstruct(Scan(mask, vox2world))
     expected = np.zeros((48, 48, 48))
     expected[20:28] += 0.5
     expected[:, :, 22:26] += 0.5
@@ -802,18 +822,18 @@ def test_cavities_of_thin_masks_are_counted_by_their_image(axis):
 def test_touching_a_face(axis, end):
     mask = np.zeros((16, 18, 20), dtype=bool)
     mask[3:12, 3:12, 3:12] = True
-    assert not judged(mask).border
+    assert not judged(mask).touches_edge
     np.moveaxis(mask, axis, 0)[end, 5, 5] = True
-    assert judged(mask).border
+    assert judged(mask).touches_edge
 
 
 @pytest.mark.parametrize(("slices", "touches"), [(1, False), (3, False), (4, True)])
 def test_thin_images_do_not_touch_across_their_slices(slices, touches):
     mask = np.zeros((20, 20, slices), dtype=bool)
     mask[4:12, 4:12] = True
-    assert judged(mask).border == touches
+    assert judged(mask).touches_edge == touches
     mask[0, 5, 0] = True
-    assert judged(mask).border
+    assert judged(mask).touches_edge
 
 
 def test_flags_at_their_edges():
@@ -833,7 +853,7 @@ def test_a_model_flags_with_its_own_thresholds():
     mask = np.ones(at.shape[:3], dtype=bool)
     mask[:16] = False
     network = same().model
-    score = QualityModel(network).reconstruct(mask, vox2world).dice
+    score = QualityModel(network).reconstruct(Scan(mask, vox2world)).dice
     assert 0.1 < score < 0.9  # it reaches beyond the window
     for flags, expected in (
         (FlagConfig(score - 0.05, score - 0.1), "pass"),
@@ -866,87 +886,98 @@ def world(vox2world, index):
 
 
 def test_turning_keeps_the_middle_and_all_distances(oblique):
-    shape = (20, 30, 25)
-    turned = quality._turned(oblique, shape, np.array([25.0, -14.0, 71.0]))
-    middle = (np.array(shape) - 1) / 2
-    np.testing.assert_allclose(world(turned, middle), world(oblique, middle), atol=1e-9)
+    scan = Scan(np.zeros((20, 30, 25)), oblique, 2.0, -3.0)
+    copy = turned(scan, np.array([25.0, -14.0, 71.0]))
+    assert copy.array is scan.array and (copy.slope, copy.intercept) == (2.0, -3.0)
+    middle = (np.array(scan.shape) - 1) / 2
+    np.testing.assert_allclose(world(copy.vox2world, middle), world(oblique, middle), atol=1e-9)
     index = np.random.default_rng(0).uniform(-50, 50, (40, 3))
-    before, after = world(oblique, index), world(turned, index)
+    before, after = world(oblique, index), world(copy.vox2world, index)
     apart = [np.linalg.norm(p[:, None] - p[None], axis=-1) for p in (before, after)]
     np.testing.assert_allclose(apart[1], apart[0], atol=1e-9)
-    assert np.linalg.det(turned[:3, :3]) == pytest.approx(np.linalg.det(oblique[:3, :3]))  # not mirrored
+    assert np.linalg.det(copy.vox2world[:3, :3]) == pytest.approx(np.linalg.det(oblique[:3, :3]))  # not mirrored
     assert np.abs(after - before).max() > 5
-    np.testing.assert_array_equal(turned[3], [0, 0, 0, 1])
+    np.testing.assert_array_equal(copy.vox2world[3], [0, 0, 0, 1])
 
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (360, 0, 0), (360, -360, 720)])
 def test_whole_turns_change_nothing(oblique, angles):
-    np.testing.assert_allclose(quality._turned(oblique, (20, 30, 25), np.array(angles)), oblique, atol=1e-9)
+    copy = turned(Scan(np.zeros((20, 30, 25)), oblique), np.array(angles))
+    np.testing.assert_allclose(copy.vox2world, oblique, atol=1e-9)
 
 
-def test_turns_about_one_axis(oblique):
-    """A right angle maps the two other axes onto each other; turns about one axis add up; x comes first."""
+def test_turns_about_one_axis():
+    """By the right-hand rule, a right angle maps the axis that follows onto the one after it; turns about one axis
+    add up; x comes first."""
 
     def turn(*angles):
-        return quality._turned(np.eye(4), (1, 1, 1), np.array(angles, dtype=float))[:3, :3]
+        scan = Scan(np.zeros((1, 1, 1)), np.eye(4))
+        return turned(scan, np.array(angles, dtype=float)).vox2world[:3, :3]
 
     for axis in range(3):
+        following, last = (axis + 1) % 3, (axis + 2) % 3
         quarter = turn(*(90 * np.eye(3)[axis]))
         np.testing.assert_allclose(quarter[:, axis], np.eye(3)[axis], atol=1e-12)
-        assert np.abs(np.diag(np.delete(np.delete(quarter, axis, 0), axis, 1))).max() < 1e-12
+        np.testing.assert_allclose(quarter[:, following], np.eye(3)[last], atol=1e-12)
+        np.testing.assert_allclose(quarter[:, last], -np.eye(3)[following], atol=1e-12)
         twice = turn(*(20 * np.eye(3)[axis])) @ turn(*(30 * np.eye(3)[axis]))
         np.testing.assert_allclose(twice, turn(*(50 * np.eye(3)[axis])), atol=1e-12)
     np.testing.assert_allclose(turn(10, 20, 30), turn(0, 0, 30) @ turn(0, 20, 0) @ turn(10, 0, 0), atol=1e-12)
 
 
 @pytest.fixture(scope="module")
-def scan():
-    """A bright lopsided ellipsoid of 2 mm voxels, its mask and vox2world."""
+def lopsided():
+    """A scan of a bright lopsided ellipsoid of 2 mm voxels, and its mask."""
     vox2world, at = grid((40, 40, 32), 2.0)
     x, y, z = at[..., 0] / 24, at[..., 1] / 30, at[..., 2] / 20
     distance = np.sqrt(x**2 + y**2 + z**2)
     image = (1000 * np.clip(3 - 2.5 * distance, 0, 1)).astype(np.int16)
-    return image, distance < 1, vox2world
+    return Scan(image, vox2world), distance < 1
 
 
-def test_copies_repeat_with_their_seed(phantom_stripper, scan):
-    image, _, vox2world = scan
-    masks = augmented_masks(phantom_stripper, image, vox2world, copies=3, seed=5)
-    assert masks.shape == (3, *image.shape) and masks.dtype == bool
-    again = augmented_masks(phantom_stripper, image, vox2world, copies=3, seed=5)
+def copies(stripper, scan, count, seed=0):
+    return augmented_masks(stripper, scan, AugmentationConfig(copies=count), seed)
+
+
+def test_copies_repeat_with_their_seed(phantom_stripper, lopsided):
+    scan, _ = lopsided
+    masks = copies(phantom_stripper, scan, 3, seed=5)
+    assert masks.shape == (3, *scan.shape) and masks.dtype == bool
+    again = copies(phantom_stripper, scan, 3, seed=5)
     np.testing.assert_array_equal(masks, again)
-    other = augmented_masks(phantom_stripper, image, vox2world, copies=3, seed=6)
+    other = copies(phantom_stripper, scan, 3, seed=6)
     assert (masks != other).any()
     assert (masks[0] != masks[1]).any()
-    longer = augmented_masks(phantom_stripper, image, vox2world, copies=4, seed=5)
+    longer = copies(phantom_stripper, scan, 4, seed=5)
     np.testing.assert_array_equal(longer[:3], masks)
 
 
-def test_copies_come_back_on_the_image(phantom_stripper, scan):
+def test_copies_come_back_on_the_image(phantom_stripper, lopsided):
     """However the copy was turned: a stripper that is right is right in each."""
-    image, mask, vox2world = scan
-    masks = augmented_masks(phantom_stripper, image, vox2world, copies=4)
+    scan, mask = lopsided
+    masks = copies(phantom_stripper, scan, 4)
     assert min(dice(copy, mask) for copy in masks) > 0.95
     score, median = agreement(masks)
     assert score > 0.95 and dice(median, mask) > 0.95
 
 
-def test_what_copies_are_made_of(scan):
+def test_what_copies_are_made_of(lopsided):
     """Turned by up to 30° about each axis, intensities scaled by up to 20 %, the scaling of the file kept."""
-    image, _, vox2world = scan
+    scan = replace(lopsided[0], slope=3.0, intercept=-6.0)
     seen = []
 
     class Recorder:
-        def strip(self, image, turned, slope, intercept):
-            seen.append((turned, slope, intercept))
+        def strip(self, copy):
+            seen.append(copy)
             raise InputError("no brain found")
 
-    masks = augmented_masks(Recorder(), image, vox2world, slope=3.0, intercept=-6.0, copies=50)
-    assert masks.shape == (50, *image.shape) and not masks.any()  # no brain found: empty
-    gains = np.array([slope / 3 for _, slope, _ in seen])
-    np.testing.assert_allclose([intercept for *_, intercept in seen], -6 * gains)
+    masks = copies(Recorder(), scan, 50)
+    assert masks.shape == (50, *scan.shape) and not masks.any()  # no brain found: empty
+    assert all(copy.array is scan.array for copy in seen)
+    gains = np.array([copy.slope / 3 for copy in seen])
+    np.testing.assert_allclose([copy.intercept for copy in seen], -6 * gains)
     assert 0.8 <= gains.min() < 0.85 and 1.15 < gains.max() <= 1.2
-    turns = np.array([turned[:3, :3] @ np.linalg.inv(vox2world[:3, :3]) for turned, *_ in seen])
+    turns = np.array([copy.vox2world[:3, :3] @ np.linalg.inv(scan.vox2world[:3, :3]) for copy in seen])
     angles = np.rad2deg(np.arccos(np.clip((turns.trace(axis1=1, axis2=2) - 1) / 2, -1, 1)))
     assert angles.max() <= 60 and 15 < np.median(angles) < 45
     about_z = np.rad2deg(np.arctan2(turns[:, 1, 0], turns[:, 0, 0]))
@@ -979,6 +1010,6 @@ def test_agreement_of_alike_and_of_disjoint_masks():
 
 
 def test_centre_and_grid_of_an_empty_mask():
-    found = same().reconstruct(np.zeros((5, 5, 5), dtype=bool), np.eye(4))
-    np.testing.assert_array_equal(found.vox2world, conformed_vox2world(np.zeros(3), (48,) * 3, 4.0))
+    found = same().reconstruct(Scan(np.zeros((5, 5, 5), dtype=bool), np.eye(4)))
+    np.testing.assert_array_equal(found.vox2world, Grid.conformed(np.zeros(3), (48,) * 3, 4.0).vox2world)
     assert not found.given.any() and not found.probability.any() and found.outside_ml == 0

@@ -11,9 +11,9 @@ from singlestrip.cli.main import main
 from singlestrip.io import volume
 from singlestrip.io.masks import read_mask
 from singlestrip.quality.scores import QualityModel
-from singlestrip.space.geometry import voxel_sizes
 from singlestrip.space.metrics import dice
 from singlestrip.space.resample import block_mean
+from singlestrip.space.scan import Scan
 
 EXAMPLE = Path(nib.__file__).parent / "tests" / "data" / "example4d.nii.gz"
 
@@ -92,9 +92,10 @@ def test_small_heads_in_wide_black_fields(data, size, field_mm, noise, stripped)
     scan = volume.read(data / "adults/sub-02_T1w.nii.gz")
     _, mask = read_mask(data / "adults/sub-02_T1w_mask.nii.gz")
     parts = (np.where(mask, scan.scaled(), 0) if stripped else scan.scaled(), mask)
-    (image, vox2world), (truth, _) = (block_mean(part, scan.vox2world, 2.6) for part in parts)
+    head, brain = (block_mean(Scan(part, scan.vox2world), 2.6) for part in parts)
+    vox2world = head.vox2world
     vox2world[:3, :3] *= size
-    beyond = np.maximum(field_mm / voxel_sizes(vox2world) - image.shape, 0).astype(int)
-    image, truth = (np.pad(part, [(0, n) for n in beyond]) for part in (image, truth > 0.5))
+    beyond = np.maximum(field_mm / head.grid.voxel_sizes_mm - head.shape, 0).astype(int)
+    image, truth = (np.pad(part, [(0, n) for n in beyond]) for part in (head.array, brain.array > 0.5))
     image += noise * image.max() * np.abs(np.random.default_rng(0).normal(size=image.shape))
     assert dice(singlestrip.strip(image, vox2world).mask, truth) > 0.95

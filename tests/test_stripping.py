@@ -7,12 +7,16 @@ from phantoms import PhantomCascade, make_head, threshold_cascade
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from singlestrip.configuration import StrippingConfig
 from singlestrip.errors import InputError
-from singlestrip.space import geometry, resample
+from singlestrip.space import resample
+from singlestrip.space.grid import Grid
 from singlestrip.space.metrics import dice, volume_ml
 from singlestrip.space.morphology import clean, fill_holes, largest_component, thin_axes
+from singlestrip.space.scan import Scan
 from singlestrip.stripping import stripper as stripping
-from singlestrip.stripping.stripper import BrainField
+from singlestrip.stripping.brain_field import FAR_LOGIT, BrainField
+from singlestrip.stripping.brightness import Bright, find_bright
 
 RADIUS = 30.0
 TURN = Rotation.from_euler("xyz", (20, -30, 40), degrees=True).as_matrix()
@@ -119,7 +123,7 @@ def test_voxels_that_are_not_finite_are_background(phantom_stripper, slope, inte
 def test_a_window_beside_the_brain_is_laid_anew(phantom_stripper, monkeypatch):
     image, vox2world, away = ball(*GRIDS["2 mm"])
     aside = np.array([5 + 45, -17 + 5, 40 + 3])  # the window ends 48 mm from here, the ball 75 mm
-    monkeypatch.setattr(phantom_stripper, "_locate", lambda *coarse: aside)
+    monkeypatch.setattr(phantom_stripper, "_locate", lambda coarse: aside)
     assert dice(phantom_stripper.strip(image, vox2world).mask, away < 0) > 0.97
 
 
@@ -140,9 +144,8 @@ def test_a_second_look_is_by_the_range_of_the_brain_if_that_was_dim_in_the_first
             return torch.where(torch.from_numpy(inside), 10.0, -10.0)[None, None]
 
     centre = (vox2world @ [*(np.array(image.shape) / 2), 1])[:3]
-    target = geometry.conformed_vox2world(centre, (48,) * 3, 2.0)
-    inside = resample.conform(away < 0, vox2world, (48,) * 3, target).numpy() > 0.5
-    monkeypatch.setattr(phantom_stripper, "_locate", lambda *coarse: centre)
+    inside = resample.conform(Scan(away < 0, vox2world), Grid.conformed(centre, (48,) * 3, 2.0)).numpy() > 0.5
+    monkeypatch.setattr(phantom_stripper, "_locate", lambda coarse: centre)
     phantom_stripper.model.segmenter = Recorder()
     phantom_stripper.strip(image, vox2world)
     if fat < 1:
@@ -205,9 +208,9 @@ def test_what_is_small_is_magnified_and_what_fills_its_field_is_not(phantom_stri
     seen = []
     segment = stripping.Stripper._segment
 
-    def spy(self, image, vox2world, *rest):
-        seen.append(geometry.voxel_sizes(vox2world)[0] * image.shape[0])
-        return segment(self, image, vox2world, *rest)
+    def spy(self, scan, *rest):
+        seen.append(scan.grid.voxel_sizes_mm[0] * scan.shape[0])
+        return segment(self, scan, *rest)
 
     monkeypatch.setattr(stripping.Stripper, "_segment", spy)
     image, vox2world, _ = in_black_field(34, 160)
@@ -251,13 +254,17 @@ def test_a_brain_that_fills_its_image_has_no_surface(phantom_stripper):
         phantom_stripper.strip(image, vox2world, sdt=True)
 
 
+def brightest_part(stripper, image, vox2world) -> Bright:
+    return find_bright(stripper._coarsened(Scan(image, vox2world), np.float32)[1])
+
+
 @pytest.mark.parametrize("count", [30, 100, 600])
 @pytest.mark.parametrize("value", [30, 1e6])
 def test_hot_voxels_are_not_what_is_bright(phantom_stripper, count, value):
     image, vox2world, away = ball(*GRIDS["1 mm"])
     air = np.flatnonzero(away.ravel() > 6)
     image.ravel()[np.random.default_rng(0).choice(air, count, replace=False)] = value
-    found = stripping.find_bright(*phantom_stripper._coarsened(image, vox2world, np.float32)[1])
+    found = brightest_part(phantom_stripper, image, vox2world)
     assert found.darkest == 0 and 0.5 < found.brightest < 5
     np.testing.assert_allclose((found.low_mm + found.high_mm) / 2, np.array([5 + 4, -17 - 3, 40 + 2]), atol=8)
     assert 48 < found.length_mm < 80 and found.share > 0.7
@@ -266,19 +273,17 @@ def test_hot_voxels_are_not_what_is_bright(phantom_stripper, count, value):
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
 def test_what_is_bright_stands_out_of_noise(noise):
     image, vox2world, truth = in_black_field(60, 240, noise)
-    found = stripping.find_bright(*stripping._coarsen(image, vox2world, 4.0))
+    found = find_bright(resample.coarsened(Scan(image, vox2world), 4.0))
     where = np.argwhere(truth) * 2.0
     np.testing.assert_allclose([found.low_mm, found.high_mm], [where.min(0), where.max(0)], atol=10)
 
 
 def test_a_mask_beside_all_that_is_bright_is_looked_at_again(phantom_stripper):
     image, vox2world, truth = in_black_field(70, 180, noise=0.2)
-    aside = np.full(3, 140.0)
-    bright = stripping.find_bright(*phantom_stripper._coarsened(image, vox2world, np.float32)[1])
-    assert bright.share_within(truth, vox2world) == 1
-    assert (
-        bright.share_within(np.ones((5, 5, 5), dtype=bool), geometry.conformed_vox2world(aside, (5,) * 3, 2)) == 0
-    )
+    aside, margin = Grid.conformed(np.full(3, 140.0), (5,) * 3, 2.0), StrippingConfig().brightness.margin
+    bright = brightest_part(phantom_stripper, image, vox2world)
+    assert bright.share_of(truth, Grid(truth.shape, vox2world), margin) == 1
+    assert bright.share_of(np.ones((5, 5, 5), dtype=bool), aside, margin) == 0
     phantom_stripper.model.locator = phantom_stripper.model.segmenter = BlankFirst(0.1)
     assert dice(phantom_stripper.strip(image, vox2world).mask, truth) > 0.95
 
@@ -286,12 +291,10 @@ def test_a_mask_beside_all_that_is_bright_is_looked_at_again(phantom_stripper):
 def test_a_small_part_of_what_is_bright_is_not_magnified(phantom_stripper):
     image, vox2world, _ = in_black_field(30, 240)
     other = image[::-1, ::-1, ::-1]
-    coarse = phantom_stripper._coarsened(np.maximum(image, other), vox2world, np.float32)[1]
-    view = geometry.world_bounds(image.shape, vox2world)
-    assert not phantom_stripper._is_small(stripping.find_bright(*coarse), view)
-    assert phantom_stripper._is_small(
-        stripping.find_bright(*phantom_stripper._coarsened(image, vox2world, np.float32)[1]), view
-    )
+    grid = Grid(image.shape, vox2world)
+    two, one = (brightest_part(phantom_stripper, field, vox2world) for field in (np.maximum(image, other), image))
+    assert not phantom_stripper._is_small(two, grid)
+    assert phantom_stripper._is_small(one, grid)
 
 
 @pytest.mark.parametrize("value", [-1e6, 1e6, 1e300, -1e300])
@@ -390,7 +393,7 @@ def test_sdt(phantom_stripper, name):
 
 
 def on_grid(field, shape, vox2world):
-    box, logit = field.around_brain(shape, vox2world)
+    box, logit = field.around_brain(Grid(shape, vox2world))
     out = np.full(shape, -np.inf)
     out[box] = logit
     return out
@@ -404,10 +407,10 @@ def test_field_on_another_grid():
     inside = np.zeros((12, 12, 12), dtype=bool)
     inside[2:11, 2:11, 2:11] = True
     np.testing.assert_allclose(out[inside], 3, atol=1e-5)
-    assert set(np.unique(out[~inside])) <= {stripping.FAR_LOGIT, -np.inf}
+    assert set(np.unique(out[~inside])) <= {FAR_LOGIT, -np.inf}
     for away in (100, -100):
         grid[:3, 3] = away
-        box, logit = field.around_brain((3, 4, 5), grid)
+        box, logit = field.around_brain(Grid((3, 4, 5), grid))
         assert logit.size == 0
         assert np.empty((3, 4, 5))[box].shape == logit.shape
     turned = np.eye(4)
@@ -430,18 +433,18 @@ def test_a_field_around_the_brain_is_the_plain_interpolation(seed):
     shape = (40, 30, 35)
     found = on_grid(field, shape, vox2world)
     to_field = np.linalg.inv(field.vox2world) @ vox2world
-    plain = resample.sample(field.logit, to_field, shape, stripping.FAR_LOGIT).numpy()
+    plain = resample.sample(field.logit, to_field, shape, FAR_LOGIT).numpy()
     positive = plain > 0
     assert positive.any()
     np.testing.assert_array_equal(found > 0, positive)
     near = ndimage.binary_dilation(positive, np.ones((3, 3, 3)), iterations=2)
     np.testing.assert_allclose(found[near], plain[near], atol=1e-3)
-    assert (np.isinf(found) & (plain != stripping.FAR_LOGIT)).any()  # not the whole window
+    assert (np.isinf(found) & (plain != FAR_LOGIT)).any()  # not the whole window
 
 
 def test_a_field_without_brain_has_no_part():
     field = BrainField(torch.full((8, 8, 8), -0.1), np.diag([2.0, 2, 2, 1]))
-    box, logit = field.around_brain((9, 9, 9), np.eye(4))
+    box, logit = field.around_brain(Grid((9, 9, 9), np.eye(4)))
     assert logit.shape == (0, 0, 0)
     assert np.zeros((9, 9, 9))[box].shape == (0, 0, 0)
 
@@ -536,6 +539,44 @@ def test_a_border_brings_back_no_voxel_that_is_not_finite(phantom_stripper):
 def test_unusable_geometry(phantom_stripper, vox2world):
     with pytest.raises(InputError):
         phantom_stripper.strip(np.random.default_rng(0).random((8, 8, 8)), vox2world)
+
+
+def test_an_array_needs_to_know_where_it_lies(phantom_stripper):
+    image, *_ = ball(*GRIDS["2 mm"])
+    for call in (phantom_stripper.strip, phantom_stripper.field):
+        with pytest.raises(InputError, match="an array needs its vox2world"):
+            call(image)
+
+
+@pytest.mark.parametrize("name", ["2 mm", "oblique"])
+def test_a_scan_is_stripped_as_its_array(phantom_stripper, name):
+    """Its scaling counts too: a negative slope turns what is bright in the array to dark."""
+    image, vox2world, away = ball(*GRIDS[name])
+    stored = (-1000 * image).astype(np.int16)
+    scan = Scan(stored, vox2world, slope=-0.5, intercept=-100.0)
+    by_scan = phantom_stripper.strip(scan, border_mm=1, sdt=True)
+    by_array = phantom_stripper.strip(stored, vox2world, 1, True, -0.5, -100.0)
+    np.testing.assert_array_equal(by_scan.mask, by_array.mask)
+    np.testing.assert_array_equal(by_scan.sdt, by_array.sdt)
+    assert dice(by_scan.mask, away < 1) > 0.97
+    fields = [phantom_stripper.field(scan), phantom_stripper.field(stored, vox2world, -0.5, -100.0)]
+    assert torch.equal(*(field.logit for field in fields))
+    np.testing.assert_array_equal(*(field.vox2world for field in fields))
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [
+        Scan(np.ones((4, 4)), np.eye(4)),
+        Scan(np.ones((4, 4, 4)), np.eye(3)),
+        Scan(np.ones((4, 4, 4), np.complex64), np.eye(4)),
+        Scan(np.random.default_rng(0).random((8, 8, 8)), np.zeros((4, 4))),
+    ],
+)
+def test_unusable_scans(phantom_stripper, scan):
+    for call in (phantom_stripper.strip, phantom_stripper.field):
+        with pytest.raises(InputError):
+            call(scan)
 
 
 def test_complex_numbers_are_refused(phantom_stripper):

@@ -309,13 +309,13 @@ def test_same_grid(tmp_path):
         return volume.read(make(tmp_path / name, values(shape), affine))
 
     a = scan("a.nii")
-    assert volume.same_grid(a, scan("b.nii", (5, 4, 3, 2)))  # frames do not count
-    assert not volume.same_grid(a, scan("c.nii", (5, 4, 2)))
+    assert not volume.grid_difference(a, scan("b.nii", (5, 4, 3, 2)))  # frames do not count
+    assert volume.grid_difference(a, scan("c.nii", (5, 4, 2)))
     shift = np.zeros((4, 4))
     shift[1, 3] = 0.1
-    assert not volume.same_grid(a, scan("d.nii", change=shift))
-    assert volume.same_grid(a, scan("e.nii", change=shift / 100))
-    assert not volume.same_grid(
+    assert volume.grid_difference(a, scan("d.nii", change=shift))
+    assert not volume.grid_difference(a, scan("e.nii", change=shift / 100))
+    assert volume.grid_difference(
         a, scan("f.nii", change=shift[:, [3, 1, 2, 0]])
     )  # turned by a tenth of a mm a voxel
 
@@ -400,7 +400,7 @@ def test_every_shape_in_every_format(tmp_path, shape, end, kind):
         volume.write_like(scan, out, stored, one_frame=one_frame)
         again = read_all(out)
         np.testing.assert_array_equal(again.stored, stored)
-        assert volume.same_grid(again, scan) and again.frames == (1 if one_frame else frames)
+        assert not volume.grid_difference(again, scan) and again.frames == (1 if one_frame else frames)
         if end[1:3] != "mg":
             assert nib.load(out).shape == (shape[:3] if one_frame else shape)
     volume.write_like(scan, out, mask)
@@ -518,7 +518,7 @@ def test_a_quaternion_longer_than_1_by_rounding(tmp_path, kind, excess):
     np.testing.assert_allclose(scan.vox2world[:3, :3], [[-1, 0, 0], [0, 0, -1], [0, -1, 0]], atol=1e-7)
     assert rewrite(path, tmp_path / "b.nii") == files_of(path)
     volume.write_like(scan, tmp_path / "m.mgz", np.ones((5, 4, 3, 1), np.uint8))
-    assert volume.same_grid(read_all(tmp_path / "m.mgz"), scan)
+    assert not volume.grid_difference(read_all(tmp_path / "m.mgz"), scan)
 
 
 @pytest.mark.parametrize("wrong", [0.9, 5, np.inf, np.nan])
@@ -567,7 +567,7 @@ def test_lengths_in_other_units_than_mm(tmp_path, unit, forms, kind):
     volume.write_like(scan, tmp_path / "m.nii", np.ones((5, 4, 3, 1), np.uint8), label="brain mask")
     volume.write_like(scan, tmp_path / "d.mgz", np.ones((5, 4, 3, 1), np.float32))
     for name in ("m.nii", "d.mgz"):
-        assert volume.same_grid(read_all(tmp_path / name), scan)
+        assert not volume.grid_difference(read_all(tmp_path / name), scan)
     before, after = (nib.load(tmp_path / name).header for name in ("a.nii", "m.nii"))
     for field in ("xyzt_units", "pixdim", "srow_x", "srow_y", "srow_z", "qoffset_x", "qform_code", "sform_code"):
         np.testing.assert_array_equal(after[field], before[field])

@@ -9,8 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..batch.assess import Assessment, Assessor, Case, assess_files, write_report, write_table
-from ..batch.strip import Job, Outcome, StripOptions, strip_files
+from ..batch.assess import Assessor, assess_files
+from ..batch.assessment import Assessment, Case
+from ..batch.jobs import Job, StripOptions
+from ..batch.quality_table import write_table
+from ..batch.report import write_report
+from ..batch.strip import Outcome, strip_files
 from ..errors import InputError, OutputError
 from ..io.output import make_folder, path_exists
 from ..io.volume import has_one_frame
@@ -42,7 +46,6 @@ def participant_level(
     options: StripOptions = StripOptions(),
     brain: bool = False,
     resume: bool = False,
-    warn: Callable[[str], None] = lambda text: None,
     done: Callable[[Outcome], None] = lambda outcome: None,
     debug: bool = False,
     quality: QualityModel | None = None,
@@ -66,7 +69,17 @@ def participant_level(
             derivative.add_quality(job.image, found)
 
     options = replace(options, mean_frame=True)
-    return strip_files(stripper, jobs, options, resume, warn, done, debug, quality, finish, made_with)
+    return strip_files(
+        stripper,
+        jobs,
+        options,
+        quality=quality,
+        resume=resume,
+        debug=debug,
+        made_with=made_with,
+        done=done,
+        finish=finish,
+    )
 
 
 def _twin_fault(job: Job) -> str:
@@ -81,7 +94,6 @@ def group_level(
     others: bool = True,
     done: Callable[[int, Assessment], None] = lambda number, assessment: None,
     debug: bool = False,
-    warn: Callable[[str], None] = lambda text: None,
 ) -> list[Assessment]:
     """Score every mask of the derivative, and write the table and the page; worst first.
 
@@ -97,7 +109,7 @@ def group_level(
     folder = derivative.root / REPORT
     cases = [Case(mask, image) for mask, image in sorted(images_of.items())]
     found = []
-    for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug, warn):
+    for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug):
         case = assessment.case
         if not path_exists(case.mask):
             assessment = replace(assessment, note=f"{case.image}: has no mask; run the participant level")

@@ -308,7 +308,7 @@ class Derivative:
 def _quality_fields(quality: MaskQuality | None) -> dict[str, Any]:
     if quality is None:
         return {}
-    return {"EstimatedDice": round(quality.estimate, 4), "QualityFlag": quality.flag}
+    return {"EstimatedDice": round(quality.estimated_dice, 4), "QualityFlag": quality.flag}
 
 
 def _stem(path: Path) -> str:

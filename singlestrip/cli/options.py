@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from ..batch.shards import Shard, parse_shard
@@ -200,20 +199,9 @@ def apply_threads(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
 
 
-def show_warnings(args: argparse.Namespace) -> Callable[[str], None]:
-    """What the library is to call with a sentence about anything unusual."""
-
-    def warn(text: str) -> None:
-        if not args.quiet:
-            tell(text)
-
-    return warn
-
-
 def show_stripping(args: argparse.Namespace, total: int):
-    """What `batch.strip.strip_files` is to call to warn, and after each of its jobs."""
+    """What `batch.strip.strip_files` is to call after each of its jobs."""
     progress = not args.quiet and total > 1 and sys.stderr.isatty()
-    warn = show_warnings(args)
 
     def done(outcome) -> None:
         if outcome.failed:
@@ -223,11 +211,11 @@ def show_stripping(args: argparse.Namespace, total: int):
             text = printable(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s")
             print(text, file=sys.stderr)
         if outcome.quality is not None and not args.quiet:
-            found = outcome.quality
-            text = printable(f"{outcome.job.image}: {found.flag}, estimated Dice {found.estimate:.3f}")
+            quality = outcome.quality
+            text = printable(f"{outcome.job.image}: {quality.flag}, estimated Dice {quality.estimated_dice:.3f}")
             print(text, flush=True)
 
-    return warn, done
+    return done
 
 
 def exit_status(outcomes) -> int:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
 
+from ..configuration import INSIDE_BASE
 from ..errors import OutputError
-from ..space.geometry import bounding_box, voxel_sizes
+from ..space.grid import voxel_sizes
+from ..space.morphology import bounding_box
+from ..space.scan import Scan
 from .escaping import printable
 from .output import atomic_write, check_writable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PICTURES = (".png", ".jpg", ".pdf", ".svg")
 OUTLINE = "#ff3b30"
@@ -27,7 +36,7 @@ def check_picture(path: Path) -> None:
     check_writable(path)
 
 
-def _figure(rows: int, columns: int, width: float, height: float):
+def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A figure and its axes [rows, columns], without frames; no window system is touched."""
     from matplotlib.figure import Figure
 
@@ -38,16 +47,16 @@ def _figure(rows: int, columns: int, width: float, height: float):
     return figure, axes
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     with atomic_write(path) as (partial,):
         figure.savefig(partial, dpi=110)
 
 
 def _in_font(text: str) -> str:
     """The text with those characters escaped that the figures' font lacks: names of files may hold any."""
-    from matplotlib.font_manager import findfont, get_font
+    from matplotlib.font_manager import FontProperties, findfont, get_font
 
-    known = get_font(findfont(None)).get_charmap()
+    known = get_font(findfont(FontProperties())).get_charmap()
     return "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -58,7 +67,7 @@ def _upright(array: np.ndarray, vox2world: np.ndarray) -> tuple[np.ndarray, np.n
     return nib.orientations.apply_orientation(array, order), size
 
 
-def _views(array: np.ndarray, size: np.ndarray, at: np.ndarray):
+def _views(array: np.ndarray, size: np.ndarray, at: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
     """Sagittal, coronal and axial slice through voxel `at`, each with its height over width of a pixel."""
     for axis in range(3):
         across, up = (k for k in range(3) if k != axis)
@@ -80,23 +89,24 @@ def _around(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
 
 
 def _grey_range(image: np.ndarray) -> tuple[float, float]:
+    """Values that are shown black and white: the 0.5th and the 99.5th percentile of those that are finite."""
     finite = image[np.isfinite(image)]
-    return tuple(np.percentile(finite[:: 1 + finite.size // 200_000], (0.5, 99.5))) if finite.size else (0, 1)
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = np.percentile(finite[:: 1 + finite.size // 200_000], (0.5, 99.5))
+    return float(low), float(high)
 
 
-def _outline(axis, mask: np.ndarray, colour: str = OUTLINE) -> None:
+def _outline(axis: Axes, mask: np.ndarray, colour: str = OUTLINE) -> None:
     if mask.any() and not mask.all() and min(mask.shape) > 1:
         axis.contour(mask, levels=[0.5], colors=colour, linewidths=0.8)
 
 
-def mask_figure(image: np.ndarray, mask: np.ndarray, vox2world: np.ndarray, path: Path, title: str = "") -> None:
-    """Sagittal, coronal and axial slices through the brain with the mask's outline.
-
-    image: [X, Y, Z]; mask: boolean [X, Y, Z].
-    """
+def mask_figure(scan: Scan, mask: np.ndarray, path: Path, title: str = "") -> None:
+    """Sagittal, coronal and axial slices through the brain with the mask's outline; mask: boolean [X, Y, Z]."""
     figure, axes = _figure(1, 3, 9, 3.2)
-    image, size = _upright(image, vox2world)
-    mask, _ = _upright(mask, vox2world)
+    image, size = _upright(scan.array, scan.vox2world)
+    mask, _ = _upright(mask, scan.vox2world)
     low, high = _grey_range(image)
     at = _middle(mask)
     for axis, (grey, aspect), (inside, _) in zip(
@@ -108,16 +118,14 @@ def mask_figure(image: np.ndarray, mask: np.ndarray, vox2world: np.ndarray, path
     _save(figure, path)
 
 
-def quality_figure(
-    image: np.ndarray, mask: np.ndarray, rebuilt: np.ndarray, vox2world: np.ndarray, path: Path
-) -> None:
+def quality_figure(scan: Scan, mask: np.ndarray, rebuilt: np.ndarray, path: Path) -> None:
     """Axial, coronal and sagittal slices with the outlines of a mask in red and of its reconstruction in
-    blue, and where the two disagree in yellow. image: [X, Y, Z]; masks: boolean [X, Y, Z]."""
+    blue, and where the two disagree in yellow. Masks: boolean [X, Y, Z]."""
     figure, axes = _figure(1, 3, 9, 3)
     figure.set(facecolor="black")
-    figure.get_layout_engine().set(w_pad=0, h_pad=0, wspace=0.01, hspace=0)
-    image, size = _upright(image, vox2world)
-    (mask, _), (rebuilt, _) = _upright(mask, vox2world), _upright(rebuilt, vox2world)
+    figure.set_layout_engine("constrained", w_pad=0, h_pad=0, wspace=0.01, hspace=0)
+    image, size = _upright(scan.array, scan.vox2world)
+    (mask, _), (rebuilt, _) = _upright(mask, scan.vox2world), _upright(rebuilt, scan.vox2world)
     low, high = _grey_range(image)
     box = _around(mask | rebuilt, QUALITY_MARGIN_MM / size)
     image, mask, rebuilt = image[box], mask[box], rebuilt[box]
@@ -133,15 +141,17 @@ def quality_figure(
     _save(figure, path)
 
 
-def comparison_figure(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]], path: Path) -> None:
+def comparison_figure(cases: list[tuple[Scan, np.ndarray, np.ndarray, str]], path: Path) -> None:
     """A row of slices a scan, with the outline of a mask in red over the true one in green.
 
-    scans: image [X, Y, Z], mask and truth boolean [X, Y, Z], vox2world and title of each.
+    cases: scan, mask and truth boolean [X, Y, Z], and title of each.
     """
-    figure, axes = _figure(len(scans), 3, 9, 3.2 * len(scans))
-    for row, (image, mask, truth, vox2world, title) in zip(axes, scans, strict=True):
-        image, size = _upright(image, vox2world)
-        outlines = [(_upright(m, vox2world)[0], colour) for m, colour in ((truth, TRUE_OUTLINE), (mask, OUTLINE))]
+    figure, axes = _figure(len(cases), 3, 9, 3.2 * len(cases))
+    for row, (scan, mask, truth, title) in zip(axes, cases, strict=True):
+        image, size = _upright(scan.array, scan.vox2world)
+        outlines = [
+            (_upright(m, scan.vox2world)[0], colour) for m, colour in ((truth, TRUE_OUTLINE), (mask, OUTLINE))
+        ]
         at = _middle(outlines[0][0])
         low, high = _grey_range(image)
         for axis, (grey, aspect) in zip(row, _views(image, size, at), strict=True):
@@ -153,15 +163,13 @@ def comparison_figure(scans: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     _save(figure, path)
 
 
-def label_figure(image: np.ndarray, labels: np.ndarray, vox2world: np.ndarray, path: Path) -> None:
-    """The image above its label map, three slices each; classes outside blue, inside by a warm scale."""
+def label_figure(scan: Scan, labels: np.ndarray, path: Path) -> None:
+    """A scan above its label map, three slices each; classes outside blue, inside by a warm scale."""
     from matplotlib import colormaps
 
-    from ..configuration import INSIDE_BASE
-
     figure, axes = _figure(2, 3, 9, 6.4)
-    image, size = _upright(image, vox2world)
-    labels, _ = _upright(labels, vox2world)
+    image, size = _upright(scan.array, scan.vox2world)
+    labels, _ = _upright(labels, scan.vox2world)
     inside = labels > INSIDE_BASE
     colours = np.zeros((256, 3))
     for chosen, name in ((~inside, "Blues_r"), (inside, "inferno")):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
+from ..space.scaling import FLOAT32_MAX, check_not_overflowed
+from ..space.scan import Scan
 from .image_header import ImageHeader
-from .scaling import FLOAT32_MAX, check_not_overflowed, scaled_float32
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,19 @@ class Volume(ImageHeader):
         """Stored values [X, Y, Z] of one frame."""
         return self.stored[..., index]
 
+    def scan(self, index: int = 0) -> Scan:
+        """One frame in space."""
+        return Scan(self.frame(index), self.vox2world, self.slope, self.intercept)
+
     def scaled(self, index: int = 0) -> np.ndarray:
         """Values float32 [X, Y, Z] of one frame. Raises InputError where 32 bits cannot hold them."""
         try:
-            return scaled_float32(self.frame(index), self.slope, self.intercept)
+            return self.scan(index).values()
         except InputError as error:
             raise InputError(f"{self.path}: {error}; rescale the image") from error
 
     def check_not_overflowed(self, index: int = 0) -> None:
-        """Raise InputError if many voxels of one frame are infinite; see `scaling.check_not_overflowed`."""
+        """Raise InputError if many voxels of one frame are infinite; see `space.scaling`."""
         try:
             check_not_overflowed(self.frame(index))
         except InputError as error:

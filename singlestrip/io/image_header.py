@@ -21,7 +21,7 @@ from nibabel.quaternions import quat2mat
 from nibabel.volumeutils import shape_zoom_affine
 
 from ..errors import InputError
-from ..space.geometry import geometry_fault
+from ..space.grid import geometry_fault
 from .image_stream import GZIP_MAGIC, PACKING_BYTES, PLACEHOLDERS, ImageStream, check_is_file, packing_of
 
 SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")

@@ -13,7 +13,8 @@ import numpy as np
 from nibabel.freesurfer import mghformat
 
 from ..errors import InputError, OutputError
-from ..space.geometry import voxel_sizes
+from ..space.grid import voxel_sizes
+from ..space.scaling import FLOAT32_MAX, scaled_float32
 from .image import Volume
 from .image_header import (
     MGH_FIELDS,
@@ -28,7 +29,6 @@ from .image_header import (
     sform_vox2world,
 )
 from .output import atomic_write
-from .scaling import FLOAT32_MAX, scaled_float32
 
 GZIP_LEVEL = 1
 INT32 = np.iinfo(np.int32)

@@ -5,16 +5,18 @@ A mask has one value in the brain, is soft, or is an image of the brain alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from ..errors import InputError
-from ..space.geometry import bounding_box
+from ..space.morphology import bounding_box
 from . import volume
 from .volume import Volume
+
+log = logging.getLogger(__name__)
 
 NEGATIVE_SHARE = 0.25  # of the maximum, so far below 0 what is no overshoot is no mask
 OVERSHOOT = 0.5  # of the level of a mask: what cubic splines in 3-D go below 0 at its border; 0.44 measured
@@ -41,54 +43,54 @@ STRAY = 2.0  # times all but a thousandth of the values: what is above are stray
 FULL = 0.9  # share of an image: what is above 0 in more of it does not tell where the brain ends
 
 
-def read_masks(path: Path, warn: Callable[[str], None] = lambda text: None) -> tuple[Volume, np.ndarray]:
+def read_masks(path: Path) -> tuple[Volume, np.ndarray]:
     """A mask file and its brain, boolean [X, Y, Z, T]; see `brain_voxels`. Raises InputError.
 
-    warn: called with a sentence where the file is no plain mask, but can be taken for one, and for each remark.
+    A warning is logged where the file is no plain mask but can be taken for one.
     """
-    scan = volume.read(path, warn)
-    return scan, _brain_of(scan, warn)
+    file = volume.read(path)
+    return file, _brain_of(file)
 
 
-def read_mask(path: Path, warn: Callable[[str], None] = lambda text: None) -> tuple[Volume, np.ndarray]:
+def read_mask(path: Path) -> tuple[Volume, np.ndarray]:
     """A mask file of one frame and its brain, boolean [X, Y, Z]; else as `read_masks`."""
-    scan = volume.read_single(path, warn)
-    return scan, _brain_of(scan, warn)[..., 0]
+    file = volume.read_single(path)
+    return file, _brain_of(file)[..., 0]
 
 
-def _brain_of(scan: Volume, warn: Callable[[str], None]) -> np.ndarray:
+def _brain_of(file: Volume) -> np.ndarray:
     """The brain in a mask file, boolean [X, Y, Z, T]."""
-    values = [scan.scaled(t) for t in range(scan.frames)]
+    values = [file.scaled(t) for t in range(file.frames)]
     try:
         brain, unusual = brain_voxels(values[0][..., None] if len(values) == 1 else np.stack(values, -1))
     except InputError as error:
-        raise InputError(f"{scan.path}: {error}") from error
+        raise InputError(f"{file.path}: {error}") from error
     if unusual:
-        warn(f"{scan.path}: {unusual}")
+        log.warning("%s: %s", file.path, unusual)
     return brain
 
 
-def read_mask_on(path: Path, image: Volume, warn: Callable[[str], None] = lambda text: None) -> np.ndarray:
+def read_mask_on(path: Path, image: Volume) -> np.ndarray:
     """A mask file, boolean [X, Y, Z], on the grid of an image. Raises InputError if it lies on another."""
-    scan, mask = read_mask(path, warn)
-    check_grid(scan, image, "resample the mask to it")
+    file, mask = read_mask(path)
+    check_grid(file, image, "resample the mask to it")
     return mask
 
 
-def read_masks_on(path: Path, other: Volume, warn: Callable[[str], None] = lambda text: None) -> np.ndarray:
+def read_masks_on(path: Path, other: Volume) -> np.ndarray:
     """A mask file, boolean [X, Y, Z, T], on the grid of another, with as many frames or one. Raises InputError."""
-    scan, masks = read_masks(path, warn)
-    check_grid(scan, other, "resample the mask to it")
-    if scan.frames not in (1, other.frames):
-        raise InputError(f"{path}: has {scan.frames} frames; give one, or as many as {other.path}: {other.frames}")
+    file, masks = read_masks(path)
+    check_grid(file, other, "resample the mask to it")
+    if file.frames not in (1, other.frames):
+        raise InputError(f"{path}: has {file.frames} frames; give one, or as many as {other.path}: {other.frames}")
     return masks
 
 
-def check_grid(scan: Volume, other: Volume, advice: str) -> None:
+def check_grid(file: Volume, other: Volume, advice: str) -> None:
     """Raise InputError, with advice, unless one file lies on the grid of another."""
-    difference = volume.grid_difference(scan, other)
+    difference = volume.grid_difference(file, other)
     if difference:
-        raise InputError(f"{scan.path}: not on the grid of {other.path}: {difference}; {advice}")
+        raise InputError(f"{file.path}: not on the grid of {other.path}: {difference}; {advice}")
 
 
 def brain_voxels(values: np.ndarray) -> tuple[np.ndarray, str]:
@@ -189,14 +191,13 @@ def _is_soft(values: np.ndarray, positive: np.ndarray, high: float) -> bool:
     share = np.count_nonzero(inner & (values >= LEVEL * high)) / np.count_nonzero(inner)
     if share >= SHARP_SHARE:
         return True
-    return share >= SMOOTH_SHARE and all(
+    return bool(share >= SMOOTH_SHARE) and all(
         _ragged_share(inner & (values >= level * high)) <= RAGGED_SHARE for level in (0.5, 0.75, LEVEL)
     )
 
 
 def _ragged_share(part: np.ndarray) -> float:
-    """How far each frame of `part`, boolean [X, Y, Z] or [X, Y, Z, T], is from one component without holes, as a
-    share of it."""
+    """The share of a part, boolean [X, Y, Z] or [X, Y, Z, T], that is not one component without holes a frame."""
     ragged = 0
     for frame in np.moveaxis(part.reshape(*part.shape[:3], -1), 3, 0):
         box = bounding_box(frame)
@@ -206,7 +207,7 @@ def _ragged_share(part: np.ndarray) -> float:
         components = ndimage.label(frame)[0]
         largest = components == 1 + np.bincount(components.ravel())[1:].argmax()
         background = ndimage.label(~largest)[0]
-        ragged += np.count_nonzero(frame ^ (background != background[0, 0, 0]))
+        ragged += int(np.count_nonzero(frame ^ (background != background[0, 0, 0])))
     return ragged / np.count_nonzero(part)
 
 
@@ -216,6 +217,6 @@ def _equal_neighbours(values: np.ndarray, among: np.ndarray) -> float:
     for axis in range(3):
         ends = [(slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None))]
         both = among[ends[0]] & among[ends[1]]
-        pairs += np.count_nonzero(both)
-        equal += np.count_nonzero(both & (values[ends[0]] == values[ends[1]]))
+        pairs += int(np.count_nonzero(both))
+        equal += int(np.count_nonzero(both & (values[ends[0]] == values[ends[1]])))
     return equal / pairs if pairs else 0.0

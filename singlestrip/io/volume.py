@@ -6,6 +6,7 @@ are needed, so that an image can go back out with every voxel, its scaling and i
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,7 +16,8 @@ from typing import TypeVar
 import numpy as np
 
 from ..errors import InputError, OutputError
-from ..space.geometry import voxel_sizes
+from ..space.grid import voxel_sizes
+from ..space.scaling import finite_range
 from . import memory
 from .image import Volume
 from .image_header import (
@@ -31,7 +33,6 @@ from .image_header import (
 from .image_stream import ImageStream
 from .image_writing import check_grid_fits, check_values_fit, write_like
 from .output import check_writable, path_exists
-from .scaling import finite_range
 
 __all__ = [
     "SUFFIXES",
@@ -49,13 +50,13 @@ __all__ = [
     "read",
     "read_header",
     "read_single",
-    "same_grid",
     "suffix_of",
     "voxel_file",
     "without_repeats",
     "write_like",
 ]
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
 GRID_TOLERANCE_VOXELS = 0.05  # or this share of the smallest voxel: each voxel still lies on its own, by far
@@ -80,24 +81,20 @@ def check_named_once(paths: Iterable[Path]) -> None:
         raise InputError(f"{twice[0]}: named more than once")
 
 
-def without_repeats(
-    items: Iterable[Item],
-    named: Callable[[Item], tuple[Path | None, ...]],
-    warn: Callable[[str], None] = lambda text: None,
-) -> list[Item]:
-    """The items, in their order, without those that name the same files as one before.
+def without_repeats(items: Iterable[Item], files_of: Callable[[Item], tuple[Path | None, ...]]) -> list[Item]:
+    """The items, in their order, without those that name the same files as one before; a warning says which.
 
-    named: the files that an item names, the first of which is what a warning tells of. Links are other files.
+    files_of: the files that an item names; a warning tells of the first. Links are other files.
     """
-    counts = Counter()
+    counts: Counter[tuple[str | None, ...]] = Counter()
     kept = []
     for item in items:
-        files = tuple(path and _absolute(path) for path in named(item))
+        files = tuple(None if path is None else _absolute(path) for path in files_of(item))
         counts[files] += 1
         if counts[files] == 1:
             kept.append(item)
         elif counts[files] == 2:
-            warn(f"{named(item)[0]}: named more than once; it is taken once")
+            log.warning("%s: named more than once; it is taken once", files_of(item)[0])
     return kept
 
 
@@ -129,13 +126,20 @@ def check_output(path: Path) -> None:
     check_writable(path)
 
 
-def read(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: None) -> Volume:
+def read(path: str | os.PathLike) -> Volume:
     """Read NIfTI-1, NIfTI-2 (single file or pair), MGH or MGZ.
 
-    warn: called with a sentence that names the file for each of the volume's remarks.
+    What was assumed of an unusual file is kept in `remarks` and logged as warnings, which name the file.
     Raises InputError for anything that is not a whole image of real numbers with a usable geometry, and for
     one that is larger than the free memory.
     """
+    image = _read_quietly(path)
+    for remark in image.remarks:
+        log.warning("%s: %s", image.path, remark)
+    return image
+
+
+def _read_quietly(path: str | os.PathLike) -> Volume:
     header = read_header(path)
     memory.check_reading(header)
     data_path = voxel_file(header.path)
@@ -151,8 +155,6 @@ def read(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: Non
         remarks.append(f"{len(behind)} bytes follow its voxels and are ignored")
     if stream.stray:
         remarks.append("bytes that are not gzip data, or are damaged, follow the compressed image and are ignored")
-    for remark in remarks:
-        warn(f"{header.path}: {remark}")
     known = vars(header) | {"remarks": tuple(remarks)}
     return Volume(**known, stored=stored, footer=behind if header.is_mgh and not more else b"")
 
@@ -160,9 +162,9 @@ def read(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: Non
 def _read_voxels(stream: ImageStream, header: ImageHeader) -> np.ndarray:
     """Values as stored, [X, Y, Z, T], read-only; frames of several axes in the order of the file."""
     raw = np.empty(header.nbytes, np.uint8)
-    found = stream.fill(raw)
-    if found < raw.size:
-        raise EOFError(f"{found} bytes of voxels, where the header tells of {raw.size}")
+    filled = stream.fill(raw)
+    if filled < raw.size:
+        raise EOFError(f"{filled} bytes of voxels, where the header tells of {raw.size}")
     raw.setflags(write=False)
     return raw.view(header.dtype).reshape((*header.space, -1), order="F")
 
@@ -175,25 +177,27 @@ def has_one_frame(path: Path) -> bool:
         return False
 
 
-def read_single(path: str | os.PathLike, warn: Callable[[str], None] = lambda text: None) -> Volume:
+def read_single(path: str | os.PathLike) -> Volume:
     """Read an image of one frame, as `read` does. Raises InputError for more."""
-    volume = read(path, warn)
+    volume = read(path)
     if volume.frames > 1:
         raise InputError(f"{path}: has {volume.frames} frames; give one")
     return volume
 
 
 def is_complete(path: Path, image: Path | None = None) -> bool:
-    """Whether an image file is there with all its voxels, read through to the end, and on the grid of another
-    image, but for the rounding of headers, if one is named."""
+    """Whether an image file is there with all its voxels, read through to the end.
+
+    With another image named, it must also lie on the grid of that, but for the rounding of headers.
+    """
     try:
-        found = read(path)
+        read_image = _read_quietly(path)
         if image is None:
             return True
         other = read_header(image)
     except InputError:
         return False
-    return found.space == other.space and _corners_apart_mm(found, other) < GRID_TOLERANCE_MM
+    return read_image.space == other.space and _corners_apart_mm(read_image, other) < GRID_TOLERANCE_MM
 
 
 def grid_difference(a: ImageHeader, b: ImageHeader) -> str:
@@ -205,11 +209,6 @@ def grid_difference(a: ImageHeader, b: ImageHeader) -> str:
     if apart < max(GRID_TOLERANCE_MM, GRID_TOLERANCE_VOXELS * voxel_sizes(b.vox2world).min()):
         return ""
     return f"of the same shape, but up to {apart:.3g} mm aside"
-
-
-def same_grid(a: ImageHeader, b: ImageHeader) -> bool:
-    """Whether two images lie on one grid; see `grid_difference`."""
-    return not grid_difference(a, b)
 
 
 def _corners_apart_mm(a: ImageHeader, b: ImageHeader) -> float:

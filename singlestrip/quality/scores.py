@@ -1,4 +1,4 @@
-"""How far a mask can be trusted, with no truth at hand: by an autoencoder, and by test-time augmentation."""
+"""How far a mask can be trusted, with no truth at hand: the autoencoder's estimate."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from ..errors import InputError
 from ..networks.autoencoder import Autoencoder
 from ..networks.checkpoint import find_model, load_model
 from ..networks.device import choose_device, limit_threads_after_fork
-from ..space import geometry, resample
+from ..space.grid import Grid, voxel_volume_ml
 from ..space.metrics import dice, hausdorff95, volume_ml
 from ..space.morphology import fill_holes, mask_box, thin_axes
-from ..stripping.stripper import Stripper
+from ..space.resample import coarsened, conform
+from ..space.scan import Scan
 
-TTA_COPIES = 10
-TTA_SCALING = 0.2  # ± of the intensities; SingleStrip
-TTA_ROTATION_DEG = 30.0  # ± about each axis; SingleStrip
-SLICE_BATCH = 32
-FULL = 0.9  # share of an image
+SLICE_BATCH = 32  # slices that the network sees at once
+LARGE_SLICE = 0.1  # of the largest: the tips of a brain say little
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reconstruction:
     """A mask as the autoencoder would have it, beside the mask itself, on the quality network's grid.
 
-    given, probability: float32 [S, S, S] in [0, 1]; vox2world of the grid; outside_ml: how much of
+    given, probability: float32 [S, S, S] in [0, 1]; vox2world: of the grid; outside_ml: how much of
     the mask lies beyond it.
     """
 
@@ -41,9 +39,11 @@ class Reconstruction:
 
     @property
     def dice(self) -> float:
-        """Dice of mask and reconstruction, in which parts of voxels count as such (Crum et al. 2006): the grid is
-        coarse. What lies beyond it counts as not reconstructed."""
-        voxel_ml = abs(float(np.linalg.det(self.vox2world[:3, :3]))) / 1000
+        """Dice of mask and reconstruction, in which parts of voxels count as such (Crum et al. 2006).
+
+        The grid is coarse. What lies beyond it counts as not reconstructed.
+        """
+        voxel_ml = voxel_volume_ml(self.vox2world)
         total = float(self.given.sum() + self.probability.sum()) * voxel_ml + self.outside_ml
         return 2 * float(np.minimum(self.given, self.probability).sum()) * voxel_ml / total if total else 0.0
 
@@ -53,30 +53,30 @@ class Reconstruction:
 
     def slice_dice(self) -> tuple[tuple[float, ...], float]:
         """Dice of each axial slice that holds mask or reconstruction, from the lowest up, and the least of
-        those that hold over a tenth of the largest slice: the tips of a brain say little."""
+        those of the large slices."""
         a, b = (np.moveaxis(part > 0.5, 2, 0) for part in (self.given, self.probability))
         size = np.array([np.count_nonzero(x | y) for x, y in zip(a, b, strict=True)])
-        scores = {k: dice(a[k], b[k]) for k in np.flatnonzero(size)}
-        large = np.flatnonzero(size > 0.1 * size.max())
-        return tuple(scores.values()), min((scores[k] for k in large), default=0.0)
+        by_slice = {k: dice(a[k], b[k]) for k in np.flatnonzero(size)}
+        large = np.flatnonzero(size > LARGE_SLICE * size.max())
+        return tuple(by_slice.values()), min((by_slice[k] for k in large), default=0.0)
 
-    def on_grid(self, shape: tuple[int, ...], vox2world: np.ndarray) -> np.ndarray:
+    def on_grid(self, grid: Grid) -> np.ndarray:
         """The reconstruction on another grid, boolean [X, Y, Z]."""
-        return resample.conform(self.probability, self.vox2world, shape, vox2world).numpy() > 0.5
+        return conform(Scan(self.probability, self.vox2world), grid).numpy() > 0.5
 
 
 @dataclass(frozen=True)
 class MaskQuality:
     """What is known of a mask without truth.
 
-    estimate: its estimated Dice, 0 to 1, that of mask and reconstruction; flag: "pass", "look" or "fail";
-    hd95_mm between mask and reconstruction; slice_dice of axial slices, from the lowest slice up;
-    lowest_slice_dice: the least of those that hold over a tenth of the largest slice; components:
-    6-connected parts; holes: enclosed cavities; border: whether the mask touches the edge of the image,
-    along axes of more than three slices; frame: which of several frames it is of, from 0 on.
+    estimated_dice: Dice of mask and reconstruction, 0 to 1; flag: "pass", "look" or "fail"; hd95_mm: between
+    mask and reconstruction; slice_dice: of axial slices, from the lowest slice up; lowest_slice_dice: the least
+    of the slices that hold over a tenth of the largest; components: 6-connected parts; holes: enclosed
+    cavities; touches_edge: whether the mask reaches the edge of the image, along axes of more than three
+    slices; frame: which of several frames it is of, from 0 on.
     """
 
-    estimate: float
+    estimated_dice: float
     flag: str
     hd95_mm: float
     slice_dice: tuple[float, ...]
@@ -84,15 +84,20 @@ class MaskQuality:
     volume_ml: float
     components: int
     holes: int
-    border: bool
+    touches_edge: bool
     frame: int | None = None
 
+    @property
+    def estimate(self) -> float:
+        """The former name of `estimated_dice`."""
+        return self.estimated_dice
 
-def flag_of(estimate: float, config: FlagConfig = FlagConfig()) -> str:
+
+def flag_of(estimated_dice: float, config: FlagConfig = FlagConfig()) -> str:
     """ "pass", "look" or "fail" for an estimated Dice."""
-    if estimate >= config.pass_from:
+    if estimated_dice >= config.pass_from:
         return "pass"
-    return "look" if estimate >= config.look_from else "fail"
+    return "look" if estimated_dice >= config.look_from else "fail"
 
 
 class QualityModel:
@@ -114,60 +119,71 @@ class QualityModel:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def assess(self, mask: np.ndarray, vox2world: np.ndarray) -> MaskQuality:
-        """Quality of a mask, boolean [X, Y, Z], on its grid. Empty masks, and those that
-        fill their image, have the estimate 0."""
-        return self.judge(mask, vox2world, self.reconstruct(mask, vox2world))
+    def assess(self, mask: Scan | np.ndarray, vox2world: np.ndarray | None = None) -> MaskQuality:
+        """Quality of a mask: a Scan, or a boolean array [X, Y, Z] with its vox2world.
+
+        Masks that are empty, and those that fill their image, have the estimated Dice 0. Raises InputError for
+        what is no mask.
+        """
+        if not isinstance(mask, Scan):
+            if vox2world is None:
+                raise InputError("an array needs its vox2world, the 4×4 map from voxel index to RAS mm")
+            mask = Scan(mask, np.asarray(vox2world, dtype=float))
+        return self.measure(mask, self.reconstruct(mask))
 
     def assess_worst(self, masks: np.ndarray, vox2world: np.ndarray) -> tuple[MaskQuality, Reconstruction]:
-        """Quality and reconstruction of the frame with the lowest estimate, of masks boolean [X, Y, Z, T]."""
+        """Quality and reconstruction of the frame with the lowest estimated Dice; masks: boolean [X, Y, Z, T]."""
         worst = None
         for t in range(masks.shape[3]):
-            rebuilt = self.reconstruct(masks[..., t], vox2world)
-            found = self.judge(masks[..., t], vox2world, rebuilt)
-            if worst is None or found.estimate < worst[0].estimate:
-                worst = replace(found, frame=t if masks.shape[3] > 1 else None), rebuilt
+            mask = Scan(masks[..., t], vox2world)
+            reconstruction = self.reconstruct(mask)
+            quality = self.measure(mask, reconstruction)
+            if worst is None or quality.estimated_dice < worst[0].estimated_dice:
+                worst = replace(quality, frame=t if masks.shape[3] > 1 else None), reconstruction
+        if worst is None:
+            raise InputError("a mask without frames")
         return worst
 
-    def judge(self, mask: np.ndarray, vox2world: np.ndarray, found: Reconstruction) -> MaskQuality:
+    def measure(self, mask: Scan, reconstruction: Reconstruction) -> MaskQuality:
         """Quality of a mask by its reconstruction."""
-        box = mask_box(mask)
+        box = mask_box(mask.array)
         if box is None:
             return MaskQuality(0.0, flag_of(0.0, self.flags), np.inf, (), 0.0, 0.0, 0, 0, False)
         # A mask that fills its image says nothing of where the brain ends.
-        estimate = 0.0 if mask.mean() > FULL else found.dice
-        part = mask[box]
+        estimated_dice = 0.0 if mask.array.mean() > self.flags.full else reconstruction.dice
+        part = mask.array[box]
         thin = thin_axes(mask.shape)
         thick = [(box[axis], mask.shape[axis]) for axis in range(3) if not thin[axis]]
-        slice_dice, lowest = found.slice_dice()
+        slice_dice, lowest = reconstruction.slice_dice()
         return MaskQuality(
-            estimate=estimate,
-            flag=flag_of(estimate, self.flags),
-            hd95_mm=found.hd95_mm,
+            estimated_dice=estimated_dice,
+            flag=flag_of(estimated_dice, self.flags),
+            hd95_mm=reconstruction.hd95_mm,
             slice_dice=slice_dice,
             lowest_slice_dice=lowest,
-            volume_ml=volume_ml(part, vox2world),
+            volume_ml=volume_ml(part, mask.vox2world),
             components=int(ndimage.label(part)[1]),
             holes=int(ndimage.label(fill_holes(part, thin) & ~part)[1]),
-            border=any(s.start == 0 or s.stop == size for s, size in thick),
+            touches_edge=any(s.start == 0 or s.stop == size for s, size in thick),
         )
 
     @torch.inference_mode()
-    def reconstruct(self, mask: np.ndarray, vox2world: np.ndarray) -> Reconstruction:
-        """The mask, boolean [X, Y, Z], on the network's grid around its centre of mass, and as the network
-        would have it. Beyond the image's field of view nothing is expected, nor of an empty mask."""
-        if mask.ndim != 3 or mask.dtype != bool:
-            raise InputError(f"need a boolean mask [X, Y, Z], not {mask.dtype} {mask.shape}")
+    def reconstruct(self, mask: Scan) -> Reconstruction:
+        """A boolean mask on the network's grid around its centre of mass, and as the network would have it.
+
+        Beyond the image's field of view nothing is expected, nor of an empty mask.
+        """
+        if mask.array.ndim != 3 or mask.array.dtype != bool:
+            raise InputError(f"need a boolean mask [X, Y, Z], not {mask.array.dtype} {mask.shape}")
         limit_threads_after_fork(self.device)
         size, voxel_mm = (self.config.size,) * 3, self.config.voxel_size_mm
-        if not mask.any():
+        if not mask.array.any():
             nothing = np.zeros(size, dtype=np.float32)
-            return Reconstruction(nothing, nothing, geometry.conformed_vox2world(np.zeros(3), size, voxel_mm), 0.0)
-        coarse, coarse_vox2world = resample.block_mean(mask, vox2world, voxel_mm)
-        coarse_vox2world = geometry.thicken(coarse.shape, coarse_vox2world, voxel_mm)
-        centre = coarse_vox2world @ [*ndimage.center_of_mass(coarse), 1.0]
-        target = geometry.conformed_vox2world(centre[:3], size, voxel_mm)
-        given = resample.conform(coarse, coarse_vox2world, size, target, self.device, fill=torch.nan)
+            return Reconstruction(nothing, nothing, Grid.conformed((0, 0, 0), size, voxel_mm).vox2world, 0.0)
+        coarse = coarsened(mask, voxel_mm)
+        centre = coarse.vox2world @ [*ndimage.center_of_mass(coarse.array), 1.0]
+        grid = Grid.conformed(centre[:3], size, voxel_mm)
+        given = conform(coarse, grid, self.device, fill=torch.nan)
         covered = ~given.isnan()
         given = torch.where(covered, given, 0.0)
         if self.config.kind == "slices":
@@ -175,9 +191,9 @@ class QualityModel:
         else:
             probability = torch.sigmoid(self.model(given[None, None])[0, 0])
         probability = torch.where(covered, probability, 0.0)
-        share_ml = voxel_mm**3 / 1000
-        outside_ml = max(0.0, volume_ml(mask, vox2world) - float(given.sum()) * share_ml)
-        return Reconstruction(given.cpu().numpy(), probability.cpu().numpy(), target, outside_ml)
+        inside_ml = float(given.sum()) * (voxel_mm**3 / 1000)
+        outside_ml = max(0.0, volume_ml(mask.array, mask.vox2world) - inside_ml)
+        return Reconstruction(given.cpu().numpy(), probability.cpu().numpy(), grid.vox2world, outside_ml)
 
     def _through_slices(self, given: torch.Tensor) -> torch.Tensor:
         """Mean probability [S, S, S] over the axes; slices without mask stay empty."""
@@ -190,56 +206,3 @@ class QualityModel:
             stacked[seen] = torch.sigmoid(torch.cat(logits))
             total += stacked.movedim(0, axis)
         return total / len(self.config.axes)
-
-
-def _turned(vox2world: np.ndarray, shape: tuple[int, ...], angles_deg: np.ndarray) -> np.ndarray:
-    """vox2world of an image turned about the middle of its grid, by angles [3] about x, then y, then z."""
-    turn = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(angles_deg)):
-        i, j = (k for k in range(3) if k != axis)
-        step = np.eye(3)
-        step[i, i] = step[j, j] = np.cos(angle)
-        step[i, j], step[j, i] = -np.sin(angle), np.sin(angle)
-        turn = step @ turn
-    middle = vox2world[:3, :3] @ ((np.array(shape) - 1) / 2) + vox2world[:3, 3]
-    result = np.eye(4)
-    result[:3, :3] = turn @ vox2world[:3, :3]
-    result[:3, 3] = turn @ (vox2world[:3, 3] - middle) + middle
-    return result
-
-
-def augmented_masks(
-    stripper: Stripper,
-    image: np.ndarray,
-    vox2world: np.ndarray,
-    slope: float = 1.0,
-    intercept: float = 0.0,
-    copies: int = TTA_COPIES,
-    seed: int = 0,
-) -> np.ndarray:
-    """Masks, boolean [copies, X, Y, Z], of an image scaled in intensity and turned at random.
-
-    Turning the header instead of the voxels lets every mask come back on the image's own grid. A
-    copy in which no brain is found is empty. The same seed gives the same masks.
-    """
-    generator = np.random.default_rng(seed)
-    masks = np.zeros((copies, *image.shape), dtype=bool)
-    for mask in masks:
-        gain = 1 + generator.uniform(-TTA_SCALING, TTA_SCALING)
-        turned = _turned(vox2world, image.shape, generator.uniform(-TTA_ROTATION_DEG, TTA_ROTATION_DEG, 3))
-        try:
-            mask[...] = stripper.strip(image, turned, slope=slope * gain, intercept=intercept * gain).mask
-        except InputError:
-            continue
-    return masks
-
-
-def agreement(masks: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean Dice of masks, boolean [N, X, Y, Z], to their voxel-wise median, and the median.
-
-    0 where the median is empty: nothing that most copies agree on.
-    """
-    median = 2 * masks.sum(axis=0, dtype=np.int32) > len(masks)
-    if not median.any():
-        return 0.0, median
-    return float(np.mean([dice(mask, median) for mask in masks])), median

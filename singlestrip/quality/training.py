@@ -21,8 +21,10 @@ from ..io import typed
 from ..networks.autoencoder import Autoencoder
 from ..networks.losses import soft_dice_loss
 from ..space.distance import signed_distance
-from ..space.geometry import bounding_box, conformed_vox2world, part_of, thicken, world_bounds
+from ..space.grid import Grid
+from ..space.morphology import bounding_box
 from ..space.resample import block_mean, conform
+from ..space.scan import Scan
 from ..synthesis.image import window_coordinates
 from ..synthesis.parameters import numbered_generator, sample_parameters, stack
 from .faults import plant_faults
@@ -53,14 +55,14 @@ class VolumeSource:
 
     def __init__(self, mask: np.ndarray, vox2world: np.ndarray, config: AutoencoderConfig, device: torch.device):
         spacing = config.voxel_size_mm * SOURCE_FACTOR
-        low, high = world_bounds(*_cut_to_brain(mask, vox2world))
+        low, high = _brain_grid(mask, vox2world).bounds_mm()
         margin = MARGIN_MM * config.scale
         shape = tuple(int(n) for n in np.ceil((high - low + 2 * margin) / spacing))
-        grid = conformed_vox2world((low + high) / 2, shape, spacing)
-        share = _share(mask, vox2world, spacing, config, shape, grid).numpy()
+        grid = Grid.conformed((low + high) / 2, shape, spacing)
+        share = _share(Scan(mask, vox2world), spacing, config, grid).numpy()
         if not (share > 0.5).any():
             raise InputError("the mask is too thin to learn from")
-        distance = signed_distance(share - 0.5, share > 0.5, grid)
+        distance = signed_distance(share - 0.5, share > 0.5, grid.vox2world)
         self.distance = torch.from_numpy(distance)[None, None].to(device)
         half = torch.tensor(shape) * spacing / 2
         self.grid_from_mm = torch.diag(torch.cat([1 / half, torch.ones(1)]))[None]
@@ -105,9 +107,9 @@ class SliceSource:
     """Every slice of one mask across the axes of the configuration, turned, scaled and shifted at random."""
 
     def __init__(self, mask: np.ndarray, vox2world: np.ndarray, config: AutoencoderConfig, device: torch.device):
-        low, high = world_bounds(*_cut_to_brain(mask, vox2world))
-        grid = conformed_vox2world((low + high) / 2, (config.size,) * 3, config.voxel_size_mm)
-        share = _share(mask, vox2world, config.voxel_size_mm, config, (config.size,) * 3, grid)
+        low, high = _brain_grid(mask, vox2world).bounds_mm()
+        grid = Grid.conformed((low + high) / 2, (config.size,) * 3, config.voxel_size_mm)
+        share = _share(Scan(mask, vox2world), config.voxel_size_mm, config, grid)
         stacks = [share.movedim(axis, 0) for axis in config.axes]
         stacks = [s[s.amax(dim=(1, 2)) >= 0.5] for s in stacks]
         self.slices = torch.cat(stacks)[:, None].to(device)
@@ -145,23 +147,24 @@ class SliceSource:
         return moved, moved
 
 
-def _share(mask: np.ndarray, vox2world: np.ndarray, spacing_mm: float, config, shape, grid) -> torch.Tensor:
+def _share(mask: Scan, spacing_mm: float, config: AutoencoderConfig, grid: Grid) -> torch.Tensor:
     """How much of each voxel of a conformed grid of `spacing_mm` is brain, slabs as thick as in scoring."""
-    coarse, coarse_vox2world = block_mean(mask, vox2world, spacing_mm)
-    return conform(coarse, thicken(coarse.shape, coarse_vox2world, config.voxel_size_mm), shape, grid)
+    coarse = block_mean(mask, spacing_mm)
+    thick = coarse.grid.thickened(config.voxel_size_mm)
+    return conform(Scan(coarse.array, thick.vox2world), grid)
 
 
-def _cut_to_brain(mask: np.ndarray, vox2world: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and vox2world of the box around a mask. Raises InputError if it is empty."""
+def _brain_grid(mask: np.ndarray, vox2world: np.ndarray) -> Grid:
+    """The part of a grid around a mask. Raises InputError if the mask is empty."""
     box = bounding_box(mask)
     if box is None:
         raise InputError("the mask is empty: there is nothing to learn from it")
-    return tuple(s.stop - s.start for s in box), part_of(vox2world, box)
+    return Grid(mask.shape, vox2world).part(box)
 
 
 def brain_mm(mask: np.ndarray, vox2world: np.ndarray) -> float:
     """Longest side in mm of a mask's bounding box along right, anterior, superior."""
-    low, high = world_bounds(*_cut_to_brain(mask, vox2world))
+    low, high = _brain_grid(mask, vox2world).bounds_mm()
     return float((high - low).max())
 
 

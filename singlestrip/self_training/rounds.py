@@ -30,7 +30,8 @@ import torch
 from msgspec import Meta
 
 from .._version import __version__
-from ..batch.assess import Assessment, Case, draw, name_cases, worst_first, write_report
+from ..batch.assessment import Assessment, Case, name_cases, worst_first
+from ..batch.report import draw_picture, write_report
 from ..configuration import (
     AutoencoderConfig,
     AutoencoderTrainConfig,
@@ -50,9 +51,11 @@ from ..io.textfile import file_bytes
 from ..networks.autoencoder import Autoencoder
 from ..networks.cascade import Cascade
 from ..networks.checkpoint import load_model, save_model
-from ..quality.scores import MaskQuality, QualityModel, agreement, augmented_masks
+from ..quality.augmentation import agreement, augmented_masks
+from ..quality.scores import MaskQuality, QualityModel
 from ..quality.training import QualityProgress, brain_mm, train_quality
 from ..space.metrics import dice
+from ..space.scan import Scan
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap, fit_label_map
 from ..synthesis.labelling import (
@@ -243,8 +246,8 @@ class SelfTraining:
             load_model(inputs.model)
         if inputs.quality is not None:
             load_model(inputs.quality, kind=Autoencoder)
-        self.validation = [labelled_scan(*pair, say) for pair in inputs.validation]
-        self.example, self.scan = labelled_example(inputs.image, inputs.mask, options.gmm, say)
+        self.validation = [labelled_scan(*pair) for pair in inputs.validation]
+        self.example, self.scan = labelled_example(inputs.image, inputs.mask, options.gmm)
         self.record.begin()
 
     def run(self) -> Path:
@@ -381,14 +384,13 @@ class SelfTraining:
         try:
             header = volume.read_header(case.image)
             memory.check(header, sdt=False, window_mm=stripper.config.window_mm)
-            scan = volume.read_single(case.image, self._say_once)
+            scan = volume.read_single(case.image)
             mask = _strip(stripper, scan)
-            rebuilt = quality.reconstruct(mask, scan.vox2world)
-            found = quality.judge(mask, scan.vox2world, rebuilt)
+            rebuilt = quality.reconstruct(Scan(mask, scan.vox2world))
+            found = quality.measure(Scan(mask, scan.vox2world), rebuilt)
             value = self._rank(case, scan, mask, found, stripper)
             if last:
-                expected = rebuilt.on_grid(mask.shape, scan.vox2world)
-                draw(self.folder, case, scan.scaled(), mask, expected, scan.vox2world)
+                draw_picture(self.folder, case, Scan(scan.scaled(), scan.vox2world), mask, rebuilt)
             if not (math.isfinite(value) and math.isfinite(found.estimate)):
                 raise InputError(f"{case.image}: its score is no number; is the quality model damaged?")
             numbers = (round(value, DECIMALS), round(found.estimate, DECIMALS))
@@ -405,10 +407,10 @@ class SelfTraining:
 
     def _rank(self, case: Case, scan: volume.Volume, mask, found: MaskQuality, stripper: Stripper) -> float:
         if self.options.rounds.rank == "tta":
-            masks = augmented_masks(stripper, scan.frame(0), scan.vox2world, scan.slope, scan.intercept)
+            masks = augmented_masks(stripper, scan.scan())
             return agreement(masks)[0]
         if self.options.rounds.rank == "truth":
-            return dice(mask, read_mask_on(case.reference, scan, self.say))
+            return dice(mask, read_mask_on(case.reference, scan))
         return found.estimate
 
     def _select(self, folder: Path, scores: list[Score], stripper: Stripper) -> list[Score]:
@@ -506,7 +508,7 @@ class SelfTraining:
 
 def _strip(stripper: Stripper, scan: volume.Volume) -> np.ndarray:
     try:
-        return stripper.strip(scan.frame(0), scan.vox2world, slope=scan.slope, intercept=scan.intercept).mask
+        return stripper.strip(scan.scan()).mask
     except InputError as error:
         raise InputError(f"{scan.path}: {error}") from error
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .geometry import voxel_sizes
+from .grid import voxel_sizes
 
 SLAB_VOXELS = 2_000_000  # voxels whose candidates are measured at once
 SEARCH_STEPS = (1.0, 0.5, 1.0, 0.5, 1.0)  # toward the projection on the plane of the best foot yet

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .geometry import bounding_box, voxel_sizes
+from .grid import voxel_sizes, voxel_volume_ml
+from .morphology import bounding_box
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -16,7 +17,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def volume_ml(mask: np.ndarray, vox2world: np.ndarray) -> float:
     """Volume of the True voxels in millilitres."""
-    return int(np.count_nonzero(mask)) * abs(float(np.linalg.det(vox2world[:3, :3]))) / 1000
+    return int(np.count_nonzero(mask)) * voxel_volume_ml(vox2world)
 
 
 def hausdorff95(a: np.ndarray, b: np.ndarray, vox2world: np.ndarray) -> float:
@@ -27,11 +28,12 @@ def hausdorff95(a: np.ndarray, b: np.ndarray, vox2world: np.ndarray) -> float:
     al. 1993, with the percentile of the BraTS challenges). 0 where both masks are empty, infinite
     where one is.
     """
-    if not a.any() and not b.any():
+    both = bounding_box(a | b)
+    if both is None:
         return 0.0
     if not a.any() or not b.any():
         return np.inf
-    box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in bounding_box(a | b))
+    box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in both)
     surfaces = [m & ~ndimage.binary_erosion(m) for m in (a[box], b[box])]
     distances = [
         ndimage.distance_transform_edt(~surfaces[1 - k], sampling=voxel_sizes(vox2world))[surfaces[k]]

@@ -1,11 +1,22 @@
-"""Masks as shapes: components, holes, bounding boxes."""
+"""Masks as shapes: components, holes, bounding boxes. Needs no torch."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
 
-from .geometry import bounding_box
+from .grid import Box
+
+
+def bounding_box(mask: np.ndarray) -> Box | None:
+    """The box around the True voxels of an array; None if there are none."""
+    box = []
+    for axis in range(mask.ndim):
+        where = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        if where.size == 0:
+            return None
+        box.append(slice(int(where[0]), int(where[-1]) + 1))
+    return tuple(box)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -14,7 +25,9 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     if count <= 1:
         return mask
     # Plane by plane: of the whole, bincount would make a copy of 8 bytes a voxel.
-    sizes = sum(np.bincount(plane.ravel(), minlength=count + 1) for plane in labels)
+    sizes = np.zeros(count + 1, dtype=np.int64)
+    for plane in labels:
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
     return labels == 1 + sizes[1:].argmax()
 
 
@@ -24,9 +37,9 @@ def thin_axes(shape: tuple[int, ...]) -> list[bool]:
 
 
 def fill_holes(mask: np.ndarray, thin: list[bool]) -> np.ndarray:
-    """Background that no path joins to the outside becomes brain; boolean [X, Y, Z].
+    """Fill background that no path joins to the outside; boolean [X, Y, Z].
 
-    thin: of the image that the mask, or this part of it, is of; along such axes paths stay in the slice.
+    thin: `thin_axes` of the image that the mask is part of; paths do not leave a slice along these.
     """
     pad = [(0, 0) if flat else (1, 1) for flat in thin]
     labels, count = ndimage.label(~np.pad(mask, pad))
@@ -41,8 +54,8 @@ def fill_holes(mask: np.ndarray, thin: list[bool]) -> np.ndarray:
     return ~outside[labels[inner]]
 
 
-def mask_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """Slices [3] of a mask's bounding box, with all slices of thin axes; None if it is empty."""
+def mask_box(mask: np.ndarray) -> Box | None:
+    """The bounding box of a mask, with all slices of thin axes; None if the mask is empty."""
     box = bounding_box(mask)
     if box is None:
         return None

@@ -8,26 +8,28 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .geometry import conformed_vox2world, voxel_sizes, world_bounds
+from .grid import Grid
+from .scan import Scan
 
+ValuesOf = Callable[[np.ndarray], np.ndarray]
 SLAB_VOXELS = 4_000_000  # most voxels whose coordinates are held at once: 12 bytes each
 
 
-def block_mean(
-    data: np.ndarray,
-    vox2world: np.ndarray,
-    target_mm: float,
-    values_of: Callable[[np.ndarray], np.ndarray] = np.float32,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Average whole blocks of voxels so that none is much smaller than `target_mm`.
+def to_float32(array: np.ndarray) -> np.ndarray:
+    """Stored values as they are, in 32 bits."""
+    return array.astype(np.float32)
 
-    data: any numeric type, [X, Y, Z]. values_of: turns part of the data into finite float32 values. Returns
-    float32 data and its vox2world. It is the low-pass filter that linear interpolation to a coarser grid
-    needs, and reads the data once, in slabs, so that a large scan is never held as a whole in floating
-    point. A last, partial block counts as a whole one, so that its centre lies off by less than half a
-    target voxel.
+
+def block_mean(scan: Scan, target_mm: float, values_of: ValuesOf = to_float32) -> Scan:
+    """Average whole blocks of voxels so that none is much smaller than `target_mm`; float32.
+
+    values_of: turns part of the scan's array into finite float32 values. This is the low-pass filter that
+    linear interpolation to a coarser grid needs. It reads the array once, in slabs, so that a large scan
+    is never held as a whole in floating point. A last, partial block counts as a whole one, so that its
+    centre lies off by less than half a target voxel.
     """
-    factors = np.maximum(1, np.round(target_mm / voxel_sizes(vox2world)).astype(int))
+    data = scan.array
+    factors = np.maximum(1, np.round(target_mm / scan.grid.voxel_sizes_mm).astype(int))
     factors = np.minimum(factors, data.shape)
     shape = [-(-n // f) for n, f in zip(data.shape, factors, strict=True)]
     out = np.empty(shape, dtype=np.float32)
@@ -41,7 +43,13 @@ def block_mean(
         out[:, :, k] = np.add.reduceat(plane, edges_y, axis=1) / count_y
     scale = np.diag([*factors, 1.0]).astype(float)
     scale[:3, 3] = (factors - 1) / 2  # centre of the first block, in old voxels
-    return out, vox2world @ scale
+    return Scan(out, scan.vox2world @ scale)
+
+
+def coarsened(scan: Scan, voxel_size_mm: float, values_of: ValuesOf = to_float32) -> Scan:
+    """`block_mean` of a scan, of which no slab is thinner than one voxel."""
+    scan = block_mean(scan, voxel_size_mm, values_of)
+    return Scan(scan.array, scan.grid.thickened(voxel_size_mm).vox2world)
 
 
 def sample(
@@ -50,8 +58,8 @@ def sample(
     """Linear interpolation of data [X, Y, Z] at the voxels of a target grid of `shape`.
 
     source_from_target: 4×4, target voxel index to source voxel index. A source voxel reaches half
-    a voxel beyond its centre (so that a single slice has its thickness); beyond that is `fill`.
-    Returns float32 of `shape`, on the device of `data`. Works in slabs of bounded memory.
+    a voxel beyond its centre, so that a single slice has its thickness; beyond that is `fill`.
+    Returns float32 of `shape`, on the device of `data`. It works in slabs of bounded memory.
     """
     out = torch.empty(shape, dtype=torch.float32, device=data.device)
     rows = max(1, SLAB_VOXELS // max(1, shape[1] * shape[2]))
@@ -61,11 +69,14 @@ def sample(
     return out
 
 
-def _sample_rows(data, source_from_target, rows, shape, fill):
+def _sample_rows(
+    data: torch.Tensor, source_from_target: np.ndarray, rows: tuple[int, int], shape: tuple[int, ...], fill: float
+) -> torch.Tensor:
+    """`sample` for the rows from the first to before the last."""
     axes = [torch.arange(*rows, dtype=torch.float32, device=data.device)]
     axes += [torch.arange(n, dtype=torch.float32, device=data.device) for n in shape[1:]]
     matrix = torch.as_tensor(source_from_target, dtype=torch.float32, device=data.device)
-    inside = None
+    inside = torch.ones((), dtype=torch.bool, device=data.device)
     normalised = []
     for row, size in enumerate(data.shape):
         coordinate = (
@@ -74,7 +85,7 @@ def _sample_rows(data, source_from_target, rows, shape, fill):
             + (matrix[row, 2] * axes[2])[None, None, :]
         )
         within = (coordinate >= -0.5 - 1e-4) & (coordinate <= size - 0.5 + 1e-4)
-        inside = within if inside is None else inside.logical_and_(within)
+        inside = within.logical_and_(inside)
         normalised.append((2 * coordinate + 1) / size - 1)
     grid = torch.stack(normalised[::-1], dim=-1)[None]
     values = F.grid_sample(
@@ -83,47 +94,35 @@ def _sample_rows(data, source_from_target, rows, shape, fill):
     return torch.where(inside, values[0, 0], torch.as_tensor(fill, dtype=torch.float32, device=data.device))
 
 
-def conform(
-    data: np.ndarray,
-    vox2world: np.ndarray,
-    target_shape: tuple[int, ...],
-    target_vox2world: np.ndarray,
-    device: torch.device | str = "cpu",
-    fill: float = 0.0,
-) -> torch.Tensor:
-    """Data [X, Y, Z] on its grid, linearly interpolated to another grid; float32 tensor."""
-    source_from_target = np.linalg.inv(vox2world) @ target_vox2world
-    source = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32)).to(device)
-    return sample(source, source_from_target, target_shape, fill)
+def conform(scan: Scan, grid: Grid, device: torch.device | str = "cpu", fill: float = 0.0) -> torch.Tensor:
+    """A scan's array, linearly interpolated to another grid; float32 tensor of its shape."""
+    source = torch.from_numpy(np.ascontiguousarray(scan.array, dtype=np.float32)).to(device)
+    return sample(source, scan.grid.index_of(grid), grid.shape, fill)
 
 
-def conform_labels(
-    labels: np.ndarray, vox2world: np.ndarray, spacing_mm: float, inside_base: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Label map uint8 [X, Y, Z] to the conformed grid that covers it, by a vote of area.
+def conform_labels(labels: Scan, spacing_mm: float, inside_base: int) -> Scan:
+    """A label map, uint8, on the conformed grid that covers it, by a vote of area.
 
     Each voxel first falls inside or outside the brain by the larger share, then takes the class
-    of the largest share on that side. Returns the map, 0 where the scan has no voxel, and its
-    vox2world.
+    of the largest share on that side; it is 0 where the scan has no voxel.
     """
-    low, high = world_bounds(labels.shape, vox2world)
+    low, high = labels.grid.bounds_mm()
     shape = tuple(int(n) for n in np.ceil((high - low) / spacing_mm).astype(int))
-    target = conformed_vox2world((low + high) / 2, shape, spacing_mm)
+    target = Grid.conformed((low + high) / 2, shape, spacing_mm)
 
     def share(where: np.ndarray) -> torch.Tensor:
-        coarse, coarse_vox2world = block_mean(where, vox2world, spacing_mm)
-        return conform(coarse, coarse_vox2world, shape, target)
+        return conform(block_mean(Scan(where, labels.vox2world), spacing_mm), target)
 
-    inside = share(labels > inside_base)
+    inside = share(labels.array > inside_base)
     covered = share(np.ones(labels.shape, dtype=bool))
     best = [torch.full(shape, -1.0), torch.full(shape, -1.0)]
     chosen = [torch.zeros(shape, dtype=torch.uint8), torch.zeros(shape, dtype=torch.uint8)]
-    for label in np.unique(labels):
+    for label in np.unique(labels.array):
         side = int(label > inside_base)
-        votes = share(labels == label)
+        votes = share(labels.array == label)
         better = votes > best[side]
         best[side] = torch.where(better, votes, best[side])
         chosen[side] = torch.where(better, torch.tensor(int(label), dtype=torch.uint8), chosen[side])
     result = torch.where(2 * inside > covered, chosen[1], chosen[0])
     result[covered < 0.5] = 0
-    return result.numpy(), target
+    return Scan(result.numpy(), target.vox2world)

@@ -10,15 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..configuration import IntensityConfig
 from ..errors import InputError
-from ..io.scaling import check_not_overflowed, finite_range
+from ..space.scaling import check_not_overflowed, finite_range
+from ..space.scan import Scan
 
-SAMPLE = 200_000  # voxels that percentiles are taken of
-LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5
-# Values lie apart from the others where the gap between both is larger than this share of the others' range.
-# Padding of CT at -2000 lies 0.4 below air, at -3024 it lies 0.8 below; of the development scans none has a gap.
-APART = 1 / 3
-FEW = 32  # an image of so few different values has gaps everywhere
 # Ranges that single precision holds well: outside of them values are rescaled in double precision.
 LARGEST, NARROWEST, FINEST = 1e30, 1e-6, 1e-3
 BRIGHTEST = 1e6  # the highest rescaled value, where the range is 0 to 1
@@ -28,8 +24,8 @@ BRIGHTEST = 1e6  # the highest rescaled value, where the range is 0 to 1
 class Intensities:
     """How stored values become intensities: stored · slope + intercept.
 
-    low, high: the ends of the range, without damaged voxels and padding. rescaled: intensities are cut to the
-    range's lower end and brought to 0 to 1, else they are as they are.
+    low, high: the ends of the range, without damaged voxels and padding. If rescaled, intensities are cut at the
+    range's lower end and brought to 0 to 1.
     """
 
     slope: float
@@ -47,8 +43,8 @@ class Intensities:
             lowest = self.low
         else:
             with np.errstate(over="ignore", invalid="ignore"):
-                values = stored.astype(np.float64) * self.slope + self.intercept
-                values = ((values - self.low) / (self.high - self.low)).clip(0, BRIGHTEST).astype(np.float32)
+                scaled = stored.astype(np.float64) * self.slope + self.intercept
+                values = ((scaled - self.low) / (self.high - self.low)).clip(0, BRIGHTEST).astype(np.float32)
             lowest = 0.0
         finite = np.isfinite(values)
         if not finite.all():
@@ -61,24 +57,25 @@ class Intensities:
         return (self.of(stored) - low) / (high - low)
 
 
-def intensities_of(image: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> Intensities:
-    """The intensities of an image of any real type and shape.
+def intensities_of(scan: Scan, config: IntensityConfig = IntensityConfig()) -> Intensities:
+    """The intensities of a scan.
 
     Raises InputError if there is nothing to see: no finite voxel, many infinite ones, a constant, or a range that
     is not finite.
     """
+    image, slope, intercept = scan.array, scan.slope, scan.intercept
     ends = finite_range(image)
     if not ends[0] <= ends[1]:
         raise InputError("the image has no finite voxel")
     check_not_overflowed(image)
     with np.errstate(over="ignore", invalid="ignore"):
         lowest, highest = sorted(np.multiply(ends, slope, dtype=np.float64) + intercept)
-        sample = np.sort(_sample(image).astype(np.float64) * slope + intercept)
+        sample = np.sort(_sample(image, config.sample).astype(np.float64) * slope + intercept)
     if not np.isfinite(highest - lowest):
         raise InputError(
             f"the intensities reach from {lowest:g} to {highest:g}: the voxels or their scaling are damaged"
         )
-    low, high = _robust_ends(sample, lowest, highest)
+    low, high = _robust_ends(sample, lowest, highest, config)
     if low == high:
         raise InputError("the image is constant: there is nothing to strip")
     size = max(abs(lowest), abs(highest))
@@ -86,30 +83,32 @@ def intensities_of(image: np.ndarray, slope: float = 1.0, intercept: float = 0.0
     return Intensities(float(slope), float(intercept), low, high, rescaled=extreme or low > lowest)
 
 
-def _sample(image: np.ndarray) -> np.ndarray:
+def _sample(image: np.ndarray, count: int) -> np.ndarray:
     """Finite stored values [N] of voxels drawn at random, the same at each call; all of a small image."""
     values = image.ravel(order="K")
-    if values.size > SAMPLE:
-        values = values.take(np.sort(np.random.default_rng(0).integers(values.size, size=SAMPLE)))
+    if values.size > count:
+        values = values.take(np.sort(np.random.default_rng(0).integers(values.size, size=count)))
     return values[np.isfinite(values)] if values.dtype.kind == "f" else values
 
 
-def _robust_ends(sample: np.ndarray, lowest: float, highest: float) -> tuple[float, float]:
+def _robust_ends(
+    sample: np.ndarray, lowest: float, highest: float, config: IntensityConfig
+) -> tuple[float, float]:
     """The lower end without what lies apart from it, and the 99.5th percentile of what lies above that.
 
     sample: sorted values of the image; lowest, highest: of all of it.
     """
     if not sample.size:  # of few finite voxels none may be drawn
         return lowest, highest
-    high = _percentile(sample[sample > sample[0]], HIGH_PERCENT, highest)
-    low, dark = lowest, _percentile(sample, LOW_PERCENT, lowest)
-    if dark - low > APART * (high - dark):  # a few damaged voxels
+    high = _percentile(sample[sample > sample[0]], config.high_percent, highest)
+    low, dark = lowest, _percentile(sample, config.low_percent, lowest)
+    if dark - low > config.apart * (high - dark):  # a few damaged voxels
         low = dark
     levels = np.unique(sample[sample >= low])
-    while levels.size > FEW and levels[1] - levels[0] > APART * (high - levels[1]):
+    while levels.size > config.few and levels[1] - levels[0] > config.apart * (high - levels[1]):
         levels = levels[1:]  # padding
         low = levels[0]
-        high = _percentile(sample[sample > low], HIGH_PERCENT, highest)
+        high = _percentile(sample[sample > low], config.high_percent, highest)
     return float(low), float(max(low, high))
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
-PEAK = 0.7  # intensity that the peaked curve makes the brightest
+from ..configuration import StrippingConfig
 
 
-def peaked(intensity: torch.Tensor) -> torch.Tensor:
-    """Intensities in [0, 1] rise to 1 at PEAK and fall to 0 at 1: the brightest tissue turns dark, air stays."""
-    return torch.minimum(intensity / PEAK, (1 - intensity) / (1 - PEAK))
+def peaked(intensity: torch.Tensor, peak: float = StrippingConfig.peak) -> torch.Tensor:
+    """Intensities in [0, 1] that rise to 1 at the peak and fall to 0 at 1: the brightest tissue turns dark."""
+    return torch.minimum(intensity / peak, (1 - intensity) / (1 - peak))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from ..io.masks import read_mask_on
 from ..io.output import atomic_write, check_distinct, check_writable
 from ..io.textfile import file_bytes
 from ..io.volume import Volume
+from ..space.scan import Scan
 from .gmm import FitRecord, NativeMap, check_classes, fit_label_map, levels_of
 
 MAX_RECORD_BYTES = 2**20  # one of 180 classes has 20 kB
@@ -32,29 +33,25 @@ class LabelledScan(NamedTuple):
     vox2world: np.ndarray
 
 
-def read_pair(
-    image_path: Path, mask_path: Path, warn: Callable[[str], None] = lambda text: None
-) -> tuple[Volume, np.ndarray]:
+def read_pair(image_path: Path, mask_path: Path) -> tuple[Volume, np.ndarray]:
     """An image and its brain mask, boolean [X, Y, Z]. Raises InputError unless they fit together."""
-    image = volume.read_single(image_path, warn)
+    image = volume.read_single(image_path)
     image.check_not_overflowed()
-    return image, read_mask_on(mask_path, image, warn)
+    return image, read_mask_on(mask_path, image)
 
 
-def labelled_scan(
-    image_path: Path, mask_path: Path, warn: Callable[[str], None] = lambda text: None
-) -> LabelledScan:
+def labelled_scan(image_path: Path, mask_path: Path) -> LabelledScan:
     """A labelled scan to strip and compare. Raises InputError."""
-    image, mask = read_pair(image_path, mask_path, warn)
+    image, mask = read_pair(image_path, mask_path)
     return LabelledScan(image.scaled(), mask, image.vox2world)
 
 
 def fit_pair(
-    image_path: Path, mask_path: Path, config: GMMConfig, warn: Callable[[str], None] = lambda text: None
+    image_path: Path, mask_path: Path, config: GMMConfig
 ) -> tuple[LabelledScan, Volume, np.ndarray, dict]:
     """The scan, its image as read, its label map uint8 [X, Y, Z] and the record of the fit (see
     `gmm.fit_label_map`)."""
-    image, mask = read_pair(image_path, mask_path, warn)
+    image, mask = read_pair(image_path, mask_path)
     scan = LabelledScan(image.scaled(), mask, image.vox2world)
     try:
         labels, record = fit_label_map(scan.image, mask, config)
@@ -63,11 +60,9 @@ def fit_pair(
     return scan, image, labels, record
 
 
-def labelled_example(
-    image_path: Path, mask_path: Path, config: GMMConfig, warn: Callable[[str], None] = lambda text: None
-) -> tuple[NativeMap, LabelledScan]:
+def labelled_example(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[NativeMap, LabelledScan]:
     """The label map of a labelled scan, to train on, and the scan. Raises InputError."""
-    scan, _, labels, record = fit_pair(image_path, mask_path, config, warn)
+    scan, _, labels, record = fit_pair(image_path, mask_path, config)
     return NativeMap(labels, scan.vox2world, levels_of(record)), scan
 
 
@@ -113,12 +108,9 @@ def _read_record(label_map: Path) -> FitRecord | None:
         ) from error
 
 
-def read_label_map(path: Path, warn: Callable[[str], None] = lambda text: None) -> NativeMap:
-    """A label map as `fit-gmm` writes it, with its record beside it. Raises InputError.
-
-    warn: called with a sentence for each remark on the file.
-    """
-    scan = volume.read(path, warn)
+def read_label_map(path: Path) -> NativeMap:
+    """A label map as `fit-gmm` writes it, with its record beside it. Raises InputError."""
+    scan = volume.read(path)
     values = scan.scaled()
     if scan.frames > 1 or not np.isfinite(values).all() or (values != np.round(values)).any():
         raise InputError(f"{path}: not a label map of whole numbers")
@@ -148,7 +140,6 @@ def fit_files(
     out: Path,
     config: GMMConfig,
     figure: Path | None = None,
-    warn: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Fit, and write the label map, its JSON record beside it, and the picture if named."""
     volume.check_output(out)
@@ -163,7 +154,7 @@ def fit_files(
     check_exist([image_path, mask_path])
     import sklearn
 
-    scan, image, labels, record = fit_pair(image_path, mask_path, config, warn)
+    scan, image, labels, record = fit_pair(image_path, mask_path, config)
     record |= {
         "image": {"name": image_path.name, "sha256": checksum(image_path)},
         "mask": {"name": mask_path.name, "sha256": checksum(mask_path)},
@@ -176,4 +167,4 @@ def fit_files(
         partial.write_text(_record_text(record))
         volume.write_like(image, out, labels[..., None], label="GMM classes")
     if figure is not None:
-        figures.label_figure(scan.image, labels, scan.vox2world, figure)
+        figures.label_figure(Scan(scan.image, scan.vox2world), labels, figure)

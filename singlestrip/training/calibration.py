@@ -14,7 +14,9 @@ import torch
 
 from ..errors import InputError
 from ..networks.cascade import Cascade
-from ..stripping.stripper import BrainField, Stripper
+from ..space.grid import Grid
+from ..stripping.brain_field import BrainField
+from ..stripping.stripper import Stripper
 from ..synthesis.labelling import LabelledScan
 
 LARGEST = 2.0  # logit: beyond that it is not the border that is wrong
@@ -41,7 +43,7 @@ def border_level(stripper: Stripper, scans: Sequence[LabelledScan]) -> float:
             continue
         # As if brain reached down to the lowest level allowed: all that a level could part lies in this box.
         lowered = BrainField(field.logit + LARGEST, field.vox2world)
-        _, logit = lowered.around_brain(image.shape, vox2world)
+        _, logit = lowered.around_brain(Grid(image.shape, vox2world))
         levels.append(np.clip(level_of(logit, np.count_nonzero(mask)) - LARGEST, -LARGEST, LARGEST))
     return float(np.median(levels)) if levels else 0.0
 

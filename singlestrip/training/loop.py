@@ -39,9 +39,10 @@ from ..networks import checkpoint
 from ..networks.cascade import Cascade
 from ..networks.device import fast_in_bfloat16
 from ..networks.losses import segmentation_loss
-from ..space.geometry import world_bounds
+from ..space.grid import Grid
 from ..space.metrics import dice
 from ..space.resample import conform_labels
+from ..space.scan import Scan
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
 from ..synthesis.image import LabelMap, synthesise
@@ -131,7 +132,8 @@ def check_memory(maps: list[NativeMap], cascade: CascadeConfig, batch: int, devi
     need = 0.0
     for name, window in cascade.windows().items():
         spacing = window.voxel_size_mm * SOURCE_FACTOR
-        sizes = [math.prod(np.subtract(*world_bounds(m.labels.shape, m.vox2world)[::-1]) / spacing) for m in maps]
+        bounds = [Grid(m.labels.shape, m.vox2world).bounds_mm() for m in maps]
+        sizes = [math.prod((high - low) / spacing) for low, high in bounds]
         need += MAP_BYTES * sum(sizes)
         need += getattr(cascade, name).layer_bytes(math.prod(window.shape)) * batch
     if left is not None and need > left:
@@ -153,7 +155,7 @@ def prepare_maps(
 
 
 def _conformed_map(source: NativeMap, spacing_mm: float, device: torch.device | str) -> LabelMap:
-    labels, _ = conform_labels(source.labels, source.vox2world, spacing_mm, INSIDE_BASE)
+    labels = conform_labels(Scan(source.labels, source.vox2world), spacing_mm, INSIDE_BASE).array
     inside = labels > INSIDE_BASE
     if not inside.any() or not ((labels > 0) & ~inside).any():
         side = "outside" if inside.any() else "inside"

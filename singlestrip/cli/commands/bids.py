@@ -19,7 +19,6 @@ from ..options import (
     millimetres,
     output_folder,
     show_stripping,
-    show_warnings,
 )
 from ..streams import tell
 from .qc import listing
@@ -122,8 +121,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _participant(args: argparse.Namespace, derivative, images: list[Path], flags) -> int:
+    from ...batch.jobs import StripOptions
     from ...batch.records import made_with
-    from ...batch.strip import StripOptions
     from ...bids.app import participant_level
     from ...networks.checkpoint import find_model
     from ...quality.scores import QualityModel
@@ -134,10 +133,10 @@ def _participant(args: argparse.Namespace, derivative, images: list[Path], flags
     made = made_with(path) | ({"BorderMM": args.border} if args.border else {})
     stripper = Stripper.load(path, args.device)
     options = StripOptions(args.border or 0.0, memory_gib=args.memory)
-    warn, done = show_stripping(args, len(images))
+    done = show_stripping(args, len(images))
     brain = "brain" in (args.save or ())
     outcomes = participant_level(
-        derivative, images, stripper, made, options, brain, args.resume, warn, done, args.debug, quality
+        derivative, images, stripper, made, options, brain, args.resume, done, args.debug, quality
     )
     return exit_status(outcomes)
 
@@ -149,9 +148,7 @@ def _group(args: argparse.Namespace, derivative, images: list[Path], flags) -> i
     quality = QualityModel.load(args.qc_model, args.device, flags)
     about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {args.qc_model or 'shipped'}."
     chosen = args.participant_label or args.session_label or args.suffix
-    assessments = group_level(
-        derivative, images, quality, about, not chosen, debug=args.debug, warn=show_warnings(args)
-    )
+    assessments = group_level(derivative, images, quality, about, not chosen, debug=args.debug)
     if not args.quiet:
         print(listing(assessments))
     failures = [assessment.note for assessment in assessments if assessment.note]

@@ -24,7 +24,6 @@ from ..options import (
     positive_int,
     seed,
     show_quality_training,
-    show_warnings,
 )
 from ..streams import tell
 
@@ -138,7 +137,9 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--model and --seed go with --tta")
     flags = chosen_flags(args)
     cases = _cases(args)
-    from ...batch.assess import Assessor, assess_files, check_table, write_report, write_table
+    from ...batch.assess import Assessor, assess_files
+    from ...batch.quality_table import check_table, write_table
+    from ...batch.report import write_report
     from ...io.output import make_folder
     from ...quality.scores import QualityModel
     from ...stripping.stripper import Stripper
@@ -161,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
             text = printable(f"{number}/{len(cases)} {assessment.case.mask.name}")
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
-    assessments = assess_files(assessor, cases, done, args.debug, show_warnings(args))
+    assessments = assess_files(assessor, cases, done, args.debug)
     if progress:
         print("\r\033[K", end="", file=sys.stderr)
     if args.out is not None:
@@ -178,7 +179,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _cases(args: argparse.Namespace):
-    from ...batch.assess import Case, read_table
+    from ...batch.assessment import Case
+    from ...batch.quality_table import read_table
     from ...io.output import check_distinct
     from ...io.volume import merge_pairs, without_repeats
 
@@ -197,7 +199,7 @@ def _cases(args: argparse.Namespace):
                 args.parser.error(f"{len(args.mask)} masks and {len(given)} with --{name}: give one a mask")
         images, references = (given or [None] * len(args.mask) for given in (args.image, args.reference))
         cases = [Case(*paths) for paths in zip(args.mask, images, references, strict=True)]
-    cases = without_repeats(cases, lambda case: (case.mask, case.image, case.reference), show_warnings(args))
+    cases = without_repeats(cases, lambda case: (case.mask, case.image, case.reference))
     if args.out is not None:
         inputs = {path for case in cases for path in (case.mask, case.image, case.reference)}
         inputs.update(args.table or [])
@@ -214,7 +216,7 @@ def listing(assessments) -> str:
         if a.note:
             lines.append(f"{name:<{wide}}  fail  could not be scored")
             continue
-        text = f"{name:<{wide}}  {a.flag}  estimated Dice {a.estimate:.3f}"
+        text = f"{name:<{wide}}  {a.flag}  estimated Dice {a.estimated_dice:.3f}"
         text += f" (frame {a.values['frame']})" if "frame" in a.values else ""
         text += "".join(
             f", {title} {a.values[column]:.3f}"
@@ -242,7 +244,7 @@ def _train(args: argparse.Namespace) -> int:
 
     check_writable(args.train)
     check_distinct(args.mask, [args.train])
-    scan, mask = read_mask(args.mask[0], show_warnings(args))
+    scan, mask = read_mask(args.mask[0])
     from ...networks.checkpoint import save_model
     from ...networks.device import choose_device
     from ...quality.training import brain_mm, train_quality

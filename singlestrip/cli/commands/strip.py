@@ -24,7 +24,6 @@ from ..options import (
     output_folder,
     shard,
     show_stripping,
-    show_warnings,
 )
 from ..streams import tell
 
@@ -167,12 +166,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _jobs(args: argparse.Namespace):
-    from ...batch.strip import Job, plan_folder, read_list, take_images
+    from ...batch.jobs import Job, plan_folder, take_images
     from ...io.figures import check_picture
+    from ...io.lists import read_list
     from ...io.output import check_distinct
     from ...io.volume import SUFFIXES, check_output
 
-    images = take_images(args.image + (read_list(args.list) if args.list else []), show_warnings(args))
+    images = take_images(args.image + (read_list(args.list) if args.list else []))
     for name in ("qc_model", "pass_from", "look_from"):
         if getattr(args, name) is not None and not args.qc:
             args.parser.error(f"--{name.replace('_', '-')} goes with --qc")
@@ -219,15 +219,16 @@ def run(args: argparse.Namespace) -> int:
             if not args.quiet:
                 tell(f"nothing for part {part} of {total} images")
             return 0
+    from ...batch.jobs import StripOptions
     from ...batch.records import made_with
-    from ...batch.strip import StripOptions, strip_files
+    from ...batch.strip import strip_files
     from ...networks.checkpoint import find_model
     from ...stripping.stripper import Stripper
 
     apply_threads(args)
     table = args.out_dir / table_name(part) if args.qc and args.out_dir is not None else None
     if table is not None:
-        from ...batch.assess import read_growing_table
+        from ...batch.quality_table import read_growing_table
 
         read_growing_table(table)
     if args.qc:
@@ -239,9 +240,15 @@ def run(args: argparse.Namespace) -> int:
     path = find_model(args.model)
     stripper = Stripper.load(path, args.device)
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory)
-    warn, done = show_stripping(args, len(jobs))
     outcomes = strip_files(
-        stripper, jobs, options, args.resume, warn, done, args.debug, quality, made_with=made_with(path)
+        stripper,
+        jobs,
+        options,
+        quality=quality,
+        resume=args.resume,
+        debug=args.debug,
+        made_with=made_with(path),
+        done=show_stripping(args, len(jobs)),
     )
     if table is not None:
         _write_qc(outcomes, table)
@@ -250,14 +257,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_qc(outcomes, path: Path) -> None:
     """The table of the masks in its folder, worst first, with the failures."""
-    from ...batch.assess import Assessment, Case, quality_values, update_table
+    from ...batch.assessment import Assessment, Case, quality_values
+    from ...batch.quality_table import update_table
 
     assessments = []
     for outcome in outcomes:
         case = Case(outcome.job.outputs["mask"], outcome.job.image, name=str(outcome.job.image))
-        found = outcome.quality
-        if found is None:
+        quality = outcome.quality
+        if quality is None:
             assessments.append(Assessment(case, "fail", {}, note=outcome.text))
         else:
-            assessments.append(Assessment(case, found.flag, quality_values(found), found.slice_dice))
+            assessments.append(Assessment(case, quality.flag, quality_values(quality), quality.slice_dice))
     update_table(path, assessments)

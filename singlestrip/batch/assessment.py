@@ -1,0 +1,138 @@
+"""Assessments: a mask with its image and reference, and what is known of its quality. Needs no torch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..io import volume
+
+if TYPE_CHECKING:
+    from ..quality.scores import MaskQuality
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number known of a mask: a column of the table and, if it has a title, of the page.
+
+    attribute: of `MaskQuality`, where the number comes from there; style: how the page formats it.
+    """
+
+    column: str
+    attribute: str = ""
+    title: str = ""
+    style: str = ""
+
+
+# tta_dice: mean Dice of augmented masks to their median; tta_mask_dice: of the mask to it. dice, hd95_mm: of the
+# mask to the reference. frame: of several, from 0 on, the one with the lowest estimated Dice; all numbers are its.
+MEASURES = (
+    Measure("estimated_dice", "estimated_dice"),
+    Measure("estimated_hd95_mm", "hd95_mm", "HD95 mm", ".1f"),
+    Measure("lowest_slice_dice", "lowest_slice_dice", "lowest slice", ".2f"),
+    Measure("volume_ml", "volume_ml", "volume ml", ".0f"),
+    Measure("components", "components", "parts", "d"),
+    Measure("holes", "holes", "holes", "d"),
+    Measure("border", "touches_edge", "at border", "d"),
+    Measure("tta_dice", "", "TTA Dice", ".3f"),
+    Measure("tta_mask_dice"),
+    Measure("dice", "", "true Dice", ".3f"),
+    Measure("hd95_mm", "", "true HD95 mm", ".1f"),
+    Measure("frame", "frame", "frame", "d"),
+)
+NUMBERS = tuple(measure.column for measure in MEASURES)
+# note: why a mask has no estimated Dice.
+COLUMNS = ("flag", *NUMBERS[:-1], "mask", "image", "reference", "note", NUMBERS[-1])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mask file to assess, its image and its reference where there are any; why the mask could not be made."""
+
+    mask: Path
+    image: Path | None = None
+    reference: Path | None = None
+    name: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A row of the table.
+
+    values: numbers by column, absent where unknown; slice_dice: see `MaskQuality`; note: why there are none.
+    """
+
+    case: Case
+    flag: str
+    values: dict[str, float]
+    slice_dice: tuple[float, ...] = ()
+    note: str = ""
+
+    @property
+    def estimated_dice(self) -> float:
+        """Estimated Dice; -1 where the mask could not be scored, to sort before all others."""
+        return self.values.get("estimated_dice", -1.0)
+
+    def row(self) -> dict[str, str]:
+        """Text of every column of the table."""
+        paths = {name: getattr(self.case, name) for name in ("mask", "image", "reference")}
+        texts = {"flag": self.flag, "note": self.note}
+        texts |= {name: str(path) for name, path in paths.items() if path is not None}
+        return {name: texts.get(name, _text(self.values.get(name))) for name in COLUMNS}
+
+    def record(self) -> dict[str, Any]:
+        """The same for JSON, with the slices' Dice; null where a number is unknown or not finite."""
+        numbers = {name: (value if math.isfinite(value) else None) for name, value in self.values.items()}
+        texts = {name: text for name, text in self.row().items() if text and name not in self.values}
+        return texts | numbers | {"slice_dice": [round(value, 4) for value in self.slice_dice]}
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def quality_values(quality: MaskQuality) -> dict[str, float]:
+    """The numbers of a mask's quality by column of the table."""
+    values = {each.column: getattr(quality, each.attribute) for each in MEASURES if each.attribute}
+    return {
+        column: int(value) if isinstance(value, bool) else value
+        for column, value in values.items()
+        if value is not None
+    }
+
+
+def worst_first(assessments: Iterable[Assessment]) -> list[Assessment]:
+    """Sorted by estimated Dice, those that could not be scored before all others."""
+    return sorted(assessments, key=lambda assessment: (assessment.estimated_dice, assessment.case.name))
+
+
+def name_cases(cases: list[Case]) -> list[Case]:
+    """The cases with distinct names, of the mask's file without `_mask` and suffix where that is enough.
+
+    A mask that several cases have, as with other references, has a number in the further ones' names.
+    """
+    paths = [case.mask for case in volume.without_repeats(cases, lambda case: (case.mask,))]
+    names = [str(name) for name in volume.distinct_names(paths)]
+    short = [name.removesuffix("_mask") or name for name in names]
+    if len(set(short)) == len(short):
+        names = short
+    elif len(set(names)) < len(names):
+        names = [str(Path(name).with_name(path.name)) for name, path in zip(names, paths, strict=True)]
+    first_names = {os.path.abspath(path): name for path, name in zip(paths, names, strict=True)}  # noqa: PTH100
+    taken, named = set(), []
+    for case in cases:
+        name = first_names[os.path.abspath(case.mask)]  # noqa: PTH100 - links stay as named
+        if name in taken:
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            name = next(other for other in numbered if other not in taken and other not in names)
+        taken.add(name)
+        named.append(replace(case, name=name))
+    return named

@@ -1,0 +1,101 @@
+"""The records of a run's outputs: which of them can be kept when it is resumed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from ..io import volume
+from ..io.checksum import checksum
+from ..io.json_file import read_json
+from . import records
+from .jobs import Job, StripOptions
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """The records of a run's outputs: what they are to be made with, and what those of former runs were."""
+
+    def __init__(self, made_with: dict[str, Any], options: StripOptions):
+        self.made_with, self.options = made_with, options
+        self.warned: set[str] = set()
+        self.unknown = 0
+
+    def begin(self, job: Job) -> None:
+        """Note that the outputs of a job are being written."""
+        for kind in job.outputs:
+            path = _record_path(job, kind)
+            if kind not in job.records or path.is_file():  # without its JSON file no output counts as done
+                records.begin_record(path)
+
+    def finish(self, job: Job, made: dict[str, dict[str, Any]]) -> None:
+        """Record how the outputs of a job were made, by kind."""
+        for kind, output in job.outputs.items():
+            records.finish_record(_record_path(job, kind), output, made[kind])
+
+    def can_keep(self, job: Job, wanted: dict[str, dict[str, Any]]) -> bool:
+        """Whether the outputs of a job can be kept.
+
+        They cannot if a run ended before they were finished, or if one was made in another way than wanted; a
+        warning says so once. If one of them is not ours to replace, all are kept.
+        """
+        recorded = {kind: read_json(_record_path(job, kind)) for kind in job.outputs}
+        if any(records.is_unfinished(record) for record in recorded.values()):
+            return False
+        ours = {kind for kind, output in job.outputs.items() if records.is_of(recorded[kind], output)}
+        self.unknown += len(recorded) - len(ours)
+        for kind in sorted(ours):
+            difference = records.differences(recorded[kind], wanted[kind])
+            if not difference:
+                continue
+            output = job.outputs[kind]
+            if len(ours) == len(recorded):
+                if difference not in self.warned:
+                    self.warned.add(difference)
+                    log.warning("%s: was made with %s; stripping anew, and all others like it", output, difference)
+                return False
+            log.warning("%s: was made with %s; kept, as a file beside it is not ours", output, difference)
+        return True
+
+    def warn_of_unknown(self) -> None:
+        """Say how many of the outputs kept have no record."""
+        if self.unknown:
+            log.warning(
+                "%d of the outputs kept have no record of how they were made, or have changed since: "
+                "they may be of another image, model or border",
+                self.unknown,
+            )
+
+    def wanted(self, job: Job) -> dict[str, dict[str, Any]]:
+        """What the record of each output is to tell, by kind; only what it depends on."""
+        shared = self.made_with | {"ImageSHA256": _checksum_if_readable(volume.voxel_file(job.image))}
+        if job.bval is not None:
+            shared["BvalSHA256"] = _checksum_if_readable(job.bval)
+        if not volume.has_one_frame(job.image):
+            shared["Frames"] = "b=0" if job.bval else "mean" if self.options.mean_frame else "each"
+        shared = {key: value for key, value in shared.items() if value is not None}
+        return {kind: shared | self._options_of(kind) for kind in job.outputs}
+
+    def _options_of(self, kind: str) -> dict[str, Any]:
+        """The options that an output of this kind depends on, where they are not the default."""
+        options: dict[str, Any] = {}
+        if self.options.border_mm and kind != "sdt":
+            options["BorderMM"] = self.options.border_mm
+        if self.options.fill is not None and kind == "brain":
+            options["Fill"] = self.options.fill
+        return options
+
+
+def _checksum_if_readable(path: Path) -> str | None:
+    """SHA-256 of a file; None where there is none that can be read, as its job will tell."""
+    try:
+        return checksum(path) if os.path.isfile(path) else None  # noqa: PTH113 - Path.is_file raises for some names
+    except OSError:
+        return None
+
+
+def _record_path(job: Job, kind: str) -> Path:
+    return job.records.get(kind) or records.hidden_record(job.outputs[kind])

@@ -1,0 +1,69 @@
+"""Lists of images: text files with a path a line, and folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import InputError
+from . import volume
+from .output import atomic_write
+from .textfile import named_path, read_text
+
+LONGEST_PATH = 2**15  # bytes of a line: some times what systems allow
+COMMENT_MARK = "#"
+UNSAFE_STARTS = (COMMENT_MARK, "~", " ", "\t", "\r", "\ufeff")  # a path in a list begins with none of these
+
+
+def read_list(path: Path) -> list[Path]:
+    """Image paths of a text file or pipe, one a line; blank lines and lines from # on do not count.
+
+    Relative paths are as seen from the working folder. A line that names no file is a path all the same: its
+    job fails when its turn comes. Raises InputError if the file is no such list.
+    """
+    if volume.suffix_of(path):
+        raise InputError(f"{path}: an image by its name; a list is a text file with the path of one image a line")
+    lines = [line.strip(" \t\r") for line in read_text(path, "a list of paths", pipe=True).split("\n")]
+    images = [named_path(line) for line in lines if line and not line.startswith(COMMENT_MARK)]
+    if not images:
+        raise InputError(f"{path}: the list names no image")
+    if any(len(os.fsencode(image)) > LONGEST_PATH for image in images):
+        raise InputError(f"{path}: not a list of paths: a line has more than {LONGEST_PATH} bytes")
+    return volume.merge_pairs(images)
+
+
+def write_list(path: Path, images: Iterable[Path]) -> None:
+    """Write a list that `read_list` reads; a file that is this list already is left alone.
+
+    Raises InputError for a path that no list can hold, OutputError.
+    """
+    lines = []
+    for image in images:
+        text = str(image)
+        if "\n" in text or text != text.rstrip(" \t\r"):
+            raise InputError(f"{image}: no list can hold a name with a line end, or a blank at its end; rename it")
+        lines.append(f"./{text}\n" if text.startswith(UNSAFE_STARTS) else f"{text}\n")
+    data = os.fsencode("".join(lines))
+    if not path.is_file() or path.read_bytes() != data:
+        with atomic_write(path) as (partial,):
+            partial.write_bytes(data)
+
+
+def images_below(folder: Path, leave_out: Path) -> list[Path]:
+    """The images in a folder and the folders below it, sorted, without what is hidden or below `leave_out`.
+
+    Raises InputError if there is no such folder, or it is `leave_out`.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    outputs = os.path.realpath(leave_out)
+    if os.path.realpath(folder) == outputs:
+        raise InputError(f"{folder}: the folder of the outputs; name another for them")
+    files: list[Path] = []
+    for above, folders, names in os.walk(folder):
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and os.path.realpath(Path(above, name)) != outputs
+        ]
+        files += [Path(above, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in volume.merge_pairs(files) if volume.suffix_of(path) not in ("", ".hdr"))
