@@ -92,7 +92,7 @@ def _input(option: Option) -> dict[str, Any]:
         found["value-choices"] = list(option.action.choices)
     if option.range is not None:
         limits = {"minimum": option.range.lowest, "maximum": option.range.highest}
-        found |= {"integer": option.range.atomic_write} | {k: v for k, v in limits.items() if v is not None}
+        found |= {"integer": option.range.integer} | {k: v for k, v in limits.items() if v is not None}
         found |= {"exclusive-minimum": True} if option.range.open else {}
     return found
 

@@ -88,7 +88,7 @@ def _trait(option: Option):
     elif choices is not None:
         return InputMultiObject(traits.Enum(*choices), **about) if several else traits.Enum(*choices, **about)
     elif option.range is not None:
-        kind = traits.Int if option.range.atomic_write else traits.Float
+        kind = traits.Int if option.range.integer else traits.Float
     else:
         kind = Str
     return InputMultiObject(kind(), **about) if several else kind(**about)
