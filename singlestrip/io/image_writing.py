@@ -15,18 +15,10 @@ from nibabel.freesurfer import mghformat
 from ..errors import InputError, OutputError
 from ..space.geometry import voxel_sizes
 from .image import Volume
-from .image_header import (
-    MGH_FIELDS,
-    MGH_TYPES,
-    NIFTI_MAGIC,
-    ImageHeader,
-    byte_order,
-    header_and_data,
-    is_mgh,
-    is_packed,
-    mgh_vox2world,
-    sform_vox2world,
-)
+from .image_format import NIFTI_MAGIC
+from .image_header import ImageHeader, header_and_data, is_mgh, is_packed
+from .mgh_header import MGH_FIELDS, MGH_TYPES, mgh_vox2world
+from .nifti_header import byte_order, sform_vox2world
 from .output import atomic_write
 from .scaling import FLOAT32_MAX, scaled_float32
 

@@ -1,4 +1,4 @@
-"""Memory: how much is free, and how much stripping an image takes, known from its header before voxels are read."""
+"""Memory: how much is free, and how much stripping an image takes, known from its header alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import InputError
 from . import limits
-from .image_header import MGH_TYPES, ImageHeader
+from .image_header import ImageHeader
+from .mgh_header import MGH_TYPES
 
 GIB = 2**30
 # The interpreter, torch and both networks, whose windows have one size for all images: 0.46 GiB were measured for
@@ -40,8 +41,9 @@ CONTROL_GROUPS = (
 def estimate(image: ImageHeader, sdt: bool, window_mm: float, brain_in_mgh: bool = False) -> int:
     """Upper estimate, in bytes, of the memory that the whole process takes to strip an image.
 
-    sdt: whether signed distances are computed. window_mm: side of the segmenter's window. brain_in_mgh: whether the
-    stripped image is written in MGH, which lacks scaling and some types.
+    sdt: whether signed distances are computed.
+    window_mm: side of the segmenter's window.
+    brain_in_mgh: whether the stripped image is written in MGH, which lacks scaling and some types.
     """
     voxels = prod(image.space)
     voxel_mm3 = abs(np.linalg.det(image.vox2world[:3, :3]))
@@ -67,8 +69,10 @@ def _mgh_bytes_per_voxel(image: ImageHeader) -> int:
 
 
 def available() -> int | None:
-    """Bytes of memory that this process may still take: the least of what the machine, its control group and its own
-    limits leave. None if the system tells none of them."""
+    """Bytes of memory that this process may still take; None if the system does not tell.
+
+    It is the least of what the machine, the process's control group and its own limits leave.
+    """
     sources = (limits.memory_left(), _machine_bytes_left(), *map(_group_bytes_left, CONTROL_GROUPS))
     return min((left for left in sources if left is not None), default=None)
 
