@@ -14,7 +14,8 @@ from ..errors import InputError
 from ..space.geometry import geometry_fault
 from .image_format import open_stream
 from .image_header import SUFFIXES, Fault, ImageHeader, header_and_data, is_mgh, is_packed, suffix_of
-from .image_stream import PACKING_BYTES, check_is_file, packing_of
+from .image_path import check_is_file
+from .image_stream import PACKING_BYTES, packing_of
 from .mgh_header import read_mgh_header
 from .nifti_header import read_nifti_header
 
