@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SingleStripError", "Stripper", "__version__", "strip", "strip_file"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name == "Stripper":
         from .stripping.stripper import Stripper
 

@@ -70,7 +70,7 @@ class ImageStream:
     def fill(self, array: np.ndarray) -> int:
         """Fill an array of bytes with the next bytes; returns how many there were."""
         if not self.packed:
-            return self._file.readinto(memoryview(array))
+            return self._file.readinto(array.data)
         at = 0
         while at < len(array) and (piece := self._some(len(array) - at)):
             array[at : at + len(piece)] = np.frombuffer(piece, np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nibabel.freesurfer import mghformat
@@ -12,6 +13,7 @@ from .image_header import Fault, ImageHeader
 from .image_stream import ImageStream
 
 MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)  # every version of FreeSurfer reads these
+MGH_TYPE_CODES: Any = mghformat.data_type_codes
 MGH_FIELDS = np.dtype([*mghformat.header_dtd, ("unused", "V194")])
 # FreeSurfer's geometry of a header without one: coronal slices, voxels of 1 mm, the middle at the origin.
 MGH_DEFAULT_AXES = np.array([[-1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
@@ -34,9 +36,9 @@ def read_mgh_header(path: Path, stream: ImageStream) -> ImageHeader:
     if min(shape) < 1:
         raise Fault(f"no voxels in an image of {' × '.join(map(str, shape))}; its header is damaged")
     code = int(fields["type"])
-    if code not in mghformat.data_type_codes.code:
+    if code not in MGH_TYPE_CODES.code:
         raise Fault(f"voxels of MGH's type {code} are not supported")
-    dtype = np.dtype(mghformat.data_type_codes.numpy_dtype[code])
+    dtype: np.dtype = MGH_TYPE_CODES.numpy_dtype[code]
     if fields["goodRASFlag"] <= 0:
         remarks = (
             f"its header has no geometry (goodRASFlag is {fields['goodRASFlag']}): FreeSurfer's default is taken, "

@@ -141,7 +141,7 @@ def load_model(
     """
     header = read_header(path, kind)
     try:
-        config = typed.convert_all(header["configuration"], KINDS[kind].configuration)
+        config: Any = typed.convert_all(header["configuration"], KINDS[kind].configuration)
     except ValueError as error:
         raise ModelError(f"{path}: the configuration of the model is wrong ({error})") from error
     with _open_safetensors(path) as file:

@@ -34,12 +34,16 @@ def choose_engine(name: Optional[str], image: Optional[str]) -> str:
         if not shutil.which(name):
             raise Refusal(f"{name}: not found on the path")
         return name
-    in_file = bool(image) and (image.endswith(".sif") or "://" in image or os.path.exists(image))
-    candidates = IMAGE_FILE_ENGINES if in_file else ENGINES
+    candidates = IMAGE_FILE_ENGINES if image and _is_in_file(image) else ENGINES
     for engine in candidates:
         if shutil.which(engine):
             return engine
     raise Refusal(f"none of {', '.join(candidates)} found on the path")
+
+
+def _is_in_file(image: str) -> bool:
+    """Whether an image is a file, or an address that only apptainer and singularity take."""
+    return image.endswith(".sif") or "://" in image or os.path.exists(image)
 
 
 def engine_command(
