@@ -44,7 +44,7 @@ import torch
 from fuzz_inputs import KINDS, Trial
 
 from singlestrip.io import volume
-from singlestrip.io.output import PARTIAL
+from singlestrip.io.partial_files import PARTIAL
 from singlestrip.networks import checkpoint
 
 GIB = 2**30

@@ -41,7 +41,7 @@ from safetensors import safe_open
 from tiny import make_heads, make_images, make_models
 
 from singlestrip.io import volume
-from singlestrip.io.output import PARTIAL
+from singlestrip.io.partial_files import PARTIAL
 
 COMMANDS = {  # each with --resume where there is one; all write below out/
     "strip": "strip --list scans.txt --out-dir out --save mask brain sdt --qc --resume",

@@ -25,7 +25,7 @@ from singlestrip import SingleStripError, Stripper
 from singlestrip.io import volume
 from singlestrip.quality.scores import QualityModel, agreement, augmented_masks
 from singlestrip.space import resample
-from singlestrip.space.geometry import voxel_sizes
+from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.metrics import dice
 from singlestrip.stripping.stripper import FAR_LOGIT
 

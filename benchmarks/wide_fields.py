@@ -17,7 +17,7 @@ from scans import find_scans
 
 from singlestrip import SingleStripError, Stripper
 from singlestrip.io import volume
-from singlestrip.space.geometry import voxel_sizes
+from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.metrics import dice
 from singlestrip.space.resample import block_mean
 

@@ -18,7 +18,6 @@ from .errors import SingleStripError
 TYPE_CHECKING = False  # as in `typing`, which the program shall not wait for
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
     import numpy as np
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Scan", "SingleStripError", "Stripper", "__version__", "strip", "strip_file"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "Scan":
         from .space.scan import Scan
 

@@ -1,4 +1,4 @@
-"""The program: the command `singlestrip`, and `python -m singlestrip`."""
+"""The program, which `singlestrip` and `python -m singlestrip` run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from . import interruption
 
 
 def main() -> int:
-    """Run the command line of the process; returns the exit status."""
-    interruption.end_on_signals()  # before the imports below, which take longer than many a signal
+    """Run the process's command line; returns the exit status."""
+    interruption.end_on_signals()  # before the slow imports below
     from .cli.streams import finish_streams, prepare_streams
 
     prepare_streams(debug="--debug" in sys.argv)
@@ -18,7 +18,7 @@ def main() -> int:
     try:
         status = run()
     except SystemExit as stop:  # of the parser
-        status = stop.code
+        status = int(stop.code or 0)
     status = finish_streams(status)
     interruption.ignore_signals()
     return status

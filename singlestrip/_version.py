@@ -1,10 +1,3 @@
-"""The version of the installed package, in a module of its own: `import singlestrip` does not wait for it."""
+"""The version of singlestrip. The package's metadata and everything else that states the version reads it here."""
 
-from __future__ import annotations
-
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("singlestrip")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
+__version__ = "0.1.0"

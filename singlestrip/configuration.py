@@ -155,7 +155,7 @@ class CascadeConfig:
     locator_size: Annotated[int, Meta(ge=2, le=MAX_LOCATOR_SIZE)] = 64
     locator_factor: Annotated[float, Meta(ge=1, le=16)] = 2.0  # voxel size over that of the segmenter
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("segmenter", "locator"):
             multiple = getattr(self, name).multiple
             if getattr(self, f"{name}_size") % multiple:
@@ -314,7 +314,7 @@ class AutoencoderConfig:
     layers: Annotated[tuple[Layer, ...], Meta(min_length=1, max_length=32)] = VOLUME_LAYERS
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         size = self.size
         for number, (kernel, stride, _) in enumerate(self.layers):
             # The decoder mirrors the encoder, and gives back this size only where nothing is left over.
@@ -341,7 +341,9 @@ class AutoencoderConfig:
         return self.voxel_size_mm * self.size / (adult.voxel_size_mm * adult.size)
 
     @staticmethod
-    def fitting(brain_mm: float, kind: str = "volume", axes: tuple[int, ...] = (2,)) -> AutoencoderConfig:
+    def fitting(
+        brain_mm: float, kind: Literal["volume", "slices"] = "volume", axes: tuple[Literal[0, 1, 2], ...] = (2,)
+    ) -> AutoencoderConfig:
         """For brains whose bounding box is up to `brain_mm` long."""
         finest = {"volume": AutoencoderConfig.voxel_size_mm, "slices": 2.0}[kind]
         voxel_size_mm = float(f"{finest * brain_mm / HEAD_BRAIN_MM:.2g}")

@@ -1,10 +1,10 @@
-"""The one family of errors that a user can cause."""
+"""Errors that a user can put right, and what to tell about any error."""
 
 import errno
 
 
 class SingleStripError(Exception):
-    """Something the user can put right: names the file, what is wrong and what to do."""
+    """An error that the user can put right. Its text names the file, what is wrong and what to do."""
 
 
 class InputError(SingleStripError):
@@ -20,11 +20,11 @@ class OutputError(SingleStripError):
 
 
 class Interrupted(SingleStripError):
-    """A signal asked for the work to stop; what was done is saved."""
+    """A signal asked for the work to stop. What was done is saved."""
 
 
-# How libraries say that memory ran out, where they raise no MemoryError: torch and what it calls, on processor and
-# GPU; the system, which could not map a library or start a thread.
+# Texts that say that memory ran out, of errors other than MemoryError: of torch and of what it calls, on processor
+# and GPU, and of the system if it cannot map a library or start a thread.
 OUT_OF_MEMORY = (
     "can't allocate memory",
     "cannot allocate memory",
@@ -39,7 +39,7 @@ OUT_OF_MEMORY = (
 
 
 def find_memory_error(error: BaseException | None) -> BaseException | None:
-    """The error, or the one among those that caused it, that says that memory ran out; None if none does."""
+    """The error that says that memory ran out: this one, or one of its causes; None if there is none."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return error
@@ -50,11 +50,11 @@ def find_memory_error(error: BaseException | None) -> BaseException | None:
 
 
 def describe_error(error: Exception) -> str:
-    """What to tell the user about any error."""
+    """One sentence for the user about any error."""
     memory_error = find_memory_error(error)
     if memory_error is not None:
         advice = _memory_advice(memory_error)
-        return f"{error}; {advice}" if isinstance(error, SingleStripError) else advice  # which names the file
+        return f"{error}; {advice}" if isinstance(error, SingleStripError) else advice  # the error names the file
     if isinstance(error, SingleStripError):
         return str(error)
     text = " ".join(str(error).split())
@@ -62,6 +62,7 @@ def describe_error(error: Exception) -> str:
 
 
 def _memory_advice(error: BaseException) -> str:
+    """What to do after memory ran out, on the device that the error names."""
     if any(name in str(error) for name in ("CUDA", "CUBLAS", "CUDNN")):
         return "out of memory on the GPU: use the device cpu, another GPU or a smaller image"
     return "out of memory: use a larger machine, raise the limit (ulimit -v), or use a smaller image"

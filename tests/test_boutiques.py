@@ -138,7 +138,7 @@ def example(option):
     if option.action.choices:
         value = list(option.action.choices)[-1]
     elif option.range is not None:
-        value = 1 if option.range.whole or option.range.highest == 1 else 2e-5
+        value = 1 if option.range.integer or option.range.highest == 1 else 2e-5
     elif option.name == "shard":
         return "1/2", Shard(1, 2)
     else:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from singlestrip.configuration import AutoencoderConfig, CascadeConfig, UNetConfig
 from singlestrip.errors import ModelError, OutputError
-from singlestrip.networks import checkpoint
+from singlestrip.networks import checkpoint, training_state
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
 
@@ -385,12 +385,12 @@ def test_others_may_read_a_model(path):
 
 def test_a_failing_write_leaves_the_old_training_state(tmp_path, monkeypatch):
     path = tmp_path / "run.checkpoint"
-    checkpoint.save_training_state(path, {"step": 1})
+    training_state.save_training_state(path, {"step": 1})
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OutputError, match=f"{path}.*disk full"):
-        checkpoint.save_training_state(path, {"step": 2})
+        training_state.save_training_state(path, {"step": 2})
     assert list(tmp_path.iterdir()) == [path]
-    assert checkpoint.load_training_state(path) == {"step": 1}
+    assert training_state.load_training_state(path) == {"step": 1}
 
 
 def test_no_folder_no_model(tmp_path, model):
@@ -398,13 +398,13 @@ def test_no_folder_no_model(tmp_path, model):
     with pytest.raises(OutputError, match=str(path)):
         checkpoint.save_model(path, model, {})
     with pytest.raises(OutputError, match=str(path)):
-        checkpoint.save_training_state(path, {})
+        training_state.save_training_state(path, {})
 
 
 def test_training_state_round_trip(tmp_path):
     state = {"step": 7, "best": (0.5, 3), "model": {"w": torch.randn(3)}, "config": {"lr": 1e-3, "widths": (1, 2)}}
-    checkpoint.save_training_state(tmp_path / "run.checkpoint", state)
-    loaded = checkpoint.load_training_state(tmp_path / "run.checkpoint")
+    training_state.save_training_state(tmp_path / "run.checkpoint", state)
+    loaded = training_state.load_training_state(tmp_path / "run.checkpoint")
     assert torch.equal(loaded["model"].pop("w"), state["model"].pop("w"))
     assert loaded == state
 
@@ -423,7 +423,7 @@ def test_a_training_state_cannot_run_code(tmp_path):
     path, mark = tmp_path / "run.checkpoint", tmp_path / "mark"
     torch.save({"step": Trap(mark)}, path)
     with pytest.raises(ModelError, match=str(path)) as caught:
-        checkpoint.load_training_state(path)
+        training_state.load_training_state(path)
     assert "weights_only" not in str(caught.value) and len(str(caught.value).splitlines()) == 1
     assert not mark.exists()
     torch.load(path, weights_only=False)  # the trap does work
@@ -447,10 +447,10 @@ def of_old(path):
 @pytest.mark.parametrize("damage", [truncated, empty, random_bytes, compressed, of_old])
 def test_damaged_training_states_are_named(tmp_path, damage):
     path = tmp_path / "run.checkpoint"
-    checkpoint.save_training_state(path, {"w": torch.randn(1000)})
+    training_state.save_training_state(path, {"w": torch.randn(1000)})
     damage(path)
     with pytest.raises(ModelError, match=str(path)):
-        checkpoint.load_training_state(path)
+        training_state.load_training_state(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])

@@ -1,9 +1,7 @@
-"""The wrapper that runs singlestrip in a container, against stand-in engines that record what they are given."""
+"""The program that runs singlestrip in a container, with stand-in engines that record what they are given."""
 
 import ast
 import csv
-import importlib.machinery
-import importlib.util
 import json
 import os
 import signal
@@ -16,10 +14,12 @@ import pytest
 
 from singlestrip.cli.interface import PATH_ROLES, command_options, option_table, subparsers
 from singlestrip.cli.parser import build_parser
+from singlestrip.integrations.container import engines, options, places, plan
 from singlestrip.io.escaping import to_cell
 
 ROOT = Path(__file__).parents[1]
 WRAPPER = ROOT / "bin/singlestrip-container"
+MODULES = Path(options.__file__).parent
 ENGINES = ("docker", "podman", "apptainer", "singularity")
 
 STAND_IN = f"""#!{sys.executable}
@@ -40,14 +40,6 @@ if os.environ.get("DIE"):
     os.kill(os.getpid(), signal.SIGKILL)
 sys.exit(int(os.environ.get("STATUS", "0")))
 """
-
-
-@pytest.fixture
-def load():
-    loader = importlib.machinery.SourceFileLoader("singlestrip_container", str(WRAPPER))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
-    return module
 
 
 class Given:
@@ -129,12 +121,12 @@ def run(tmp_path, monkeypatch):
             (binaries / engine).chmod(0o755)
         return {"PATH": str(binaries), "RECORD": str(tmp_path / "record")}
 
-    def start(*arguments, engines=("docker",), folder=work, **variables):
+    def start(*arguments, engines=("docker",), folder=work, program=(WRAPPER,), **variables):
         record = tmp_path / "record"
         record.unlink(missing_ok=True)
         environment = os.environ | command(*engines) | variables
         process = subprocess.run(
-            [sys.executable, WRAPPER, *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -159,17 +151,35 @@ def sif(engine):
 # The options
 
 
-def test_wrapper_holds_the_options_of_the_parser():
-    between = WRAPPER.read_text().partition("# options begin")[2].partition("\n")[2].partition("# options end")[0]
-    assert between == option_table(build_parser()), "the options changed: run bin/update-container"
+def test_options_are_those_of_the_parser():
+    text = Path(options.__file__).read_text()
+    assert text.endswith(option_table(build_parser())), "the options changed: run bin/update-container"
 
 
-def test_wrapper_knows_every_role(load):
-    assert set(PATH_ROLES.values()) <= set(load.ROLES)
+@pytest.mark.parametrize("role", PATH_ROLES.values())
+def test_every_role_is_known(tmp_path, role):
+    plan.plan_mounts([(role, str(tmp_path))], None, create=False)
+    with pytest.raises(KeyError):
+        plan.plan_mounts([("no-such-role", str(tmp_path))], None, create=False)
 
 
-def test_wrapper_reads_as_python_3_6():
-    ast.parse(WRAPPER.read_text(), feature_version=(3, 6))
+@pytest.mark.parametrize("module", [WRAPPER, *sorted(MODULES.glob("*.py"))], ids=lambda path: path.stem)
+def test_modules_read_as_python_3_6_and_import_the_standard_library_alone(module):
+    for node in ast.walk(ast.parse(module.read_text(), feature_version=(3, 6))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names | {"container"}
+
+
+def test_the_program_in_one_file_runs_alone(run, tmp_path):
+    """In a folder without anything else, by a Python that finds neither the tree nor what is installed."""
+    packed = tmp_path / "bin" / "any-name"
+    packed.parent.mkdir()
+    subprocess.run([sys.executable, ROOT / "bin/pack-container", packed], check=True)
+    scan = touch(tmp_path / "data" / "t1.nii.gz")
+    given = run("strip", "-i", scan, "-m", "m.nii.gz", program=("-I", "-S", packed), STATUS="3")
+    assert given.status == 3 and given.reads(scan) and given.writes_in(run.work)
+    assert packed.stat().st_mode & 0o777 == 0o755
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -213,7 +223,7 @@ def test_every_path_option_of_every_command_reaches_its_file(run, command, engin
         assert given.writes_in(path), path
 
 
-def test_arguments_are_read_as_singlestrip_reads_them(run, load):
+def test_arguments_are_read_as_singlestrip_reads_them(run):
     line = [
         "-i",
         "a",
@@ -230,19 +240,19 @@ def test_arguments_are_read_as_singlestrip_reads_them(run, load):
         "cuda:1",
     ]
     args = build_parser().parse_args(["strip", *line])
-    paths, device = load.named_paths("strip", line)
+    paths, device = plan.named_paths("strip", line)
     expected = [("input", path) for path in args.image]
     expected += [("folder", args.out_dir), ("list", args.list), ("output", args.picture)]
     assert sorted(paths) == sorted((role, str(path)) for role, path in expected)
     assert device == args.device == "cuda:1"
 
 
-def test_positional_paths_count_too(load, monkeypatch):
+def test_positional_paths_count_too(monkeypatch):
     table = {
         "bids": (("input-folder", None, "bids_dir"), ("folder", None, "output_dir"), ("value", None, "level"))
     }
-    monkeypatch.setattr(load, "OPTIONS", {"bids": (*table["bids"], ("value", None, "--device"))})
-    paths, _ = load.named_paths("bids", ["in", "out", "participant", "--device", "cpu"])
+    monkeypatch.setattr(plan, "OPTIONS", {"bids": (*table["bids"], ("value", None, "--device"))})
+    paths, _ = plan.named_paths("bids", ["in", "out", "participant", "--device", "cpu"])
     assert paths == [("input-folder", "in"), ("folder", "out")]
 
 
@@ -358,16 +368,16 @@ def test_an_output_folder_that_cannot_be_made_is_one_sentence(run):
 
 
 @pytest.mark.parametrize("place", ["/", "/usr/lib", "/etc/x", "/opt/singlestrip/lib", "/usr"])
-def test_places_of_the_container_itself_are_refused(load, place):
-    with pytest.raises(load.Refusal, match=f"^{place}: mounted there it would hide"):
-        load.check_place(place)
+def test_places_of_the_container_itself_are_refused(place):
+    with pytest.raises(places.Refusal, match=f"^{place}: mounted there it would hide"):
+        places.check_place(place)
 
 
 @pytest.mark.parametrize(
     "place", ["/home/me", "/opt/data", "/run/media/disk", "/tmp", "/srv", "/library", "/dev/shm"]
 )
-def test_other_places_are_not(load, place):
-    load.check_place(place)
+def test_other_places_are_not(place):
+    places.check_place(place)
 
 
 def test_an_input_in_a_system_folder_is_refused(run):
@@ -436,12 +446,12 @@ def test_models_are_files_or_names(run, tmp_path):
     assert not given.outside(str(model))[1]
 
 
-def test_a_folder_to_read_is_there_with_what_its_links_lead_to(load, tmp_path, monkeypatch):
+def test_a_folder_to_read_is_there_with_what_its_links_lead_to(tmp_path, monkeypatch):
     outside = touch(tmp_path / "store" / "key")
     inside = touch(tmp_path / "bids" / "sub-1" / "t1.nii.gz")
     (tmp_path / "bids" / "linked.nii.gz").symlink_to(outside)
     monkeypatch.chdir(tmp_path / "bids")
-    mounts, _ = load.plan_mounts([("input-folder", "."), ("folder", "derivatives")], None, True)
+    mounts, _ = plan.plan_mounts([("input-folder", "."), ("folder", "derivatives")], None, True)
     found = {place: (host, writable) for host, place, writable in mounts}
     assert found[str(inside.parents[1])] == (str(inside.parents[1]), False)
     assert found[str(outside.parent)] == (str(outside.parent), False)
@@ -512,16 +522,16 @@ def test_no_network_and_gpu_only_where_asked_for(run, engine):
     assert flags[engine] in words("strip", "-i", "a", "--device=cuda")[0]
 
 
-def test_user_and_groups(load, monkeypatch):
-    monkeypatch.setattr(load.os, "getuid", lambda: 1234)
-    monkeypatch.setattr(load.os, "getgid", lambda: 50)
-    monkeypatch.setattr(load.os, "getgroups", lambda: [50, 60])
-    docker, _ = load.docker_command("docker", "x", [], "/", {}, False)
-    podman, _ = load.docker_command("podman", "x", [], "/", {}, False)
+def test_user_and_groups(monkeypatch):
+    monkeypatch.setattr(engines.os, "getuid", lambda: 1234)
+    monkeypatch.setattr(engines.os, "getgid", lambda: 50)
+    monkeypatch.setattr(engines.os, "getgroups", lambda: [50, 60])
+    docker = engines.docker_command("docker", "x", [], "/", {}, False)
+    podman = engines.docker_command("podman", "x", [], "/", {}, False)
     assert {"--user=1234:50", "--group-add=60"} <= set(docker) and "--group-add=50" not in docker
     assert {"--user=1234:50", "--userns=keep-id", "--group-add=keep-groups"} <= set(podman)
-    monkeypatch.setattr(load.os, "getuid", lambda: 0)
-    assert "--userns=keep-id" not in load.docker_command("podman", "x", [], "/", {}, False)[0]
+    monkeypatch.setattr(engines.os, "getuid", lambda: 0)
+    assert "--userns=keep-id" not in engines.docker_command("podman", "x", [], "/", {}, False)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -67,7 +67,7 @@ def test_in_the_first_process_threads_are_left_alone():
 
 
 def test_a_forked_worker_is_told_that_the_gpu_is_not_its_own(monkeypatch):
-    monkeypatch.setattr(device, "_PROCESS", -1)
+    monkeypatch.setattr(device, "_IMPORTING_PROCESS", -1)
     with pytest.raises(SingleStripError, match="spawn"):
         device.limit_threads_after_fork(device.torch.device("cuda"))
 

@@ -113,10 +113,10 @@ def takes(kind, text: str) -> bool:
 @pytest.mark.parametrize("kind", NUMBERS, ids=lambda kind: kind.__name__)
 def test_ranges_are_what_the_types_take(kind):
     found = NUMBERS[kind]
-    step = 1 if found.whole else 1e-6
-    assert takes(kind, "0.5") != found.whole
+    step = 1 if found.integer else 1e-6
+    assert takes(kind, "0.5") != found.integer
     low, high = (-1e9 if found.lowest is None else found.lowest), (1e9 if found.highest is None else found.highest)
-    shown = int if found.whole else float
+    shown = int if found.integer else float
     assert takes(kind, str(shown(low))) != found.open
     assert takes(kind, str(shown(low + step))) and takes(kind, str(shown(high)))
     assert takes(kind, str(shown(low - step))) == (found.lowest is None)

@@ -77,7 +77,7 @@ def example(option):
     elif option.action.choices:
         value = wanted = list(option.action.choices)[-1]
     elif option.range is not None:
-        value = wanted = 1 if option.range.whole or option.range.highest == 1 else 2e-5
+        value = wanted = 1 if option.range.integer or option.range.highest == 1 else 2e-5
     elif option.name == "shard":
         value, wanted = "1/2", Shard(1, 2)
     else:

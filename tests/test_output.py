@@ -12,7 +12,7 @@ import pytest
 
 import singlestrip
 from singlestrip.errors import OutputError
-from singlestrip.io import figures, output, volume
+from singlestrip.io import figures, partial_files, volume
 from singlestrip.io.output import atomic_write, check_writable, make_folder
 
 
@@ -137,11 +137,11 @@ def writer(tmp_path):
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch):
     """To which all folders are new."""
-    monkeypatch.setattr(output, "_cleaned", set())
+    monkeypatch.setattr(partial_files, "_cleaned", set())
 
 
 def write(path):
-    output._cleaned.clear()
+    partial_files._cleaned.clear()
     with atomic_write(path) as (partial,):
         partial.write_text("x")
 
@@ -167,7 +167,7 @@ def test_a_writer_is_not_disturbed(tmp_path, writer):
 
 def test_what_another_machine_may_be_writing_stays_for_a_day(tmp_path):
     """Its locks may not be seen here."""
-    ours = tmp_path / f".aaaaaaaa-partial-{output._kernel()}"
+    ours = tmp_path / f".aaaaaaaa-partial-{partial_files._kernel()}"
     young, old = tmp_path / ".bbbbbbbb-partial-a.nii", tmp_path / ".cccccccc-partial-a.nii"
     own_file, folder = tmp_path / ".hidden-partial-x", tmp_path / ".dddddddd-partial-folder"
     for path in (ours, young, old, own_file):
@@ -184,7 +184,7 @@ def test_what_another_machine_may_be_writing_stays_for_a_day(tmp_path):
 def test_folders_are_cleaned_once(tmp_path):
     with atomic_write(tmp_path / "a") as (partial,):
         partial.write_text("x")
-    leftover = tmp_path / f".aaaaaaaa-partial-{output._kernel()}"
+    leftover = tmp_path / f".aaaaaaaa-partial-{partial_files._kernel()}"
     leftover.touch()
     with atomic_write(tmp_path / "b") as (partial,):
         partial.write_text("x")

@@ -22,11 +22,17 @@ SCRIPTS = [
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
-def test_recipes_install_by_the_one_script_and_carry_the_version(recipe):
+def test_recipes_install_by_the_one_script_and_are_told_the_version(recipe):
     text = recipe.read_text()
     assert re.search(r"install\.sh build /source", text) and re.search(r"install\.sh run\b", text)
     assert not re.search(r"\b(apt-get|pip) ", text.partition("\n\n")[2])
-    assert re.search(r"VERSION=(\S+)", text)[1] == singlestrip.__version__
+    assert singlestrip.__version__ not in text and "image.version" in text
+
+
+def test_the_documented_command_prints_the_version():
+    command = re.search(r"`VERSION=\$\((.+?)\)`", (ROOT / "docs/containers.md").read_text())[1]
+    printed = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == singlestrip.__version__
 
 
 def test_both_dockerfiles_differ_in_torch_and_gpu_alone():

@@ -20,7 +20,7 @@ import singlestrip
 from singlestrip.cli.main import main
 from singlestrip.configuration import CascadeConfig, SynthConfig, TrainConfig
 from singlestrip.errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
-from singlestrip.networks import checkpoint
+from singlestrip.networks import checkpoint, training_state
 from singlestrip.networks.cascade import Cascade
 from singlestrip.space.metrics import dice
 from singlestrip.stripping import stripper
@@ -152,7 +152,7 @@ def test_an_interrupted_run_resumes_exactly(labels, tmp_path, monkeypatch, unbro
         with pytest.raises(Interrupted, match=f"step {step};.*--resume"):
             train(labels, out)
     assert not out.exists()
-    assert checkpoint.load_training_state(loop.RunFiles(out).checkpoint)["step"] == step
+    assert training_state.load_training_state(loop.RunFiles(out).checkpoint)["step"] == step
     train(labels, out, resume=True)
     assert_same_run(out, unbroken)
 
@@ -185,7 +185,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(labels, tmp_path, monkeyp
     monkeypatch.setattr(loop, "_agree", lambda received, run: False)
     with pytest.raises(Killed):
         train(labels, out, config, progress=die)
-    assert checkpoint.load_training_state(loop.RunFiles(out).checkpoint)["step"] == 3
+    assert training_state.load_training_state(loop.RunFiles(out).checkpoint)["step"] == 3
     train(labels, out, config, resume=True)
     assert_same_run(out, unbroken)
 
@@ -506,7 +506,7 @@ def test_torchrun_trains_as_one_command_with_twice_the_batch(tmp_path, norm):
 
 def test_resume_refuses_another_number_of_processes(labels, begun):
     path = loop.RunFiles(begun).checkpoint
-    checkpoint.save_training_state(path, checkpoint.load_training_state(path) | {"world": 2})
+    training_state.save_training_state(path, training_state.load_training_state(path) | {"world": 2})
     with pytest.raises(ModelError, match="began with 2 processes"):
         train(labels, begun, resume=True)
 
@@ -614,9 +614,9 @@ WEIGHT = "segmenter.head.weight"
 )
 def test_resume_refuses_a_damaged_checkpoint_before_anything_is_built(labels, begun, edit, monkeypatch):
     path, model = loop.RunFiles(begun).checkpoint, begun.read_bytes()
-    state = checkpoint.load_training_state(path)
+    state = training_state.load_training_state(path)
     edit(state)
-    checkpoint.save_training_state(path, state)
+    training_state.save_training_state(path, state)
     monkeypatch.setattr(loop, "prepare_maps", lambda *arguments: pytest.fail("too late"))
     with pytest.raises(ModelError, match=str(path)):
         train(labels, begun, resume=True)

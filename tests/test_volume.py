@@ -20,7 +20,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from singlestrip.errors import InputError, OutputError
-from singlestrip.io import image_header, image_stream, image_writing, memory, volume
+from singlestrip.io import image_format, image_stream, image_writing, memory, volume
 from singlestrip.io.image_stream import ImageStream
 
 GZIP_START = b"\x1f\x8b"
@@ -658,7 +658,7 @@ def test_what_follows_the_header_of_a_pair_stays_behind(tmp_path, monkeypatch, b
     before = header.read_bytes().ljust(352, b"\0")
     header.write_bytes(before)
     os.truncate(header, 352 + behind)
-    monkeypatch.setattr(image_header, "ImageStream", CountedStream)
+    monkeypatch.setattr(image_format, "ImageStream", CountedStream)
     monkeypatch.setattr(CountedStream, "count", 0)
     scan = volume.read(path)
     assert CountedStream.count < 1000
@@ -1051,7 +1051,7 @@ def test_no_end_of_zeros_is_read_to_the_end(tmp_path, monkeypatch, name):
             file.write(files_of(make(tmp_path / f"b{name}", values((5, 4, 3), ">i2"), kind=kind))[""])
             for _ in range(48):
                 file.write(bytes(2**20))
-    monkeypatch.setattr(image_header, "ImageStream", CountedStream)
+    monkeypatch.setattr(image_format, "ImageStream", CountedStream)
     monkeypatch.setattr(CountedStream, "count", 0)
     scan = volume.read(path)
     assert "16 MiB or more follow its voxels" in scan.remarks[0]

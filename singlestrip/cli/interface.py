@@ -22,9 +22,9 @@ PATH_ROLES = {
 
 @dataclass(frozen=True)
 class Range:
-    """Which numbers an option takes; None for no limit. open: `lowest` itself is not one of them."""
+    """Which numbers an option takes. `lowest` and `highest` are None without a limit; `open` excludes `lowest`."""
 
-    atomic_write: bool
+    integer: bool
     lowest: float | None = None
     highest: float | None = None
     open: bool = False

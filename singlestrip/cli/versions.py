@@ -12,7 +12,7 @@ from .._version import __version__
 from ..io.checksum import checksum
 from ..networks.model_files import models_folder
 
-# What it needs (setup.py), and what it uses where it is there.
+# What it needs (pyproject.toml), and what it uses where it is there.
 LIBRARIES = (
     *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "msgspec", "matplotlib", "shtab"),
     *("ancpbids", "nipype"),

@@ -1,1 +1,1 @@
-"""The command line in other systems: nipype and Boutiques."""
+"""The command line in other systems: nipype, Boutiques and containers."""

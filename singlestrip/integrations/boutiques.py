@@ -2,8 +2,8 @@
 
     python -m singlestrip.integrations.boutiques FOLDER
 
-Boutiques (boutiques.github.io) describes a command line as data, for platforms that run tools. The files in
-docs/boutiques are what this module writes.
+Boutiques (boutiques.github.io) describes a command line as data, for platforms that run tools. This module writes
+the files in docs/boutiques.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from .._version import __version__
 from ..cli.interface import Option, command_options, subparsers
 from ..cli.parser import EXIT_STATUS, build_parser
 
-# By role; else a text. Of Boutiques a folder is a file too.
+# Boutiques' type of an option by its role; other options are texts. To Boutiques a folder is a file too.
 TYPES = {"none": "Flag", **dict.fromkeys(("input", "list", "table", "input-folder", "model"), "File")}
-# Options of which a command needs one or more, by what they are together.
-ONE_REQUIRED = {
+# Groups of options of which a command needs at least one, by command and by what they have in common.
+ONE_REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "strip": {"images": ("image", "list"), "outputs": ("out", "mask", "sdt", "picture", "out-dir")},
     "train": {"examples": ("image", "labels"), "results": ("out", "samples")},
     "qc": {"masks": ("mask", "table")},
 }
-# One 256³ scan on 2 cores, benchmarks/README.md.
+# For one image of 256³ on 2 cores, see benchmarks/README.md.
 RESOURCES = {"strip": {"cpu-cores": 2, "ram": 0.7, "walltime-estimate": 3.5}}
 
 
 def descriptor(command: str) -> dict[str, Any]:
     """The Boutiques descriptor of a subcommand."""
     parser = build_parser()
-    # What is told by its place goes before options that take several values.
+    # Positional arguments go before options that take several values.
     options = sorted(command_options(parser, command), key=lambda option: bool(option.flags))
-    title, _, text = subparsers(parser)[command].description.partition("\n")
-    found = {
+    title, _, text = (subparsers(parser)[command].description or "").partition("\n")
+    fields: dict[str, Any] = {
         "name": f"singlestrip {command}",
         "schema-version": "0.5",
         "tool-version": __version__,
@@ -56,23 +56,27 @@ def descriptor(command: str) -> dict[str, Any]:
         "suggested-resources": RESOURCES.get(command),
         "tags": {"domain": ["neuroinformatics", "image processing", "mri"]},
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _id(option: Option) -> str:
+    """The name of an option in an invocation."""
     return option.name.replace("-", "_")
 
 
 def _key(option: Option) -> str:
+    """What stands for an option's value in the template of the command line."""
     return f"[{_id(option).upper()}]"
 
 
 def _title(option: Option) -> str:
+    """The name of an option for people."""
     return option.name.replace("-", " ").capitalize()
 
 
 def _input(option: Option) -> dict[str, Any]:
-    found = {
+    """The description of an option as an input."""
+    fields: dict[str, Any] = {
         "id": _id(option),
         "name": _title(option),
         "type": TYPES.get(option.role, "Number" if option.range else "String"),
@@ -81,23 +85,24 @@ def _input(option: Option) -> dict[str, Any]:
         "value-key": _key(option),
     }
     if option.flags:
-        found["command-line-flag"] = option.flags[-1]
+        fields["command-line-flag"] = option.flags[-1]
     if option.nargs == "+":
-        found |= {"list": True, "min-list-entries": 1}
+        fields |= {"list": True, "min-list-entries": 1}
     elif option.nargs is None and option.flags:
-        found["command-line-flag-separator"] = "="  # a value may begin with a dash
+        fields["command-line-flag-separator"] = "="  # a value may begin with a dash
     elif isinstance(option.nargs, int) and option.role != "none":
-        found |= {"list": True, "min-list-entries": option.nargs, "max-list-entries": option.nargs}
+        fields |= {"list": True, "min-list-entries": option.nargs, "max-list-entries": option.nargs}
     if option.action.choices is not None:
-        found["value-choices"] = list(option.action.choices)
+        fields["value-choices"] = list(option.action.choices)
     if option.range is not None:
         limits = {"minimum": option.range.lowest, "maximum": option.range.highest}
-        found |= {"integer": option.range.atomic_write} | {k: v for k, v in limits.items() if v is not None}
-        found |= {"exclusive-minimum": True} if option.range.open else {}
-    return found
+        fields |= {"integer": option.range.integer} | {k: v for k, v in limits.items() if v is not None}
+        fields |= {"exclusive-minimum": True} if option.range.open else {}
+    return fields
 
 
 def _output(option: Option) -> dict[str, Any]:
+    """The description of the file or folder that an option names for writing."""
     return {
         "id": f"{_id(option)}_written",
         "name": _title(option),
@@ -108,12 +113,12 @@ def _output(option: Option) -> dict[str, Any]:
 
 
 def path(folder: Path, command: str) -> Path:
-    """Where the descriptor of a subcommand lies."""
+    """The path of a subcommand's descriptor."""
     return folder / f"singlestrip-{command}.json"
 
 
 def write(folder: Path) -> None:
-    """The descriptors of all subcommands."""
+    """Write the descriptors of all subcommands."""
     for command in subparsers(build_parser()):
         text = json.dumps(descriptor(command), indent=2, ensure_ascii=False)
         path(folder, command).write_text(text + "\n", encoding="utf-8")

@@ -4,10 +4,10 @@
     quality = Node(Quality(), "quality")
     workflow.connect(strip, "mask_file", quality, "mask_file")
 
-Inputs are the options of the command, under the names that nipype's users expect: `in_file` is --image and
-`num_threads` --threads; of the others, files end in `_file` and folders in `_dir`. Paths to read count from
-where they are set, as absolute paths from then on; paths to write from where the interface runs, which in
-a node is the node's folder. An exit status other than 0 is an error of the node.
+Inputs are the options of the command, under names that are usual in nipype: `in_file` is --image and `num_threads`
+is --threads; other names end in `_file` for files and in `_dir` for folders. A relative path to read starts from
+the folder in which it is set. A relative path to write starts from the folder in which the interface runs; for a
+node that is the node's own folder. An exit status other than 0 is an error of the node.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces.base import (
     CommandLine,
@@ -43,26 +44,27 @@ from ..io.lists import read_list
 
 NAMES = {"image": "in_file", "threads": "num_threads"}
 ENDINGS = {"input": "_file", "list": "_file", "table": "_file", "output": "_file", "folder": "_dir"}
-# The kinds of output of strip and the inputs and outputs that hold them.
+TABLE = "quality.tsv"  # of qc, unless out_file names another
+# The names of the inputs and outputs for each kind of output of strip.
 FILES = {"brain": "out_file", "mask": "mask_file", "sdt": "sdt_file", "picture": "picture_file"}
 
 
 class InputFile(File):
-    """A file that exists, as an absolute path with its links as they are: names of outputs come from it."""
+    """A file that exists, as an absolute path. Links are kept, since names of outputs are made from it."""
 
-    def __init__(self, **metadata):
+    def __init__(self, **metadata: Any) -> None:
         super().__init__(exists=True, **metadata)
 
-    def validate(self, owner, name, value, return_pathlike=False):
-        return os.path.abspath(super().validate(owner, name, value))  # noqa: PTH100 - links stay as named
+    def validate(self, owner: Any, name: str, value: Any, return_pathlike: bool = False) -> str:
+        return os.path.abspath(super().validate(owner, name, value))  # noqa: PTH100 - keeps links
 
 
 class ModelFileOrName(traits.BaseStr):
-    """A model file that exists, as an absolute path, or else a model's name. Nipype notices a file's change."""
+    """An existing model file, as an absolute path, or a model's name. Nipype notices if the file changes."""
 
-    def validate(self, owner, name, value):
+    def validate(self, owner: Any, name: str, value: Any) -> str:
         text = super().validate(owner, name, os.fspath(value) if isinstance(value, Path) else value)
-        return os.path.abspath(text) if Path(text).is_file() else text  # noqa: PTH100 - links stay as named
+        return os.path.abspath(text) if Path(text).is_file() else text  # noqa: PTH100 - keeps links
 
 
 def input_name(option: Option) -> str:
@@ -72,8 +74,9 @@ def input_name(option: Option) -> str:
     return name if name.endswith(ending) else name + ending
 
 
-def _trait(option: Option):
-    about = {"desc": option.action.help, "argstr": option.flags[-1]}
+def _trait(option: Option) -> Any:
+    """The trait that takes an option's values."""
+    about: dict[str, Any] = {"desc": option.action.help, "argstr": option.flags[-1]}
     choices = option.action.choices
     several = option.nargs == "+"
     if option.role == "none":
@@ -89,47 +92,55 @@ def _trait(option: Option):
     elif choices is not None:
         return InputMultiObject(traits.Enum(*choices), **about) if several else traits.Enum(*choices, **about)
     elif option.range is not None:
-        kind = traits.Int if option.range.atomic_write else traits.Float
+        kind = traits.Int if option.range.integer else traits.Float
     else:
         kind = Str
     return InputMultiObject(kind(), **about) if several else kind(**about)
 
 
-def _generated_file(option: Option):
+def _generated_file(option: Option) -> Any:
+    """The trait of a file to write whose name the interface makes if none is given."""
     return File(desc=option.action.help, argstr=option.flags[-1], hash_files=False, genfile=True)
 
 
-def _file_or_true(option: Option):
+def _file_or_true(option: Option) -> Any:
+    """The trait of a file to write, or True for a name that the interface makes."""
     about = f"{option.action.help}; True for a name made from the image's"
     return traits.Either(
         traits.Bool(), File(), desc=about, argstr=option.flags[-1], hash_files=False, genfile=True
     )
 
 
-def _input_spec(class_name: str, command: str, special: dict[str, Callable]) -> type[CommandLineInputSpec]:
-    """A class with an input for each option of a command; `special`: what makes an input, by its name."""
-    found = {input_name(option): option for option in command_options(build_parser(), command)}
-    members = {name: special.get(name, _trait)(option) for name, option in found.items()}
+def _input_spec(
+    class_name: str, command: str, special: dict[str, Callable[[Option], Any]]
+) -> type[CommandLineInputSpec]:
+    """A class with an input for each option of a command.
+
+    special: functions that make an input's trait in place of `_trait`, by the input's name.
+    """
+    options = {input_name(option): option for option in command_options(build_parser(), command)}
+    members = {name: special.get(name, _trait)(option) for name, option in options.items()}
     return type(class_name, (CommandLineInputSpec,), members | {"__module__": __name__})
 
 
 class _Command(CommandLine):
-    """A command of the singlestrip that this module belongs to, in the Python that runs it."""
+    """A command of this installation of singlestrip, run by the Python that runs this module."""
 
+    subcommand: str
     _version = __version__
 
-    def __init__(self, **inputs):
+    def __init__(self, **inputs: Any) -> None:
         self._cmd = f"{shlex.quote(sys.executable)} -m singlestrip {self.subcommand}"
         super().__init__(**inputs)
 
-    def _run_interface(self, runtime, correct_return_codes=(0,)):
+    def _run_interface(self, runtime: Any, correct_return_codes: tuple[int, ...] = (0,)) -> Any:
         runtime = super()._run_interface(runtime, correct_return_codes)
         if runtime.returncode not in correct_return_codes:
-            self.raise_exception(runtime)  # nipype from 1.8 on leaves it to nodes
+            self.raise_exception(runtime)  # nipype since 1.8 leaves that to nodes
         return runtime
 
-    def _format_arg(self, name, spec, value):
-        """An option with its values, such that the shell and the parser take them as they are."""
+    def _format_arg(self, name: str, spec: Any, value: Any) -> str | None:
+        """An option with its values, quoted for the shell; None for an option that is not given."""
         if value is None:
             return None
         if isinstance(value, bool):
@@ -143,6 +154,8 @@ StripInputs = _input_spec("StripInputs", "strip", dict.fromkeys(FILES.values(), 
 
 
 class StripOutputs(TraitedSpec):
+    """Outputs of Strip."""
+
     out_file = OutputMultiObject(File(exists=True), desc="image with the background filled")
     mask_file = OutputMultiObject(File(exists=True), desc="brain mask")
     sdt_file = OutputMultiObject(File(exists=True), desc="signed distance to the brain's surface in mm")
@@ -152,12 +165,12 @@ class StripOutputs(TraitedSpec):
 
 
 class Strip(_Command):
-    """Take the skull off head images, as `singlestrip strip` does.
+    """Strip the skull off head images, as `singlestrip strip` does.
 
-    Without out_dir: one image, and each output that is named, or True for NAME_brain, NAME_mask, NAME_sdt and
-    NAME_picture in the working folder; brain and mask if nothing is said. With out_dir: any number of images,
-    and the outputs that `save` names, brain and mask by default; outputs are lists then, in the order of the
-    images, or for one image its file.
+    Without out_dir it takes one image. Each output is a file name, or True for NAME_brain, NAME_mask, NAME_sdt or
+    NAME_picture in the working folder; without any, brain and mask are written. With out_dir it takes any number
+    of images and writes what `save` names, brain and mask by default. Outputs are then lists in the order of the
+    images, or a single file for one image.
 
     >>> from singlestrip.nipype_interfaces import Strip
     >>> Strip(in_file="t1.nii.gz", mask_file=True).run().outputs.mask_file  # doctest: +SKIP
@@ -169,12 +182,13 @@ class Strip(_Command):
     output_spec = StripOutputs
 
     def _part(self) -> Shard | None:
+        """The part of the images that this run strips; None for all."""
         if not isdefined(self.inputs.shard):
             return None
         return slurm_shard() if self.inputs.shard == "slurm" else parse_shard(self.inputs.shard)
 
     def _jobs(self) -> list[Job]:
-        """Each image with its outputs by kind."""
+        """Each image with its outputs."""
         inputs = self.inputs
         images = [Path(path) for path in inputs.in_file] if isdefined(inputs.in_file) else []
         images += read_list(Path(inputs.list_file)) if isdefined(inputs.list_file) else []
@@ -185,27 +199,27 @@ class Strip(_Command):
             jobs = plan_folder(images, Path(inputs.out_dir), kinds, suffix)
             part = self._part()
             return jobs if part is None else part.deal(jobs)
-        given = {kind: getattr(inputs, name) for kind, name in FILES.items() if isdefined(getattr(inputs, name))}
-        wanted = {kind: value for kind, value in (given or {"brain": True, "mask": True}).items() if value}
+        named = {kind: getattr(inputs, name) for kind, name in FILES.items() if isdefined(getattr(inputs, name))}
+        wanted = {kind: value for kind, value in (named or {"brain": True, "mask": True}).items() if value}
         if len(images) != 1:
-            return []  # the command says what is wrong
+            return []  # the command will report it
         default = plan_folder(images, Path(), wanted)[0].outputs
-        named = {kind: default[kind] if value is True else Path(value) for kind, value in wanted.items()}
-        return [Job(images[0], named)]
+        outputs = {kind: default[kind] if value is True else Path(value) for kind, value in wanted.items()}
+        return [Job(images[0], outputs)]
 
-    def _gen_filename(self, name):
+    def _gen_filename(self, name: str) -> str | None:
         if isdefined(self.inputs.out_dir):
             return None
         kind = next(kind for kind in FILES if FILES[kind] == name)
         path = next((job.outputs.get(kind) for job in self._jobs()), None)
         return None if path is None else str(path)
 
-    def _format_arg(self, name, spec, value):
+    def _format_arg(self, name: str, spec: Any, value: Any) -> str | None:
         if name in FILES.values() and value is True:
             value = self._gen_filename(name)
         return super()._format_arg(name, spec, value)
 
-    def _list_outputs(self):
+    def _list_outputs(self) -> dict[str, Any]:
         outputs = self.output_spec().get()
         jobs = self._jobs()
         for kind, name in FILES.items():
@@ -224,6 +238,8 @@ QualityInputs = _input_spec("QualityInputs", "qc", {"out_file": _generated_file}
 
 
 class QualityOutputs(TraitedSpec):
+    """Outputs of Quality."""
+
     out_file = File(exists=True, desc="table of scores, .tsv or .json")
     estimated_dice = OutputMultiObject(traits.Float(), desc="estimated Dice of each mask_file, in their order")
     flag = OutputMultiObject(Str(), desc="pass, look or fail, of each mask_file, in their order")
@@ -232,10 +248,10 @@ class QualityOutputs(TraitedSpec):
 
 
 class Quality(_Command):
-    """Say how far brain masks can be trusted, as `singlestrip qc` does.
+    """Estimate how far brain masks can be trusted, as `singlestrip qc` does.
 
-    The table of scores is quality.tsv in the working folder if out_file names no other. A node keeps the
-    page of report_dir where that output is connected, as nipype has it.
+    The table of scores is quality.tsv in the working folder unless out_file names another. A node keeps the page
+    of report_dir if that output is connected, as usual in nipype.
 
     >>> from singlestrip.nipype_interfaces import Quality
     >>> Quality(mask_file=["a_mask.nii.gz", "b_mask.nii.gz"]).run().outputs.flag  # doctest: +SKIP
@@ -246,16 +262,16 @@ class Quality(_Command):
     input_spec = QualityInputs
     output_spec = QualityOutputs
 
-    def _gen_filename(self, name):
-        return "quality.tsv" if name == "out_file" and not isdefined(self.inputs.train_file) else None
+    def _gen_filename(self, name: str) -> str | None:
+        return TABLE if name == "out_file" and not isdefined(self.inputs.train_file) else None
 
-    def _list_outputs(self):
+    def _list_outputs(self) -> dict[str, Any]:
         outputs = self.output_spec().get()
         inputs = self.inputs
         if isdefined(inputs.train_file):
             outputs["train_file"] = str(Path(inputs.train_file).absolute())
             return outputs
-        table = Path(inputs.out_file if isdefined(inputs.out_file) else self._gen_filename("out_file")).absolute()
+        table = Path(inputs.out_file if isdefined(inputs.out_file) else TABLE).absolute()
         outputs["out_file"] = str(table)
         if isdefined(inputs.report_dir):
             outputs["report_dir"] = str(Path(inputs.report_dir).absolute())
@@ -267,10 +283,11 @@ class Quality(_Command):
         return outputs
 
 
-def _read_rows(table: Path) -> list[dict]:
+def _read_rows(table: Path) -> list[dict[str, Any]]:
+    """The rows of a table of qc, .tsv or .json, by column."""
     text = table.read_text(encoding="utf-8")
     if table.suffix == ".json":
-        found = json.loads(text)
-        return found if isinstance(found, list) else [found]
+        content = json.loads(text)
+        return content if isinstance(content, list) else [content]
     rows = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     return [{column: from_cell(cell) for column, cell in row.items()} for row in rows]

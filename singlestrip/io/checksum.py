@@ -1,4 +1,4 @@
-"""Checksums of files, to tell later what an output was made from."""
+"""Checksums of files, which tell later what an output was made from."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, for provenance."""
-    found = sha256()
+    """The SHA-256 of a file in hexadecimal digits, as `sha256sum` prints it."""
+    digest = sha256()
     with Path(path).open("rb") as file:
         while block := file.read(2**20):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()

@@ -14,10 +14,10 @@ BVAL_LIMIT = 2**20  # bytes: some hundred thousand frames
 
 
 def b0_frames(path: Path, frames: int) -> list[int]:
-    """Which frames of a diffusion image have a b-value up to B0_LIMIT, from 0.
+    """The numbers, from 0, of the frames of a diffusion image with a b-value up to B0_LIMIT.
 
-    path: text with one b-value a frame, s/mm², as FSL and BIDS have it. Raises InputError where it
-    is not that, or no frame counts.
+    path: text file with a b-value in s/mm² for each frame, as in FSL and BIDS. frames: how many the image has.
+    Raises InputError if the file is something else, or no frame has such a b-value.
     """
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such file; it has the b-values that tell which frames to strip")
@@ -28,7 +28,7 @@ def b0_frames(path: Path, frames: int) -> list[int]:
         raise InputError(f"{path}: cannot be read as b-values ({str(error)[:100]})") from error
     if len(values) != frames or not all(map(math.isfinite, values)):
         raise InputError(f"{path}: {len(values)} b-values; the image has {frames} frames and needs a number each")
-    found = [t for t, value in enumerate(values) if value <= B0_LIMIT]
-    if not found:
+    b0 = [t for t, value in enumerate(values) if value <= B0_LIMIT]
+    if not b0:
         raise InputError(f"{path}: no frame has a b-value up to {B0_LIMIT:g} s/mm²; strip the image without it")
-    return found
+    return b0

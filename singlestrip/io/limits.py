@@ -1,4 +1,4 @@
-"""Limits on memory that the system sets to this process (`ulimit -v`, `ulimit -d`). Imports next to nothing."""
+"""The limits on memory that the system sets for this process (`ulimit -v`, `ulimit -d`). Imports no library."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from ..errors import SingleStripError
 
 GIB = 2**30
-# Below it the libraries cannot be loaded, and some of them end the process rather than say so: torch maps 0.6 GiB,
-# and 0.8 GiB were needed to load all that strip does (with two threads).
+# With less the libraries cannot be loaded, and some of them end the process without a message. torch maps 0.6 GiB;
+# everything that stripping loads, with two threads, mapped 0.8 GiB.
 LEAST_BYTES = GIB
 
 
 def memory_left() -> int | None:
-    """Bytes this process may still map before it reaches a limit of its own; None without one."""
+    """Bytes that this process may still map before it reaches a limit; None without a limit."""
     try:
         import resource
     except ImportError:  # not on this system
@@ -28,7 +28,7 @@ def memory_left() -> int | None:
 
 
 def check_memory_limit() -> None:
-    """Raise SingleStripError if the process may not map what its libraries take."""
+    """Raise SingleStripError if the process may not map what its libraries need."""
     left = memory_left()
     if left is not None and left < LEAST_BYTES:
         raise SingleStripError(
@@ -38,7 +38,7 @@ def check_memory_limit() -> None:
 
 
 def _bytes_in_use() -> tuple[int, int]:
-    """Bytes mapped by this process, and those of them that are data; 0 where the system does not say."""
+    """The bytes that this process has mapped, and how many of them are data; 0 if the system does not tell."""
     try:
         pages = Path("/proc/self/statm").read_text().split()
     except OSError:

@@ -19,17 +19,10 @@ from ..errors import InputError, OutputError
 from ..space.grid import voxel_sizes
 from ..space.scaling import finite_range
 from . import memory
+from .header_reading import faults_named, read_header
 from .image import Volume
-from .image_header import (
-    MOST_BESIDE_BYTES,
-    SUFFIXES,
-    ImageHeader,
-    faults_named,
-    header_and_data,
-    open_stream,
-    read_header,
-    suffix_of,
-)
+from .image_format import MOST_BESIDE_BYTES, open_stream
+from .image_header import SUFFIXES, ImageHeader, header_and_data, suffix_of
 from .image_stream import ImageStream
 from .image_writing import check_grid_fits, check_values_fit, write_like
 from .output import check_writable, path_exists

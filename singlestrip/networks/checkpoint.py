@@ -1,9 +1,8 @@
-"""The model boundary: the only place that reads and writes model files.
+"""Model files: the only module that reads and writes them.
 
-A model is one safetensors file: weights, and in its header the configuration, provenance and
-format version as JSON. Reading it cannot run code, and takes no more memory than the file does: the
-configuration is in range, and the weights have its shapes, before anything is built. The state of an
-unfinished training run is a torch file, read with `weights_only`.
+A model is one safetensors file. It holds the weights, and in its header the configuration, provenance and format
+version as JSON. Reading it cannot run code and takes no more memory than the file: before anything is built, the
+ranges of the configuration and the shapes of the weights are checked.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import dataclasses
 import json
 import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,25 +29,30 @@ from .cascade import Cascade
 from .model_files import MODELS_VARIABLE, models_folder
 
 FORMAT_VERSION = 1
-MAX_HEADER_BYTES = 16 * 2**20  # the shipped model's has 24 kB; safetensors itself reads 100 MB
+MAX_HEADER_BYTES = 16 * 2**20  # the shipped model's header has 24 kB; safetensors itself reads 100 MB
 MAX_WEIGHTS = 64_000_000  # the shipped model has 3 million
-WEIGHT_TYPES = ("F16", "BF16", "F32")  # as safetensors names them
+WEIGHT_TYPES = ("F16", "BF16", "F32")  # safetensors' names
 COUNTER_TYPES = ("I64",)
 
-Model = TypeVar("Model", bound=torch.nn.Module)
+Config = CascadeConfig | AutoencoderConfig
+Model = TypeVar("Model", Cascade, Autoencoder)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a model file may hold: its name in the header, the shipped file, what writes it, its configuration."""
+    """A kind of model file.
+
+    format: its name in the header. shipped: the name of the file that comes with the package.
+    command: what writes such files. configuration: the class of its configuration.
+    """
 
     format: str
     shipped: str
     command: str
-    configuration: type
+    configuration: type[Config]
 
 
-KINDS = {
+KINDS: dict[type[torch.nn.Module], Kind] = {
     Cascade: Kind("singlestrip-cascade", "singlestrip.safetensors", "singlestrip train", CascadeConfig),
     Autoencoder: Kind(
         "singlestrip-autoencoder", "quality.safetensors", "singlestrip qc --train", AutoencoderConfig
@@ -57,8 +60,11 @@ KINDS = {
 }
 
 
-def find_model(name: str | os.PathLike | None, kind: type[torch.nn.Module] = Cascade) -> Path:
-    """Path of a model: a file, or the name of one in the models folder; the shipped one for None."""
+def find_model(name: str | os.PathLike[str] | None, kind: type[torch.nn.Module] = Cascade) -> Path:
+    """Path of a model: of a file, or of the model of that name in the models folder; None names the shipped model.
+
+    Raises ModelError if there is none.
+    """
     folder = models_folder()
     if name is None:
         path = folder / KINDS[kind].shipped
@@ -71,16 +77,17 @@ def find_model(name: str | os.PathLike | None, kind: type[torch.nn.Module] = Cas
     for path in (Path(name), folder / name, folder / f"{name}.safetensors"):
         if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that no file can have
             return path
-    kind = path_kind(name)
-    if kind:
-        raise ModelError(f"{name}: {kind}, not a model file")
+    other_kind = path_kind(name)
+    if other_kind:
+        raise ModelError(f"{name}: {other_kind}, not a model file")
     raise ModelError(f"{name}: no such model file, and none of that name in {folder}")
 
 
-def save_model(path: Path, model: torch.nn.Module, provenance: dict[str, Any], half: bool = False) -> None:
-    """Write a model whole or not at all. half: 16-bit weights, half the size.
+def save_model(path: Path, model: Cascade | Autoencoder, provenance: dict[str, Any], half: bool = False) -> None:
+    """Write a model, whole or not at all.
 
-    Raises ModelError for weights that are not finite, or not in 16 bits, and OutputError.
+    half: store weights in 16 bits, which halves the file. Raises ModelError for weights that are not finite in the
+    bits they are stored in, and OutputError.
     """
     header = {
         "format": KINDS[type(model)].format,
@@ -101,14 +108,14 @@ def save_model(path: Path, model: torch.nn.Module, provenance: dict[str, Any], h
 
 
 def read_header(path: Path, kind: type[torch.nn.Module] = Cascade) -> dict[str, Any]:
-    """Configuration, provenance and format version of a model file, its weights unread."""
-    with _opened(path) as file:
+    """Configuration, provenance and format version of a model file, without its weights. Raises ModelError."""
+    with _open_safetensors(path) as file:
         header = file.metadata() or {}
     wanted = KINDS[kind]
     if header.get("format") != wanted.format:
         raise ModelError(f"{path}: not a {wanted.format} model; {wanted.command} writes such files")
     try:
-        version = _version(header["format_version"])
+        version = _parse_version(header["format_version"])
         if version > FORMAT_VERSION:
             raise ModelError(
                 f"{path}: its format version is newer than this singlestrip reads ({FORMAT_VERSION}); update it"
@@ -124,18 +131,20 @@ def read_header(path: Path, kind: type[torch.nn.Module] = Cascade) -> dict[str, 
 
 
 def load_model(
-    path: Path, device: torch.device | str = "cpu", kind: type[Model] = Cascade
+    path: Path,
+    device: torch.device | str = "cpu",
+    kind: type[Model] = Cascade,  # type: ignore[assignment]
 ) -> tuple[Model, dict[str, Any]]:
-    """A model in evaluation mode on `device`, and its header (see `read_header`).
+    """A model in evaluation mode on `device`, and its header, as of `read_header`.
 
-    Raises ModelError for a file that is damaged, from a newer format, or inconsistent.
+    Raises ModelError for a file that is damaged, inconsistent or of a newer format.
     """
     header = read_header(path, kind)
     try:
-        config = typed.convert_all(header["configuration"], KINDS[kind].configuration)
+        config: Any = typed.convert_all(header["configuration"], KINDS[kind].configuration)
     except ValueError as error:
         raise ModelError(f"{path}: the configuration of the model is wrong ({error})") from error
-    with _opened(path) as file:
+    with _open_safetensors(path) as file:
         _check_weights(path, file, kind, config)
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     for name, values in weights.items():
@@ -148,7 +157,7 @@ def load_model(
 
 
 def weight_fault(name: str, values: torch.Tensor) -> str | None:
-    """What is wrong with numbers that were read, in words that follow "the weights"; None if nothing is."""
+    """What is wrong with the values of a weight, as a clause after "the weights"; None if they are right."""
     if not bool(torch.isfinite(values).all()):
         return "are not finite"
     if name.endswith("running_var") and bool((values < 0).any()):
@@ -156,8 +165,8 @@ def weight_fault(name: str, values: torch.Tensor) -> str | None:
     return None
 
 
-def _opened(path: Path) -> safe_open:
-    """A safetensors file, its header read: it describes all of the file and no more. Raises ModelError."""
+def _open_safetensors(path: Path) -> safe_open:
+    """A safetensors file of which the header was read; it covers the file exactly. Raises ModelError."""
     try:
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
@@ -170,15 +179,15 @@ def _opened(path: Path) -> safe_open:
         raise ModelError(f"{path}: not a model file, or damaged ({typed.shortened(str(error))})") from error
 
 
-def _version(text: str) -> int:
-    """Raises ValueError unless it is a whole number from 1, as `save_model` writes it."""
+def _parse_version(text: str) -> int:
+    """A format version: a whole number from 1. Raises ValueError."""
     if not re.fullmatch("[1-9][0-9]{0,8}", text, re.ASCII):
         raise ValueError(f"format_version is {typed.shortened(ascii(text), 20)}, not a whole number")
     return int(text)
 
 
-def _check_weights(path: Path, file: safe_open, kind: type[torch.nn.Module], config: Any) -> None:
-    """Raise ModelError unless the file holds the weights of such a model, and there is memory for it."""
+def _check_weights(path: Path, file: safe_open, kind: type[Model], config: Any) -> None:
+    """Raise ModelError unless the file holds the weights of such a model and memory can hold its working data."""
     with torch.device("meta"):  # shapes alone: nothing is allocated
         expected = kind(config).state_dict()
     number = sum(value.numel() for value in expected.values())
@@ -205,30 +214,3 @@ def _check_weights(path: Path, file: safe_open, kind: type[torch.nn.Module], con
             f"{path}: the model needs about {need / memory.GIB:.1f} GiB of memory for its windows and "
             f"{left / memory.GIB:.1f} GiB are free; use a larger machine or a model of larger voxels"
         )
-
-
-def save_training_state(path: Path, state: dict[str, Any]) -> None:
-    """Write the state of a run whole or not at all."""
-    with atomic_write(path) as (partial,):
-        torch.save(state, partial)
-
-
-def load_training_state(path: Path) -> dict[str, Any]:
-    """Tensors and plain values only: a checkpoint cannot run code."""
-    damaged = f"{path}: not a training checkpoint, or damaged; remove it to begin anew, or put back a good copy"
-    try:
-        # torch.save stores without compression. What unpacks to more than the file has, or is in torch's
-        # format of old, whose sizes nothing bounds, is none of ours.
-        with path.open("rb") as file:
-            zipped = file.read(4) == b"PK\x03\x04"
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if not zipped or unpacked > path.stat().st_size:
-            raise ModelError(damaged)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ModelError:
-        raise
-    except Exception as error:  # half a dozen kinds for a file that is damaged or holds code
-        raise ModelError(damaged) from error

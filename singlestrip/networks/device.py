@@ -1,4 +1,4 @@
-"""Where the networks run: processor or GPU, in this process or a forked one."""
+"""The device on which the networks run: processor or GPU, in this process or a forked one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import torch
 
 from ..errors import SingleStripError
 
-_PROCESS = os.getpid()  # where this module was imported; a forked worker has another number
+_IMPORTING_PROCESS = os.getpid()  # a forked worker has another number
 
 
 def choose_device(name: str) -> torch.device:
-    """A torch device from "auto", "cpu", "cuda" or "cuda:N"."""
+    """The torch device that "auto", "cpu", "cuda" or "cuda:N" names. Raises SingleStripError if there is none.
+
+    "auto" is a GPU if there is one.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SingleStripError(f"device {name}: no CUDA device is available; use --device cpu")
+        raise SingleStripError(f"device {name}: no CUDA device is available; choose the device cpu")
     try:
         device = torch.device(name)
         known = device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count())
@@ -29,26 +32,26 @@ def choose_device(name: str) -> torch.device:
 
 
 def fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether the networks take less time in bfloat16: on a newer GPU, and a processor with its instructions.
+    """Whether the networks run faster in bfloat16: on a newer GPU, or a processor with instructions for it.
 
-    oneDNN takes the type on others too: those with AVX-512 alone imitate it, at half the speed of 32 bits, and
-    those with AVX2's instructions for it cannot train.
+    oneDNN accepts bfloat16 on other processors too. But those with AVX-512 alone emulate it, at half the speed of
+    32 bits, and those with AVX2's instructions for it cannot train.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return False
-    instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # older torch cannot tell
+    instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # missing in older versions of torch
     return instructions is not None and instructions()
 
 
 def limit_threads_after_fork(device: torch.device) -> None:
-    """Make the networks safe to run in a worker forked from a process that may have run them.
+    """In a forked worker, limit torch to one thread; in any other process do nothing.
 
-    OpenMP's threads do not outlive a fork, and a worker that waits for them waits for ever: it gets one thread.
-    A GPU cannot be shared that way: raises SingleStripError.
+    The threads of OpenMP do not survive a fork, and a worker that waits for them would wait for ever. A forked
+    worker cannot use its parent's GPU: raises SingleStripError.
     """
-    if os.getpid() == _PROCESS:
+    if os.getpid() == _IMPORTING_PROCESS:
         return
     if device.type == "cuda":
         raise SingleStripError(

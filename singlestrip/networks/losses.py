@@ -1,4 +1,4 @@
-"""Losses of predicted brain probability against the true brain mask."""
+"""Losses of a predicted brain probability against the true brain mask."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch.nn.functional as F
 
 
 def soft_dice_loss(logit: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """1 - soft Dice with squared denominator (Milletari et al. 2016) of each sample, [B].
+    """1 - soft Dice of each sample, [B], with squared terms in the denominator (Milletari et al. 2016).
 
-    All are [B, 1, X, Y, Z], or [B, 1, X, Y] for slices; target and weight lie within [0, 1]. Voxels of
+    The arguments are [B, 1, X, Y, Z], or [B, 1, X, Y] for slices. target and weight lie in [0, 1]; voxels of
     weight 0 do not count.
     """
     probability = torch.sigmoid(logit)
@@ -22,11 +22,11 @@ def soft_dice_loss(logit: torch.Tensor, target: torch.Tensor, weight: torch.Tens
 def segmentation_loss(
     logit: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, cross_entropy: float
 ) -> torch.Tensor:
-    """Soft Dice loss plus `cross_entropy` times the weighted mean binary cross-entropy, mean over the batch.
+    """Soft Dice loss plus `cross_entropy` times the weighted mean binary cross-entropy, averaged over the batch.
 
-    Where soft Dice predicts nothing its gradient vanishes: without normalisation layers it collapsed
-    to an empty mask at learning rate 1e-3, and the cross-entropy kept a gradient everywhere. With
-    instance normalisation soft Dice alone trains too (benchmarks/README.md).
+    The gradient of soft Dice vanishes when nothing is predicted: without normalisation layers, training with it
+    alone collapsed to an empty mask at a rate of 1e-3. Cross-entropy keeps a gradient everywhere. With instance
+    normalisation soft Dice alone is enough (benchmarks/README.md).
     """
     loss = soft_dice_loss(logit, target, weight)
     if cross_entropy > 0:

@@ -1,4 +1,4 @@
-"""Stored values to numbers: value = slope · stored + intercept."""
+"""Conversion of stored values to numbers: value = slope · stored + intercept."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from ..errors import InputError
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # the smallest that keeps its precision
+FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # the smallest number of full precision
 
-MOST_INFINITE = 0.01  # share of voxels: a few are damaged, more are parts of the head
+MOST_INFINITE = 0.01  # share of voxels; more than a few damaged ones are parts of the head
 
 
 def finite_range(values: np.ndarray) -> tuple[float, float]:
-    """Lowest and highest finite value, integers as such; (inf, -inf) if there is none."""
+    """Lowest and highest finite value, as int for integer types; (inf, -inf) if there is none."""
     if values.dtype.kind != "f":
         return int(values.min()), int(values.max())
     finite = np.isfinite(values)
@@ -24,9 +24,9 @@ def finite_range(values: np.ndarray) -> tuple[float, float]:
 
 
 def check_not_overflowed(values: np.ndarray) -> None:
-    """Raise InputError if more than MOST_INFINITE of the values are infinite: too bright there for their type.
+    """Raise InputError if a larger share than MOST_INFINITE of the values is infinite: they exceeded their type.
 
-    NaN is what programs write where there is no image, and passes.
+    NaN passes, since programs write it where there is no image.
     """
     if values.dtype.kind != "f":
         return
@@ -39,10 +39,10 @@ def check_not_overflowed(values: np.ndarray) -> None:
 
 
 def scaled_float32(stored: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> np.ndarray:
-    """slope · stored + intercept in float32; values that are not finite stay so.
+    """slope · stored + intercept in float32. Values that are not finite stay as they are.
 
-    Computed in 64 bits where an intermediate result leaves what 32 bits hold. Raises InputError where a finite
-    result does, or where all values would become one.
+    The computation uses 64 bits if 32 bits cannot hold an intermediate result. Raises InputError if they cannot
+    hold a finite result, or if different values would all become equal.
     """
     scaled = (slope, intercept) != (1.0, 0.0)
     kind = stored.dtype
@@ -54,7 +54,7 @@ def scaled_float32(stored: np.ndarray, slope: float = 1.0, intercept: float = 0.
         raise InputError(f"values from {min(ends):g} to {max(ends):g} are beyond what 32 bits hold")
     if low < high and np.float32(ends[0]) == np.float32(ends[1]):
         raise InputError(f"values from {low:g} to {high:g} all become {ends[0]:g} in 32 bits")
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # what is not finite stays so
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # of values that are not finite
         if not _float32_suffices(low, high, slope):
             return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
         values = stored.astype(np.float32)
@@ -62,7 +62,7 @@ def scaled_float32(stored: np.ndarray, slope: float = 1.0, intercept: float = 0.
 
 
 def _float32_suffices(low: float, high: float, slope: float) -> bool:
-    """Whether stored values from low to high and their product with the slope stay among the normal float32."""
+    """Whether 32 bits hold, at full precision, stored values from low to high and their product with the slope."""
     largest = max(abs(low), abs(high))
     steps = [abs(slope), largest, largest * abs(slope)]
     return low > high or all(step == 0 or FLOAT32_TINY <= step <= FLOAT32_MAX for step in steps)

@@ -35,7 +35,7 @@ from ..configuration import (
 )
 from ..errors import InputError, Interrupted, ModelError, SingleStripError
 from ..io import figures, memory, typed
-from ..networks import checkpoint
+from ..networks import checkpoint, training_state
 from ..networks.cascade import Cascade
 from ..networks.device import fast_in_bfloat16
 from ..networks.losses import segmentation_loss
@@ -357,7 +357,7 @@ def validate(model: Cascade, scans: Sequence[LabelledScan]) -> float:
 def read_state(path: Path) -> TrainingState:
     """A checkpoint of any run. Raises ModelError where it is damaged."""
     try:
-        state = typed.convert(checkpoint.load_training_state(path), TrainingState)
+        state = typed.convert(training_state.load_training_state(path), TrainingState)
         cascade = typed.convert_all(state.cascade, CascadeConfig)
     except ValueError as error:
         raise ModelError(f"{path}: not a training checkpoint, or damaged ({error})") from error
@@ -454,7 +454,9 @@ def train(
 
     def save() -> None:
         if first:
-            checkpoint.save_training_state(files.checkpoint, run.state() | {"labels": digest, "losses": losses})
+            training_state.save_training_state(
+                files.checkpoint, run.state() | {"labels": digest, "losses": losses}
+            )
         _wait_for_all(run)
 
     def write_model(model: Cascade, level: float) -> None:
