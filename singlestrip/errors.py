@@ -19,6 +19,10 @@ class OutputError(SingleStripError):
     """An output cannot be written."""
 
 
+class EarlierRunError(OutputError):
+    """An output holds an earlier run, which the same command can continue."""
+
+
 class Interrupted(SingleStripError):
     """A signal asked for the work to stop; what was done is saved."""
 

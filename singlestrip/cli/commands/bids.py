@@ -134,10 +134,20 @@ def _participant(args: argparse.Namespace, derivative, images: list[Path], flags
     made = made_with(path) | ({"BorderMM": args.border} if args.border else {})
     stripper = Stripper.load(path, args.device)
     options = StripOptions(args.border or 0.0, memory_gib=args.memory)
-    warn, done = show_stripping(args, len(images))
+    done = show_stripping(args, len(images))
     brain = "brain" in (args.save or ())
     outcomes = participant_level(
-        derivative, images, stripper, made, options, brain, args.resume, warn, done, args.debug, quality
+        derivative,
+        images,
+        stripper,
+        made,
+        options,
+        brain,
+        args.resume,
+        show_warnings(args),
+        done,
+        args.debug,
+        quality,
     )
     return exit_status(outcomes)
 

@@ -239,7 +239,8 @@ def run(args: argparse.Namespace) -> int:
     path = find_model(args.model)
     stripper = Stripper.load(path, args.device)
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory)
-    warn, done = show_stripping(args, len(jobs))
+    done = show_stripping(args, len(jobs))
+    warn = show_warnings(args)
     outcomes = strip_files(
         stripper, jobs, options, args.resume, warn, done, args.debug, quality, made_with=made_with(path)
     )
