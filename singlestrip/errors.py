@@ -1,6 +1,9 @@
 """The one family of errors that a user can cause."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class SingleStripError(Exception):
@@ -25,6 +28,15 @@ class EarlierRunError(OutputError):
 
 class Interrupted(SingleStripError):
     """A signal asked for the work to stop; what was done is saved."""
+
+
+@contextmanager
+def errors_named(*paths: Path) -> Iterator[None]:
+    """Put the paths of the files at fault before the text of an InputError from within."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{', '.join(map(str, paths))}: {error}") from error
 
 
 # How libraries say that memory ran out, where they raise no MemoryError: torch and what it calls, on processor and

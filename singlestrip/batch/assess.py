@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, OutputError, SingleStripError, describe_error
-from ..io import figures, volume
-from ..io.escaping import from_cell, to_cell, to_json
+from ..io import figures, table, volume
+from ..io.escaping import to_json
 from ..io.masks import check_grid, read_masks, read_masks_on
 from ..io.output import atomic_write, check_writable, make_folder, path_exists
 from ..io.page import FLAGS, PageEntry, write_page
@@ -195,18 +195,27 @@ def worst_first(assessments: Iterable[Assessment]) -> list[Assessment]:
     return sorted(assessments, key=lambda assessment: (assessment.estimate, assessment.case.name))
 
 
+def name_files(paths: list[Path], ending: str = "") -> list[str]:
+    """Distinct names of image files: without suffix and without `ending`, where that leaves them distinct.
+
+    Raises InputError if a file is named twice.
+    """
+    names = [str(name) for name in volume.distinct_names(paths)]
+    short = [name.removesuffix(ending) or name for name in names]
+    if len(set(short)) == len(short):
+        return short
+    if len(set(names)) < len(names):
+        return [str(Path(name).with_name(path.name)) for name, path in zip(names, paths, strict=True)]
+    return names
+
+
 def name_cases(cases: list[Case]) -> list[Case]:
     """The cases with distinct names, of the mask's file without `_mask` and suffix where that is enough.
 
     A mask that several cases have, as with other references, has a number in the further ones' names.
     """
     paths = [case.mask for case in volume.without_repeats(cases, lambda case: (case.mask,))]
-    names = [str(name) for name in volume.distinct_names(paths)]
-    short = [name.removesuffix("_mask") or name for name in names]
-    if len(set(short)) == len(short):
-        names = short
-    elif len(set(names)) < len(names):
-        names = [str(Path(name).with_name(path.name)) for name, path in zip(names, paths, strict=True)]
+    names = name_files(paths, ending="_mask")
     first_names = {os.path.abspath(path): name for path, name in zip(paths, names, strict=True)}  # noqa: PTH100
     taken, named = set(), []
     for case in cases:
@@ -219,22 +228,12 @@ def name_cases(cases: list[Case]) -> list[Case]:
     return named
 
 
-def _read_rows(path: Path) -> tuple[list[str], dict[int, list[str]]]:
-    """The columns of a TSV file, and the fields of each line below by its number; empty lines do not count.
-
-    Raises InputError.
-    """
-    lines = [line.removesuffix("\r") for line in read_text(path, "a table").split("\n")]
-    columns, *rows = ([from_cell(cell) for cell in line.split("\t")] if line else [] for line in lines)
-    return columns, {number: row for number, row in enumerate(rows, start=2) if row}
-
-
 def read_table(path: Path) -> list[Case]:
     """Cases of a TSV file with a column `mask`, and where wanted `image`, `reference` and `note`.
 
     Relative paths are as seen from the working folder; an empty field stands for none. Raises InputError.
     """
-    columns, rows = _read_rows(path)
+    columns, rows = table.parse_table(read_text(path, "a table"))
     if not rows or "mask" not in columns:
         raise InputError(f"{path}: needs a header with the column mask, and at least one row")
 
@@ -270,7 +269,7 @@ def read_growing_table(path: Path) -> dict[str, dict[str, str]]:
     if not path.exists():
         return {}
     try:
-        columns, rows = _read_rows(path)
+        columns, rows = table.parse_table(read_text(path, "a table"))
     except InputError as error:
         raise OutputError(f"{error}; it is to be added to: mend or remove it") from error
     found = {}
@@ -324,11 +323,8 @@ def update_table(path: Path, assessments: list[Assessment]) -> None:
 
 def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     """The columns of COLUMNS, and behind them those that someone added to a row."""
-    columns = dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)])
-    lines = ["\t".join(columns)]
-    lines += ["\t".join(to_cell(row.get(column, "")) for column in columns) for row in rows]
-    with atomic_write(path) as (partial,):
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))
+    table.write_table(path, columns, rows)
 
 
 def check_table(path: Path) -> None:
