@@ -220,7 +220,7 @@ def shows_lines(args: argparse.Namespace) -> bool:
 
 
 def show_stripping(args: argparse.Namespace, total: int) -> Callable[[Outcome], None]:
-    """What `batch.strip.strip_files` is to call after each of `total` jobs."""
+    """What `batch.strip.strip_files` is to call after each of `total` images."""
     shows_progress = total > 1 and shows_lines(args)
 
     def done(outcome: Outcome) -> None:

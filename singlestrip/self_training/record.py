@@ -230,7 +230,7 @@ def picture_path(folder: Path, name: str) -> Path:
 def write_round_page(folder: Path, scores: Sequence[Score], names: dict[Path, str]) -> None:
     """Write the page of a round's masks, worst first. names: of each image on the page and in its picture."""
     entries = [_page_entry(folder, score, names[score.image]) for score in scores]
-    entries.sort(key=lambda entry: (-1.0 if entry.score is None else entry.score, entry.name))
+    entries.sort(key=lambda entry: (-1.0 if entry.estimated_dice is None else entry.estimated_dice, entry.name))
     write_page(folder, entries, folder.resolve().name, "Masks of the last round.")
 
 
@@ -240,7 +240,7 @@ def _page_entry(folder: Path, score: Score, name: str) -> PageEntry:
     return PageEntry(
         name=name,
         flag=score.flag or "fail",
-        score=score.estimated_dice,
+        estimated_dice=score.estimated_dice,
         picture=picture.relative_to(folder).as_posix() if has_picture else None,
         note=score.note or ("kept as a pseudo-label" if score.kept else ""),
     )
