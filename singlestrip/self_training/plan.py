@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..configuration import AutoencoderTrainConfig, GMMConfig, SelfTrainConfig, TrainConfig
+from ..configuration import AutoencoderTrainConfig, GMMConfig, RoundTrainConfig, SelfTrainConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,6 @@ class Options:
 
     rounds: SelfTrainConfig = SelfTrainConfig()
     first: TrainConfig = TrainConfig()
-    later: TrainConfig = TrainConfig(steps=3000)
+    later: TrainConfig = RoundTrainConfig()
     quality: AutoencoderTrainConfig = AutoencoderTrainConfig()
     gmm: GMMConfig = GMMConfig()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import replace
+from typing import Any
 
-from ...configuration import AutoencoderTrainConfig, SelfTrainConfig, TrainConfig
+from ...configuration import AutoencoderTrainConfig, RoundTrainConfig, SelfTrainConfig, TrainConfig
 from ...self_training.plan import Inputs, Options
 from ..options import (
     MASK_RULE,
@@ -171,13 +171,14 @@ def run(args: argparse.Namespace) -> int:
 def _options(args: argparse.Namespace) -> Options:
     """How the run works: the defaults, but for what the command line says."""
 
-    def given(*names: str) -> dict:
+    def given(*names: str) -> dict[str, Any]:
         return {name: value for name in names if (value := getattr(args, name)) is not None}
 
-    common = TrainConfig(**given("batch", "lr", "seed", "save_every"))
+    common = given("batch", "lr", "seed", "save_every")
+    first = common if args.first_steps is None else common | {"steps": args.first_steps}
     return Options(
         rounds=SelfTrainConfig(from_scratch=args.from_scratch, **given("rounds", "keep", "threshold", "rank")),
-        first=replace(common, steps=args.first_steps or DEFAULTS.first.steps),
-        later=replace(common, steps=args.steps or DEFAULTS.later.steps),
+        first=TrainConfig(**first),
+        later=RoundTrainConfig(**common, **given("steps")),
         quality=AutoencoderTrainConfig(**given("epochs", "seed")),
     )
