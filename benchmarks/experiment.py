@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import logging
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,10 +122,7 @@ class Experiment:
             model=first,
             quality=self.quality_model(fold),
         )
-        task = SelfTraining(
-            folder / arm, inputs, Options(rounds, later=later), self.device, resume=True, say=print
-        )
-        return task.run()
+        return SelfTraining(folder / arm, inputs, Options(rounds, later=later), self.device, resume=True).run()
 
     def quality_model(self, fold: Fold) -> Path | None:
         """Trained in the first arm that needs it, from the fold's example, and used by the others."""
@@ -277,6 +275,7 @@ def main() -> None:
     parser.add_argument("--keep", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=500, help="of the quality model (default 500)")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     args.out.mkdir(parents=True, exist_ok=True)
     experiment = Experiment(args)
     scans = find_scans(args.data)

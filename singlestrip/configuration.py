@@ -290,6 +290,13 @@ class StrippingConfig:
     brightness: BrightnessConfig = BrightnessConfig()
 
 
+@dataclass(frozen=True)
+class RoundTrainConfig(TrainConfig):
+    """How to train in a round of self-training: fewer steps, since networks that have learned go on learning."""
+
+    steps: int = 3000
+
+
 # Kernel, stride and channels of the encoder's layers; the decoder mirrors them.
 Layer = tuple[Annotated[int, Meta(ge=1, le=16)], Annotated[int, Meta(ge=1, le=8)], Width]
 SLICE_LAYERS = (

@@ -1,6 +1,9 @@
 """Errors that a user can put right, and what to tell about any error."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class SingleStripError(Exception):
@@ -19,8 +22,21 @@ class OutputError(SingleStripError):
     """An output cannot be written."""
 
 
+class EarlierRunError(OutputError):
+    """An output holds an earlier run, which the same command can continue."""
+
+
 class Interrupted(SingleStripError):
     """A signal asked for the work to stop. What was done is saved."""
+
+
+@contextmanager
+def errors_named(*paths: Path) -> Iterator[None]:
+    """Put the paths of the files at fault before the text of an InputError from within."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{', '.join(map(str, paths))}: {error}") from error
 
 
 # Texts that say that memory ran out, of errors other than MemoryError: of torch and of what it calls, on processor

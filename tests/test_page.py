@@ -130,14 +130,20 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch):
     [
         ({"name": "a"}, "a: named more than once"),
         ({"flag": "good"}, "b: flag 'good' is not one of pass, look, fail"),
-        ({"score": 1.01}, "b: score 1.01 is not between 0 and 1"),
-        ({"score": float("nan")}, "b: score nan is not between"),
+        ({"estimated_dice": 1.01}, "b: estimated Dice 1.01 is not between 0 and 1"),
+        ({"estimated_dice": float("nan")}, "b: estimated Dice nan is not between"),
         ({"picture": "//elsewhere/b.png"}, "b: //elsewhere/b.png is not a path from the page's folder"),
         ({"numbers": {"volume ml": "1"}}, "b: its numbers are not those of a"),
     ],
 )
 def test_entries_that_make_no_page(tmp_path, changes, sentence):
-    entry = {"name": "b", "flag": "pass", "score": 0.5, "picture": None, "numbers": {"HD95 mm": "1"}} | changes
+    entry = {
+        "name": "b",
+        "flag": "pass",
+        "estimated_dice": 0.5,
+        "picture": None,
+        "numbers": {"HD95 mm": "1"},
+    } | changes
     with pytest.raises(InputError, match=re.escape(sentence)):
         write_page(tmp_path, [PageEntry("a", "pass", 0.9, None, {"HD95 mm": "2"}), PageEntry(**entry)], "t", "")
     assert not list(tmp_path.iterdir())
@@ -446,7 +452,7 @@ def test_reports_do_not_mix(show, tmp_path):
     page.keys("f")
     page.wait("return document.querySelector('#progress').textContent === '1 of 5 rated'")
     page.reload(lambda: page.rating("sub-1") == ("Fail", ""))
-    rescored = [replace(entries[0], score=0.123), *entries[1:]]
+    rescored = [replace(entries[0], estimated_dice=0.123), *entries[1:]]
     for others, title in ((entries, "Other scans"), (entries[:-1], str(tmp_path)), (rescored, str(tmp_path))):
         page.browser.get(write_page(tmp_path, others, title, "").as_uri())
         assert page.rating("sub-1") == ("", "")

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import logging
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +15,8 @@ import torch
 from phantoms import make_head, tiny_cascade
 from safetensors.torch import load_file
 
+import singlestrip
+from singlestrip.cli.log import show_log
 from singlestrip.cli.main import main
 from singlestrip.configuration import (
     AutoencoderConfig,
@@ -21,12 +25,15 @@ from singlestrip.configuration import (
     SelfTrainConfig,
     TrainConfig,
 )
-from singlestrip.errors import InputError, Interrupted, OutputError, SingleStripError
+from singlestrip.errors import EarlierRunError, InputError, Interrupted, OutputError, SingleStripError
+from singlestrip.io.checksum import checksum
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
-from singlestrip.self_training import rounds
-from singlestrip.self_training.rounds import Inputs, Options, SelfTraining
+from singlestrip.quality.scores import QualityModel
+from singlestrip.self_training import record, rounds, scans
+from singlestrip.self_training.rounds import Inputs, Listeners, Options, SelfTraining
+from singlestrip.self_training.select import Score, best_round, select
 from singlestrip.training import loop
 
 CPU = torch.device("cpu")
@@ -50,7 +57,7 @@ def bright_is_brain(monkeypatch):
             raise InputError(f"{scan.path}: no brain found")
         return mask
 
-    monkeypatch.setattr(rounds, "_strip", strip)
+    monkeypatch.setattr(scans, "strip_scan", strip)
 
 
 @pytest.fixture
@@ -124,9 +131,8 @@ def assert_same(a, b):
         assert same, name
 
 
-def test_the_best_are_kept_and_the_rest_say_why(inputs, tmp_path):
-    said = []
-    SelfTraining(tmp_path / "run", by_truth(inputs), TRUTH, CPU, say=said.append).run()
+def test_the_best_are_kept_and_the_rest_say_why(inputs, tmp_path, caplog):
+    SelfTraining(tmp_path / "run", by_truth(inputs), TRUTH, CPU).run()
     table = rows(tmp_path / "run")
     # Dice falls with what each scan lacks; the broken ones come last.
     assert [row["image"].split("/")[-1] for row in table[:3]] == ["scan0.nii.gz", "scan1.nii.gz", "scan2.nii.gz"]
@@ -143,15 +149,46 @@ def test_the_best_are_kept_and_the_rest_say_why(inputs, tmp_path):
     assert labels == ["00000.nii.gz", "00002.nii.gz"]
     kept = np.asarray(nib.load(tmp_path / "run" / "round-1" / "labels" / labels[0]).dataobj)
     assert np.array_equal(kept > 100, lacking)
-    assert any("2 scans could not be used" in text for text in said)
+    assert any("2 scans could not be used" in text for text in caplog.messages)
 
 
-def test_remarks_on_an_unlabelled_scan_are_said_once(inputs, tmp_path):
+def test_remarks_on_an_unlabelled_scan_are_said_once(inputs, tmp_path, capsys):
     odd = inputs.unlabelled[0]
     odd.write_bytes(odd.read_bytes() + b"garbage")
-    said = []
-    SelfTraining(tmp_path / "run", inputs, OPTIONS, CPU, say=said.append).run()
-    assert sum(text.startswith(f"{odd}: bytes that are not gzip data") for text in said) == 1
+    with show_log(quiet=False):
+        SelfTraining(tmp_path / "run", inputs, OPTIONS, CPU).run()
+    said = capsys.readouterr().err.splitlines()
+    assert sum(text.startswith(f"singlestrip: {odd}: bytes that are not gzip data") for text in said) == 1
+
+
+IMAGES = [Path(f"{name}.nii") for name in "abcde"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "threshold", "unusable", "expected"),
+    [
+        (2, 0.0, "", {"b": "", "a": "", "c": "not among the best 2", "e": "not among the best 2"}),
+        (2, 0.0, "b", {"b": "no classes", "a": "", "c": "", "e": "not among the best 2"}),
+        (4, 0.5, "", {"b": "", "a": "", "c": "", "e": "score below 0.5"}),
+        (4, 0.91, "", {"b": "score below 0.91", "a": "score below 0.91", "c": "score below 0.91"}),
+        (4, None, "", {"b": "", "a": "", "c": "score below 0.8", "e": "score below 0.8"}),
+    ],
+)
+def test_selection(keep, threshold, unusable, expected):
+    """Scans b, a, c, e from the best down; d could not be stripped."""
+    scores = [Score(image, score) for image, score in zip(IMAGES, (0.8, 0.9, 0.5, None, 0.4), strict=True)]
+    scores[3] = replace(scores[3], note="no brain found")
+    config = SelfTrainConfig(keep=keep, threshold=threshold)
+    selected = select(scores, config, {Path(f"{name}.nii"): "no classes" for name in unusable})
+    assert [score.image.stem for score in selected] == ["b", "a", "c", "e", "d"]
+    notes = {score.image.stem: score.note for score in selected}
+    assert notes == notes | expected | {"d": "no brain found"}
+    assert all(score.kept == (not score.note) for score in selected)
+
+
+def test_the_best_round():
+    assert best_round({}, 3) == 3
+    assert best_round({"0": 0.5, "1": 0.9, "2": 0.9, "3": 0.7}, 3) == 2
 
 
 def test_each_round_starts_from_the_one_before(inputs, tmp_path, monkeypatch):
@@ -177,16 +214,15 @@ def test_each_round_starts_from_the_one_before(inputs, tmp_path, monkeypatch):
     assert [init for _, init in seen] == [None, None]
 
 
-def test_threshold_and_too_few(inputs, tmp_path):
-    said = []
+def test_threshold_and_too_few(inputs, tmp_path, caplog):
     options = replace(TRUTH, rounds=replace(TRUTH.rounds, rounds=1, keep=4, threshold=0.8))
-    SelfTraining(tmp_path / "run", by_truth(inputs), options, CPU, say=said.append).run()
+    SelfTraining(tmp_path / "run", by_truth(inputs), options, CPU).run()
     table = rows(tmp_path / "run")
     kept = [row for row in table if row["kept"] == "1"]
     assert 0 < len(kept) < 3 and all(float(row["score"]) >= 0.8 for row in kept)
     refused = [row for row in table if row["score"] and row["kept"] == "0"]
     assert refused and all(row["note"] == "score below 0.8" for row in refused)
-    assert any(f"only {len(kept)} of the 4" in text for text in said)
+    assert any(f"only {len(kept)} of the 4" in text for text in caplog.messages)
 
 
 def test_no_usable_scan_is_an_error(inputs, tmp_path):
@@ -204,12 +240,12 @@ def test_no_usable_scan_is_an_error(inputs, tmp_path):
 
 def test_by_default_what_is_flagged_fail_is_no_pseudo_label(inputs, tmp_path, monkeypatch):
     estimates = iter([0.85, 0.79, 0.81])
-    real = rounds.QualityModel.judge
+    real = QualityModel.judge
 
     def judge(self, *arguments):
         return replace(real(self, *arguments), estimate=next(estimates))
 
-    monkeypatch.setattr(rounds.QualityModel, "judge", judge)
+    monkeypatch.setattr(QualityModel, "judge", judge)
     options = replace(OPTIONS, rounds=SelfTrainConfig(rounds=1, keep=5))
     SelfTraining(tmp_path / "run", inputs, options, CPU).run()
     table = rows(tmp_path / "run")
@@ -220,8 +256,8 @@ def test_by_default_what_is_flagged_fail_is_no_pseudo_label(inputs, tmp_path, mo
 
 
 def test_a_fault_in_one_scan_is_noted_and_a_full_disk_is_not(inputs, tmp_path, monkeypatch):
-    real = rounds.checksum
-    monkeypatch.setattr(rounds, "checksum", lambda path: 1 / 0 if "scan1" in path.name else real(path))
+    real = scans.checksum
+    monkeypatch.setattr(scans, "checksum", lambda path: 1 / 0 if "scan1" in path.name else real(path))
     options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
     SelfTraining(tmp_path / "run", inputs, options, CPU).run()
     assert any("ZeroDivisionError" in row["note"] for row in rows(tmp_path / "run"))
@@ -229,7 +265,7 @@ def test_a_fault_in_one_scan_is_noted_and_a_full_disk_is_not(inputs, tmp_path, m
     def full(*arguments):
         raise OutputError("no space left")
 
-    monkeypatch.setattr(rounds, "draw", full)
+    monkeypatch.setattr(scans, "_draw", full)
     with pytest.raises(OutputError, match="no space"):
         SelfTraining(tmp_path / "full", inputs, options, CPU).run()
 
@@ -250,7 +286,7 @@ def test_a_scan_named_twice(inputs, tmp_path):
 
 
 def test_a_scan_whose_classes_cannot_be_fitted_makes_way(inputs, tmp_path, monkeypatch):
-    real = rounds.fit_label_map
+    real = scans.fit_label_map
     calls = []
 
     def fit(image, mask, config):
@@ -260,7 +296,7 @@ def test_a_scan_whose_classes_cannot_be_fitted_makes_way(inputs, tmp_path, monke
         return real(image, mask, config)
 
     task = SelfTraining(tmp_path / "run", by_truth(inputs), TRUTH, CPU)
-    monkeypatch.setattr(rounds, "fit_label_map", fit)
+    monkeypatch.setattr(scans, "fit_label_map", fit)
     task.run()
     table = rows(tmp_path / "run")
     assert [row["kept"] for row in table[:3]] == ["0", "1", "1"] and "too few voxels" in table[0]["note"]
@@ -273,10 +309,11 @@ def test_everything_from_the_labelled_example(inputs, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     quality = replace(OPTIONS.quality, epochs=3)
     options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1), quality=quality)
-    told = {"progress": [], "quality_progress": []}
-    SelfTraining(folder, bare, options, CPU, **{name: found.append for name, found in told.items()}).run()
-    assert [(p.step, p.steps) for p in told["progress"]] == [(2, 2), (3, 3)]
-    assert [(p.epoch, p.epochs) for p in told["quality_progress"]] == [(1, 3), (2, 3), (3, 3)]
+    training, quality_training = [], []
+    listeners = Listeners(training.append, quality_training.append)
+    SelfTraining(folder, bare, options, CPU, listeners=listeners).run()
+    assert [(p.step, p.steps) for p in training] == [(2, 2), (3, 3)]
+    assert [(p.epoch, p.epochs) for p in quality_training] == [(1, 3), (2, 3), (3, 3)]
     _, header = checkpoint.load_model(folder / "round-0" / "model.safetensors")
     assert header["provenance"]["step"] == 2
     assert checkpoint.load_model(folder / "quality.safetensors", kind=Autoencoder)
@@ -286,11 +323,12 @@ def test_everything_from_the_labelled_example(inputs, tmp_path, monkeypatch):
 def test_the_record(inputs, tmp_path):
     folder = tmp_path / "run"
     SelfTraining(folder, inputs, OPTIONS, CPU).run()
-    record = json.loads((folder / "run.json").read_text())
-    assert record["configuration"]["later"]["steps"] == 3
-    assert record["labelled"]["mask"] == {"name": "mask.nii.gz", "sha256": rounds.checksum(inputs.mask)}
-    assert record["labelled"]["image"]["sha256"] == rounds.checksum(inputs.image)
-    assert set(record["versions"]) == {"singlestrip", "torch", "numpy"}
+    values = json.loads((folder / "run.json").read_text())
+    assert values["configuration"]["later"]["steps"] == 3
+    assert values["labelled"]["mask"] == {"name": "mask.nii.gz", "sha256": checksum(inputs.mask)}
+    assert values["labelled"]["image"]["sha256"] == checksum(inputs.image)
+    versions = {"singlestrip": singlestrip.__version__, "torch": torch.__version__, "numpy": np.__version__}
+    assert values["versions"] == versions
     assert all(len(row["sha256"]) == 64 for row in rows(folder) if row["score"])
     page = (folder / "index.html").read_text()
     assert "scan0" in page and "broken" in page
@@ -302,7 +340,7 @@ def test_a_second_run_is_refused(inputs, tmp_path):
     options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
     SelfTraining(folder, inputs, options, CPU).run()
     before = contents(folder)
-    with pytest.raises(OutputError, match="--resume"):
+    with pytest.raises(EarlierRunError, match="holds an earlier run; continue it"):
         SelfTraining(folder, inputs, options, CPU)
     with pytest.raises(InputError, match="configuration"):
         SelfTraining(folder, inputs, OPTIONS, CPU, resume=True)
@@ -325,29 +363,29 @@ def test_ranks_differ(inputs, tmp_path, monkeypatch):
         masks[0, 2 : 2 + order[name] // 2] = False
         return masks
 
-    monkeypatch.setattr(rounds, "augmented_masks", copies)
+    monkeypatch.setattr(scans, "augmented_masks", copies)
     options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1, rank="tta"))
     SelfTraining(tmp_path / "run", inputs, options, CPU).run()
     names = [row["image"].split("/")[-1] for row in rows(tmp_path / "run")[:3]]
     assert names == ["scan2.nii.gz", "scan0.nii.gz", "scan1.nii.gz"]
 
 
-def test_the_best_round_is_kept_where_validation_falls(inputs, tmp_path, monkeypatch):
+def test_the_best_round_is_kept_where_validation_falls(inputs, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     scores = iter([0.5, 0.9, 0.7])
     monkeypatch.setattr(rounds, "validate", lambda model, pairs: next(scores))
     monkeypatch.setattr(loop, "validate", lambda model, pairs: 0.0)
-    said = []
     folder = tmp_path / "run"
     checked = replace(inputs, validation=((inputs.image, inputs.mask),))
-    SelfTraining(folder, checked, OPTIONS, CPU, say=said.append).run()
+    SelfTraining(folder, checked, OPTIONS, CPU).run()
     assert (folder / "model.safetensors").read_bytes() == (folder / "round-1" / "model.safetensors").read_bytes()
-    assert any("after round 1" in text for text in said)
+    assert any("after round 1" in text for text in caplog.messages)
     assert json.loads((folder / "run.json").read_text())["validation_dice"] == {"0": 0.5, "1": 0.9, "2": 0.7}
 
 
-def interrupt_call(monkeypatch, name, number):
-    """Stop the program at the given call of a function of the module."""
-    real, calls = getattr(rounds, name), []
+def interrupt_call(monkeypatch, module, name, number):
+    """Stop the program at the given call of a function of a module."""
+    real, calls = getattr(module, name), []
 
     def stop(*arguments, **keywords):
         calls.append(1)
@@ -355,7 +393,7 @@ def interrupt_call(monkeypatch, name, number):
             raise KeyboardInterrupt
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(rounds, name, stop)
+    monkeypatch.setattr(module, name, stop)
 
 
 def signal_at_step(monkeypatch, step):
@@ -390,15 +428,15 @@ def test_killed_and_resumed(inputs, tmp_path, place, cut):
     with pytest.MonkeyPatch.context() as patch:
         task = SelfTraining(folder, inputs, OPTIONS, CPU)
         if place.startswith("scoring"):
-            interrupt_call(patch, "_strip", 2)
+            interrupt_call(patch, scans, "strip_scan", 2)
         elif place == "selecting":
-            interrupt_call(patch, "fit_label_map", 2)
+            interrupt_call(patch, scans, "fit_label_map", 2)
         elif place == "training":
             signal_at_step(patch, 2)
         elif place == "before the second round":
-            interrupt_call(patch, "load_model", 2)
+            interrupt_call(patch, rounds, "load_model", 2)
         else:
-            interrupt_call(patch, "write_report", 1)
+            interrupt_call(patch, rounds, "write_round_page", 1)
         with pytest.raises((KeyboardInterrupt, Interrupted)):
             task.run()
     if place == "scoring, a row cut short":
@@ -432,9 +470,10 @@ def test_the_command(inputs, tmp_path, capsys):
     line = [str(part) for part in line]
     assert main(line) == 0
     assert "round-1" in capsys.readouterr().err
-    record = json.loads((folder / "run.json").read_text())["configuration"]
-    assert record["rounds"]["keep"] == 1 and record["later"]["steps"] == 2 and record["later"]["seed"] == 5
-    assert record["later"]["batch"] == 2 and record["later"]["lr"] == 0.01
+    configuration = json.loads((folder / "run.json").read_text())["configuration"]
+    later = configuration["later"]
+    assert configuration["rounds"]["keep"] == 1 and later["steps"] == 2 and later["seed"] == 5
+    assert later["batch"] == 2 and later["lr"] == 0.01
     assert main(line) == 1 and "--resume" in capsys.readouterr().err
     assert main([*line, "--resume", "-q"]) == 0 and capsys.readouterr().err == ""
 
@@ -496,10 +535,12 @@ def test_a_damaged_record_is_said(inputs, tmp_path, monkeypatch):
 
 def score_table(inputs, *changes):
     """A finished table of the run, with some cells of its first row changed."""
-    scores = [rounds.Score(image, 0.9, 0.9, "pass", number < 2, sha256="a" * 64).row()
-              for number, image in enumerate(inputs.unlabelled)]  # fmt: skip
+    scores = [
+        record.score_row(Score(image, 0.9, 0.9, "pass", number < 2, sha256="a" * 64))
+        for number, image in enumerate(inputs.unlabelled)
+    ]
     scores[0] |= dict(changes)
-    return "".join("\t".join(cells) + "\n" for cells in (rounds.SCORE_COLUMNS, *(s.values() for s in scores)))
+    return "".join("\t".join(cells) + "\n" for cells in (record.SCORE_COLUMNS, *(s.values() for s in scores)))
 
 
 DAMAGED_TABLES = {
@@ -553,16 +594,16 @@ def test_a_pseudo_label_whose_record_is_gone_is_not_learned_from(inputs, tmp_pat
         patch.setattr(rounds, "train", lambda *arguments, **keywords: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             task.run()
-    (record, *_) = sorted((folder / "round-1" / "labels").glob("*.json"))
-    record.unlink()
-    with pytest.raises(InputError, match=rf"{record}: the record of a label map is gone"):
+    (fit_record, *_) = sorted((folder / "round-1" / "labels").glob("*.json"))
+    fit_record.unlink()
+    with pytest.raises(InputError, match=rf"{fit_record}: the record of a label map is gone"):
         task.run()
     (folder / "round-1" / "scores.tsv").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(rounds, "train", lambda *arguments, **keywords: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             task.run()
-    assert record.is_file()
+    assert fit_record.is_file()
 
 
 def test_names_that_are_not_utf8(inputs, tmp_path):
@@ -570,10 +611,12 @@ def test_names_that_are_not_utf8(inputs, tmp_path):
     inputs.unlabelled[0].rename(strange)
     inputs = replace(inputs, unlabelled=(strange, *inputs.unlabelled[1:]))
     folder = tmp_path / "run"
-    task = SelfTraining(folder, inputs, OPTIONS, CPU)
+    SelfTraining(folder, inputs, OPTIONS, CPU)
     partial = tmp_path / "scores.tsv"
-    rounds._write_scores(partial, [rounds.Score(strange, 0.5)])
-    assert [score.image for score in task._read_scores(partial, finished=False)] == [strange]
+    record.write_scores(partial, [Score(strange, 0.5)])
+    record.append_score(partial, Score(inputs.unlabelled[1], 0.25, note="a\tnote"))
+    images = [score.image for score in record.read_scores(partial, inputs.unlabelled, None)]
+    assert images == [strange, inputs.unlabelled[1]]
     SelfTraining(folder, inputs, OPTIONS, CPU, resume=True)
 
 

@@ -23,7 +23,7 @@ from singlestrip.io.escaping import to_cell
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
-from singlestrip.self_training import rounds
+from singlestrip.self_training import scans
 from singlestrip.stripping.stripper import Stripper
 
 PAGE = (Path(__file__).parents[1] / "docs/stable.md").read_text(encoding="utf-8")
@@ -273,7 +273,7 @@ def test_files_of_train(files):
 
 
 def test_files_of_self_train(files, monkeypatch):
-    monkeypatch.setattr(rounds, "_strip", lambda stripper, scan: scan.scaled() > 60)
+    monkeypatch.setattr(scans, "strip_scan", lambda stripper, scan: scan.scaled() > 60)
     Path("scan.nii.gz").write_bytes(Path("image.nii.gz").read_bytes())
     Path("scans.txt").write_text("scan.nii.gz\n")
     line = "self-train -i image.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run --quiet"

@@ -114,20 +114,30 @@ def worst_first(assessments: Iterable[Assessment]) -> list[Assessment]:
     return sorted(assessments, key=lambda assessment: (assessment.estimated_dice, assessment.case.name))
 
 
+def name_files(paths: list[Path], ending: str = "") -> list[str]:
+    """Distinct names of image files: without suffix and without `ending`, where that leaves them distinct.
+
+    Raises InputError if a file is named twice.
+    """
+    names = [str(name) for name in volume.distinct_names(paths)]
+    short = [name.removesuffix(ending) or name for name in names]
+    if len(set(short)) == len(short):
+        return short
+    if len(set(names)) < len(names):
+        return [str(Path(name).with_name(path.name)) for name, path in zip(names, paths, strict=True)]
+    return names
+
+
 def name_cases(cases: list[Case]) -> list[Case]:
     """The cases with distinct names, of the mask's file without `_mask` and suffix where that is enough.
 
     A mask that several cases have, as with other references, has a number in the further ones' names.
     """
     paths = [case.mask for case in volume.without_repeats(cases, lambda case: (case.mask,))]
-    names = [str(name) for name in volume.distinct_names(paths)]
-    short = [name.removesuffix("_mask") or name for name in names]
-    if len(set(short)) == len(short):
-        names = short
-    elif len(set(names)) < len(names):
-        names = [str(Path(name).with_name(path.name)) for name, path in zip(names, paths, strict=True)]
+    names = name_files(paths, ending="_mask")
     first_names = {os.path.abspath(path): name for path, name in zip(paths, names, strict=True)}  # noqa: PTH100
-    taken, named = set(), []
+    taken: set[str] = set()
+    named = []
     for case in cases:
         name = first_names[os.path.abspath(case.mask)]  # noqa: PTH100 - links stay as named
         if name in taken:

@@ -5,22 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError, OutputError
-from ..io import volume
-from ..io.escaping import from_cell, to_cell, to_json
+from ..io import table, volume
+from ..io.escaping import to_json
 from ..io.output import atomic_write, check_writable
 from ..io.page import FLAGS
 from ..io.textfile import named_path, read_text
 from .assessment import COLUMNS, NUMBERS, Assessment, Case
-
-
-def _read_rows(path: Path) -> tuple[list[str], dict[int, list[str]]]:
-    """The columns of a TSV file, and the fields of each line below by its number; empty lines do not count.
-
-    Raises InputError.
-    """
-    lines = [line.removesuffix("\r") for line in read_text(path, "a table").split("\n")]
-    columns, *rows = ([from_cell(cell) for cell in line.split("\t")] if line else [] for line in lines)
-    return columns, {number: row for number, row in enumerate(rows, start=2) if row}
 
 
 def read_table(path: Path) -> list[Case]:
@@ -28,7 +18,7 @@ def read_table(path: Path) -> list[Case]:
 
     Relative paths are as seen from the working folder; an empty field stands for none. Raises InputError.
     """
-    columns, rows = _read_rows(path)
+    columns, rows = table.parse_table(read_text(path, "a table"))
     if not rows or "mask" not in columns:
         raise InputError(f"{path}: needs a header with the column mask, and at least one row")
 
@@ -64,7 +54,7 @@ def read_growing_table(path: Path) -> dict[str, dict[str, str]]:
     if not path.exists():
         return {}
     try:
-        columns, rows = _read_rows(path)
+        columns, rows = table.parse_table(read_text(path, "a table"))
     except InputError as error:
         raise OutputError(f"{error}; it is to be added to: mend or remove it") from error
     by_mask = {}
@@ -118,11 +108,8 @@ def update_table(path: Path, assessments: list[Assessment]) -> None:
 
 def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     """The columns of COLUMNS, and behind them those that someone added to a row."""
-    columns = dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)])
-    lines = ["\t".join(columns)]
-    lines += ["\t".join(to_cell(row.get(column, "")) for column in columns) for row in rows]
-    with atomic_write(path) as (partial,):
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))
+    table.write_table(path, columns, rows)
 
 
 def check_table(path: Path) -> None:

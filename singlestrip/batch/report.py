@@ -40,7 +40,7 @@ def _page_entry(folder: Path, assessment: Assessment, shown: list[Measure]) -> P
     return PageEntry(
         name=assessment.case.name,
         flag=assessment.flag,
-        score=values.get("estimated_dice"),
+        estimated_dice=values.get("estimated_dice"),
         picture=picture if values and path_exists(folder / picture) else None,
         numbers={
             each.title: format(values[each.column], each.style) if each.column in values else "" for each in shown

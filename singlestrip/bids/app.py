@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,64 @@ from ..stripping.stripper import Stripper
 from .layout import REPORT, Derivative, sidecar
 
 
-def plan(derivative: Derivative, images: list[Path], brain: bool = False) -> list[Job]:
-    """A job for each image; brain: with the image without its background. Makes the folders; a job whose folder
-    cannot be made fails when its turn comes."""
+@dataclass(frozen=True)
+class ParticipantOptions:
+    """How the participant level works.
+
+    made_with: what the JSON file of each output tells of model and version. strip: how images are stripped; images
+    of several frames get one mask in any case. brain: write the images without their background too. resume: keep
+    outputs that are there, whole, and made in this way. debug: raise the first failure.
+    """
+
+    made_with: dict[str, Any]
+    strip: StripOptions = StripOptions()
+    brain: bool = False
+    resume: bool = False
+    debug: bool = False
+
+
+def participant_level(
+    derivative: Derivative,
+    images: Sequence[Path],
+    stripper: Stripper,
+    options: ParticipantOptions,
+    quality: QualityModel | None = None,
+    done: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Strip the images of a data set into its derivative. A scan that fails does not stop the others.
+
+    quality: assess the masks, and write the estimates to their JSON files. done: called after each image. Raises
+    OutputError where the derivative cannot be written.
+    """
+    derivative.prepare()
+    jobs = _plan_jobs(derivative, images, options.brain)
+
+    def finish(job: Job, kept: bool, mask_quality: MaskQuality | None) -> None:
+        if not kept:
+            derivative.describe_mask(job.image, options.made_with, mask_quality)
+            if options.brain:
+                derivative.describe_brain(job.image, options.made_with)
+        elif mask_quality is not None:
+            derivative.add_quality(job.image, mask_quality)
+
+    return strip_files(
+        stripper,
+        jobs,
+        replace(options.strip, mean_frame=True),
+        resume=options.resume,
+        done=done,
+        debug=options.debug,
+        quality=quality,
+        finish=finish,
+        made_with=options.made_with,
+    )
+
+
+def _plan_jobs(derivative: Derivative, images: Sequence[Path], brain: bool) -> list[Job]:
+    """A job for each image; makes the folders of the outputs.
+
+    A job whose folder cannot be made fails when its turn comes, and so do jobs that would write the same mask.
+    """
     jobs = []
     for image in images:
         outputs = {"mask": derivative.mask(image)}
@@ -35,85 +90,46 @@ def plan(derivative: Derivative, images: list[Path], brain: bool = False) -> lis
             make_folder(outputs["mask"].parent)
         records = {kind: sidecar(path) for kind, path in outputs.items()}
         jobs.append(Job(image, outputs, None if has_one_frame(image) else derivative.bval(image), records))
-    return jobs
-
-
-def participant_level(
-    derivative: Derivative,
-    images: list[Path],
-    stripper: Stripper,
-    made_with: dict[str, Any],
-    options: StripOptions = StripOptions(),
-    brain: bool = False,
-    resume: bool = False,
-    done: Callable[[Outcome], None] = lambda outcome: None,
-    debug: bool = False,
-    quality: QualityModel | None = None,
-) -> list[Outcome]:
-    """Strip the images of a data set into its derivative; a scan that fails does not stop the others.
-
-    made_with: what the JSON file of each output tells of model and version. The other arguments are those
-    of `batch.strip.strip_files`; images of several frames get one mask.
-    """
-    derivative.prepare()
-    jobs = plan(derivative, images, brain)
     claims = Counter(job.outputs["mask"] for job in jobs)
-    jobs = [replace(job, fault=_twin_fault(job) if claims[job.outputs["mask"]] > 1 else "") for job in jobs]
-
-    def finish(job: Job, kept: bool, found: MaskQuality | None) -> None:
-        if not kept:
-            derivative.describe_mask(job.image, made_with, found)
-            if brain:
-                derivative.describe_brain(job.image, made_with)
-        elif found is not None:
-            derivative.add_quality(job.image, found)
-
-    options = replace(options, mean_frame=True)
-    return strip_files(
-        stripper,
-        jobs,
-        options,
-        quality=quality,
-        resume=resume,
-        debug=debug,
-        made_with=made_with,
-        done=done,
-        finish=finish,
-    )
+    return [replace(job, fault=_twin_fault(job.image) if claims[job.outputs["mask"]] > 1 else "") for job in jobs]
 
 
-def _twin_fault(job: Job) -> str:
-    return f"{job.image}: another image has the same name but for its ending; remove one of them"
+def _twin_fault(image: Path) -> str:
+    return f"{image}: another image has the same name but for its ending; remove one of them"
 
 
 def group_level(
     derivative: Derivative,
-    images: list[Path],
+    images: Sequence[Path],
     quality: QualityModel,
     about: str,
     others: bool = True,
-    done: Callable[[int, Assessment], None] = lambda number, assessment: None,
     debug: bool = False,
 ) -> list[Assessment]:
-    """Score every mask of the derivative, and write the table and the page; worst first.
+    """Score every mask of the derivative, and write the table and the page. Returns the assessments, worst first.
 
-    images: of which there should be masks; those without are failures too. others: score masks of other
-    images too. Raises InputError if there is nothing to score.
+    images: those that should have a mask; one without a mask is a failure. about: a line for the page. others:
+    score the masks of other images too. debug: raise the first failure. Raises InputError if there is nothing to
+    score.
     """
     derivative.prepare()
     expected = {derivative.mask(image): image for image in images}
-    there = derivative.masks() if others else []
-    images_of = {mask: derivative.image_of(mask) for mask in there} | expected
+    existing = derivative.masks() if others else []
+    images_of = {mask: derivative.image_of(mask) for mask in existing} | expected
     if not images_of:
         raise InputError(f"{derivative.root}: no mask here, and no image in {derivative.source} to make one of")
     folder = derivative.root / REPORT
     cases = [Case(mask, image) for mask, image in sorted(images_of.items())]
-    found = []
-    for assessment in assess_files(Assessor(quality, report_folder=folder), cases, done, debug):
-        case = assessment.case
-        if not path_exists(case.mask):
-            assessment = replace(assessment, note=f"{case.image}: has no mask; run the participant level")
-        found.append(assessment)
-    write_table(folder / "quality.tsv", found)
-    write_report(folder, found, derivative.root.resolve().name, about)
-    return found
+    assessor = Assessor(quality, report_folder=folder)
+    assessments = [_say_missing(each) for each in assess_files(assessor, cases, debug=debug)]
+    write_table(folder / "quality.tsv", assessments)
+    write_report(folder, assessments, derivative.root.resolve().name, about)
+    return assessments
+
+
+def _say_missing(assessment: Assessment) -> Assessment:
+    """The assessment, with a note that says so if its mask is not there."""
+    case = assessment.case
+    if path_exists(case.mask):
+        return assessment
+    return replace(assessment, note=f"{case.image}: has no mask; run the participant level")

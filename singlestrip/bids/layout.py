@@ -1,8 +1,8 @@
-"""BIDS data sets: which images of heads one has, and what the files made from them are called and say.
+"""BIDS data sets: which images of heads they have, and the names and JSON files of what is made from them.
 
-Naming. A derived file keeps its image's folder and entities. Masks lose the image's suffix; those of the first
-suffix of each folder in BIDS_SUFFIXES (T1w, bold, dwi, asl, pet) are known by the folder, and the others get
-`space-SUFFIX`, the image on whose grid they lie. A name follows from the image's own name alone.
+A derived file keeps the folder and the entities of its image. The name of a mask lacks the image's suffix. Of the
+first suffix of each folder in BIDS_SUFFIXES (T1w, bold, dwi, asl, pet) the folder tells it; other masks get
+`space-SUFFIX`, for the image on whose grid they lie. The name of a file depends on its image's name alone.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ IGNORED = f"""\
 
 
 def _real(path: Path) -> Path:
-    """A path with its links followed; of links in a circle, which Path.resolve refuses, as far as they go."""
+    """A path with its links followed. Unlike Path.resolve, it takes links that form a circle."""
     return Path(os.path.realpath(path))
 
 
 def _is_hidden(path: Path) -> bool:
+    """Whether a file or one of its folders has a name that begins with a dot."""
     return any(part.startswith(".") for part in path.parts)
 
 
@@ -75,38 +76,39 @@ def find_images(
     sessions: Iterable[str] | None = None,
     suffixes: Iterable[str] = ALL_SUFFIXES,
 ) -> list[Path]:
-    """Images of heads in the raw data set at `root`, sorted, each below `root` as it was given.
+    """The images of heads in the raw data set at `root`, sorted; paths begin with `root` as it was given.
 
-    participants, sessions: labels, with or without `sub-` and `ses-`; None for all. suffixes: without
-    extension. Images count in the folders of BIDS_SUFFIXES, if their name begins with their participant
-    and session; phase, real and imaginary parts do not, nor what has been derived from images, nor what is
-    hidden. Raises InputError if the folder is no data set, a label is not in it or a suffix neither in it nor
-    one that BIDS has for heads, SingleStripError without ancpbids.
+    participants, sessions: labels, with or without `sub-` and `ses-`; None for all. suffixes: of names, without
+    extension. An image counts if it lies in one of the folders of BIDS_SUFFIXES and its name begins with its
+    participant and session. Phase, real and imaginary parts, derived images and hidden files do not count.
+
+    Raises InputError if the folder is no data set, if it lacks a label, or if a suffix is neither in it nor one
+    that BIDS has for heads; SingleStripError without ancpbids.
     """
     root, suffixes = Path(root), set(suffixes)
-    found = [path for path in _index(root) if _is_raw_image(path)]
-    there = {parts_of(path)[1] for path in found}
-    unknown = suffixes - there - set(ALL_SUFFIXES)
+    images = [path for path in _index(root) if _is_raw_image(path)]
+    known = {parts_of(path)[1] for path in images}
+    unknown = suffixes - known - set(ALL_SUFFIXES)
     if unknown:
-        near = _near_suffixes(unknown, [*there, *ALL_SUFFIXES])
+        near = _near_suffixes(unknown, [*known, *ALL_SUFFIXES])
         raise InputError(
             f"{root}: no image of the kind {', '.join(sorted(unknown))}{near}; "
-            f"there are {', '.join(sorted(there)) or 'none'}, and BIDS has {', '.join(ALL_SUFFIXES)}"
+            f"there are {', '.join(sorted(known)) or 'none'}, and BIDS has {', '.join(ALL_SUFFIXES)}"
         )
-    found = _choose(root, found, "sub", participants)
-    found = _choose(root, found, "ses", sessions)
-    return sorted(root / path for path in found if parts_of(path)[1] in suffixes)
+    images = _choose(root, images, "sub", participants)
+    images = _choose(root, images, "ses", sessions)
+    return sorted(root / path for path in images if parts_of(path)[1] in suffixes)
 
 
 def _near_suffixes(unknown: Iterable[str], known: Iterable[str]) -> str:
-    """A clause that asks whether suffixes spelt much like unknown ones were meant; "" if there are none."""
+    """A question whether known suffixes, spelt much like the unknown ones, were meant; "" if there are none."""
     spelt = {suffix.lower(): suffix for suffix in known}
     near = [spelt[name] for each in sorted(unknown) for name in get_close_matches(each.lower(), spelt)]
     return f" (did you mean {' or '.join(dict.fromkeys(near))}?)" if near else ""
 
 
 def _index(root: Path) -> list[Path]:
-    """All NIfTI files that are named as BIDS has it, relative to `root`."""
+    """The paths of all NIfTI files that have BIDS names, relative to `root`."""
     try:
         from ancpbids import BIDSLayout, DatasetOptions
     except ImportError as error:
@@ -116,11 +118,11 @@ def _index(root: Path) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     if (root / DESCRIPTION).exists():
-        read_text(root / DESCRIPTION, "JSON")  # what ancpbids does with it has no bounds
+        read_text(root / DESCRIPTION, "JSON")  # ancpbids reads files of any size
     options = DatasetOptions(ignore=NOT_RAW, ignore_pickle_file=True)  # a pickle could run code
     try:
         layout = BIDSLayout(str(root.absolute()), options)
-    except Exception as error:  # what ancpbids raises for a damaged dataset_description.json is not foreseeable
+    except Exception as error:  # of any type, for a damaged dataset_description.json
         raise InputError(
             f"{root}: cannot be read as a BIDS data set; check its {DESCRIPTION} ({error})"
         ) from error
@@ -128,7 +130,7 @@ def _index(root: Path) -> list[Path]:
 
 
 def _is_raw_image(path: Path) -> bool:
-    """Whether a path, relative to its data set, is of an image as the scanner made it, where it should be."""
+    """Whether a path, relative to its data set, is of a raw image in the folder where it belongs."""
     *above, folder = path.parent.parts or ("",)
     entities, _ = parts_of(path)
     levels = ["sub-", "ses-"][: len(above)]
@@ -143,35 +145,35 @@ def _is_raw_image(path: Path) -> bool:
 
 
 def _choose(root: Path, paths: list[Path], key: str, labels: Iterable[str] | None) -> list[Path]:
-    """The paths of some participants or sessions. Raises InputError if one of the labels is not among them."""
+    """The paths of the participants or sessions with these labels. Raises InputError if a label has no path."""
     if labels is None:
         return paths
     wanted = {f"{key}-{label.removeprefix(f'{key}-')}" for label in labels}
-    there = {part for path in paths for part in path.parts[:-2] if part.startswith(f"{key}-")}
-    if wanted - there:
-        missing, known = (", ".join(sorted(names)) for names in (wanted - there, there))
+    existing = {part for path in paths for part in path.parts[:-2] if part.startswith(f"{key}-")}
+    if wanted - existing:
+        missing, known = (", ".join(sorted(names)) for names in (wanted - existing, existing))
         raise InputError(f"{root}: no image of {missing}; there are {known or 'none'}")
     return [path for path in paths if wanted & set(path.parts[:-2])]
 
 
 def inherited(root: Path, image: Path, suffix: str, extension: str) -> list[Path]:
-    """The files that go with an image by BIDS' principle of inheritance, from the farthest to the nearest.
+    """The files that belong to an image by BIDS' principle of inheritance, from the farthest to the nearest.
 
-    They lie in its folder or above, up to `root`, and have no entity that the image has not.
+    They lie in the image's folder or above it, up to `root`, and have no entity that the image lacks.
     """
     own = set(parts_of(image)[0])
     folders = [image.parent, *image.parent.parents]
     folders = folders[: folders.index(root) + 1]
-    found = []
+    files = []
     for folder in reversed(folders):
-        here = []
+        in_folder = []
         for path in folder.glob(f"*{suffix}{extension}"):
             entities, its_suffix = parts_of(path)
             fits = its_suffix == suffix and path.name.endswith(f"{suffix}{extension}")
             if fits and not path.name.startswith(".") and own.issuperset(entities):
-                here.append((len(entities), path))
-        found += [path for _, path in sorted(here)]
-    return found
+                in_folder.append((len(entities), path))
+        files += [path for _, path in sorted(in_folder)]
+    return files
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Derivative:
     root: Path
 
     def mask(self, image: Path) -> Path:
-        """Where the mask of an image belongs; see this module's first lines."""
+        """The path of an image's mask; this module's docstring has the rule."""
         entities, suffix = parts_of(image)
         if suffix != BIDS_SUFFIXES[image.parent.name][0]:
             behind = [entity for entity in entities if entity.split("-")[0] in AFTER_SPACE]
@@ -190,7 +192,7 @@ class Derivative:
         return self._beside(image, "_".join(entities) + MASK_ENDING)
 
     def brain(self, image: Path) -> Path:
-        """Where an image without its background belongs."""
+        """The path of an image without its background."""
         entities, suffix = parts_of(image)
         return self._beside(image, f"{'_'.join([*entities, 'desc-brain', suffix])}.nii.gz")
 
@@ -198,31 +200,31 @@ class Derivative:
         return self.root / image.parent.relative_to(self.source) / name
 
     def _origin(self, image: Path) -> dict[str, Any]:
-        """What the JSON file of an output tells of its image; RawSources is what Sources replaced."""
+        """The fields of a JSON file that name the image. RawSources is the older name of Sources in BIDS."""
         raw = image.relative_to(self.source).as_posix()
         uri = f"bids:raw:{raw}"
         return {"Sources": [uri], "RawSources": [raw], "SpatialReference": uri}
 
     def image_of(self, mask: Path) -> Path | None:
-        """The image that a mask was made from, as its JSON file has it; None if it can't be told."""
+        """The image that a mask was made from, by its JSON file; None if the file does not tell."""
         sources = read_json(sidecar(mask)).get("Sources")
         kind, _, path = str(sources[0] if isinstance(sources, list) and sources else "").rpartition(":")
         return self.source / path if kind == "bids:raw" else None
 
     def masks(self) -> list[Path]:
-        """All masks of the data set that are there, sorted; not what is hidden."""
-        found = self.root.glob(f"sub-*/**/*{MASK_ENDING}")
-        return sorted(path for path in found if not _is_hidden(path.relative_to(self.root)))
+        """All masks that the data set has, sorted, without hidden ones."""
+        masks = self.root.glob(f"sub-*/**/*{MASK_ENDING}")
+        return sorted(path for path in masks if not _is_hidden(path.relative_to(self.root)))
 
     def bval(self, image: Path) -> Path | None:
-        """The b-values of a diffusion image, or where they should be; None for other images."""
+        """The file of b-values of a diffusion image, or the path where it is missing; None for other images."""
         if parts_of(image)[1] != "dwi":
             return None
         nearest = inherited(self.source, image, "dwi", ".bval")
         return nearest[-1] if nearest else image.with_name(f"{_stem(image)}.bval")
 
     def prepare(self) -> None:
-        """Make the folder with what describes it. Raises OutputError if another data set is there."""
+        """Make the folder and the files that describe it. Raises OutputError if it holds another data set."""
         path = self.root / DESCRIPTION
         if _real(self.root) == _real(self.source):
             raise OutputError(f"{self.root}: is the data set itself; name another folder for what is made from it")
@@ -247,14 +249,15 @@ class Derivative:
         write_json(path, description)
 
     def _check_description(self, path: Path) -> None:
-        found = read_json(path)
-        makers = found.get("GeneratedBy")
+        """Raise OutputError unless a dataset_description.json is of masks that were made from this data set."""
+        description = read_json(path)
+        makers = description.get("GeneratedBy")
         names = (
             [maker.get("Name") for maker in makers if isinstance(maker, dict)] if isinstance(makers, list) else []
         )
         if "singlestrip" not in names:
             raise OutputError(f"{path}: of a data set that singlestrip did not make; name another output folder")
-        links = found.get("DatasetLinks")
+        links = description.get("DatasetLinks")
         link = links.get("raw") if isinstance(links, dict) else None
         if link != self._link():
             raise OutputError(
@@ -263,14 +266,14 @@ class Derivative:
             )
 
     def _link(self) -> str:
-        """The raw data set: as seen from this one where that is within it, so that both can move."""
+        """The raw data set as a link: relative if this one lies within it, so that both can move; else a URI."""
         source, root = _real(self.source), _real(self.root)
         if root.is_relative_to(source):
             return Path(os.path.relpath(source, root)).as_posix()
         return source.as_uri()
 
     def describe_mask(self, image: Path, made_with: dict[str, Any], quality: MaskQuality | None) -> None:
-        """Write the JSON file of a mask. made_with: what says how it was made."""
+        """Write the JSON file of a mask. made_with: its fields that tell how the mask was made."""
         volumes = "b=0 volumes" if parts_of(image)[1] == "dwi" else "volumes"
         content = {
             "Description": f"Brain mask of the image or, if it has several volumes, of the mean of its {volumes}",
@@ -280,13 +283,16 @@ class Derivative:
         write_json(sidecar(self.mask(image)), content)
 
     def add_quality(self, image: Path, quality: MaskQuality) -> None:
-        """Add what is estimated now to the JSON file of a mask that was there."""
+        """Add the estimated quality to the JSON file of a mask that was kept."""
         path = sidecar(self.mask(image))
         write_json(path, read_json(path) | _quality_fields(quality))
 
     def describe_brain(self, image: Path, made_with: dict[str, Any]) -> None:
-        """Write the JSON file of an image without its background, with the image's own metadata, and copy what
-        else belongs to it: b-values and directions, and the order of perfusion volumes."""
+        """Write the JSON file of an image without its background, and copy the other files that belong to it.
+
+        The JSON file has the metadata of the image. The other files are b-values and directions of diffusion
+        images, and the order of volumes of perfusion images.
+        """
         path, suffix = self.brain(image), parts_of(image)[1]
         content = {}
         for inherits in inherited(self.source, image, suffix, ".json"):
@@ -306,15 +312,17 @@ class Derivative:
 
 
 def _quality_fields(quality: MaskQuality | None) -> dict[str, Any]:
+    """The fields of a JSON file that tell the estimated quality of a mask."""
     if quality is None:
         return {}
     return {"EstimatedDice": round(quality.estimated_dice, 4), "QualityFlag": quality.flag}
 
 
 def _stem(path: Path) -> str:
+    """A file's name up to its first dot."""
     return path.name.split(".")[0]
 
 
 def sidecar(path: Path) -> Path:
-    """The JSON file beside an image."""
+    """The path of the JSON file beside an image."""
     return path.with_name(f"{_stem(path)}.json")

@@ -1,4 +1,4 @@
-"""Completion of the command line in a shell, as a script that the shell reads. Imports no torch."""
+"""Completion of the command line, as a script that a shell reads. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .interface import PATH_ROLES, subparsers
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """What `shell` runs to know subcommands, options, choices, and which values are files or folders.
+    """The script that tells `shell` the subcommands, options and choices, and which values are files or folders.
 
-    parser: from `build_parser`, and not to be used to parse afterwards.
+    parser: of `build_parser`; it is changed, and cannot parse afterwards.
     """
     for command in subparsers(parser).values():
         command.description = command.description.partition("\n")[0]
@@ -21,6 +21,6 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
             if role is None:
                 continue
             action.complete = shtab.DIRECTORY if role in ("folder", "input-folder") else shtab.FILE
-            # To shtab's bash all that follows an option for one file or more is a file, the next option too.
+            # After an option with "+" shtab's script for bash completes files alone, and no further option.
             action.nargs = None if action.nargs == "+" else action.nargs
     return shtab.complete(parser, shell)

@@ -1,4 +1,4 @@
-"""The command line as data, read from a parser of it: what wrappers, descriptors and completions need."""
+"""The options of the command line as data, read from its parser, for wrappers, descriptors and completions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from . import options
 
-# What an option's values are to a wrapper, by the type that parses them.
+# What the values of an option are to a wrapper, by the type that parses them.
 PATH_ROLES = {
     options.input_file: "input",  # a file to read
     options.input_list: "list",  # a file to read that names one more a line
@@ -30,7 +30,7 @@ class Range:
     open: bool = False
 
 
-# What numbers an option takes, by the type that parses them; whatever is not here or above is text.
+# The numbers that an option takes, by the type that parses them. Options of other types take text.
 NUMBERS = {
     options.positive_int: Range(True, 1),
     options.seed: Range(True, 0, 2**32 - 1),
@@ -44,10 +44,10 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a subcommand, or an argument that is told by its place, without flags.
+    """An option of a subcommand, or a positional argument, which has no flags.
 
-    role: of its values, one of PATH_ROLES' or "value"; "none" for switches. nargs: as argparse has it, a
-    number of values, "+" for one or more, None for one. range: of its numbers, None where it takes others.
+    role: what its values are, one of PATH_ROLES' or "value"; "none" for switches. nargs: the number of values, as
+    argparse has it: "+" for one or more, None for one.
     """
 
     flags: tuple[str, ...]
@@ -57,11 +57,12 @@ class Option:
 
     @property
     def range(self) -> Range | None:
+        """The numbers that it takes; None if it takes no numbers."""
         return NUMBERS.get(self.action.type)
 
     @property
     def name(self) -> str:
-        """The long flag without its dashes; of an argument without flags, its own name."""
+        """The long flag without its dashes; the name of a positional argument."""
         return self.flags[-1].lstrip("-") if self.flags else self.action.dest.replace("_", "-")
 
 

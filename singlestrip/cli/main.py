@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import describe_error
+from ..errors import EarlierRunError, describe_error
 from ..io.limits import check_memory_limit
+from .log import show_log
 from .parser import build_parser
 from .streams import tell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command and return its exit status. Without `arguments`, take those of the process."""
     args = build_parser().parse_args(arguments)
     try:
-        check_memory_limit()
-        return args.run(args)
+        with show_log(args.quiet):
+            check_memory_limit()
+            return args.run(args)
     except Exception as error:
         if args.debug:
             raise
-        tell(describe_error(error))
+        tell(_describe_with_option(error))
         return 1
+
+
+def _describe_with_option(error: Exception) -> str:
+    """The sentence about an error, with the option that helps."""
+    text = describe_error(error)
+    return f"{text} (--resume continues it)" if isinstance(error, EarlierRunError) else text

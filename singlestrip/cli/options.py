@@ -1,17 +1,25 @@
-"""What several subcommands share: option types, options, and what they say while they work."""
+"""What several subcommands share: types of options, options, and the lines they show while they work."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from ..batch.shards import Shard, parse_shard
 from ..configuration import FlagConfig
 from ..io.escaping import printable
-from .streams import tell
+from .streams import show_progress, tell
 
+if TYPE_CHECKING:  # their modules import torch
+    from ..batch.strip import Outcome
+    from ..quality.training import QualityProgress
+    from ..training.loop import Progress
+
+Number = TypeVar("Number", int, float)
 FLAGS = FlagConfig()
 MASK_RULE = """A mask has 0 outside the brain and one value above 0 inside. A soft mask, such as probabilities or
 percent, is cut at half its maximum. An image of the brain alone, such as FreeSurfer's brainmask.mgz,
@@ -64,8 +72,8 @@ def shard(text: str) -> Shard | str:
         ) from None
 
 
-def _number(kind: type, text: str, wanted: str):
-    """The number that text is. Raises ArgumentTypeError that says what is wanted."""
+def _number(kind: type[Number], text: str, wanted: str) -> Number:
+    """The number that text is. Raises ArgumentTypeError, which says what is wanted."""
     try:
         return kind(text)
     except ValueError:
@@ -199,27 +207,31 @@ def apply_threads(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
 
 
-def show_stripping(args: argparse.Namespace, total: int):
-    """What `batch.strip.strip_files` is to call after each of its jobs."""
-    progress = not args.quiet and total > 1 and sys.stderr.isatty()
+def shows_lines(args: argparse.Namespace) -> bool:
+    """Whether lines of progress are to be shown: not with --quiet, nor where nobody watches."""
+    return not args.quiet and sys.stderr.isatty()
 
-    def done(outcome) -> None:
+
+def show_stripping(args: argparse.Namespace, total: int) -> Callable[[Outcome], None]:
+    """What `batch.strip.strip_files` is to call after each of `total` images."""
+    shows_progress = total > 1 and shows_lines(args)
+
+    def done(outcome: Outcome) -> None:
         if outcome.failed:
             tell(outcome.text)
-        elif progress:
+        elif shows_progress:
             count = f"{outcome.number}/{total}"
-            text = printable(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s")
-            print(text, file=sys.stderr)
+            show_progress(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s", keep=True)
         if outcome.quality is not None and not args.quiet:
             quality = outcome.quality
-            text = printable(f"{outcome.job.image}: {quality.flag}, estimated Dice {quality.estimated_dice:.3f}")
-            print(text, flush=True)
+            text = f"{outcome.job.image}: {quality.flag}, estimated Dice {quality.estimated_dice:.3f}"
+            print(printable(text), flush=True)
 
     return done
 
 
-def exit_status(outcomes) -> int:
-    """1 if a scan failed, else 0. Names once more those of several scans that failed, a line each."""
+def exit_status(outcomes: Sequence[Outcome]) -> int:
+    """1 if a scan failed, else 0. Of several scans, name those that failed once more, a line each."""
     failures = [outcome.job for outcome in outcomes if outcome.failed]
     if failures and len(outcomes) > 1:
         tell(f"{len(failures)} of {len(outcomes)} images failed:")
@@ -228,22 +240,18 @@ def exit_status(outcomes) -> int:
     return 1 if failures else 0
 
 
-def show_training(progress) -> None:
+def show_training(progress: Progress) -> None:
     """One line on the terminal that tells where a training run stands, kept where there is a validation."""
-    minutes = progress.seconds_left / 60
     text = f"step {progress.step}/{progress.steps}"
     text += "".join(f", {name} loss {loss:.3f}" for name, loss in progress.losses.items())
-    text += f", {progress.steps_per_second:.2f} steps/s, {minutes:.0f} min left"
+    text += f", {progress.steps_per_second:.2f} steps/s, {progress.seconds_left / 60:.0f} min left"
     if progress.dice is not None:
-        print(f"\r\033[K{text}, validation Dice {progress.dice:.4f}", file=sys.stderr)
-    else:
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-    if progress.step == progress.steps:
-        print(file=sys.stderr)
+        text += f", validation Dice {progress.dice:.4f}"
+    show_progress(text, keep=progress.dice is not None or progress.step == progress.steps)
 
 
-def show_quality_training(progress) -> None:
+def show_quality_training(progress: QualityProgress) -> None:
     """One line on the terminal that tells where the training of a quality network stands."""
     text = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
     text += f", {progress.seconds_left / 60:.0f} min left"
-    print(f"\r\033[K{text}", end="\n" * (progress.epoch == progress.epochs), file=sys.stderr, flush=True)
+    show_progress(text, keep=progress.epoch == progress.epochs)

@@ -1,4 +1,4 @@
-"""The parser of the command line, with help in the manner of manual pages. Imports no torch."""
+"""The parser of the command line, whose help is a manual page. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .commands import bids, fit_gmm, qc, self_train, strip, train
 from .streams import tell
@@ -37,9 +37,9 @@ Medical Image Analysis 86:102789 (2023)."""
 
 
 class ManualParser(argparse.ArgumentParser):
-    """Help in the manner of a manual page: sections named in capitals, text indented."""
+    """A parser whose help is a manual page: sections have names in capitals and indented text."""
 
-    def __init__(self, *args, synopsis: Sequence[str] = (), examples: str = "", **keywords):
+    def __init__(self, *args: Any, synopsis: Sequence[str] = (), examples: str = "", **keywords: Any) -> None:
         super().__init__(*args, add_help=False, allow_abbrev=False, **keywords)
         self.synopsis, self.examples = synopsis, examples
         self.add_argument("-h", "--help", action="help", help="show this page and stop")
@@ -81,19 +81,21 @@ class ManualParser(argparse.ArgumentParser):
 
 
 class ShowVersions(argparse._VersionAction):
-    """Prints versions, which take longer to find out than a parser may take to build."""
+    """Prints the versions. They are looked up only then, since that takes longer than to build the parser."""
 
-    def __call__(self, parser, *args, **keywords):
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **keywords: Any) -> NoReturn:
         from .versions import describe
 
-        parser._print_message(describe() + "\n", sys.stdout)  # as argparse does: at once, and `| head` may go
+        parser._print_message(describe() + "\n", sys.stdout)  # of argparse, which takes a closed pipe
         parser.exit()
 
 
 class ShowCompletion(argparse.Action):
     """Prints the script that completes the command line in a shell."""
 
-    def __call__(self, parser, namespace, shell, option=None):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, shell: Any, option: str | None = None
+    ) -> NoReturn:
         from .completion import script
 
         parser._print_message(script(parser, shell) + "\n", sys.stdout)
@@ -101,7 +103,7 @@ class ShowCompletion(argparse.Action):
 
 
 def build_parser() -> ManualParser:
-    """The whole command line, for parsing, help and whatever else needs to know the options."""
+    """The parser of the whole command line, to parse with, and to read the options from."""
     parser = ManualParser(
         "singlestrip",
         synopsis=["singlestrip COMMAND [OPTIONS]", "singlestrip COMMAND --help"],

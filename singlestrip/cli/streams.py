@@ -12,10 +12,42 @@ import warnings
 from .. import interruption
 from ..io.escaping import printable
 
+CLEAR_LINE = "\r\033[K"
+_line_is_open = False  # whether the last line on the terminal is one of progress, which the next replaces
+
 
 def tell(text: str) -> None:
-    """Write one line to standard error: an error, a warning or what the program does."""
+    """Write one line to standard error: an error, a warning or news of the work."""
+    clear_progress()
     print(f"singlestrip: {printable(text)}", file=sys.stderr)
+
+
+def show_progress(text: str, keep: bool = False) -> None:
+    """Write a line to the terminal in place of the last one of progress; keep: leave it there for good."""
+    global _line_is_open
+    clear_progress()
+    print(printable(text), end="\n" if keep else "", file=sys.stderr, flush=True)
+    _line_is_open = not keep
+
+
+def clear_progress() -> None:
+    """Remove the line of progress that is on the terminal, if there is one."""
+    global _line_is_open
+    if _line_is_open:
+        print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
+    _line_is_open = False
+
+
+def _is_own(logger: logging.Logger) -> bool:
+    """Whether a logger is of this package."""
+    return logger.name.partition(".")[0] == __name__.partition(".")[0]
+
+
+class _OwnLogger(logging.Logger):
+    """A logger that drops its records unless it is of this package."""
+
+    def isEnabledFor(self, level: int) -> bool:
+        return _is_own(self) and super().isEnabledFor(level)
 
 
 class _Descriptor(io.FileIO):
@@ -23,7 +55,7 @@ class _Descriptor(io.FileIO):
 
     failure: OSError | None = None
 
-    def write(self, data) -> int | None:
+    def write(self, data: bytes) -> int | None:
         try:
             return super().write(data)
         except OSError as error:
@@ -32,7 +64,7 @@ class _Descriptor(io.FileIO):
 
 
 def prepare_streams(debug: bool) -> None:
-    """Replace sys.stdout and sys.stderr, and unless `debug` drop whatever libraries print to standard error.
+    """Replace sys.stdout and sys.stderr. Unless `debug`, drop what libraries log, warn of and print from C.
 
     A character that the terminal's encoding lacks is escaped. A reader that has gone (`| head`) is no error.
     """
@@ -46,13 +78,23 @@ def prepare_streams(debug: bool) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)  # for libraries in C
     os.close(nowhere)
-    logging.disable()
+    _drop_library_logs()
     warnings.showwarning = lambda *args, **keywords: None  # libraries override filters
     sys.unraisablehook = lambda unraisable: None
 
 
+def _drop_library_logs() -> None:
+    """Drop the log records of other libraries, those already imported and those to come."""
+    logging.root.disabled = True
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and not _is_own(logger):
+            logger.disabled = True
+    logging.setLoggerClass(_OwnLogger)
+
+
 def finish_streams(status: int) -> int:
-    """Write what is left; returns the exit status, which is 1 if standard output could not be written."""
+    """Write what is left. Returns the exit status, which is 1 if standard output could not be written."""
+    clear_progress()
     failure = _finish(sys.stdout)
     if failure is not None and failure.errno != errno.EPIPE:
         tell(f"standard output cannot be written ({failure.strerror})")

@@ -1,18 +1,18 @@
-"""What a report of a fault needs to say: versions, model files and machine. Imports none of what it names."""
+"""What a report of a fault needs: versions, model files and the machine. Imports none of the libraries."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .._version import __version__
 from ..io.checksum import checksum
+from ..io.versions import library_version
 from ..networks.model_files import models_folder
 
-# What it needs (pyproject.toml), and what it uses where it is there.
+# What the package needs (pyproject.toml), and what it uses where that is installed.
 LIBRARIES = (
     *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "msgspec", "matplotlib", "shtab"),
     *("ancpbids", "nipype"),
@@ -23,21 +23,14 @@ DIGITS = 12  # of a checksum
 
 
 def describe() -> str:
-    """Lines of text; the first is `singlestrip X.Y.Z` and will stay so."""
+    """Lines of text, the first of which is `singlestrip X.Y.Z` in all versions."""
     rows = {"python": platform.python_version(), "platform": platform.platform()}
-    rows |= {name: _installed(name) for name in LIBRARIES}
+    rows |= {name: library_version(name) or "not installed" for name in LIBRARIES}
     rows |= {"models": str(models_folder())}
     rows |= {f"  {name}": f"sha256 {digest}" for name, digest in _model_checksums().items()}
     rows |= {"processor": f"{_cores()} cores, {_memory_gib()}", "GPU": ", ".join(_gpus()) or "none seen"}
     wide = max(map(len, rows)) + 2
     return "\n".join([f"singlestrip {__version__}", *(f"{name:<{wide}}{text}" for name, text in rows.items())])
-
-
-def _installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _model_checksums() -> dict[str, str]:
@@ -54,7 +47,7 @@ def _checksum(path: Path) -> str:
 
 
 def _cores() -> int | None:
-    """Processors this process may run on, not those of the machine, where the system can say."""
+    """How many processors this process may run on; those of the machine where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -67,8 +60,8 @@ def _memory_gib() -> str:
 
 def _gpus() -> list[str]:
     """Models of the GPUs that the NVIDIA driver lists."""
-    found = []
+    models = []
     for path in sorted(NVIDIA.glob("*/information")):
         model = re.search(r"^Model:\s*(.+?)\s*$", path.read_text(), re.MULTILINE)
-        found.append(model.group(1) if model else "NVIDIA, model unknown")
-    return found
+        models.append(model.group(1) if model else "NVIDIA, model unknown")
+    return models

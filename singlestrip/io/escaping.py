@@ -1,4 +1,4 @@
-r"""Names and notes as text that can tear neither a terminal nor a table.
+r"""Names and notes as text that cannot break the lines of a terminal or the cells of a table.
 
 A file name may hold any byte but `/` and NUL: line ends, escape sequences, bytes that are not UTF-8. The escapes
 are `\t`, `\n`, `\r`; `\xNN` for other control characters below 0x80 and for bytes that are not UTF-8; `\uNNNN` for
@@ -25,11 +25,12 @@ NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?|inf|nan)")
 
 
 def printable(text: str) -> str:
-    """Text for a terminal, on one line. What is escaped already stays as it is."""
+    """Text for a terminal, on one line. Escapes in the text stay as they are."""
     return UNSAFE.sub(_escape, text)
 
 
-def _escape(match: re.Match) -> str:
+def _escape(match: re.Match[str]) -> str:
+    """The escape of one character."""
     code = ord(match[0])
     if match[0] in NAMED:
         return NAMED[match[0]]
@@ -39,9 +40,9 @@ def _escape(match: re.Match) -> str:
 
 
 def to_cell(text: str) -> str:
-    """Text as a cell of a TSV table. No spreadsheet takes it for a formula; `from_cell` gives it back.
+    """Text as a cell of a TSV table, which no spreadsheet takes for a formula. `from_cell` gives the text back.
 
-    The page's template has the same in JavaScript.
+    The template of the page has the same function in JavaScript.
     """
     if not text:
         return ""
@@ -51,11 +52,12 @@ def to_cell(text: str) -> str:
 
 
 def from_cell(cell: str) -> str:
-    """The text of a cell that `to_cell` or a person wrote. Backslashes that begin no escape stay."""
+    """The text of a cell that `to_cell` or a person wrote. A backslash that begins no escape stays."""
     return ESCAPED.sub(_unescape, cell.strip().removeprefix(GUARD))
 
 
-def _unescape(match: re.Match) -> str:
+def _unescape(match: re.Match[str]) -> str:
+    """The character that one escape stands for."""
     letter, byte, code = match.groups()
     if letter is not None:
         return {"t": "\t", "n": "\n", "r": "\r"}.get(letter, letter)
@@ -65,7 +67,7 @@ def _unescape(match: re.Match) -> str:
 
 
 def to_json(content: Any) -> str:
-    """JSON text that every reader takes: bytes of names that are not UTF-8 are escaped, as `printable` has it.
+    """JSON text that every reader accepts: bytes that are not UTF-8 are escaped as in `printable`.
 
     Raises ValueError for numbers that are not finite.
     """

@@ -14,8 +14,10 @@ from .textfile import read_text
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file; empty where there is none that can be read. Numbers that are not finite, which
-    JSON does not have, are None."""
+    """The object in a JSON file; empty if there is no file, or no object in it that can be read.
+
+    NaN and infinity, which JSON lacks, become None.
+    """
     try:
         content = json.loads(read_text(path, "JSON"), parse_float=_finite, parse_constant=_finite)
     except (InputError, ValueError, RecursionError):
@@ -24,11 +26,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float | None:
+    """The number that text is; None if it is not finite."""
     value = float(text)
     return value if math.isfinite(value) else None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write an object whole or not at all."""
+    """Write an object whole or not at all. Raises OutputError; ValueError for numbers that are not finite."""
     with atomic_write(path) as (partial,):
         partial.write_text(to_json(content), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Text files that others made, read within bounds: lists, tables, b-values, JSON."""
+"""Text files of other programs, read within limits: lists, tables, b-values, JSON."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ TEXT_LIMIT = 64 * MIB  # a table of 190 000 masks
 LINE_LIMIT = 500_000
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\r\f\x1b")
-FEW_BYTES = 4096  # of which a strange name may be a large part
+FEW_BYTES = 4096  # in so short a file one strange name may be a large part
 
 
 def file_kind(mode: int) -> str:
-    """What a file's mode says that it is, where it is no regular file; else ""."""
+    """What a file is by its mode, such as "a folder"; "" for a regular file."""
     kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
     kinds += ((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
     return next((name for is_kind, name in kinds if is_kind(mode)), "")
 
 
 def path_kind(path: str | os.PathLike) -> str:
-    """What there is at a path, where it is no regular file; "" for that, and where there is nothing."""
+    """What there is at a path, such as "a folder"; "" for a regular file, or for nothing."""
     try:
         return file_kind(os.stat(path).st_mode)  # noqa: PTH116 - Path("") is a folder
     except (OSError, ValueError):
@@ -32,9 +32,9 @@ def path_kind(path: str | os.PathLike) -> str:
 
 
 def read_text(path: Path, what: str, pipe: bool = False, limit: int = TEXT_LIMIT) -> str:
-    """The text of a file, without a byte order mark; bytes that are not UTF-8 as lone surrogates, as in names.
+    """The text of a file, without a byte order mark. Bytes that are not UTF-8 become lone surrogates, as in paths.
 
-    Arguments and errors are those of `read_bytes`.
+    Takes the arguments and raises the errors of `read_bytes`.
     """
     return read_bytes(path, what, pipe, limit).decode("utf-8-sig", "surrogateescape")
 
@@ -42,9 +42,9 @@ def read_text(path: Path, what: str, pipe: bool = False, limit: int = TEXT_LIMIT
 def read_bytes(path: Path, what: str, pipe: bool = False, limit: int = TEXT_LIMIT) -> bytes:
     """The bytes of a text file.
 
-    what: what the file should be, for the error, such as "a list of paths". pipe: read a pipe or FIFO too.
-    Raises InputError for what is missing, unreadable, no regular file, binary, or over `limit` bytes or
-    LINE_LIMIT lines.
+    what: what the file should be, such as "a list of paths", for the error. pipe: read a pipe or FIFO too.
+    Raises InputError if the file is missing, unreadable, binary or no regular file, or if it has more than `limit`
+    bytes or LINE_LIMIT lines.
     """
     try:
         return file_bytes(path, pipe, limit)
@@ -53,7 +53,7 @@ def read_bytes(path: Path, what: str, pipe: bool = False, limit: int = TEXT_LIMI
 
 
 def file_bytes(path: Path, pipe: bool = False, limit: int = TEXT_LIMIT) -> bytes:
-    """As `read_bytes`, but raises ValueError with the reason alone."""
+    """The bytes of a text file, as `read_bytes` gives them. Raises ValueError with the reason alone."""
     try:
         kind = file_kind(path.stat().st_mode)
         if kind and not (pipe and kind == "a FIFO"):
@@ -71,7 +71,7 @@ def file_bytes(path: Path, pipe: bool = False, limit: int = TEXT_LIMIT) -> bytes
 
 
 def _text_fault(data: bytes, limit: int) -> str:
-    """Why data is no text that we read, or ""."""
+    """Why data cannot be read as text; "" if it can."""
     if len(data) > limit:
         return f"larger than {limit / MIB:g} MiB"
     if data.startswith(UTF16_MARKS):
@@ -85,7 +85,7 @@ def _text_fault(data: bytes, limit: int) -> str:
 
 
 def named_path(text: str) -> Path:
-    """The path that text names; a ~ of no user that there is stays as it is."""
+    """The path that text names. A leading `~` stands for the home folder of a user, if there is such a user."""
     try:
         return Path(text).expanduser()
     except RuntimeError:

@@ -1,1 +1,1 @@
-"""Rounds of strip, score, select, fit, fine-tune on scans that nobody labelled."""
+"""Self-training: rounds of strip, score, select, fit and fine-tune on scans that nobody labelled."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ...configuration import BIDS_SUFFIXES
+from ...configuration import BIDS_SUFFIXES, FlagConfig
 from ...errors import InputError
 from ..options import (
     add_memory,
@@ -22,6 +23,9 @@ from ..options import (
 )
 from ..streams import tell
 from .qc import listing
+
+if TYPE_CHECKING:
+    from ...bids.layout import Derivative
 
 LEVELS = ("participant", "group")
 _FOUND = "; ".join(f"{folder}/ {', '.join(names)}" for folder, names in BIDS_SUFFIXES.items())
@@ -101,14 +105,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.level == "group":
-        for name in PARTICIPANT_ONLY:
-            if getattr(args, name) is not None and getattr(args, name) is not False:
-                args.parser.error(f"--{name} goes with the participant level")
-    elif not args.qc:
-        for name in ("qc_model", "pass_from", "look_from"):
-            if getattr(args, name) is not None:
-                args.parser.error(f"--{name.replace('_', '-')} goes with --qc, or the group level")
+    _check_level(args)
     flags = chosen_flags(args)
     from ...bids.layout import ALL_SUFFIXES, Derivative, find_images
 
@@ -120,10 +117,22 @@ def run(args: argparse.Namespace) -> int:
     return (_participant if args.level == "participant" else _group)(args, derivative, images, flags)
 
 
-def _participant(args: argparse.Namespace, derivative, images: list[Path], flags) -> int:
+def _check_level(args: argparse.Namespace) -> None:
+    """End with a usage error where an option does not go with the level."""
+    if args.level == "group":
+        for name in PARTICIPANT_ONLY:
+            if getattr(args, name) is not None and getattr(args, name) is not False:
+                args.parser.error(f"--{name} goes with the participant level")
+    elif not args.qc:
+        for name in ("qc_model", "pass_from", "look_from"):
+            if getattr(args, name) is not None:
+                args.parser.error(f"--{name.replace('_', '-')} goes with --qc, or the group level")
+
+
+def _participant(args: argparse.Namespace, derivative: Derivative, images: list[Path], flags: FlagConfig) -> int:
     from ...batch.jobs import StripOptions
     from ...batch.records import made_with
-    from ...bids.app import participant_level
+    from ...bids.app import ParticipantOptions, participant_level
     from ...networks.checkpoint import find_model
     from ...quality.scores import QualityModel
     from ...stripping.stripper import Stripper
@@ -132,23 +141,25 @@ def _participant(args: argparse.Namespace, derivative, images: list[Path], flags
     path = find_model(args.model)
     made = made_with(path) | ({"BorderMM": args.border} if args.border else {})
     stripper = Stripper.load(path, args.device)
-    options = StripOptions(args.border or 0.0, memory_gib=args.memory)
-    done = show_stripping(args, len(images))
-    brain = "brain" in (args.save or ())
-    outcomes = participant_level(
-        derivative, images, stripper, made, options, brain, args.resume, done, args.debug, quality
+    options = ParticipantOptions(
+        made_with=made,
+        strip=StripOptions(args.border or 0.0, memory_gib=args.memory),
+        brain="brain" in (args.save or ()),
+        resume=args.resume,
+        debug=args.debug,
     )
-    return exit_status(outcomes)
+    done = show_stripping(args, len(images))
+    return exit_status(participant_level(derivative, images, stripper, options, quality, done))
 
 
-def _group(args: argparse.Namespace, derivative, images: list[Path], flags) -> int:
+def _group(args: argparse.Namespace, derivative: Derivative, images: list[Path], flags: FlagConfig) -> int:
     from ...bids.app import group_level
     from ...quality.scores import QualityModel
 
     quality = QualityModel.load(args.qc_model, args.device, flags)
     about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {args.qc_model or 'shipped'}."
     chosen = args.participant_label or args.session_label or args.suffix
-    assessments = group_level(derivative, images, quality, about, not chosen, debug=args.debug)
+    assessments = group_level(derivative, images, quality, about, others=not chosen, debug=args.debug)
     if not args.quiet:
         print(listing(assessments))
     failures = [assessment.note for assessment in assessments if assessment.note]

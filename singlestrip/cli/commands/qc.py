@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 
 from ...configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
@@ -24,8 +23,9 @@ from ..options import (
     positive_int,
     seed,
     show_quality_training,
+    shows_lines,
 )
-from ..streams import tell
+from ..streams import clear_progress, show_progress, tell
 
 FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
 KINDS = ("volume", "slices")
@@ -155,16 +155,14 @@ def run(args: argparse.Namespace) -> int:
         args.seed or 0,
         args.report,
     )
-    progress = not args.quiet and len(cases) > 1 and sys.stderr.isatty()
+    progress = len(cases) > 1 and shows_lines(args)
 
     def done(number: int, assessment) -> None:
         if progress:
-            text = printable(f"{number}/{len(cases)} {assessment.case.mask.name}")
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            show_progress(f"{number}/{len(cases)} {assessment.case.mask.name}")
 
     assessments = assess_files(assessor, cases, done, args.debug)
-    if progress:
-        print("\r\033[K", end="", file=sys.stderr)
+    clear_progress()
     if args.out is not None:
         write_table(args.out, assessments)
     if args.report is not None:
@@ -253,7 +251,7 @@ def _train(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     axes = tuple(AXES.index(name) for name in args.axes or ["axial"])
     train = AutoencoderTrainConfig(epochs=args.epochs or TRAIN.epochs, seed=args.seed or 0)
-    progress = show_quality_training if sys.stderr.isatty() and not args.quiet else lambda progress: None
+    progress = show_quality_training if shows_lines(args) else lambda progress: None
     try:
         config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world), args.kind or KINDS[0], axes)
         model = train_quality(mask, scan.vox2world, config, train, device, progress)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from dataclasses import replace
+import logging
+from typing import Any
 
-from ...configuration import AutoencoderTrainConfig, SelfTrainConfig, TrainConfig
+from ...configuration import AutoencoderTrainConfig, RoundTrainConfig, SelfTrainConfig, TrainConfig
+from ...self_training.plan import Inputs, Options
 from ..options import (
     MASK_RULE,
     add_processor_options,
@@ -21,11 +22,11 @@ from ..options import (
     seed,
     show_quality_training,
     show_training,
+    shows_lines,
 )
-from ..streams import tell
 
-ROUNDS, TRAIN, QUALITY = SelfTrainConfig(), TrainConfig(), AutoencoderTrainConfig()
-LATER_STEPS = 3000
+log = logging.getLogger(__name__)
+DEFAULTS = Options()
 RANKS = ("ae", "tta", "truth")
 
 DESCRIPTION = f"""improve a model on scans nobody labelled
@@ -77,9 +78,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     rounds = parser.add_argument_group("ROUND OPTIONS")
-    rounds.add_argument("--rounds", type=positive_int, metavar="N", help=f"rounds (default {ROUNDS.rounds})")
     rounds.add_argument(
-        "--keep", type=positive_int, metavar="N", help=f"most pseudo-labels of a round (default {ROUNDS.keep})"
+        "--rounds", type=positive_int, metavar="N", help=f"rounds (default {DEFAULTS.rounds.rounds})"
+    )
+    rounds.add_argument(
+        "--keep",
+        type=positive_int,
+        metavar="N",
+        help=f"most pseudo-labels of a round (default {DEFAULTS.rounds.keep})",
     )
     rounds.add_argument(
         "--threshold",
@@ -98,30 +104,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     training = parser.add_argument_group("TRAINING OPTIONS")
     training.add_argument(
-        "--steps", type=positive_int, metavar="N", help=f"updates of each round (default {LATER_STEPS})"
+        "--steps", type=positive_int, metavar="N", help=f"updates of each round (default {DEFAULTS.later.steps})"
     )
     training.add_argument(
         "--first-steps",
         type=positive_int,
         metavar="N",
-        help=f"updates of the first model, without --model (default {TRAIN.steps})",
+        help=f"updates of the first model, without --model (default {DEFAULTS.first.steps})",
     )
     training.add_argument(
         "--epochs",
         type=positive_int,
         metavar="N",
-        help=f"passes of the quality model's training, without --qc-model (default {QUALITY.epochs})",
+        help=f"passes of the quality model's training, without --qc-model (default {DEFAULTS.quality.epochs})",
     )
-    training.add_argument("--batch", type=positive_int, metavar="N", help=f"images a step (default {TRAIN.batch})")
     training.add_argument(
-        "--lr", type=positive_float, metavar="RATE", help=f"highest learning rate (default {TRAIN.lr:g})"
+        "--batch", type=positive_int, metavar="N", help=f"images a step (default {DEFAULTS.first.batch})"
     )
-    training.add_argument("--seed", type=seed, metavar="N", help=f"same seed, same run (default {TRAIN.seed})")
+    training.add_argument(
+        "--lr", type=positive_float, metavar="RATE", help=f"highest learning rate (default {DEFAULTS.first.lr:g})"
+    )
+    training.add_argument(
+        "--seed", type=seed, metavar="N", help=f"same seed, same run (default {DEFAULTS.first.seed})"
+    )
     training.add_argument(
         "--save-every",
         type=positive_int,
         metavar="N",
-        help=f"steps between checkpoints (default {TRAIN.save_every})",
+        help=f"steps between checkpoints (default {DEFAULTS.first.save_every})",
     )
     add_processor_options(parser)
 
@@ -137,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
     from ...networks.autoencoder import Autoencoder
     from ...networks.checkpoint import find_model
     from ...networks.device import choose_device
-    from ...self_training.rounds import Inputs, Options, SelfTraining
+    from ...self_training.rounds import Listeners, SelfTraining
     from ...training.loop import keep_memory
 
     apply_threads(args)
@@ -151,30 +161,24 @@ def run(args: argparse.Namespace) -> int:
         find_model(args.qc_model, Autoencoder) if args.qc_model else None,
         tuple(tuple(pair) for pair in args.val),
     )
-    show = not args.quiet
-
-    def say(text: str) -> None:
-        if show:
-            tell(text)
-
-    lines = {}
-    if show and sys.stderr.isatty():
-        lines = {"progress": show_training, "quality_progress": show_quality_training}
+    listeners = Listeners(show_training, show_quality_training) if shows_lines(args) else Listeners()
     device = choose_device(args.device)
-    task = SelfTraining(args.out, inputs, _options(args, Options), device, args.resume, say, **lines)
-    model = task.run()
-    say(f"the model is {model}")
+    model = SelfTraining(args.out, inputs, _options(args), device, args.resume, listeners).run()
+    log.info("the model is %s", model)
     return 0
 
 
-def _options(args: argparse.Namespace, options_class):
-    def given(*names: str) -> dict:
+def _options(args: argparse.Namespace) -> Options:
+    """How the run works: the defaults, but for what the command line says."""
+
+    def given(*names: str) -> dict[str, Any]:
         return {name: value for name in names if (value := getattr(args, name)) is not None}
 
-    common = TrainConfig(**given("batch", "lr", "seed", "save_every"))
-    return options_class(
+    common = given("batch", "lr", "seed", "save_every")
+    first = common if args.first_steps is None else common | {"steps": args.first_steps}
+    return Options(
         rounds=SelfTrainConfig(from_scratch=args.from_scratch, **given("rounds", "keep", "threshold", "rank")),
-        first=replace(common, steps=args.first_steps or TRAIN.steps),
-        later=replace(common, steps=args.steps or LATER_STEPS),
+        first=TrainConfig(**first),
+        later=RoundTrainConfig(**common, **given("steps")),
         quality=AutoencoderTrainConfig(**given("epochs", "seed")),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from ..options import (
     positive_millimetres,
     seed,
     show_training,
+    shows_lines,
 )
 
 DESCRIPTION = f"""train a model from one labelled scan, or several
@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
             scans=scans,
             validation=validation,
             provenance=data,
-            progress=show_training if sys.stderr.isatty() and not args.quiet else lambda progress: None,
+            progress=show_training if shows_lines(args) else lambda progress: None,
         )
     finally:
         if torch.distributed.is_initialized():

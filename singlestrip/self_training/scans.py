@@ -1,0 +1,154 @@
+"""What a round does with one unlabelled scan: strip it, score its mask, and fit classes to a pseudo-label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..batch.assessment import name_files
+from ..configuration import GMMConfig
+from ..errors import InputError, OutputError, describe_error, errors_named
+from ..io import figures, memory, volume
+from ..io.checksum import checksum
+from ..io.masks import read_mask_on
+from ..io.output import make_folder
+from ..quality.augmentation import agreement, augmented_masks
+from ..quality.scores import QualityModel, Reconstruction
+from ..space.metrics import dice
+from ..space.scan import Scan
+from ..stripping.stripper import Stripper
+from ..synthesis.gmm import NativeMap, fit_label_map
+from ..synthesis.labelling import read_label_map, record_path, write_record
+from .plan import Inputs
+from .record import DECIMALS, picture_path
+from .select import Score
+
+
+@dataclass(frozen=True)
+class UnlabelledScan:
+    """An image, what it is called in pictures and on the page, and its true mask to rank by, if there is one."""
+
+    image: Path
+    name: str
+    reference: Path | None = None
+
+
+def unlabelled_scans(inputs: Inputs) -> list[UnlabelledScan]:
+    """The unlabelled scans of a run, in their order, with distinct names."""
+    references = inputs.references or (None,) * len(inputs.unlabelled)
+    images = list(inputs.unlabelled)
+    return [UnlabelledScan(*parts) for parts in zip(images, name_files(images), references, strict=True)]
+
+
+def strip_image(stripper: Stripper, image: volume.Volume) -> np.ndarray:
+    """The brain mask of an image, boolean [X, Y, Z]. Raises InputError, which names the image."""
+    with errors_named(image.path):
+        return stripper.strip(image.scan()).mask
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Strips and scores unlabelled scans with one pair of models.
+
+    rank: what scans are ranked by, as in SelfTrainConfig. page_folder: where pictures are drawn for the page; None
+    to draw none.
+    """
+
+    stripper: Stripper
+    quality: QualityModel
+    rank: str
+    page_folder: Path | None = None
+
+    def score(self, scan: UnlabelledScan) -> Score:
+        """The score of one scan. One that cannot be stripped has none, and a note that says why.
+
+        Raises OutputError where the picture cannot be written.
+        """
+        try:
+            return self._score(scan)
+        except OutputError:
+            raise
+        except Exception as error:  # a fault in one scan must not stop the run
+            return Score(scan.image, None, note=describe_error(error))
+
+    def _score(self, scan: UnlabelledScan) -> Score:
+        header = volume.read_header(scan.image)
+        memory.check(header, sdt=False, window_mm=self.stripper.config.window_mm)
+        image = volume.read_single(scan.image)
+        mask = Scan(strip_image(self.stripper, image), image.vox2world)
+        reconstruction = self.quality.reconstruct(mask)
+        quality = self.quality.measure(mask, reconstruction)
+        ranking_score = self._ranking_score(scan, image, mask.array, quality.estimated_dice)
+        if self.page_folder is not None:
+            _draw(picture_path(self.page_folder, scan.name), image, mask.array, reconstruction)
+        if not (math.isfinite(ranking_score) and math.isfinite(quality.estimated_dice)):
+            raise InputError(f"{scan.image}: its score is no number; is the quality model damaged?")
+        return Score(
+            scan.image,
+            ranking_score=round(ranking_score, DECIMALS),
+            estimated_dice=round(quality.estimated_dice, DECIMALS),
+            flag=quality.flag,
+            sha256=checksum(scan.image),
+        )
+
+    def _ranking_score(
+        self, scan: UnlabelledScan, image: volume.Volume, mask: np.ndarray, estimated_dice: float
+    ) -> float:
+        """What the scan is ranked by, 0 to 1."""
+        if self.rank == "tta":
+            return agreement(augmented_masks(self.stripper, image.scan()))[0]
+        if self.rank == "truth":
+            return dice(mask, read_mask_on(scan.reference, image))
+        return estimated_dice
+
+
+def _draw(path: Path, image: volume.Volume, mask: np.ndarray, reconstruction: Reconstruction) -> None:
+    """Draw a mask and its reconstruction on the image."""
+    make_folder(path.parent)
+    scan = Scan(image.scaled(), image.vox2world)
+    figures.quality_figure(scan, mask, reconstruction.on_grid(scan.grid), path)
+
+
+def fit_pseudo_labels(label_maps: dict[Path, Path], stripper: Stripper, gmm: GMMConfig) -> dict[Path, str]:
+    """Write the label map of each image; those that are there already are kept.
+
+    label_maps: path of the label map by image. Returns the images to which no classes can be fitted, each with the
+    reason.
+    """
+    unusable = {}
+    for image, label_map in label_maps.items():
+        if volume.is_complete(label_map) and record_path(label_map).exists():
+            continue
+        try:
+            _fit_pseudo_label(image, label_map, stripper, gmm)
+        except InputError as error:
+            unusable[image] = describe_error(error)
+    return unusable
+
+
+def _fit_pseudo_label(image: Path, label_map: Path, stripper: Stripper, gmm: GMMConfig) -> None:
+    """Strip an image, fit classes to both sides of its mask, and write their label map. Raises InputError."""
+    read_image = volume.read_single(image)
+    mask = strip_image(stripper, read_image)
+    with errors_named(image):
+        labels, record = fit_label_map(read_image.scaled(), mask, gmm)
+    write_record(label_map, record)
+    volume.write_like(read_image, label_map, labels[..., None], label="GMM classes")
+
+
+def read_pseudo_labels(label_maps: Iterable[Path]) -> list[NativeMap]:
+    """The label maps of pseudo-labels. Raises InputError where one is damaged, or lacks its record."""
+    maps = []
+    for path in label_maps:
+        label_map = read_label_map(path)
+        if label_map.levels is None:
+            raise InputError(
+                f"{record_path(path)}: the record of a label map is gone; remove scores.tsv beside its folder to "
+                "select the scans again"
+            )
+        maps.append(label_map)
+    return maps
