@@ -51,6 +51,9 @@ class GMMConfig:
     # Voxels each mixture is fitted on. Neighbouring classes overlap, so that where they divide is loosely
     # determined: on all 0.9 million brain voxels of the example 6 % of labels move, to the next class.
     sample: int = 200_000
+    voxels_per_class: int = 10  # fewest on a side of the mask
+    iterations: int = 500  # most steps of expectation maximisation, and
+    tolerance: float = 1e-4  # the gain of the mean log likelihood below which it stops before
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from ..io.checksum import checksum
 from ..io.escaping import from_cell, to_cell
 from ..io.masks import read_mask, read_mask_on
 from ..io.output import atomic_write, make_folder
+from ..io.pairs import check_exist
 from ..io.textfile import file_bytes
 from ..networks.autoencoder import Autoencoder
 from ..networks.cascade import Cascade
@@ -56,7 +57,6 @@ from ..space.metrics import dice
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap, fit_label_map
 from ..synthesis.labelling import (
-    check_exist,
     labelled_example,
     labelled_scan,
     read_label_map,
@@ -243,8 +243,8 @@ class SelfTraining:
             load_model(inputs.model)
         if inputs.quality is not None:
             load_model(inputs.quality, kind=Autoencoder)
-        self.validation = [labelled_scan(*pair, say) for pair in inputs.validation]
-        self.example, self.scan = labelled_example(inputs.image, inputs.mask, options.gmm, say)
+        self.validation = [labelled_scan(*pair) for pair in inputs.validation]
+        self.example, self.scan = labelled_example(inputs.image, inputs.mask, options.gmm)
         self.record.begin()
 
     def run(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import MASK_RULE, input_file, output_file, positive_int, seed, show_warnings
+from ..options import MASK_RULE, input_file, output_file, positive_int, seed
 
 DESCRIPTION = f"""fit Gaussian mixtures to a labelled scan
 Fits one mixture to the intensities inside the brain mask and one outside, and writes the most
@@ -73,5 +73,5 @@ def run(args: argparse.Namespace) -> int:
     from ...synthesis.labelling import fit_files
 
     config = GMMConfig(args.inside, args.outside, args.seed)
-    fit_files(args.image, args.mask, args.out, config, args.figure, show_warnings(args))
+    fit_files(args.image, args.mask, args.out, config, args.figure)
     return 0

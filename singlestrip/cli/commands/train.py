@@ -23,7 +23,6 @@ from ..options import (
     positive_millimetres,
     seed,
     show_training,
-    show_warnings,
 )
 
 DESCRIPTION = f"""train a model from one labelled scan, or several
@@ -154,8 +153,8 @@ def run(args: argparse.Namespace) -> int:
     _check_files(args)
     from ...synthesis.labelling import labelled_scan, read_label_map
 
-    validation = [labelled_scan(*pair, show_warnings(args)) for pair in args.val]
-    given = [read_label_map(path, show_warnings(args)) for path in args.labels]
+    validation = [labelled_scan(*pair) for pair in args.val]
+    given = [read_label_map(path) for path in args.labels]
     import torch
 
     from ...configuration import UNetConfig
@@ -210,7 +209,7 @@ def _check_files(args: argparse.Namespace) -> None:
     """Raise InputError or OutputError where a file is missing or cannot be written: before any work is done."""
     from ...io import figures
     from ...io.output import check_distinct, check_writable
-    from ...synthesis.labelling import check_exist
+    from ...io.pairs import check_exist
     from ...training.run_files import RunFiles
 
     inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]
@@ -250,7 +249,7 @@ def _label_maps(args: argparse.Namespace, given: list):
     gmm = GMMConfig()
     maps, scans, sources = [], [], []
     for image_path, mask_path in zip(args.image, args.mask, strict=True):
-        example, scan = labelled_example(image_path, mask_path, gmm, show_warnings(args))
+        example, scan = labelled_example(image_path, mask_path, gmm)
         maps.append(example)
         scans.append(scan)
         named = {"image": image_path, "mask": mask_path}
