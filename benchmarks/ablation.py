@@ -20,6 +20,7 @@ import torch
 from scans import find_scans
 
 from singlestrip.configuration import HEAD_BRAIN_MM, CascadeConfig, GMMConfig, TrainConfig, UNetConfig
+from singlestrip.io.pairs import read_pair
 from singlestrip.networks.device import choose_device
 from singlestrip.synthesis import labelling
 from singlestrip.training import loop
@@ -36,6 +37,10 @@ class Setup:
 
 def synth(**changes) -> Callable[[Setup], Setup]:
     return lambda setup: replace(setup, config=replace(setup.config, synth=replace(setup.config.synth, **changes)))
+
+
+def shape(**changes) -> Callable[[Setup], Setup]:
+    return lambda setup: synth(shape=replace(setup.config.synth.shape, **changes))(setup)
 
 
 def schedule(**changes) -> Callable[[Setup], Setup]:
@@ -58,7 +63,7 @@ def widths(factor: float) -> Callable[[Setup], Setup]:
     return networks(lambda network: replace(network, widths=tuple(int(w * factor) for w in network.widths)))
 
 
-WARP_MM = TrainConfig().synth.warp_mm
+WARP_MM = TrainConfig().synth.shape.warp_mm
 VARIANTS: dict[str, Callable[[Setup], Setup]] = {
     "default": lambda setup: setup,
     "another-seed": schedule(seed=1),
@@ -79,10 +84,10 @@ VARIANTS: dict[str, Callable[[Setup], Setup]] = {
     "inside-5": classes(inside=5),
     "inside-20": classes(inside=20),
     "outside-12": classes(outside=12),
-    "no-warp": synth(warp_mm=(0.0, 0.0, 0.0)),
-    "warp-halved": synth(warp_mm=tuple(mm / 2 for mm in WARP_MM)),
-    "warp-doubled": synth(warp_mm=tuple(mm * 2 for mm in WARP_MM)),
-    "no-turns": synth(turn_probability=0.0),
+    "no-warp": shape(warp_mm=(0.0, 0.0, 0.0)),
+    "warp-halved": shape(warp_mm=tuple(mm / 2 for mm in WARP_MM)),
+    "warp-doubled": shape(warp_mm=tuple(mm * 2 for mm in WARP_MM)),
+    "no-turns": shape(turn_probability=0.0),
     "no-slices": synth(slice_probability=0.0),
     "no-bias": synth(bias=(0.0, 0.0)),
     "no-noise": synth(noise=(0.0, 0.0), class_noise=(0.0, 0.0)),
@@ -95,7 +100,7 @@ def scans(data: Path) -> dict[str, list]:
     found: dict[str, list] = {}
     for scan in find_scans(data, ("adults", "clinical")):
         if scan.subject != "sub-01":
-            image, mask = labelling.read_pair(scan.image, scan.mask)
+            image, mask = read_pair(scan.image, scan.mask)
             key = scan.subset if scan.dataset == "adults" else scan.dataset
             found.setdefault(key, []).append((image.scaled(), mask, image.vox2world))
     return found

@@ -51,6 +51,27 @@ class GMMConfig:
     # Voxels each mixture is fitted on. Neighbouring classes overlap, so that where they divide is loosely
     # determined: on all 0.9 million brain voxels of the example 6 % of labels move, to the next class.
     sample: int = 200_000
+    voxels_per_class: int = 10  # fewest on a side of the mask
+    iterations: int = 500  # most steps of expectation maximisation, and
+    tolerance: float = 1e-4  # the gain of the mean log likelihood below which it stops before
+
+
+@dataclass(frozen=True)
+class ShapeConfig:
+    """How the shape and pose of a subject vary; lengths are millimetres of an adult human head.
+
+    Pairs are uniform ranges; `_probability` is how often a thing happens. The defaults are to learn stripping: one
+    subject must stand for all, so its shape varies more than between adults.
+    """
+
+    rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25
+    turn_probability: float = 0.2  # by any angle about one axis: heads on their side, headers that are wrong
+    scaling: tuple[float, float] = (0.72, 1.25)  # of all axes alike, uniform in its logarithm; SynthSeg 0.8-1.2
+    anisotropy: float = 0.12  # ± of each axis about the common scaling: narrow and broad heads
+    shear: float = 0.08  # ± per plane; SynthSeg 0.012 is below what oblique heads show
+    warp_spacing_mm: tuple[float, ...] = (64.0, 32.0, 16.0)  # control points of the velocity field
+    warp_mm: tuple[float, ...] = (12.0, 6.0, 2.5)  # greatest standard deviation at each spacing
+    flip_probability: float = 0.5  # left-right, SynthSeg
 
 
 @dataclass(frozen=True)
@@ -60,49 +81,47 @@ class SynthConfig:
     Pairs are uniform ranges; `_probability` is how often a thing happens.
     """
 
-    # Space. One subject must stand for all: shape varies more than between adults.
-    rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25
-    turn_probability: float = 0.2  # by any angle about one axis: heads on their side, headers that are wrong
-    scaling: tuple[float, float] = (0.72, 1.25)  # of all axes alike; SynthSeg 0.8-1.2
-    anisotropy: float = 0.12  # ± of each axis about the common scaling: narrow and broad heads
-    shear: float = 0.08  # ± per plane; SynthSeg 0.012 is below what oblique heads show
-    warp_spacing_mm: tuple[float, ...] = (64.0, 32.0, 16.0)  # control points of the velocity field
-    warp_mm: tuple[float, ...] = (12.0, 6.0, 2.5)  # greatest standard deviation at each spacing
-    flip_probability: float = 0.5  # left-right, SynthSeg
+    shape: ShapeConfig = ShapeConfig()
     # Intensity of the classes.
     smooth_classes_probability: float = 0.6  # neighbouring classes alike, as tissues in real contrasts
-    smooth_knots: tuple[int, int] = (2, 6)  # turning points of intensity over class number
+    smooth_knots: tuple[int, int] = (2, 6)  # turning points of intensity over ten classes, or over all levels
     # One curve over the classes of both sides, by their intensity in the labelled scan: what looks alike on both
     # sides of the border there, as fluid and dura do, mostly looks alike in other contrasts.
     joint_probability: float = 0.4
+    dark_probability: float = 0.75  # darkest outside classes near zero, as air is in magnitude images
+    dark_classes: tuple[int, int] = (1, 3)  # how many; noise spreads air over several classes
+    dark_intensity: tuple[float, float] = (0.0, 0.08)  # of a range of 0 to 1 for the other classes
     # Six classes are fewer than the tissues of a head: in parts of it the outside classes have other intensities.
     region_probability: float = 0.4
     # Control points of the field that parts a map as large as the window.
     region_spacing_mm: tuple[float, float] = (40.0, 120.0)
+    class_noise: tuple[float, float] = (0.0, 0.08)  # mean standard deviation of the classes; SynthSeg 0-25 of 255
     # Around the brain a layer of one intensity and uneven thickness, as fluid is: in a labelled T1w it shares its
     # classes with other dark tissue, in T2w it is alone in being bright.
     layer_probability: float = 0.5
     layer_mm: tuple[float, float] = (0.0, 6.0)  # mean thickness
     layer_uneven_mm: tuple[float, float] = (0.0, 3.0)  # standard deviation of the thickness
     layer_spacing_mm: tuple[float, float] = (20.0, 80.0)  # of its control points, in a map as large as the window
-    class_noise: tuple[float, float] = (0.0, 0.08)  # standard deviation per class; SynthSeg 0-25 of 255
-    dark_probability: float = 0.75  # darkest outside classes near zero, as air is in magnitude images
-    dark_classes: tuple[int, int] = (1, 3)  # how many; noise spreads air over several classes
-    # Degradation.
+    # Bias field and acquisition.
+    bias_spacing_mm: tuple[float, float] = (50.0, 160.0)  # control points of the log bias field
+    bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
     smoothing_mm: tuple[float, float] = (0.0, 2.0)  # standard deviation per axis, SynthStrip 0-2
     slice_probability: float = 0.5
     slice_spacing_mm: tuple[float, float] = (2.0, 8.0)  # along one random axis, SynthSeg up to 8
     slice_profile: tuple[float, float] = (0.4, 1.0)  # thickness over spacing: gaps as clinics leave them
     noise: tuple[float, float] = (0.0, 0.08)  # standard deviation, image in [0, 1]
-    bias_spacing_mm: tuple[float, float] = (50.0, 160.0)  # control points of the log bias field
-    bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
+    # Scale of the intensities.
     brain_range_probability: float = 0.5  # intensities by the brain's range, as in the second look of stripping
     gamma: float = 0.6  # exponent exp(U(±)), SynthSeg's log-normal 0.4
     # Field of view.
     crop_probability: float = 0.4  # part of the head missing, as in slabs or short fields of view
+    crop_faces: tuple[int, int] = (1, 2)  # how many faces of the window are cut: more would leave no head
     crop_depth_mm: float = 60.0  # greatest depth cut from a face of the window
     masked_probability: float = 0.08  # everything beyond a rim around the brain blank
     masked_rim_mm: tuple[float, float] = (1.0, 12.0)
+    # Blank is where the brain, blurred by a Gaussian of that standard deviation, has less than this: about two of
+    # them away.
+    masked_share: float = 0.02
     blank_probability: float = 0.5  # blank is zero, else a random constant
 
 
@@ -141,6 +160,11 @@ class Window:
     shape: tuple[int, int, int]
     voxel_size_mm: float
     jitter_mm: float
+
+    @property
+    def extent_mm(self) -> tuple[float, ...]:
+        """Size along each axis."""
+        return tuple(n * self.voxel_size_mm for n in self.shape)
 
 
 @dataclass(frozen=True)
@@ -380,6 +404,7 @@ class FaultConfig:
     shell_probability: float = 0.25  # part of a layer around the brain, as skull or scalp
     shell_distance_mm: tuple[float, float] = (5.0, 18.0)
     shell_half_width_mm: tuple[float, float] = (1.5, 5.0)
+    shell_plane_mm: float = 60.0  # ± the distance from the middle of the plane beyond which there is none of it
 
 
 @dataclass(frozen=True)
@@ -394,13 +419,16 @@ class AutoencoderTrainConfig:
     decay: float = 0.3  # the last share of the steps, over which the rate falls to zero
     seed: int = 0
     faults: bool = True  # "volume" only: learn to mend planted faults, not only to reconstruct
-    rotation_deg: float = 30.0
-    # How brains vary, for "volume": narrower than to learn stripping, since a brainstem as thick as a
-    # dilated one's must not count as another brain's.
-    scaling: tuple[float, float] = (0.85, 1.18)
-    anisotropy: float = 0.08
-    shear: float = 0.05
-    warp_mm: tuple[float, ...] = (5.0, 2.5, 1.0)
+    # Narrower than to learn stripping, since a brainstem as thick as a dilated one's must not count as another
+    # brain's. Of "slices" the rotation alone: SingleStrip.
+    shape: ShapeConfig = ShapeConfig(
+        rotation_deg=30.0,
+        turn_probability=0.0,
+        scaling=(0.85, 1.18),
+        anisotropy=0.08,
+        shear=0.05,
+        warp_mm=(5.0, 2.5, 1.0),
+    )
     slice_scaling: tuple[float, float] = (0.7, 1.4)  # of "slices", and
     slice_shift: float = 0.1  # ± of the window's side
     fault: FaultConfig = field(default_factory=FaultConfig)

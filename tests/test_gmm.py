@@ -1,6 +1,7 @@
 """GMM classes: known mixtures are found again, and what cannot be fitted is said in a sentence."""
 
 import json
+from dataclasses import asdict, replace
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from singlestrip.configuration import GMMConfig
 from singlestrip.errors import InputError, OutputError
+from singlestrip.io.pairs import read_pair
 from singlestrip.synthesis import gmm, labelling
 
 SHAPE = (20, 20, 12)
@@ -87,6 +89,21 @@ def test_scale_and_shift_do_not_matter(scale, shift):
     np.testing.assert_allclose(record["inside"]["mean"], np.multiply(INSIDE, scale) + shift, atol=0.5 * scale)
 
 
+@pytest.mark.filterwarnings("ignore:Best performing initialization")
+@pytest.mark.parametrize("change", [{"iterations": 1}, {"tolerance": 10.0}])
+def test_the_fit_goes_on_as_long_as_it_is_told(change):
+    image, mask, _ = head()
+    config = GMMConfig(inside=7, outside=5)
+    short = gmm.fit_label_map(image, mask, replace(config, **change))[1]
+    assert short["inside"]["mean"] != gmm.fit_label_map(image, mask, config)[1]["inside"]["mean"]
+
+
+def test_the_fewest_voxels_of_a_class_can_be_set():
+    image, mask, config = broken("few voxels")
+    labels, _ = gmm.fit_label_map(image, mask, replace(config, voxels_per_class=9))
+    np.testing.assert_array_equal(gmm.is_inside(labels), mask)
+
+
 def test_voxels_that_are_not_finite_count_as_the_lowest():
     image, mask, _ = head()
     lowest = image.copy()
@@ -162,20 +179,23 @@ def record_of(pair, tmp_path):
 
 
 @pytest.mark.parametrize("text", [None, '{"LabelMap": {"1": "air"}, "Sources": []}'])
-def test_a_label_map_of_another_program_has_no_levels(record_of, text):
+def test_a_label_map_of_another_program_has_no_levels_which_is_said(record_of, text, caplog):
     out, record = record_of
+    labelling.read_label_map(out)
+    assert not caplog.messages
     record.unlink()
     if text is not None:
         record.write_text(text)
     assert labelling.read_label_map(out).levels is None
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"{out}: there is no record of its fit (labels.json), so that images")
 
 
-def test_remarks_on_a_label_map_are_said(record_of):
+def test_remarks_on_a_label_map_are_said(record_of, caplog):
     out, _ = record_of
     out.write_bytes(out.read_bytes() + b"garbage")
-    said = []
-    labelling.read_label_map(out, said.append)
-    assert len(said) == 1 and said[0].startswith(f"{out}: bytes that are not gzip data")
+    labelling.read_label_map(out)
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith(f"{out}: bytes that are not gzip data")
 
 
 def test_fields_beside_those_that_levels_need_may_change(record_of):
@@ -264,7 +284,7 @@ def test_files(pair, tmp_path):
     np.testing.assert_array_equal(found.vox2world, np.diag([2, 2, 3, 1]))
     np.testing.assert_array_equal(found.levels, labelling.labelled_example(*pair, CONFIG)[0].levels)
     record = json.loads((tmp_path / "labels.json").read_text())
-    assert record["configuration"] == {"inside": 3, "outside": 2, "seed": 4, "sample": CONFIG.sample}
+    assert record["configuration"] == asdict(CONFIG)
     assert record["image"]["name"] == "head.nii.gz" and len(record["mask"]["sha256"]) == 64
     assert record["image"]["sha256"] != record["mask"]["sha256"]
     assert set(record["versions"]) == {"singlestrip", "scikit-learn", "numpy"}
@@ -289,14 +309,14 @@ def test_outputs_are_checked_first(pair, tmp_path, out, figure, monkeypatch):
     for name in ("folder.nii", "folder.json", "folder.png"):
         (tmp_path / name).mkdir()
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(labelling, "fit_pair", lambda *arguments: pytest.fail("too late"))
+    monkeypatch.setattr(labelling, "read_pair", lambda *arguments: pytest.fail("too late"))
     with pytest.raises(OutputError):
         labelling.fit_files(*pair, tmp_path / out, CONFIG, figure and tmp_path / figure)
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_classes_are_checked_first(pair, tmp_path, monkeypatch):
-    monkeypatch.setattr(labelling, "fit_pair", lambda *arguments: pytest.fail("too late"))
+    monkeypatch.setattr(labelling, "read_pair", lambda *arguments: pytest.fail("too late"))
     with pytest.raises(InputError, match="91 classes inside"):
         labelling.fit_files(*pair, tmp_path / "labels.nii", GMMConfig(inside=91))
 
@@ -305,32 +325,31 @@ def test_errors_name_the_files(pair, tmp_path):
     image, mask, _ = head()
     moved = save(tmp_path / "moved.nii.gz", mask.astype(np.uint8), np.diag([2, 2, 2, 1]))
     with pytest.raises(InputError, match=r"moved.nii.gz: not on the grid of .*head.nii.gz: .* up to 12 mm aside"):
-        labelling.read_pair(pair[0], moved)
+        read_pair(pair[0], moved)
     bright = save(tmp_path / "bright.nii.gz", np.where(image > np.median(image), np.inf, image).astype("f4"))
     with pytest.raises(InputError, match=r"bright.nii.gz: [0-9.]+ % of the voxels are infinite"):
         labelling.fit_files(bright, pair[1], tmp_path / "labels.nii.gz", CONFIG)
     frames = save(tmp_path / "frames.nii.gz", np.stack([image] * 2, -1))
     with pytest.raises(InputError, match=r"frames.nii.gz: has 2 frames"):
-        labelling.read_pair(frames, pair[1])
+        read_pair(frames, pair[1])
     empty = save(tmp_path / "empty.nii.gz", np.zeros(SHAPE, np.uint8))
     with pytest.raises(InputError, match=r"head.nii.gz, .*empty.nii.gz: the brain mask is empty"):
-        labelling.fit_pair(pair[0], empty, CONFIG)
+        labelling.labelled_example(pair[0], empty, CONFIG)
 
 
-def test_a_soft_mask_is_cut_and_said(pair, tmp_path):
+def test_a_soft_mask_is_cut_and_said(pair, tmp_path, caplog):
     """Its rim would double the brain; the labels inside are those of the mask that it was made from, or nearly."""
     mask = head()[1]
     soft = np.round(gaussian_filter(mask.astype(np.float32), 1) * 100).astype(np.uint8)
-    path, said = save(tmp_path / "soft.nii", soft), []
-    scan, _, labels, _ = labelling.fit_pair(pair[0], path, CONFIG, said.append)
+    path = save(tmp_path / "soft.nii", soft)
+    example, scan = labelling.labelled_example(pair[0], path, CONFIG)
     np.testing.assert_array_equal(scan.mask, soft >= soft.max() / 2)
-    np.testing.assert_array_equal(gmm.is_inside(labels), scan.mask)
+    np.testing.assert_array_equal(gmm.is_inside(example.labels), scan.mask)
     assert scan.mask.mean() < 1.05 * mask.mean() and (soft > 0).mean() > 1.9 * mask.mean()
-    assert len(said) == 1 and f"{path}: " in said[0] and "soft mask" in said[0]
-    for read in (labelling.labelled_scan, lambda *pair, warn: labelling.labelled_example(*pair, CONFIG, warn)[1]):
-        again = []
-        np.testing.assert_array_equal(read(pair[0], path, warn=again.append).mask, scan.mask)
-        assert again == said
+    np.testing.assert_array_equal(labelling.labelled_scan(pair[0], path).mask, scan.mask)
+    labelling.fit_files(pair[0], path, tmp_path / "labels.nii", CONFIG)
+    assert len(caplog.messages) == 3 and len(set(caplog.messages)) == 1
+    assert f"{path}: " in caplog.messages[0] and "soft mask" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("name, sentence", [("labels", "a label map"), ("sdt", "signed distance")])
@@ -348,10 +367,10 @@ def test_a_mask_may_lie_a_small_share_of_a_voxel_aside(pair, tmp_path, aside_mm,
     affine[:3, 3] += aside_mm
     path = save(tmp_path / "aside.nii", head()[1].astype(np.uint8), affine)
     if fits:
-        np.testing.assert_array_equal(labelling.read_pair(pair[0], path)[1], head()[1])
+        np.testing.assert_array_equal(read_pair(pair[0], path)[1], head()[1])
     else:
         with pytest.raises(InputError, match=f"of the same shape, but up to {abs(aside_mm):g} mm aside; resample"):
-            labelling.read_pair(pair[0], path)
+            read_pair(pair[0], path)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from singlestrip.batch.strip import Job, StripOptions, stored_fill, strip_file
 from singlestrip.configuration import GMMConfig
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io import memory, volume
+from singlestrip.io.pairs import read_pair
 from singlestrip.space.metrics import dice
-from singlestrip.synthesis.labelling import fit_files, read_pair
+from singlestrip.synthesis.labelling import fit_files
 
 HEAD = make_head()
 KINDS = ("brain", "mask", "sdt")
@@ -113,13 +114,12 @@ def test_a_background_beyond_what_can_be_stored_is_the_nearest(tmp_path, dtype):
     assert stored_fill(replace(scan, slope=-1e-300, intercept=1e38), None) == limits.max
 
 
-def test_remarks_on_labelled_scans_are_said(tmp_path):
+def test_remarks_on_labelled_scans_are_said(tmp_path, caplog):
     image, mask = save(tmp_path / "a.nii.gz"), save(tmp_path / "m.nii.gz", HEAD.mask, dtype=np.uint8)
     for path in (image, mask):
         path.write_bytes(path.read_bytes() + b"garbage")
-    said = []
-    read_pair(image, mask, said.append)
-    assert [text.partition(": ")[0] for text in said] == [str(image), str(mask)]
+    read_pair(image, mask)
+    assert [text.partition(": ")[0] for text in caplog.messages] == [str(image), str(mask)]
 
 
 def test_what_was_assumed_is_said(phantom_stripper, tmp_path):

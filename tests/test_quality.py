@@ -30,6 +30,7 @@ from singlestrip.quality.training import (
 from singlestrip.space.grid import Grid
 from singlestrip.space.metrics import dice, volume_ml
 from singlestrip.space.scan import Scan
+from singlestrip.synthesis.streams import RandomStreams
 
 CPU = torch.device("cpu")
 # 24 voxels to a code of one.
@@ -38,8 +39,8 @@ COARSE = AutoencoderConfig(voxel_size_mm=8.0, size=24, layers=LAYERS)
 SLICES = AutoencoderConfig("slices", 6.0, 32, (0, 1, 2), ((4, 2, 8), (4, 2, 12), (3, 1, 12)))
 TRAIN = AutoencoderTrainConfig(epochs=1, batch=4, masks_per_epoch=8)
 STILL = replace(
-    TRAIN, faults=False, rotation_deg=0, scaling=(1, 1), anisotropy=0, shear=0, warp_mm=(0, 0, 0),
-    slice_scaling=(1, 1), slice_shift=0,
+    TRAIN, faults=False, slice_scaling=(1, 1), slice_shift=0,
+    shape=replace(TRAIN.shape, rotation_deg=0, scaling=(1, 1), anisotropy=0, shear=0, warp_mm=(0, 0, 0)),
 )  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def test_the_distance_map_of_a_ball():
 
 def draw_volumes(phantom, train, seed=0, count=4):
     source = VolumeSource(*phantom, COARSE, CPU)
-    return source.draw(count, train, torch.Generator().manual_seed(seed))
+    return source.draw(count, train, RandomStreams((seed,)))
 
 
 def test_volumes_can_be_drawn_again(phantom):
@@ -214,7 +215,7 @@ def test_volumes_that_are_not_deformed_are_the_mask_or_its_mirror_image(phantom)
 
 @pytest.mark.parametrize("factor", [0.8, 1.2])
 def test_scaling_makes_the_brain_as_much_larger(phantom, factor):
-    seen, _ = draw_volumes(phantom, replace(STILL, scaling=(factor, factor)), count=1)
+    seen, _ = draw_volumes(phantom, replace(STILL, shape=replace(STILL.shape, scaling=(factor, factor))), count=1)
     expected = factor**3 * volume_ml(*phantom)
     assert float(seen.sum()) * 8.0**3 / 1000 == pytest.approx(expected, rel=0.05)
 
@@ -262,7 +263,7 @@ def test_an_epoch_has_every_slice_once():
     for epoch in range(3):
         batches = source.batches(train, epoch)
         assert batches == [5, 5, 5, 5, 4]
-        drawn = [source.draw(n, train, torch.Generator().manual_seed(0))[0] for n in batches]
+        drawn = [source.draw(n, train, RandomStreams((0,)))[0] for n in batches]
         orders.append(torch.cat(drawn)[:, 0, 16, 16].round().int().tolist())
         assert sorted(orders[-1]) == list(range(1, count + 1))
     assert orders[0] != orders[1] != orders[2]
@@ -289,7 +290,7 @@ def test_left_and_right_change_places_and_nothing_else(axes):
     for epoch in range(2):
         source.batches(STILL, epoch)
         order = source.order.clone()
-        seen, aim = source.draw(len(order), STILL, torch.Generator().manual_seed(epoch))
+        seen, aim = source.draw(len(order), STILL, RandomStreams((epoch,)))
         assert torch.equal(seen, aim)
         expected = source.slices[order]
         plain, flipped = (
@@ -321,7 +322,7 @@ def drawn_slices(**changes):
     train = replace(STILL, **changes)
     source.batches(train, 0)
     expected = source.slices[source.order]
-    return source.draw(24, train, torch.Generator().manual_seed(0))[0], expected
+    return source.draw(24, train, RandomStreams((0,)))[0], expected
 
 
 def flat_centre(slices):
@@ -349,7 +350,7 @@ def test_slices_are_scaled():
 
 def test_slices_are_turned():
     """About the middle; the size stays, the box no longer lies along the axes."""
-    seen, expected = drawn_slices(rotation_deg=40)
+    seen, expected = drawn_slices(shape=replace(STILL.shape, rotation_deg=40))
     torch.testing.assert_close(seen.sum(dim=(2, 3)), expected.sum(dim=(2, 3)), rtol=0.05, atol=0)
     assert (flat_centre(seen) - flat_centre(expected)).abs().max() < 0.05
     index = torch.stack(torch.meshgrid(torch.arange(32.0) - 15.5, torch.arange(32.0) - 15.5, indexing="ij"))
@@ -463,9 +464,9 @@ def test_the_seed_decides_the_network(phantom, config):
 def test_every_step_draws_by_the_seed_its_epoch_and_its_number(phantom, monkeypatch):
     seeds, draw = [], VolumeSource.draw
 
-    def recorded(source, count, train, generator):
-        seeds.append(generator.initial_seed())
-        return draw(source, count, train, generator)
+    def recorded(source, count, train, streams):
+        seeds.append(streams.seed("rotation"))
+        return draw(source, count, train, streams)
 
     monkeypatch.setattr(VolumeSource, "draw", recorded)
     for seed in (0, 1, 0):
@@ -477,8 +478,10 @@ def test_every_step_draws_by_the_seed_its_epoch_and_its_number(phantom, monkeypa
 
 @pytest.mark.parametrize(
     "change",
-    [{"epochs": 2}, {"batch": 2}, {"lr": 1e-2}, {"weight_decay": 0.1}, {"faults": False}, {"rotation_deg": 1},
-     {"scaling": (1, 1)}, {"anisotropy": 0}, {"shear": 0}, {"warp_mm": (0, 0, 0)}, {"masks_per_epoch": 4},
+    [{"epochs": 2}, {"batch": 2}, {"lr": 1e-2}, {"weight_decay": 0.1}, {"faults": False}, {"masks_per_epoch": 4},
+     *({"shape": replace(TRAIN.shape, **change)} for change in (
+         {"rotation_deg": 1}, {"turn_probability": 1}, {"scaling": (1, 1)}, {"anisotropy": 0}, {"shear": 0},
+         {"warp_mm": (0, 0, 0)}, {"flip_probability": 0})),
      {"fault": FaultConfig(clean_probability=1)}],
 )  # fmt: skip
 def test_every_setting_matters(phantom, plain_weights, change):

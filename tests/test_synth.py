@@ -1,7 +1,8 @@
-"""The synthesis: replay, geometry, acquisition, field of view."""
+"""The synthesis: replay, streams, geometry, intensities, acquisition, field of view."""
 
 import math
-from dataclasses import fields, replace
+import re
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,17 +10,25 @@ import torch
 from phantoms import BRAIN, make_head
 from scipy import ndimage
 
-from singlestrip.configuration import SynthConfig, Window
+from singlestrip.configuration import ShapeConfig, SynthConfig, Window
 from singlestrip.networks.normalisation import normalise
-from singlestrip.synthesis.fields import integrate, profile_matrices, slice_matrix
-from singlestrip.synthesis.image import LabelMap, synthesise, window_coordinates
-from singlestrip.synthesis.parameters import sample_parameters, stack
+from singlestrip.synthesis import image as synthesis
+from singlestrip.synthesis.acquisition import slice_matrix
+from singlestrip.synthesis.bias import BiasField
+from singlestrip.synthesis.class_intensities import Region
+from singlestrip.synthesis.field_of_view import Crop
+from singlestrip.synthesis.fields import integrate, profile_matrices
+from singlestrip.synthesis.image import sample_parameters, synthesise
+from singlestrip.synthesis.label_map import LabelMap
+from singlestrip.synthesis.layer import Layer
+from singlestrip.synthesis.shape import window_coordinates
+from singlestrip.synthesis.streams import RandomStreams
 
 SPACING = 6.0
 # An odd number of voxels, as the phantom's brain has: the grids of window and map coincide.
 WINDOW = Window((25, 25, 25), SPACING, 6.0)
 STILL = Window(WINDOW.shape, SPACING, 0.0)
-OFF = SynthConfig(
+STILL_SHAPE = ShapeConfig(
     rotation_deg=0,
     turn_probability=0,
     scaling=(1, 1),
@@ -27,6 +36,9 @@ OFF = SynthConfig(
     shear=0,
     warp_mm=(0, 0, 0),
     flip_probability=0,
+)
+OFF = SynthConfig(
+    shape=STILL_SHAPE,
     smooth_classes_probability=0,
     joint_probability=0,
     region_probability=0,
@@ -70,12 +82,48 @@ LEVELS = torch.rand(256, generator=torch.Generator().manual_seed(1))
 
 
 def draw(seed=0, config=SynthConfig(), window=WINDOW, scale=1.0, levels=None):
-    return sample_parameters(config, window, scale, torch.Generator().manual_seed(seed), levels)
+    return sample_parameters(config, window, scale, RandomStreams((seed,)), levels)
+
+
+def shaped(**changes):
+    """All off but for the shape."""
+    return replace(OFF, shape=replace(STILL_SHAPE, **changes))
+
+
+def numbers(drawn):
+    """What was drawn, as a flat dictionary from names such as "acquisition.slices" to tensors and numbers."""
+    found = {}
+    for field in fields(drawn):
+        value = getattr(drawn, field.name)
+        if is_dataclass(value):
+            found |= {f"{field.name}.{name}": part for name, part in numbers(value).items()}
+        elif isinstance(value, tuple):
+            found |= {f"{field.name}.{k}": part for k, part in enumerate(value)}
+        else:
+            found[field.name] = value
+    return found
+
+
+def differing(a, b):
+    """Names of the numbers that two draws do not share to the bit."""
+    first, second = numbers(a), numbers(b)
+
+    def equal(x, y):
+        return torch.equal(x, y) if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor) else x == y
+
+    return {name for name in first.keys() | second.keys()
+            if not (name in first and name in second and equal(first[name], second[name]))}  # fmt: skip
 
 
 def make(parameters, window=WINDOW, source=MAP):
     """Image, brain and weight [X, Y, Z] of one sample."""
-    return [part[0, 0] for part in synthesise([source], window, parameters)]
+    return [part[0, 0] for part in synthesise([source], window, [parameters])]
+
+
+def normalised(image, covered):
+    """Both [X, Y, Z]; the image in the range of what is covered."""
+    image, covered = torch.from_numpy(image).float(), torch.from_numpy(covered)
+    return normalise(image[None], covered[None])[0].numpy()
 
 
 def same(a, b):
@@ -87,12 +135,7 @@ def same(a, b):
 
 def test_the_same_state_draws_the_same_batch():
     first, second = draw(5), draw(5)
-    for field in fields(first):
-        a, b = getattr(first, field.name), getattr(second, field.name)
-        if isinstance(a, torch.Tensor):
-            assert torch.equal(a, b), field.name
-        else:
-            assert all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(a, b, strict=True))
+    assert not differing(first, second)
     assert same(make(first), make(second))
     assert same(make(first), make(first))
 
@@ -104,7 +147,8 @@ def test_another_seed_draws_another_batch():
 
 def test_the_noise_seed_changes_the_noise_alone():
     parameters = draw(5)
-    other = replace(parameters, noise_seed=(parameters.noise_seed[0] + 1,))
+    noise_seed = parameters.acquisition.noise_seed + 1
+    other = replace(parameters, acquisition=replace(parameters.acquisition, noise_seed=noise_seed))
     (image, brain, weight), (image_2, brain_2, weight_2) = make(parameters), make(other)
     assert not torch.equal(image, image_2)
     assert torch.equal(brain, brain_2)
@@ -116,11 +160,100 @@ def test_a_batch_of_two_is_its_two_singles(seeds):
     head = make_head()
     maps = [MAP, LabelMap.of(head.labels, SPACING)]
     parameters = [draw(seed, SynthConfig(masked_probability=0.5)) for seed in seeds]
-    together = synthesise(maps, WINDOW, stack(parameters))
+    together = synthesise(maps, WINDOW, parameters)
     for k in range(2):
-        single = synthesise([maps[k]], WINDOW, parameters[k])
+        single = synthesise([maps[k]], WINDOW, [parameters[k]])
         for part, alone in zip(together, single, strict=True):
             torch.testing.assert_close(part[k : k + 1], alone, atol=1e-3, rtol=1e-3)
+
+
+# Streams: what is drawn for one thing leaves all others as they are
+
+
+ALL = SynthConfig(
+    shape=ShapeConfig(turn_probability=1.0), smooth_classes_probability=1.0, joint_probability=1.0,
+    region_probability=1.0, layer_probability=1.0, dark_probability=1.0, slice_probability=1.0,
+    crop_probability=1.0, masked_probability=1.0,
+)  # fmt: skip
+# Each thing that is random, and all parameters that may change with it.
+THINGS = {
+    **{name: {"shape.affine"} for name in
+       ("rotation", "turn", "scaling", "anisotropy", "shear", "flip", "jitter")},
+    **{f"warp {k}": {f"shape.velocity.{k}"} for k in range(3)},
+    "class means": set(),  # all on one curve
+    "curve outside": set(),
+    "curve inside": set(),
+    "joint curve": {"classes.mean", "classes.region.mean"},
+    "dark classes": {"classes.mean", "classes.region.mean"},
+    "region": {"classes.region.mean", "classes.region.field"},
+    "class noise": {"classes.noise"},
+    "class grain": {"classes.noise_seed"},
+    "layer": {"layer.thickness_mm", "layer.intensity"},
+    "bias": {"bias.log_gain"},
+    "blur": {"acquisition.blur_mm"},
+    "slices": {f"acquisition.slices.{part}" for part in ("axis", "spacing_mm", "thickness_mm", "offset")},
+    "noise": {"acquisition.noise"},
+    "noise grain": {"acquisition.noise_seed"},
+    "brain range": {"intensity_scale.by_brain"},
+    "gamma": {"intensity_scale.gamma"},
+    "crop": {"crop.depth_mm"},
+    "masking": {"masking.rim_mm"},
+    "blank": {"masking.intensity"},
+}  # fmt: skip
+
+
+class Moved(RandomStreams):
+    """Streams of which that of one name gives other numbers."""
+
+    moved = ""
+
+    def seed(self, name):
+        return super().seed(name) + (name == self.moved)
+
+
+@pytest.mark.parametrize("thing", THINGS)
+def test_other_numbers_for_one_thing_move_no_other(thing, monkeypatch):
+    monkeypatch.setattr(Moved, "moved", thing)
+    changed = set()
+    for seed in range(12):
+        usual, other = (sample_parameters(ALL, WINDOW, 1.0, of((seed,)), LEVELS) for of in (RandomStreams, Moved))
+        changed |= differing(usual, other)
+    together = {re.sub(r"^(acquisition\.blur_mm|crop\.depth_mm)\.\d$", r"\1", name) for name in changed}
+    assert together == THINGS[thing]
+
+
+def test_every_stream_is_asked_for_once(monkeypatch):
+    asked, seed = [], RandomStreams.seed
+    monkeypatch.setattr(RandomStreams, "seed", lambda self, name: asked.append(name) or seed(self, name))
+    draw(0, ALL, levels=LEVELS)
+    assert sorted(asked) == sorted(THINGS)
+
+
+def test_a_sampler_that_draws_more_moves_no_other(monkeypatch):
+    """Another way to draw the bias, from a new stream beside the old one."""
+    usual = draw(3, ALL, levels=LEVELS)
+
+    def draw_more(config, window, scale, streams):
+        torch.rand(1000, generator=streams("ring artefact"))
+        return BiasField(torch.randn(1, 1, 9, 9, 9, generator=streams("bias")))
+
+    monkeypatch.setattr(synthesis, "sample_bias", draw_more)
+    assert differing(usual, draw(3, ALL, levels=LEVELS)) == {"bias.log_gain"}
+
+
+def test_streams_are_those_of_their_numbers_and_name():
+    streams = [RandomStreams((0, 1)), RandomStreams((0, 2)), RandomStreams((1, 0)), RandomStreams((0,)),
+               RandomStreams((0, 0)), RandomStreams((0,)).part(3)]  # fmt: skip
+    seeds = [each.seed(name) for each in streams for name in ("bias", "gamma")]
+    assert len(set(seeds)) == len(seeds)
+    assert RandomStreams((0,)).part(3) == RandomStreams((0, 3))
+    first, second = (torch.rand(5, generator=RandomStreams((4, 2))("bias")) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_streams_are_the_same_everywhere():
+    """In each process, on each machine and in each version to come: a seed gives the same images."""
+    assert RandomStreams((0, 1, 2)).seed("bias") == 7643742135071013250
 
 
 # Everything off
@@ -137,17 +270,14 @@ def test_with_everything_off_each_class_has_its_mean(seed):
     parameters = draw(seed, OFF, STILL)
     image, _, _ = make(parameters, STILL)
     classes = around_brain(LABELS)
-    present = np.unique(LABELS)
-    mean = parameters.class_mean[0].numpy()
-    low, high = mean[present].min(), mean[present].max()
-    for label in present:
-        np.testing.assert_allclose(image[classes == label], (mean[label] - low) / (high - low), atol=1e-3)
+    expected = normalised(parameters.classes.mean.numpy()[classes], classes > 0)
+    np.testing.assert_allclose(image, expected, atol=1e-3)
 
 
 def test_gamma_is_an_exponent():
     parameters = draw(1, OFF, STILL)
     plain, _, _ = make(parameters, STILL)
-    bent, _, _ = make(replace(parameters, gamma=torch.tensor([2.0])), STILL)
+    bent, _, _ = make(replace(parameters, intensity_scale=replace(parameters.intensity_scale, gamma=2.0)), STILL)
     torch.testing.assert_close(bent, plain.square())
 
 
@@ -163,10 +293,14 @@ def test_fine_windows_interpolate_the_map():
 
 def moved(matrix=np.eye(3), shift_mm=(0, 0, 0)):
     """The brain under a known affine, window mm to map mm."""
-    affine = torch.eye(4)[None]
-    affine[0, :3, :3] = torch.as_tensor(np.asarray(matrix), dtype=torch.float32)
-    affine[0, :3, 3] = torch.tensor(shift_mm, dtype=torch.float32)
-    return make(replace(draw(config=OFF, window=STILL), affine=affine), STILL)[1].numpy()
+    affine = torch.eye(4)
+    affine[:3, :3] = torch.as_tensor(np.asarray(matrix), dtype=torch.float32)
+    affine[:3, 3] = torch.tensor(shift_mm, dtype=torch.float32)
+    return make(with_affine(draw(config=OFF, window=STILL), affine), STILL)[1].numpy()
+
+
+def with_affine(parameters, affine):
+    return replace(parameters, shape=replace(parameters.shape, affine=affine))
 
 
 @pytest.mark.parametrize("steps", [(2, 0, 0), (0, -3, 0), (1, 2, -3)])
@@ -191,21 +325,21 @@ def test_a_quarter_turn_turns_the_brain(plane):
 
 
 def test_the_flip_mirrors_left_and_right():
-    _, brain, _ = make(draw(config=replace(OFF, flip_probability=1), window=STILL), STILL)
+    _, brain, _ = make(draw(config=shaped(flip_probability=1), window=STILL), STILL)
     np.testing.assert_allclose(brain, around_brain(LABELS > 100)[::-1], atol=1e-4)
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.25])
 def test_scaling_scales_the_volume(factor):
-    _, brain, _ = make(draw(config=replace(OFF, scaling=(factor, factor)), window=STILL), STILL)
+    _, brain, _ = make(draw(config=shaped(scaling=(factor, factor)), window=STILL), STILL)
     assert brain.sum() == pytest.approx(factor**3 * (LABELS > 100).sum(), rel=0.03)
 
 
 def test_a_turned_head_is_turned_about_one_axis_by_any_angle():
-    config = replace(OFF, turn_probability=1.0)
+    config = shaped(turn_probability=1.0)
     angles, axes = [], set()
     for seed in range(60):
-        matrix = draw(seed, config).affine[0, :3, :3].numpy()
+        matrix = draw(seed, config).shape.affine[:3, :3].numpy()
         np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-6)
         (fixed,) = np.flatnonzero(np.abs(np.diag(matrix) - 1) < 1e-6)
         axes.add(int(fixed))
@@ -215,7 +349,7 @@ def test_a_turned_head_is_turned_about_one_axis_by_any_angle():
 
 
 def joint_means(seed, levels=LEVELS, **changes):
-    return draw(seed, replace(OFF, joint_probability=1.0, **changes), levels=levels).class_mean[0]
+    return draw(seed, replace(OFF, joint_probability=1.0, **changes), levels=levels).classes.mean
 
 
 def test_classes_alike_in_the_scan_are_alike_on_both_sides_of_the_border():
@@ -237,23 +371,25 @@ def test_with_two_knots_joint_intensities_are_linear_in_those_of_the_scan():
 
 def test_without_levels_nothing_is_joint():
     config = replace(OFF, joint_probability=1.0)
-    assert torch.equal(draw(3, config).class_mean, draw(3, OFF).class_mean)
+    assert torch.equal(draw(3, config).classes.mean, draw(3, OFF).classes.mean)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_regions_change_the_outside_and_leave_the_brain(seed):
     parameters = draw(seed, replace(OFF, region_probability=1.0), STILL)
-    assert torch.equal(parameters.class_mean[0, 101:], parameters.region_mean[0, 101:])
-    assert (parameters.class_mean[0, 1:101] != parameters.region_mean[0, 1:101]).all()
+    mean, region_mean = parameters.classes.mean, parameters.classes.region.mean
+    assert torch.equal(mean[101:], region_mean[101:])
+    assert (mean[1:101] != region_mean[1:101]).all()
     half = torch.full((1, 1, 2, 2, 2), 1.0)
     half[:, :, 0] = -1.0  # the first half of the map's first axis is one region, the rest the other
-    image, _, _ = make(replace(parameters, region=(half,)), STILL)
+    image, _, _ = make(
+        replace(parameters, classes=replace(parameters.classes, region=Region(region_mean, half))), STILL
+    )
     labels = around_brain(LABELS)
     voxel = np.arange(25)[:, None, None] + MIDDLE[0] - 12  # of the map; of its 33 the middle one is in between
-    means = [table[0].numpy() for table in (parameters.class_mean, parameters.region_mean)]
+    means = [mean.numpy(), region_mean.numpy()]
     expected = np.where(voxel < 16, means[0][labels], means[1][labels])
-    present = expected[labels > 0]
-    expected = (expected - present.min()) / (present.max() - present.min())
+    expected = normalised(expected, labels > 0)
     scanned = (labels > 0) & (voxel != 16)
     np.testing.assert_allclose(image.numpy()[scanned], expected[scanned], atol=1e-3)
 
@@ -263,10 +399,11 @@ def test_regions_are_as_often_as_asked_and_keep_air_dark():
     for probability in counts:
         config = replace(OFF, region_probability=probability, dark_probability=1.0, dark_classes=(3, 3))
         for seed in range(60):
-            parameters = draw(seed, config)
-            assert torch.equal(parameters.class_mean[0, :4], parameters.region_mean[0, :4])
-            assert parameters.region_mean[0, 1:4].max() <= 0.08
-            counts[probability] += not torch.equal(parameters.class_mean, parameters.region_mean)
+            classes = draw(seed, config).classes
+            assert classes.mean[1:4].max() <= 0.08
+            if classes.region is not None:
+                counts[probability] += 1
+                assert torch.equal(classes.mean[:4], classes.region.mean[:4])
     assert counts[0.0] == 0
     assert 15 < counts[0.5] < 45
     assert counts[1.0] == 60
@@ -284,13 +421,12 @@ def test_away_is_the_distance_to_the_surface_between_two_voxels():
 def test_a_layer_is_as_thick_as_it_says_has_one_intensity_and_leaves_all_else(seed):
     parameters = draw(seed, OFF, STILL)
     thickness = torch.full((1, 1, 2, 2, 2), 2.4 * SPACING)
-    with_layer = replace(parameters, layer_mm=(thickness,))
+    with_layer = replace(parameters, layer=Layer(thickness, 0.3 + 0.1 * seed))
     labels = around_brain(LABELS)
     distance = ndimage.distance_transform_edt(around_brain(LABELS <= 100))
-    layer = (distance > 0) & (distance < 2.9) & (labels > 0)
-    expected = np.where(layer, float(parameters.layer_mean), parameters.class_mean[0].numpy()[labels])
-    present = expected[labels > 0]
-    expected = (expected - present.min()) / (present.max() - present.min())
+    within = (distance > 0) & (distance < 2.9) & (labels > 0)
+    expected = np.where(within, 0.3 + 0.1 * seed, parameters.classes.mean.numpy()[labels])
+    expected = normalised(expected, labels > 0)
     scanned = labels > 0
     image, brain, weight = make(with_layer, STILL)
     np.testing.assert_allclose(image.numpy()[scanned], expected[scanned], atol=1e-3)
@@ -299,15 +435,15 @@ def test_a_layer_is_as_thick_as_it_says_has_one_intensity_and_leaves_all_else(se
 
 def test_a_layer_of_no_thickness_changes_nothing():
     parameters = draw(2, OFF)
-    nothing = replace(parameters, layer_mm=(torch.full((1, 1, 2, 2, 2), -1.0),))
+    nothing = replace(parameters, layer=Layer(torch.full((1, 1, 2, 2, 2), -1.0), 0.5))
     assert same(make(parameters), make(nothing))
 
 
 def test_layers_are_as_often_and_as_thick_as_asked():
     for probability, (fewest, most) in {0.0: (0, 0), 0.5: (15, 45), 1.0: (60, 60)}.items():
         config = replace(OFF, layer_probability=probability, layer_mm=(2.0, 5.0), layer_uneven_mm=(0.0, 0.0))
-        drawn = [draw(seed, config).layer_mm[0] for seed in range(60)]
-        there = [thickness for thickness in drawn if thickness.numel()]
+        drawn = [draw(seed, config).layer for seed in range(60)]
+        there = [each.thickness_mm for each in drawn if each is not None]
         assert fewest <= len(there) <= most
         assert all(2.0 <= thickness.min() == thickness.max() <= 5.0 for thickness in there)
 
@@ -315,11 +451,11 @@ def test_layers_are_as_often_and_as_thick_as_asked():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_range_of_the_brain_makes_what_is_brighter_outside_of_it_alike(seed):
     usual = draw(seed, OFF, STILL)
-    means = usual.class_mean.clone()
-    means[:, 101:] *= 0.3
-    means[:, 1:101:2], means[:, 2:101:2] = 0.6, 1.0
-    usual = replace(usual, class_mean=means, region_mean=means)
-    by_brain = replace(usual, brain_range=torch.tensor([True]))
+    means = usual.classes.mean.clone()
+    means[101:] *= 0.3
+    means[1:101:2], means[2:101:2] = 0.6, 1.0
+    usual = replace(usual, classes=replace(usual.classes, mean=means))
+    by_brain = replace(usual, intensity_scale=replace(usual.intensity_scale, by_brain=True))
     labels = around_brain(LABELS)
     brain, outside = labels > 100, (labels > 0) & (labels <= 100)
     image = make(usual, STILL)[0].numpy()
@@ -331,13 +467,13 @@ def test_the_range_of_the_brain_makes_what_is_brighter_outside_of_it_alike(seed)
 def test_the_range_of_the_brain_is_taken_as_often_as_asked():
     for probability, (fewest, most) in {0.0: (0, 0), 0.5: (15, 45), 1.0: (60, 60)}.items():
         config = replace(OFF, brain_range_probability=probability)
-        assert fewest <= sum(bool(draw(seed, config).brain_range) for seed in range(60)) <= most
+        assert fewest <= sum(draw(seed, config).intensity_scale.by_brain for seed in range(60)) <= most
 
 
 def test_rotations_are_rotations_within_the_range():
-    config = replace(OFF, rotation_deg=20.0)
+    config = shaped(rotation_deg=20.0)
     for seed in range(20):
-        matrix = draw(seed, config, STILL).affine[0, :3, :3]
+        matrix = draw(seed, config, STILL).shape.affine[:3, :3]
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(3), atol=1e-5, rtol=0)
         assert torch.linalg.det(matrix) == pytest.approx(1, abs=1e-5)
         angle = math.degrees(math.acos((float(matrix.trace()) - 1) / 2))
@@ -376,7 +512,7 @@ COARSE = 24
 
 
 def velocity_of(seed, factor=1.0):
-    scales = draw(seed, window=HEAD_WINDOW).velocity
+    scales = draw(seed, window=HEAD_WINDOW).shape.velocity
     size = (COARSE,) * 3
     return factor * sum(
         torch.nn.functional.interpolate(v, size=size, mode="trilinear", align_corners=True) for v in scales
@@ -402,8 +538,8 @@ def test_the_deformation_does_not_fold(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_all_of_space_does_not_fold(seed):
     window = Window((48, 48, 48), 4.0, 12.0)
-    config = replace(SynthConfig(), flip_probability=0)
-    at_mm = window_coordinates(window, draw(seed, config, window), "cpu")[0].permute(3, 0, 1, 2).numpy()
+    config = SynthConfig(shape=ShapeConfig(flip_probability=0))
+    at_mm = window_coordinates(window, [draw(seed, config, window).shape], "cpu")[0].permute(3, 0, 1, 2).numpy()
     assert jacobian(at_mm, 4.0).min() > 0
 
 
@@ -416,7 +552,7 @@ def test_the_inverse_field_undoes_the_deformation(seed):
     inner = (slice(None), *[slice(6, -6)] * 3)
     error = np.linalg.norm((backward + there)[inner], axis=0)
     moved_by = np.linalg.norm(backward[inner], axis=0)
-    assert error.max() < 0.15 * moved_by.max()
+    assert error.max() < 0.2 * moved_by.max()
     assert np.median(error) < 0.1 * np.median(moved_by)
 
 
@@ -478,7 +614,9 @@ def test_blur_has_the_width_it_says():
 
 def test_thick_slices_are_linear_between_them():
     config = replace(OFF, slice_probability=1.0, slice_spacing_mm=(4 * SPACING, 4 * SPACING))
-    parameters = replace(draw(3, config, STILL), slice_axis=torch.tensor([2]), slice_offset=torch.zeros(1))
+    parameters = draw(4, config, STILL)
+    slices = replace(parameters.acquisition.slices, axis=2, offset=0.0)
+    parameters = replace(parameters, acquisition=replace(parameters.acquisition, slices=slices))
     image, _, _ = make(parameters, STILL)
     for start in (4, 8, 12):
         ramp = torch.lerp(image[..., start], image[..., start + 4], 0.25)
@@ -491,9 +629,9 @@ def test_thick_slices_are_linear_between_them():
 
 
 def test_beyond_the_scan_there_is_no_weight():
-    affine = torch.eye(4)[None]
-    affine[0, 0, 3] = -15 * SPACING  # the window begins at voxel 14 - 15 - 12 of the map
-    image, brain, weight = make(replace(draw(0, OFF, STILL), affine=affine), STILL)
+    affine = torch.eye(4)
+    affine[0, 3] = -15 * SPACING  # the window begins at voxel 14 - 15 - 12 of the map
+    image, brain, weight = make(with_affine(draw(0, OFF, STILL), affine), STILL)
     assert not weight[:13].any()
     assert weight[13:].all()
     assert not image[:13].any()
@@ -502,9 +640,8 @@ def test_beyond_the_scan_there_is_no_weight():
 
 def test_cropped_parts_have_no_weight():
     whole = draw(0, OFF, STILL)
-    crop = torch.zeros(1, 3, 2)
-    crop[0, 0, 0], crop[0, 2, 1] = 5 * SPACING, 3 * SPACING
-    image, brain, weight = make(replace(whole, crop_mm=crop), STILL)
+    crop = Crop(((5 * SPACING, 0.0), (0.0, 0.0), (0.0, 3 * SPACING)))
+    image, brain, weight = make(replace(whole, crop=crop), STILL)
     image_whole, brain_whole, _ = make(whole, STILL)
     kept = np.zeros(STILL.shape, dtype=bool)
     kept[5:, :, :-3] = True
@@ -515,9 +652,10 @@ def test_cropped_parts_have_no_weight():
 
 def test_crops_cut_one_or_two_faces():
     config = replace(SynthConfig(), crop_probability=1.0)
-    cut = torch.cat([draw(seed, config).crop_mm for seed in range(40)])
+    cut = np.array([draw(seed, config).crop.depth_mm for seed in range(40)])
     assert set((cut > 0).sum((1, 2)).tolist()) == {1, 2}
-    assert cut.max() <= config.crop_depth_mm
+    assert (cut > 0).any(0).all()
+    assert 0.8 * config.crop_depth_mm < cut.max() <= config.crop_depth_mm
 
 
 @pytest.mark.parametrize("blank_probability", [0.0, 1.0])
@@ -528,14 +666,14 @@ def test_masked_images_are_blank_beyond_the_rim(rim_mm, blank_probability):
     )
     parameters = draw(4, config, STILL)
     image, brain, weight = make(parameters, STILL)
-    plain, _, _ = make(replace(parameters, rim_mm=torch.tensor([-1.0])), STILL)
+    plain, _, _ = make(replace(parameters, masking=None), STILL)
     distance = SPACING * ndimage.distance_transform_edt(brain.numpy() < 0.5)
     # A Gaussian of width rim_mm over the brain falls below 2 % at most 2.1 widths from it.
     far = (distance > 2.1 * rim_mm + SPACING) & (weight.numpy() > 0)
     assert far.sum() > 1000
-    blank = float(parameters.blank)
+    blank = parameters.masking.intensity
     assert (blank == 0) == (blank_probability == 1.0)
-    assert (image[torch.from_numpy(far)] == blank).all()
+    assert (image[torch.from_numpy(far)] == torch.tensor(blank)).all()
     assert torch.equal(image[brain > 0.5], plain[brain > 0.5])
     assert not torch.equal(image, plain)
 
@@ -557,7 +695,7 @@ def test_images_are_finite_and_within_range():
 
 
 # A setting of each field that differs much from its default.
-STRONG = {
+STRONG_SHAPE = {
     "rotation_deg": 90.0,
     "turn_probability": 1.0,
     "scaling": (1.5, 1.6),
@@ -566,6 +704,9 @@ STRONG = {
     "warp_spacing_mm": (30.0, 20.0, 10.0),
     "warp_mm": (30.0, 20.0, 10.0),
     "flip_probability": 1.0,
+}
+STRONG = {
+    **{name: ShapeConfig(**{name: value}) for name, value in STRONG_SHAPE.items()},
     "smooth_classes_probability": 1.0,
     "smooth_knots": (9, 10),
     "joint_probability": 1.0,
@@ -578,6 +719,7 @@ STRONG = {
     "class_noise": (0.5, 0.6),
     "dark_probability": 0.0,
     "dark_classes": (3, 3),
+    "dark_intensity": (0.4, 0.5),
     "smoothing_mm": (10.0, 12.0),
     "slice_probability": 1.0,
     "slice_spacing_mm": (30.0, 40.0),
@@ -588,40 +730,47 @@ STRONG = {
     "brain_range_probability": 1.0,
     "gamma": 2.0,
     "crop_probability": 1.0,
+    "crop_faces": (5, 6),
     "crop_depth_mm": 140.0,
     "masked_probability": 1.0,
     "masked_rim_mm": (30.0, 40.0),
+    "masked_share": 0.4,
     "blank_probability": 0.0,
 }
 
 
 def test_every_field_has_a_strong_setting():
-    assert set(STRONG) == {field.name for field in fields(SynthConfig)}
+    assert set(STRONG_SHAPE) == {field.name for field in fields(ShapeConfig)}
+    assert set(STRONG) == {*STRONG_SHAPE, *(field.name for field in fields(SynthConfig) if field.name != "shape")}
+
+
+def with_strong(config, name):
+    return replace(config, **{"shape" if name in STRONG_SHAPE else name: STRONG[name]})
 
 
 @pytest.mark.parametrize("name", STRONG)
 def test_every_field_changes_the_batch(name):
     usual = SynthConfig(masked_probability=0.5)  # not rare, so that a few seeds show what belongs to it
-    strong = replace(usual, **{name: STRONG[name]})
+    strong = with_strong(usual, name)
     assert any(
         not same(*(make(draw(seed, config, levels=LEVELS)) for config in (usual, strong))) for seed in range(8)
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter"),
-    [("noise", "noise"), ("gamma", "gamma"), ("slice_profile", "slice_thickness_mm"), ("smoothing_mm", "blur_mm"),
-     ("slice_spacing_mm", "slice_spacing_mm"), ("masked_rim_mm", "rim_mm"), ("crop_depth_mm", "crop_mm"),
-     ("class_noise", "class_noise"), ("rotation_deg", "affine"), ("scaling", "affine"), ("shear", "affine")],
+    ("name", "parameters"),
+    [("noise", {"acquisition.noise"}), ("gamma", {"intensity_scale.gamma"}),
+     ("slice_profile", {"acquisition.slices.thickness_mm"}),
+     ("slice_spacing_mm", {"acquisition.slices.thickness_mm", "acquisition.slices.spacing_mm"}),
+     ("smoothing_mm", {"acquisition.blur_mm"}), ("masked_rim_mm", {"masking.rim_mm"}),
+     ("masked_share", {"masking.share"}), ("crop_depth_mm", {"crop.depth_mm"}), ("class_noise", {"classes.noise"}),
+     ("rotation_deg", {"shape.affine"}), ("scaling", {"shape.affine"}), ("shear", {"shape.affine"}),
+     ("layer_mm", {"layer.thickness_mm"}), ("bias", {"bias.log_gain"})],
 )  # fmt: skip
-def test_a_range_changes_its_own_parameter_alone(name, parameter):
-    usual = SynthConfig(masked_probability=1.0, crop_probability=1.0, slice_probability=1.0)
-    a, b = draw(3, usual), draw(3, replace(usual, **{name: STRONG[name]}))
-    coupled = {parameter} | ({"slice_thickness_mm"} if name == "slice_spacing_mm" else set())
-    for field in fields(a):
-        first, second = getattr(a, field.name), getattr(b, field.name)
-        if isinstance(first, torch.Tensor):
-            assert torch.equal(first, second) == (field.name not in coupled), field.name
+def test_a_range_changes_its_own_parameter_alone(name, parameters):
+    usual = SynthConfig(masked_probability=1.0, crop_probability=1.0, slice_probability=1.0, layer_probability=1.0)
+    changed = differing(draw(3, usual), draw(3, with_strong(usual, name)))
+    assert {re.sub(r"\.\d$", "", each) for each in changed} == parameters
 
 
 def test_the_maps_classes():

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import singlestrip
 from singlestrip.cli.main import main
-from singlestrip.configuration import CascadeConfig, SynthConfig, TrainConfig
+from singlestrip.configuration import CascadeConfig, ShapeConfig, SynthConfig, TrainConfig
 from singlestrip.errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
 from singlestrip.networks import checkpoint, training_state
 from singlestrip.networks.cascade import Cascade
@@ -95,8 +95,8 @@ def test_it_learns_to_strip(tmp_path):
     head = make_head(32, spacing_mm=VOXEL_MM)
     labels = [head.native]
     easy = SynthConfig(
-        rotation_deg=5, warp_mm=(0, 0, 0), crop_probability=0, masked_probability=0, slice_probability=0,
-        noise=(0, 0.02), smoothing_mm=(0, 1), smooth_classes_probability=0,
+        shape=ShapeConfig(rotation_deg=5, warp_mm=(0, 0, 0)), crop_probability=0, masked_probability=0,
+        slice_probability=0, noise=(0, 0.02), smoothing_mm=(0, 1), smooth_classes_probability=0,
     )  # fmt: skip
     config = replace(CONFIG, steps=100, lr=2e-2, warmup=5, average=0.9, synth=easy)
     cascade = tiny_cascade(VOXEL_MM, 32)

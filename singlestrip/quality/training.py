@@ -1,7 +1,7 @@
 """Train the quality network from one brain mask: random copies of it, with faults to mend.
 
-Each step draws from a generator seeded by the run's seed and the step's number, so that the same
-seed gives the same network.
+Each step draws from streams of its own, by the run's seed, the epoch and the step's number, so that
+the same seed gives the same network.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, SynthConfig, Window
+from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, Window
 from ..errors import InputError
 from ..io import typed
 from ..networks.autoencoder import Autoencoder
@@ -25,14 +25,13 @@ from ..space.grid import Grid
 from ..space.morphology import bounding_box
 from ..space.resample import block_mean, conform
 from ..space.scan import Scan
-from ..synthesis.image import window_coordinates
-from ..synthesis.parameters import numbered_generator, sample_parameters, stack
+from ..synthesis.shape import sample_shape, window_coordinates
+from ..synthesis.streams import RandomStreams
 from .faults import plant_faults
 
 MARGIN_MM = 30.0  # how far from the brain of an adult head the distance is known
 SOURCE_FACTOR = 0.5  # spacing of the distance map over the voxel size
 JITTER_MM = 4.0  # ± of the middle of a mask, after it is laid in the middle
-SPACE = ("rotation_deg", "scaling", "anisotropy", "shear", "warp_mm")  # what SynthConfig takes from the training
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,16 @@ class VolumeSource:
         return [train.batch] * math.ceil(train.masks_per_epoch / train.batch)
 
     def draw(
-        self, count: int, train: AutoencoderTrainConfig, generator: torch.Generator
+        self, count: int, train: AutoencoderTrainConfig, streams: RandomStreams
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Masks to see and to make of them, each [B, 1, S, S, S] in [0, 1]."""
-        synth = SynthConfig(turn_probability=0.0, **{name: getattr(train, name) for name in SPACE})
-        p = stack([sample_parameters(synth, self.window, self.scale, generator) for _ in range(count)])
-        grid = window_coordinates(self.window, p, self.distance.device, self.grid_from_mm.expand(count, 4, 4))
+        samples = [streams.part(number) for number in range(count)]
+        shapes = [sample_shape(train.shape, self.window, self.scale, sample) for sample in samples]
+        grid = window_coordinates(self.window, shapes, self.distance.device, self.grid_from_mm.expand(count, 4, 4))
         source = self.distance.expand(count, -1, -1, -1, -1)
         clean = F.grid_sample(source, grid, padding_mode="border", align_corners=False)[:, 0]
         size = self.window.voxel_size_mm
-        faulty = plant_faults(clean, size, train.fault, self.scale, generator) if train.faults else clean
+        faulty = plant_faults(clean, size, train.fault, self.scale, samples) if train.faults else clean
         seen, aim = fraction(faulty, size), fraction(clean, size)
         return tuple(part[:, None] for part in _lay_in_the_middle(seen, aim))
 
@@ -122,25 +121,27 @@ class SliceSource:
         self.order = torch.arange(len(self.slices))
 
     def batches(self, train: AutoencoderTrainConfig, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(train.seed * 1_000_003 + epoch)
-        self.order = torch.randperm(len(self.slices), generator=generator)
+        streams = RandomStreams((train.seed, epoch))
+        self.order = torch.randperm(len(self.slices), generator=streams("order of slices"))
         return [len(part) for part in self.order.split(train.batch)]
 
     def draw(
-        self, count: int, train: AutoencoderTrainConfig, generator: torch.Generator
+        self, count: int, train: AutoencoderTrainConfig, streams: RandomStreams
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Slices to see and to make of them, the same, [B, 1, S, S] in [0, 1]."""
         chosen, self.order = self.order[:count], self.order[count:]
-        angle = torch.deg2rad(train.rotation_deg * (2 * torch.rand(count, generator=generator) - 1))
+        angle = torch.deg2rad(
+            train.shape.rotation_deg * (2 * torch.rand(count, generator=streams("rotation")) - 1)
+        )
         low, high = (math.log(s) for s in train.slice_scaling)
-        size = torch.exp(low + (high - low) * torch.rand(count, generator=generator))
-        flip = 1 - 2 * torch.randint(2, (count,), generator=generator) * self.mirrored[chosen]
+        size = torch.exp(low + (high - low) * torch.rand(count, generator=streams("scaling")))
+        flip = 1 - 2 * torch.randint(2, (count,), generator=streams("flip")) * self.mirrored[chosen]
         # affine_grid counts the last axis first.
         matrix = torch.zeros(count, 2, 3)
         matrix[:, 0, 0], matrix[:, 0, 1] = angle.cos() / size, -flip * angle.sin() / size
         matrix[:, 1, 0], matrix[:, 1, 1] = angle.sin() / size, flip * angle.cos() / size
         # grid_sample counts half a side as 1.
-        matrix[:, :, 2] = 2 * train.slice_shift * (2 * torch.rand(count, 2, generator=generator) - 1)
+        matrix[:, :, 2] = 2 * train.slice_shift * (2 * torch.rand(count, 2, generator=streams("shift")) - 1)
         source = self.slices[chosen.to(self.slices.device)]
         grid = F.affine_grid(matrix.to(source.device), source.shape, align_corners=False)
         moved = F.grid_sample(source, grid, align_corners=False)
@@ -191,9 +192,8 @@ def train_quality(
     for epoch in range(train.epochs):
         losses = []
         for number, count in enumerate(source.batches(train, epoch)):
-            generator = numbered_generator(train.seed, epoch, number)
             with torch.no_grad():
-                seen, aim = source.draw(count, train, generator)
+                seen, aim = source.draw(count, train, RandomStreams((train.seed, epoch, number)))
             logit = model(seen)
             loss = soft_dice_loss(logit, aim, torch.ones_like(aim)).mean()
             loss = loss + F.mse_loss(torch.sigmoid(logit), aim)

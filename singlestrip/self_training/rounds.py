@@ -25,6 +25,7 @@ from ..errors import InputError, errors_named
 from ..io import volume
 from ..io.masks import read_mask
 from ..io.output import atomic_write, make_folder
+from ..io.pairs import check_exist
 from ..networks.autoencoder import Autoencoder
 from ..networks.cascade import Cascade
 from ..networks.checkpoint import load_model, save_model
@@ -32,7 +33,7 @@ from ..quality.scores import QualityModel
 from ..quality.training import QualityProgress, brain_mm, train_quality
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
-from ..synthesis.labelling import check_exist, labelled_example, labelled_scan
+from ..synthesis.labelling import labelled_example, labelled_scan
 from ..training.loop import Progress, fitting_cascade, train, validate
 from ..training.run_files import RunFiles
 from .plan import Inputs, Options

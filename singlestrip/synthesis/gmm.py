@@ -12,7 +12,7 @@ from ..configuration import INSIDE_BASE, GMMConfig
 from ..errors import InputError
 from ..io import typed
 
-MAX_CLASSES = 90
+MAX_CLASSES = 90  # of one side: what labels have room for
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def fit_side(values: np.ndarray, classes: int, config: GMMConfig, side: str) -> 
     from sklearn.mixture import GaussianMixture
 
     distinct = len(np.unique(values[:: max(1, len(values) // 100_000)]))
-    if len(values) < 10 * classes:
+    if len(values) < config.voxels_per_class * classes:
         raise InputError(
             f"only {len(values)} voxels {side} the brain mask: too few for {classes} classes; "
             "check the mask or ask for fewer classes"
@@ -122,7 +122,12 @@ def fit_side(values: np.ndarray, classes: int, config: GMMConfig, side: str) -> 
     start = np.quantile(sample, (np.arange(classes) + 0.5) / classes)[:, None]
     start += np.linspace(0, 1e-3, classes)[:, None]  # apart, where one value fills several quantiles
     mixture = GaussianMixture(
-        classes, means_init=start, random_state=config.seed, max_iter=500, tol=1e-4, reg_covar=1e-6
+        classes,
+        means_init=start,
+        random_state=config.seed,
+        max_iter=config.iterations,
+        tol=config.tolerance,
+        reg_covar=1e-6,
     ).fit(sample)
     order = np.argsort(mixture.means_[:, 0])
     rank = np.empty(classes, dtype=np.uint8)

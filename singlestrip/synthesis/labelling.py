@@ -1,26 +1,27 @@
-"""Labelled scans from files: image and mask to label map, checked against each other."""
+"""Labelled scans from files, and label maps with their records."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import logging
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._version import __version__
 from ..configuration import INSIDE_BASE, GMMConfig
-from ..errors import InputError
+from ..errors import InputError, errors_named
 from ..io import figures, typed, volume
 from ..io.checksum import checksum
-from ..io.masks import read_mask_on
 from ..io.output import atomic_write, check_distinct, check_writable
+from ..io.pairs import check_exist, read_pair
 from ..io.textfile import file_bytes
-from ..io.volume import Volume
 from ..space.scan import Scan
 from .gmm import FitRecord, NativeMap, check_classes, fit_label_map, levels_of
+
+log = logging.getLogger(__name__)
 
 MAX_RECORD_BYTES = 2**20  # one of 180 classes has 20 kB
 
@@ -33,44 +34,25 @@ class LabelledScan(NamedTuple):
     vox2world: np.ndarray
 
 
-def read_pair(image_path: Path, mask_path: Path) -> tuple[Volume, np.ndarray]:
-    """An image and its brain mask, boolean [X, Y, Z]. Raises InputError unless they fit together."""
-    image = volume.read_single(image_path)
-    image.check_not_overflowed()
-    return image, read_mask_on(mask_path, image)
-
-
 def labelled_scan(image_path: Path, mask_path: Path) -> LabelledScan:
     """A labelled scan to strip and compare. Raises InputError."""
     image, mask = read_pair(image_path, mask_path)
     return LabelledScan(image.scaled(), mask, image.vox2world)
 
 
-def fit_pair(
-    image_path: Path, mask_path: Path, config: GMMConfig
-) -> tuple[LabelledScan, Volume, np.ndarray, dict]:
-    """The scan, its image as read, its label map uint8 [X, Y, Z] and the record of the fit (see
-    `gmm.fit_label_map`)."""
-    image, mask = read_pair(image_path, mask_path)
-    scan = LabelledScan(image.scaled(), mask, image.vox2world)
-    try:
-        labels, record = fit_label_map(scan.image, mask, config)
-    except InputError as error:
-        raise InputError(f"{image_path}, {mask_path}: {error}") from error
-    return scan, image, labels, record
-
-
 def labelled_example(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[NativeMap, LabelledScan]:
     """The label map of a labelled scan, to train on, and the scan. Raises InputError."""
-    scan, _, labels, record = fit_pair(image_path, mask_path, config)
+    scan = labelled_scan(image_path, mask_path)
+    labels, record = _fit(scan.image, scan.mask, image_path, mask_path, config)
     return NativeMap(labels, scan.vox2world, levels_of(record)), scan
 
 
-def check_exist(paths: Iterable[Path]) -> None:
-    """Raise InputError if one of the images is missing: before any work is done."""
-    for path in paths:
-        if not path.is_file():
-            volume.read(path)  # says why
+def _fit(
+    image: np.ndarray, mask: np.ndarray, image_path: Path, mask_path: Path, config: GMMConfig
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """See `gmm.fit_label_map`; its errors with the names of the files."""
+    with errors_named(image_path, mask_path):
+        return fit_label_map(image, mask, config)
 
 
 def record_path(label_map: Path) -> Path:
@@ -78,12 +60,13 @@ def record_path(label_map: Path) -> Path:
     return label_map.with_name(label_map.name[: -len(volume.suffix_of(label_map))] + ".json")
 
 
-def write_record(label_map: Path, record: dict) -> None:
+def write_record(label_map: Path, record: dict[str, Any]) -> None:
+    """Write the record of a label map beside it, as JSON."""
     with atomic_write(record_path(label_map)) as (partial,):
         partial.write_text(_record_text(record))
 
 
-def _record_text(record: dict) -> str:
+def _record_text(record: dict[str, Any]) -> str:
     return json.dumps(record, indent=2) + "\n"
 
 
@@ -109,7 +92,10 @@ def _read_record(label_map: Path) -> FitRecord | None:
 
 
 def read_label_map(path: Path) -> NativeMap:
-    """A label map as `fit-gmm` writes it, with its record beside it. Raises InputError."""
+    """A label map as `fit_files` writes it, with its record beside it. Raises InputError.
+
+    Without a record the levels are None, which is logged: the same seed then gives other images.
+    """
     scan = volume.read(path)
     values = scan.scaled()
     if scan.frames > 1 or not np.isfinite(values).all() or (values != np.round(values)).any():
@@ -124,6 +110,12 @@ def read_label_map(path: Path) -> NativeMap:
         )
     record = _read_record(path)
     if record is None:
+        log.warning(
+            "%s: there is no record of its fit (%s), so that images made from it never have one contrast for the "
+            "classes of both sides of the brain's border",
+            path,
+            record_path(path).name,
+        )
         return NativeMap(labels, scan.vox2world)
     strange = {int(label) for label in np.unique(labels)} - {0} - record.labels
     if strange:
@@ -134,13 +126,7 @@ def read_label_map(path: Path) -> NativeMap:
     return NativeMap(labels, scan.vox2world, record.levels())
 
 
-def fit_files(
-    image_path: Path,
-    mask_path: Path,
-    out: Path,
-    config: GMMConfig,
-    figure: Path | None = None,
-) -> None:
+def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, figure: Path | None = None) -> None:
     """Fit, and write the label map, its JSON record beside it, and the picture if named."""
     volume.check_output(out)
     outputs = [out, record_path(out)]
@@ -154,17 +140,18 @@ def fit_files(
     check_exist([image_path, mask_path])
     import sklearn
 
-    scan, image, labels, record = fit_pair(image_path, mask_path, config)
+    image, mask = read_pair(image_path, mask_path)
+    values = image.scaled()
+    labels, record = _fit(values, mask, image_path, mask_path, config)
     record |= {
         "image": {"name": image_path.name, "sha256": checksum(image_path)},
         "mask": {"name": mask_path.name, "sha256": checksum(mask_path)},
         "configuration": asdict(config),
         "versions": {"singlestrip": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
     }
-    with atomic_write(record_path(out)) as (
-        partial,
-    ):  # ready when the label map appears: without it that looks foreign
+    # The record is ready when the label map appears: without it that looks like another program's.
+    with atomic_write(record_path(out)) as (partial,):
         partial.write_text(_record_text(record))
         volume.write_like(image, out, labels[..., None], label="GMM classes")
     if figure is not None:
-        figures.label_figure(Scan(scan.image, scan.vox2world), labels, figure)
+        figures.label_figure(Scan(values, image.vox2world), labels, figure)

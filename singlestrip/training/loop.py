@@ -1,6 +1,6 @@
 """The one training loop: synthesise, predict, update; average, validate, save, resume.
 
-Each image of a run is drawn from a generator seeded by the run's seed and the image's number, so
+Each image of a run is drawn from streams of its own, by the run's seed and the image's number, so
 that a resumed run goes on as if it had never stopped, and several processes see what one process
 with a larger batch would have seen.
 """
@@ -45,9 +45,10 @@ from ..space.resample import conform_labels
 from ..space.scan import Scan
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
-from ..synthesis.image import LabelMap, synthesise
+from ..synthesis.image import sample_parameters, synthesise
+from ..synthesis.label_map import LabelMap
 from ..synthesis.labelling import LabelledScan
-from ..synthesis.parameters import numbered_generator, sample_parameters, stack
+from ..synthesis.streams import RandomStreams, whole_number
 from .calibration import calibrated
 from .run_files import Metrics, RunFiles
 
@@ -172,10 +173,11 @@ def draw_batch(
     """The images of the run with these numbers, for one network: see `synthesise`."""
     chosen, parameters = [], []
     for number in numbers:
-        generator = numbered_generator(config.seed, network, number)
-        chosen.append(maps[int(torch.randint(len(maps), (1,), generator=generator))])
-        parameters.append(sample_parameters(config.synth, window, scale, generator, chosen[-1].levels))
-    return synthesise(chosen, window, stack(parameters))
+        streams = RandomStreams((config.seed, network, number))
+        source = maps[whole_number(streams("label map"), 0, len(maps) - 1)]
+        chosen.append(source)
+        parameters.append(sample_parameters(config.synth, window, scale, streams, source.levels))
+    return synthesise(chosen, window, parameters)
 
 
 def mixed_precision(device: torch.device, amp: str) -> bool:

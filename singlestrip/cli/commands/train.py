@@ -209,7 +209,7 @@ def _check_files(args: argparse.Namespace) -> None:
     """Raise InputError or OutputError where a file is missing or cannot be written: before any work is done."""
     from ...io import figures
     from ...io.output import check_distinct, check_writable
-    from ...synthesis.labelling import check_exist
+    from ...io.pairs import check_exist
     from ...training.run_files import RunFiles
 
     inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]

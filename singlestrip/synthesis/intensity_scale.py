@@ -1,0 +1,40 @@
+"""Intensities scaled to [0, 1], by the range of the scan or of the brain alone, and bent by an exponent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..configuration import SynthConfig
+from ..networks.normalisation import normalise
+from .streams import RandomStreams, happens, uniform
+
+
+@dataclass(frozen=True)
+class IntensityScale:
+    """by_brain: whether the brain alone sets the range that becomes [0, 1]; gamma: the
+    exponent."""
+
+    by_brain: bool
+    gamma: float
+
+
+def sample_intensity_scale(config: SynthConfig, streams: RandomStreams) -> IntensityScale:
+    """Draw the intensity scale of one image."""
+    by_brain = happens(streams("brain range"), config.brain_range_probability)
+    return IntensityScale(by_brain, math.exp(uniform(streams("gamma"), -config.gamma, config.gamma)))
+
+
+def scale_intensities(
+    image: torch.Tensor, brain: torch.Tensor, covered: torch.Tensor, drawn: Sequence[IntensityScale]
+) -> torch.Tensor:
+    """Images [B, X, Y, Z] in [0, 1], 0 where they are not covered.
+
+    brain: share of each voxel that is brain; covered: boolean, where there are data.
+    """
+    by_brain = torch.tensor([each.by_brain for each in drawn], device=image.device).view(-1, 1, 1, 1)
+    gamma = torch.tensor([each.gamma for each in drawn], device=image.device).view(-1, 1, 1, 1)
+    return normalise(image, covered, (brain > 0.5) & by_brain).pow(gamma)

@@ -1,0 +1,62 @@
+"""A label map on the grid and the device that images are made on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from .gmm import is_inside
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A conformed label map on the training device.
+
+    labels: int32 [X, Y, Z], 0 outside the scan, 1-100 outside the brain, above 100 inside;
+    brain: float [X, Y, Z], 1 in the brain; scanned: likewise where there is a label, None for
+    everywhere; away_mm: float [X, Y, Z], distance to the brain, 0 in it; spacing_mm; brain_mm: [3],
+    middle of the brain's bounding box, mm from the middle of the map; levels: [256] on the CPU,
+    intensity of each class in the labelled scan from 0 to 1, None where it is not known.
+    """
+
+    labels: torch.Tensor
+    brain: torch.Tensor
+    scanned: torch.Tensor | None
+    away_mm: torch.Tensor
+    spacing_mm: float
+    brain_mm: torch.Tensor
+    levels: torch.Tensor | None = None
+
+    @staticmethod
+    def of(
+        labels: np.ndarray,
+        spacing_mm: float,
+        device: torch.device | str = "cpu",
+        levels: np.ndarray | None = None,
+    ) -> LabelMap:
+        """From a conformed label map uint8 [X, Y, Z], and the levels of its classes float32 [256]."""
+        brain = is_inside(labels)
+        where = np.argwhere(brain)
+        middle = (where.min(0) + where.max(0)) / 2 - (np.array(labels.shape) - 1) / 2
+        scanned = None if labels.all() else torch.from_numpy((labels > 0).astype(np.float32)).to(device)
+        # The surface lies halfway between the two voxels beside it.
+        away = (ndimage.distance_transform_edt(~brain) - 0.5).clip(0) * spacing_mm
+        return LabelMap(
+            torch.from_numpy(labels.astype(np.int32)).to(device),
+            torch.from_numpy(brain.astype(np.float32)).to(device),
+            scanned,
+            torch.from_numpy(away.astype(np.float32)).to(device),
+            spacing_mm,
+            torch.tensor(middle * spacing_mm, dtype=torch.float32),
+            None if levels is None else torch.from_numpy(levels),
+        )
+
+    def grid_from_mm(self) -> torch.Tensor:
+        """[4, 4] on the CPU: mm from the middle of the brain to grid_sample's coordinates, ±1 at the edges."""
+        half = torch.tensor(self.labels.shape) * self.spacing_mm / 2
+        matrix = torch.diag(torch.cat([1 / half, torch.ones(1)]))
+        matrix[:3, 3] = self.brain_mm / half
+        return matrix
