@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["singlestrip", "singlestrip.*"]), "singlestrip.models"],
     package_dir={"singlestrip.models": "models"},
-    package_data={"singlestrip.io": ["templates/*.html"], "singlestrip.models": ["*.safetensors", "*.md"]},
+    package_data={"singlestrip.io": ["templates/qc/*"], "singlestrip.models": ["*.safetensors", "*.md"]},
     install_requires=[
         "torch>=2.4",
         "nibabel>=5.2",

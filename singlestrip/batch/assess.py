@@ -360,7 +360,7 @@ def write_report(folder: Path, assessments: list[Assessment], title: str, about:
             PageEntry(
                 name=a.case.name,
                 flag=a.flag,
-                score=a.values.get("estimated_dice"),
+                estimated_dice=a.values.get("estimated_dice"),
                 picture=picture if a.values and path_exists(folder / picture) else None,
                 numbers={
                     title: format(a.values[column], style) if column in a.values else ""
