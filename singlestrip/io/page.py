@@ -15,7 +15,7 @@ from .output import atomic_write
 
 FLAGS = ("pass", "look", "fail")
 TEMPLATES = Path(__file__).parent / "templates" / "qc"
-# One script holds these modules. Each imports from earlier ones only.
+# The page's JavaScript modules, in the order in which one script holds them. Each imports from earlier ones only.
 SCRIPTS = ("data", "storage", "cards", "list", "viewer", "review", "export", "keyboard", "main")
 DATA_SCRIPT = '<script type="application/json" id="data">'
 IMPORT_OR_EXPORT = re.compile(r"^import [^;]*;\n|^export ", re.MULTILINE)
