@@ -665,7 +665,7 @@ def test_a_page_and_its_pictures(model, masks, broken, tmp_path):
         ("good", "pass"),
     ]
     assert [s["picture"] for s in data["scans"]] == [None, "pictures/half.png", "pictures/good.png"]
-    assert [s["score"] for s in data["scans"]] == [None, *(a.estimated_dice for a in found[1:])]
+    assert [s["estimated_dice"] for s in data["scans"]] == [None, *(a.estimated_dice for a in found[1:])]
     assert data["scans"][0]["note"] == found[0].note and set(data["scans"][0]["numbers"]) == {""}
     numbers = dict(zip(data["columns"], data["scans"][2]["numbers"], strict=True))
     assert numbers["true Dice"] == f"{dice(ball(48), ball(40)):.3f}"
@@ -699,7 +699,7 @@ def test_an_empty_mask_has_a_page_too(model, tmp_path):
     folder = tmp_path / "report"
     case = Case(save(tmp_path / "m.nii", np.zeros(SHAPE)))
     data = page_data(write_report(folder, assess_files(Assessor(model, report_folder=folder), [case]), "t", ""))
-    assert data["scans"][0]["score"] == 0 and data["scans"][0]["picture"] == "pictures/m.png"
+    assert data["scans"][0]["estimated_dice"] == 0 and data["scans"][0]["picture"] == "pictures/m.png"
 
 
 def test_a_report_folder_that_cannot_be_made(model, masks, tmp_path):

@@ -33,7 +33,7 @@ class Measure:
 # mask to the reference. frame: of several, from 0 on, the one with the lowest estimated Dice; all numbers are its.
 MEASURES = (
     Measure("estimated_dice", "estimated_dice"),
-    Measure("estimated_hd95_mm", "hd95_mm", "HD95 mm", ".1f"),
+    Measure("estimated_hd95_mm", "hd95_mm", "estimated HD95 mm", ".1f"),
     Measure("lowest_slice_dice", "lowest_slice_dice", "lowest slice", ".2f"),
     Measure("volume_ml", "volume_ml", "volume ml", ".0f"),
     Measure("components", "components", "parts", "d"),

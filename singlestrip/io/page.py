@@ -1,9 +1,10 @@
-"""The QC page: one HTML file that shows each scan, and keeps and exports ratings and notes."""
+"""The QC page: one HTML file that shows each scan, and keeps and exports what people say about it."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,20 +14,25 @@ from ..errors import InputError
 from .output import atomic_write
 
 FLAGS = ("pass", "look", "fail")
-TEMPLATE = Path(__file__).parent / "templates" / "qc.html"
-PLACE_OF_DATA = "__DATA__"
+TEMPLATES = Path(__file__).parent / "templates" / "qc"
+# The page's JavaScript modules, in the order in which one script holds them. Each imports from earlier ones only.
+SCRIPTS = ("data", "storage", "cards", "list", "viewer", "review", "export", "keyboard", "main")
+DATA_SCRIPT = '<script type="application/json" id="data">'
+IMPORT_OR_EXPORT = re.compile(r"^import [^;]*;\n|^export ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class PageEntry:
     """What the page shows of one scan.
 
-    name: any text; no two entries of a page have the same.
+    name: any text; the page shows it unchanged. Each entry of a page has its own.
     flag: one of FLAGS.
-    estimated_dice: in [0, 1]; None if there is none, as for a mask that cannot be read.
-    picture: POSIX path from the page's folder, not quoted for URLs, of a PNG about three times as wide as high.
-    numbers: the text of each column by its title, which has the unit; all entries of a page have the same titles.
-    note: one sentence on why the scan failed, or on what to look at.
+    estimated_dice: in [0, 1]; None if there is none, for example because the mask cannot be read.
+    picture: POSIX path of a PNG, relative to the page's folder and not quoted for URLs. The picture is about three
+        times as wide as high.
+    numbers: the text to show for each column, by the column's title with its unit. All entries of a page have the
+        same titles. An empty text is shown as a dash.
+    note: one sentence that says why the scan failed or what to look at.
     """
 
     name: str
@@ -38,7 +44,7 @@ class PageEntry:
 
 
 def _check(entries: Sequence[PageEntry]) -> None:
-    """Raise InputError if the entries do not make one page."""
+    """Raise InputError if the entries do not fit on one page."""
     names = set()
     for entry in entries:
         if entry.name in names:
@@ -55,16 +61,16 @@ def _check(entries: Sequence[PageEntry]) -> None:
 
 
 def _data(entries: Sequence[PageEntry], title: str, about: str) -> str:
-    """The text of the page as JSON for a script element, which no text in it can end.
+    """The page's data as JSON, safe inside a script element.
 
-    Numbers are a list in the order of the columns, since JavaScript would reorder keys that look like integers.
+    Numbers are lists in the order of the columns, because JavaScript reorders keys that look like integers.
     """
     columns = list(entries[0].numbers) if entries else []
     scans = [
         {
             "name": entry.name,
             "flag": entry.flag,
-            "score": None if entry.estimated_dice is None else float(entry.estimated_dice),
+            "estimated_dice": None if entry.estimated_dice is None else float(entry.estimated_dice),
             "picture": None if entry.picture is None else quote(os.fsencode(entry.picture)),
             "numbers": [entry.numbers[column] for column in columns],
             "note": entry.note,
@@ -72,20 +78,46 @@ def _data(entries: Sequence[PageEntry], title: str, about: str) -> str:
         for entry in entries
     ]
     text = json.dumps({"title": title, "about": about, "columns": columns, "scans": scans}, allow_nan=False)
-    return text.replace("<", "\\u003c")  # json has escaped all that is not ASCII, U+2028 and U+2029 among it
+    return text.replace("<", "\\u003c")  # json has escaped what is not ASCII, such as U+2028
+
+
+def _read_part(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _join_scripts(names: Sequence[str]) -> str:
+    """Join JavaScript modules into one script.
+
+    Browsers load no modules for a page that is a local file. Imports and the word `export` are therefore removed;
+    the modules then share one scope, in which no name may occur twice.
+    """
+    return "\n".join(IMPORT_OR_EXPORT.sub("", _read_part(f"{name}.js")) for name in names)
+
+
+def _html(data: str) -> str:
+    """The page with this data, as one self-contained file."""
+    theme, scripts = _join_scripts(["theme"]), _join_scripts(SCRIPTS)
+    parts = {
+        '<link rel="stylesheet" href="style.css">': f"<style>\n{_read_part('style.css')}</style>",
+        '<script src="theme.js"></script>': f'<script>\n"use strict";\n\n{theme}</script>',
+        f"{DATA_SCRIPT}{{}}</script>": f"{DATA_SCRIPT}{data}</script>",
+        '<script type="module" src="main.js"></script>': f'<script type="module">\n{scripts}</script>',
+    }
+    places = re.compile("|".join(map(re.escape, parts)))
+    return places.sub(lambda place: parts[place[0]], _read_part("page.html"))  # searches no text that it inserts
 
 
 def write_page(folder: Path, entries: Sequence[PageEntry], title: str, about: str) -> Path:
     """Write `folder`/index.html, whole or not at all, and return its path.
 
-    The page needs no network, only this file and the pictures beside it.
-    title: the heading; with names and estimated Dice, it tells one page's ratings from another's in the browser.
-    about: one line on where the page comes from.
-    Raises InputError for entries that share a name, differ in the titles of their numbers, or have a flag,
-    estimated Dice or picture that PageEntry does not allow; OutputError if the file cannot be written.
+    The page works offline: it loads nothing but the pictures beside it.
+    title: shown above the scans. The browser keeps the ratings of pages apart by title, names and estimated Dice.
+    about: one line that says where the page comes from.
+    Raises InputError if two entries share a name, if the titles of their numbers differ, or if a flag, estimated
+    Dice or picture is not as PageEntry says. Raises OutputError if the file cannot be written.
     """
     _check(entries)
-    page = TEMPLATE.read_text(encoding="utf-8").replace(PLACE_OF_DATA, _data(entries, title, about), 1)
+    page = _html(_data(entries, title, about))
     path = folder / "index.html"
     with atomic_write(path) as (partial,):
         partial.write_text(page, encoding="utf-8", newline="\n")

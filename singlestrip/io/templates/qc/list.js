@@ -1,0 +1,128 @@
+// The list of cards: sort, filter, search, and the selected scan.
+
+import { byId, data, scans } from "./data.js";
+
+/* The pressed button of each filter. "all" shows every scan; the rating "" shows those without one. */
+const filters = { flag: "all", rating: "all" };
+
+/* Scans that the filters and the search leave, in the order of the list. */
+export let shown = [];
+
+/* The scan that the keys act on, or null. */
+export let selected = null;
+
+// Sort
+
+const byName = (a, b) => a.name.localeCompare(b.name, "en", { numeric: true });
+
+/* A scan without an estimate comes first: it is worse than any with one. */
+const byEstimatedDice = (a, b) => (a.estimated_dice ?? -1) - (b.estimated_dice ?? -1) || byName(a, b);
+
+function parseNumber(text) {
+  return Number.parseFloat(text.replace(/[\s,]/g, "").replace("−", "-"));
+}
+
+/* Compares by one of the columns. Scans without the number come last in both directions (1 and -1). */
+function byColumn(column, direction) {
+  return (a, b) => {
+    const [x, y] = [parseNumber(a.numbers[column]), parseNumber(b.numbers[column])];
+    if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || byName(a, b);
+    return direction * (x - y) || byName(a, b);
+  };
+}
+
+const orders = [
+  { title: "Estimated Dice, worst first", compare: byEstimatedDice },
+  { title: "Name", compare: byName },
+  ...data.columns.flatMap((title, column) => [
+    { title: `${title}, highest first`, compare: byColumn(column, -1) },
+    { title: `${title}, lowest first`, compare: byColumn(column, 1) },
+  ]),
+];
+
+export function fillSortMenu() {
+  orders.forEach(({ title }, index) => {
+    byId("sort").append(new Option(title, index));
+  });
+}
+
+// Filter and search
+
+function passesFilter(scan, key, value) {
+  return value === "all" || scan[key] === value;
+}
+
+function matches(scan) {
+  const wanted = byId("search").value.trim().toLowerCase();
+  return (
+    Object.entries(filters).every(([key, value]) => passesFilter(scan, key, value)) &&
+    [scan.name, scan.note, scan.comment].some((text) => text.toLowerCase().includes(wanted))
+  );
+}
+
+/* Sort, filter and search again, and select the first scan. A new rating does not call this: a card must not vanish
+   while the user works on it. */
+export function updateList() {
+  const sorted = [...scans].sort(orders[byId("sort").value].compare);
+  shown = sorted.filter(matches);
+  for (const scan of scans) scan.card.hidden = true;
+  for (const scan of shown) scan.card.hidden = false;
+  byId("scans").append(...sorted.map((scan) => scan.card));
+  byId("empty").hidden = shown.length > 0;
+  byId("empty-text").textContent = scans.length ? "No scan matches." : "This page has no scans.";
+  byId("show-all").hidden = !scans.length;
+  showCounts();
+  select(shown[0] ?? null);
+  scrollTo(0, 0);
+}
+
+/* Filter by a flag or a rating; `key` says by which. */
+export function setFilter(key, value) {
+  filters[key] = value;
+  updateList();
+}
+
+export function showAllScans() {
+  filters.flag = "all";
+  filters.rating = "all";
+  byId("search").value = "";
+  updateList();
+}
+
+/* Show how many scans each filter would leave, and how many are rated. */
+export function showCounts() {
+  for (const group of document.querySelectorAll("[data-filter]")) {
+    const key = group.dataset.filter;
+    for (const button of group.children) {
+      const value = button.dataset.value;
+      const count = scans.filter((scan) => passesFilter(scan, key, value)).length;
+      button.setAttribute("aria-pressed", String(filters[key] === value));
+      button.querySelector(".count").textContent = ` ${count}`;
+    }
+  }
+  const rated = scans.filter((scan) => scan.rating).length;
+  byId("progress").textContent = `${rated} of ${scans.length} rated`;
+  byId("meter").style.width = `${(100 * rated) / Math.max(1, scans.length)}%`;
+}
+
+// Selection
+
+export function select(scan) {
+  selected?.card.removeAttribute("aria-current");
+  selected = scan;
+  selected?.card.setAttribute("aria-current", "true");
+  byId("position").textContent = selected
+    ? `Scan ${shown.indexOf(selected) + 1} of ${shown.length} shown`
+    : "0 shown";
+}
+
+/* Scroll the selected card to the middle of the window, or to its top if the card is taller than the window. */
+export function scrollToSelected() {
+  const barHeight = Number.parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop);
+  const isTall = selected.card.offsetHeight > innerHeight - barHeight;
+  selected.card.scrollIntoView({ block: isTall ? "start" : "center" });
+}
+
+export function focusSelected() {
+  selected.card.focus({ preventScroll: true });
+}
