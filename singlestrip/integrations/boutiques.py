@@ -25,7 +25,7 @@ ONE_REQUIRED = {
     "train": {"examples": ("image", "labels"), "results": ("out", "samples")},
     "qc": {"masks": ("mask", "table")},
 }
-# One 256³ scan on 2 cores, benchmarks/README.md.
+# One 256³ scan on 2 cores, docs/benchmarks.md.
 RESOURCES = {"strip": {"cpu-cores": 2, "ram": 0.7, "walltime-estimate": 3.5}}
 
 

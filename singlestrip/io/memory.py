@@ -13,7 +13,7 @@ from .image_header import MGH_TYPES, ImageHeader
 
 GIB = 2**30
 # Interpreter, torch and both networks at work in their windows, whose size no scan changes:
-# measured 0.46 GiB for a 64³ scan (benchmarks/README.md), and 0.70 GiB with the largest field of view.
+# measured 0.46 GiB for a 64³ scan (docs/benchmarks.md), and 0.70 GiB with the largest field of view.
 NETWORK_BYTES = 0.8 * GIB
 MASK_BYTES_PER_VOXEL = 2  # the mask, and once more while it is cleaned
 WINDOW_BYTES_PER_VOXEL = 12  # of the part within the segmenter's window: logit, components' labels, masks

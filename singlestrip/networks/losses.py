@@ -26,7 +26,7 @@ def segmentation_loss(
 
     Where soft Dice predicts nothing its gradient vanishes: without normalisation layers it collapsed
     to an empty mask at learning rate 1e-3, and the cross-entropy kept a gradient everywhere. With
-    instance normalisation soft Dice alone trains too (benchmarks/README.md).
+    instance normalisation soft Dice alone trains too (docs/tried.md).
     """
     loss = soft_dice_loss(logit, target, weight)
     if cross_entropy > 0:
