@@ -131,7 +131,7 @@ class UNetConfig:
 
     `patch` folds blocks of patch³ voxels into channels before the first level and unfolds them
     after the last. The top level of a U-Net takes over half of all arithmetic; with `patch=2` a
-    step takes 0.4 times as long at the same voxel size (benchmarks/README.md), which buys 2.5
+    step takes 0.4 times as long at the same voxel size (docs/tried.md), which buys 2.5
     times the training.
     """
 
@@ -280,7 +280,7 @@ class IntensityConfig:
 class BrightnessConfig:
     """What counts as bright in an image at the locator's voxel size, and when the networks look there alone.
 
-    Brightness is relative: 0 for the darkest of the image, 1 for its brightest. Figures: benchmarks/README.md.
+    Brightness is relative: 0 for the darkest of the image, 1 for its brightest. Figures: docs/benchmarks.md.
     """
 
     brightest_voxels: int = 100  # the brightness of an image is that of so many voxels, or of a 200th of them
@@ -436,7 +436,7 @@ class AutoencoderTrainConfig:
 
 @dataclass(frozen=True)
 class FlagConfig:
-    """What an estimated Dice is flagged as. Thresholds: benchmarks/README.md."""
+    """What an estimated Dice is flagged as. Thresholds: docs/benchmarks.md."""
 
     pass_from: float = 0.86
     look_from: float = 0.80

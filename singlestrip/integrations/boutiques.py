@@ -25,7 +25,7 @@ ONE_REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {"examples": ("image", "labels"), "results": ("out", "samples")},
     "qc": {"masks": ("mask", "table")},
 }
-# For one image of 256³ on 2 cores, see benchmarks/README.md.
+# For one image of 256³ on 2 cores, see docs/benchmarks.md.
 RESOURCES = {"strip": {"cpu-cores": 2, "ram": 0.7, "walltime-estimate": 3.5}}
 
 

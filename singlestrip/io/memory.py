@@ -15,7 +15,7 @@ from .mgh_header import MGH_TYPES
 
 GIB = 2**30
 # The interpreter, torch and both networks, whose windows have one size for all images: 0.46 GiB were measured for
-# an image of 64³ (benchmarks/README.md), 0.70 GiB for the largest field of view.
+# an image of 64³ (docs/benchmarks.md), 0.70 GiB for the largest field of view.
 NETWORK_BYTES = 0.8 * GIB
 MASK_BYTES_PER_VOXEL = 2  # the mask, and its copy while it is cleaned
 WINDOW_BYTES_PER_VOXEL = 12  # within the segmenter's window: logit, labels of components, masks

@@ -26,7 +26,7 @@ def segmentation_loss(
 
     The gradient of soft Dice vanishes when nothing is predicted: without normalisation layers, training with it
     alone collapsed to an empty mask at a rate of 1e-3. Cross-entropy keeps a gradient everywhere. With instance
-    normalisation soft Dice alone is enough (benchmarks/README.md).
+    normalisation soft Dice alone is enough (docs/tried.md).
     """
     loss = soft_dice_loss(logit, target, weight)
     if cross_entropy > 0:

@@ -36,7 +36,7 @@ class View:
         return self.mirror(self.curve(image))
 
 
-# Beside the window as it is. Each takes as long as the first look; more bring little (benchmarks/README.md).
+# Beside the window as it is. Each takes as long as the first look; more bring little (docs/tried.md).
 VIEWS = (View(torch.sqrt, mirrored=True), View(peaked, mirrored=False))
 
 

@@ -190,7 +190,7 @@ def keep_memory() -> None:
 
     By default every large tensor is returned to the system and its pages are zeroed again at the
     next allocation: 3 % of a step with the default networks, a fifth with wider ones at full
-    resolution (benchmarks/README.md). No effect with other C libraries.
+    resolution (docs/benchmarks.md). No effect with other C libraries.
     """
     import ctypes
 

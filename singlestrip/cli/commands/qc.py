@@ -34,7 +34,7 @@ DESCRIPTION = f"""say how far brain masks can be trusted
 Scores masks with no truth at hand. A network that knows one brain mask and how masks go wrong
 rebuilds each mask as it should be; the Dice of the two estimates the mask's own. Masks of
 {FLAGS.pass_from:g} and above get the flag pass, from {FLAGS.look_from:g} on look, others fail: thresholds
-measured on real predictions (benchmarks/README.md). Even a perfect mask gets but 0.90 to 0.93, and
+measured on real predictions (docs/benchmarks.md). Even a perfect mask gets but 0.90 to 0.93, and
 a well-shaped mask in the wrong place is not found out. Prints a line a mask, worst first.
 
 --report makes a page that needs neither network nor server: pictures with the outlines of mask and
