@@ -262,7 +262,7 @@ def test_augmentation_with_a_model_of_ones_own(files, capsys):
     assert table("q.tsv")[0]["tta_dice"] == "0.0000"
     before = names()
     assert run(f"{line} --model models/quality.safetensors") == 1
-    assert "singlestrip train writes" in capsys.readouterr().err
+    assert "name one that strips heads" in capsys.readouterr().err
     assert run(line) == 1  # no weights to strip with come with the phantom
     assert checkpoint.MODELS_VARIABLE in capsys.readouterr().err
     assert names() == before
@@ -346,7 +346,7 @@ def test_failures_are_one_line(line, part, files, capsys):
 def test_a_cascade_is_no_quality_model(files, capsys):
     checkpoint.save_model(Path("tiny.safetensors"), Cascade(tiny_cascade(8.0)), {})
     assert run("qc -m good_mask.nii.gz --qc-model tiny.safetensors") == 1
-    assert "singlestrip qc --train writes" in capsys.readouterr().err
+    assert "name one that estimates the quality of masks" in capsys.readouterr().err
 
 
 def test_debug_shows_where_an_error_came_from(files):

@@ -43,19 +43,19 @@ class Kind:
     """A kind of model file.
 
     format: its name in the header. shipped: the name of the file that comes with the package.
-    command: what writes such files. configuration: the class of its configuration.
+    purpose: what such a model does. configuration: the class of its configuration.
     """
 
     format: str
     shipped: str
-    command: str
+    purpose: str
     configuration: type[Config]
 
 
 KINDS: dict[type[torch.nn.Module], Kind] = {
-    Cascade: Kind("singlestrip-cascade", "singlestrip.safetensors", "singlestrip train", CascadeConfig),
+    Cascade: Kind("singlestrip-cascade", "singlestrip.safetensors", "strips heads", CascadeConfig),
     Autoencoder: Kind(
-        "singlestrip-autoencoder", "quality.safetensors", "singlestrip qc --train", AutoencoderConfig
+        "singlestrip-autoencoder", "quality.safetensors", "estimates the quality of masks", AutoencoderConfig
     ),
 }
 
@@ -113,7 +113,7 @@ def read_header(path: Path, kind: type[torch.nn.Module] = Cascade) -> dict[str, 
         header = file.metadata() or {}
     wanted = KINDS[kind]
     if header.get("format") != wanted.format:
-        raise ModelError(f"{path}: not a {wanted.format} model; {wanted.command} writes such files")
+        raise ModelError(f"{path}: not a {wanted.format} model; name one that {wanted.purpose}")
     try:
         version = _parse_version(header["format_version"])
         if version > FORMAT_VERSION:
