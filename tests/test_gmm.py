@@ -188,7 +188,7 @@ def test_a_label_map_of_another_program_has_no_levels_which_is_said(record_of, t
         record.write_text(text)
     assert labelling.read_label_map(out).levels is None
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith(f"{out}: there is no record of its fit (labels.json), so that images")
+    assert caplog.messages[0].startswith(f"{out}: no record of its fit lies beside it (labels.json): images")
 
 
 def test_remarks_on_a_label_map_are_said(record_of, caplog):

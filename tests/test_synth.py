@@ -10,7 +10,7 @@ import torch
 from phantoms import BRAIN, make_head
 from scipy import ndimage
 
-from singlestrip.configuration import ShapeConfig, SynthConfig, Window
+from singlestrip.configuration import ShapeConfig, SynthConfig, TrainConfig, Window
 from singlestrip.networks.normalisation import normalise
 from singlestrip.synthesis import image as synthesis
 from singlestrip.synthesis.acquisition import slice_matrix
@@ -23,6 +23,7 @@ from singlestrip.synthesis.label_map import LabelMap
 from singlestrip.synthesis.layer import Layer
 from singlestrip.synthesis.shape import window_coordinates
 from singlestrip.synthesis.streams import RandomStreams
+from singlestrip.training import loop
 
 SPACING = 6.0
 # An odd number of voxels, as the phantom's brain has: the grids of window and map coincide.
@@ -239,6 +240,20 @@ def test_a_sampler_that_draws_more_moves_no_other(monkeypatch):
 
     monkeypatch.setattr(synthesis, "sample_bias", draw_more)
     assert differing(usual, draw(3, ALL, levels=LEVELS)) == {"bias.log_gain"}
+
+
+def test_the_choice_of_the_label_map_depends_on_the_run_and_the_image_alone(monkeypatch):
+    """Whatever else is drawn; and the same image is drawn of it, whatever other images there are in the batch."""
+    chosen = []
+    monkeypatch.setattr(loop, "synthesise", lambda maps, window, parameters: chosen.append((maps, parameters)))
+    maps = [MAP, LabelMap.of(make_head().labels, SPACING)]
+    for config, images in ((SynthConfig(), range(12)), (ALL, range(12)), (SynthConfig(), range(4, 7))):
+        loop.draw_batch(maps, WINDOW, TrainConfig(synth=config), 1.0, 1, list(images))
+    (usual, drawn), (with_all, _), (some, drawn_again) = chosen
+    second = [[source is maps[1] for source in sources] for sources in (usual, with_all, some)]
+    assert second[0] == second[1] and second[0][4:7] == second[2]
+    assert set(second[0]) == {False, True}
+    assert not any(differing(a, b) for a, b in zip(drawn[4:7], drawn_again, strict=True))
 
 
 def test_streams_are_those_of_their_numbers_and_name():

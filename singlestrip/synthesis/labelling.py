@@ -111,8 +111,8 @@ def read_label_map(path: Path) -> NativeMap:
     record = _read_record(path)
     if record is None:
         log.warning(
-            "%s: there is no record of its fit (%s), so that images made from it never have one contrast for the "
-            "classes of both sides of the brain's border",
+            "%s: no record of its fit lies beside it (%s): images made from it lack the contrasts that both sides "
+            "of the brain's border share",
             path,
             record_path(path).name,
         )
