@@ -104,6 +104,7 @@ class Scorer:
             masks = augmented_masks(self.stripper, image.frame(0), image.vox2world, image.slope, image.intercept)
             return agreement(masks)[0]
         if self.rank == "truth":
+            assert scan.reference is not None  # checked when the run begins
             return dice(mask, read_mask_on(scan.reference, image, log.warning))
         return estimated_dice
 
