@@ -294,7 +294,7 @@ class Derivative:
         images, and the order of volumes of perfusion images.
         """
         path, suffix = self.brain(image), parts_of(image)[1]
-        content = {}
+        content: dict[str, Any] = {}
         for inherits in inherited(self.source, image, suffix, ".json"):
             content |= read_json(inherits)
         own = {"SkullStripped": True} | self._origin(image)
@@ -306,9 +306,9 @@ class Derivative:
             target = path.with_name(_stem(image).removesuffix(suffix) + its_suffix + extension)
             if not nearest:
                 continue
-            content = read_bytes(nearest[-1], "text")
+            text = read_bytes(nearest[-1], "text")
             with atomic_write(target) as (partial,):
-                partial.write_bytes(content)
+                partial.write_bytes(text)
 
 
 def _quality_fields(quality: MaskQuality | None) -> dict[str, Any]:

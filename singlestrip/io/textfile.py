@@ -18,8 +18,10 @@ FEW_BYTES = 4096  # in so short a file one strange name may be a large part
 
 def file_kind(mode: int) -> str:
     """What a file is by its mode, such as "a folder"; "" for a regular file."""
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
-    kinds += ((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+    kinds = (
+        *((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket")),
+        *((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device")),
+    )
     return next((name for is_kind, name in kinds if is_kind(mode)), "")
 
 

@@ -223,7 +223,7 @@ class SelfTraining:
     def _train(
         self,
         files: RoundFiles,
-        label_maps: Sequence[NativeMap],
+        label_maps: list[NativeMap],
         cascade: CascadeConfig,
         config: TrainConfig,
         init: Cascade | None,

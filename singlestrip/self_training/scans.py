@@ -102,6 +102,7 @@ class Scorer:
         if self.rank == "tta":
             return agreement(augmented_masks(self.stripper, image.scan()))[0]
         if self.rank == "truth":
+            assert scan.reference is not None  # checked when the run begins
             return dice(mask, read_mask_on(scan.reference, image))
         return estimated_dice
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -26,7 +26,7 @@ class Score:
     image: Path
     ranking_score: Fraction | None
     estimated_dice: Fraction | None = None
-    flag: Literal["", "pass", "look", "fail"] = ""
+    flag: Annotated[str, Meta(pattern="^(pass|look|fail)?$")] = ""
     kept: bool = False
     note: str = ""
     sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
