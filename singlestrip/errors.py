@@ -23,11 +23,15 @@ class OutputError(SingleStripError):
 
 
 class EarlierRunError(OutputError):
-    """An output holds an earlier run, which the same command can continue."""
+    """A run would write where an earlier one is that can be resumed."""
 
 
 class Interrupted(SingleStripError):
-    """A signal asked for the work to stop. What was done is saved."""
+    """A signal asked for the work to stop. What was done is saved, and the run can be resumed."""
+
+
+class DivergedError(SingleStripError):
+    """The loss of a training run is not finite."""
 
 
 @contextmanager

@@ -34,7 +34,8 @@ from singlestrip.quality.scores import QualityModel
 from singlestrip.self_training import record, rounds, scans
 from singlestrip.self_training.rounds import Inputs, Listeners, Options, SelfTraining
 from singlestrip.self_training.select import Score, best_round, select
-from singlestrip.training import loop
+from singlestrip.training import cascade as cascade_training
+from singlestrip.training.run import Run
 
 CPU = torch.device("cpu")
 VOXEL_MM = 6.0
@@ -193,13 +194,13 @@ def test_the_best_round():
 
 def test_each_round_starts_from_the_one_before(inputs, tmp_path, monkeypatch):
     seen = []
-    real = loop.train
+    real = cascade_training.train_cascade
 
-    def spy(labels, out, cascade, config, **keywords):
-        seen.append((len(labels), None if keywords["init"] is None else keywords["init"].state_dict()))
-        return real(labels, out, cascade, config, **keywords)
+    def spy(data, *arguments, **keywords):
+        seen.append((len(data.maps), None if data.init is None else data.init.state_dict()))
+        return real(data, *arguments, **keywords)
 
-    monkeypatch.setattr(rounds, "train", spy)
+    monkeypatch.setattr(rounds, "train_cascade", spy)
     folder = tmp_path / "run"
     SelfTraining(folder, inputs, OPTIONS, CPU).run()
     assert [count for count, _ in seen] == [3, 3]  # the labelled example and two pseudo-labels
@@ -374,7 +375,7 @@ def test_the_best_round_is_kept_where_validation_falls(inputs, tmp_path, monkeyp
     caplog.set_level(logging.INFO)
     scores = iter([0.5, 0.9, 0.7])
     monkeypatch.setattr(rounds, "validate", lambda model, pairs: next(scores))
-    monkeypatch.setattr(loop, "validate", lambda model, pairs: 0.0)
+    monkeypatch.setattr(cascade_training, "validate", lambda model, pairs: 0.0)
     folder = tmp_path / "run"
     checked = replace(inputs, validation=((inputs.image, inputs.mask),))
     SelfTraining(folder, checked, OPTIONS, CPU).run()
@@ -397,14 +398,14 @@ def interrupt_call(monkeypatch, module, name, number):
 
 
 def signal_at_step(monkeypatch, step):
-    update = loop.Run.update
+    update = Run.update
 
     def update_and_stop(run):
         if run.step == step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return update(run)
 
-    monkeypatch.setattr(loop.Run, "update", update_and_stop)
+    monkeypatch.setattr(Run, "update", update_and_stop)
 
 
 @pytest.mark.parametrize(
@@ -575,7 +576,7 @@ def test_a_damaged_score_table_is_said(inputs, tmp_path, monkeypatch):
     task = SelfTraining(folder, inputs, OPTIONS, CPU)
     table = folder / "round-1" / "scores.tsv"
     table.parent.mkdir()
-    monkeypatch.setattr(rounds, "train", lambda *arguments, **keywords: pytest.fail("trained on"))
+    monkeypatch.setattr(rounds, "train_cascade", lambda *arguments, **keywords: pytest.fail("trained on"))
     for name, damaged in DAMAGED_TABLES.items():
         text = damaged(inputs)
         table.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -591,7 +592,7 @@ def test_a_pseudo_label_whose_record_is_gone_is_not_learned_from(inputs, tmp_pat
     folder = tmp_path / "run"
     task = SelfTraining(folder, inputs, OPTIONS, CPU)
     with monkeypatch.context() as patch:
-        patch.setattr(rounds, "train", lambda *arguments, **keywords: 1 / 0)
+        patch.setattr(rounds, "train_cascade", lambda *arguments, **keywords: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             task.run()
     (fit_record, *_) = sorted((folder / "round-1" / "labels").glob("*.json"))
@@ -600,7 +601,7 @@ def test_a_pseudo_label_whose_record_is_gone_is_not_learned_from(inputs, tmp_pat
         task.run()
     (folder / "round-1" / "scores.tsv").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(rounds, "train", lambda *arguments, **keywords: 1 / 0)
+        patch.setattr(rounds, "train_cascade", lambda *arguments, **keywords: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             task.run()
     assert fit_record.is_file()

@@ -23,7 +23,8 @@ from singlestrip.synthesis.label_map import LabelMap
 from singlestrip.synthesis.layer import Layer
 from singlestrip.synthesis.shape import window_coordinates
 from singlestrip.synthesis.streams import RandomStreams
-from singlestrip.training import loop
+from singlestrip.training import maps as training_maps
+from singlestrip.training.maps import ImageSource
 
 SPACING = 6.0
 # An odd number of voxels, as the phantom's brain has: the grids of window and map coincide.
@@ -245,10 +246,12 @@ def test_a_sampler_that_draws_more_moves_no_other(monkeypatch):
 def test_the_choice_of_the_label_map_depends_on_the_run_and_the_image_alone(monkeypatch):
     """Whatever else is drawn; and the same image is drawn of it, whatever other images there are in the batch."""
     chosen = []
-    monkeypatch.setattr(loop, "synthesise", lambda maps, window, parameters: chosen.append((maps, parameters)))
+    monkeypatch.setattr(
+        training_maps, "synthesise", lambda maps, window, parameters: chosen.append((maps, parameters))
+    )
     maps = [MAP, LabelMap.of(make_head().labels, SPACING)]
     for config, images in ((SynthConfig(), range(12)), (ALL, range(12)), (SynthConfig(), range(4, 7))):
-        loop.draw_batch(maps, WINDOW, TrainConfig(synth=config), 1.0, 1, list(images))
+        ImageSource(maps, WINDOW, TrainConfig(synth=config), 1.0, 1).draw(images)
     (usual, drawn), (with_all, _), (some, drawn_again) = chosen
     second = [[source is maps[1] for source in sources] for sources in (usual, with_all, some)]
     assert second[0] == second[1] and second[0][4:7] == second[2]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import EarlierRunError, describe_error
 from ..io.limits import check_memory_limit
+from .advice import describe_with_options
 from .log import show_log
 from .parser import build_parser
 from .streams import tell
@@ -21,11 +21,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        tell(_describe_with_option(error))
+        tell(describe_with_options(error, args))
         return 1
-
-
-def _describe_with_option(error: Exception) -> str:
-    """The sentence about an error, with the option that helps."""
-    text = describe_error(error)
-    return f"{text} (--resume continues it)" if isinstance(error, EarlierRunError) else text

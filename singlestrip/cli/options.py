@@ -17,7 +17,7 @@ from .streams import show_progress, tell
 if TYPE_CHECKING:  # their modules import torch
     from ..batch.strip import Outcome
     from ..quality.training import QualityProgress
-    from ..training.loop import Progress
+    from ..training.trainer import Progress
 
 Number = TypeVar("Number", int, float)
 FLAGS = FlagConfig()

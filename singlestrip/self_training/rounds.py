@@ -15,27 +15,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, CascadeConfig, TrainConfig
-from ..errors import InputError, errors_named
+from ..configuration import CascadeConfig, TrainConfig
+from ..errors import InputError
 from ..io import volume
-from ..io.masks import read_mask
 from ..io.output import atomic_write, make_folder
 from ..io.pairs import check_exist
 from ..networks.autoencoder import Autoencoder
 from ..networks.cascade import Cascade
-from ..networks.checkpoint import load_model, save_model
+from ..networks.checkpoint import load_model
 from ..quality.scores import QualityModel
-from ..quality.training import QualityProgress, brain_mm, train_quality
+from ..quality.training import QualityProgress, QualityRecipe, train_quality
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
 from ..synthesis.labelling import labelled_example, labelled_scan
-from ..training.loop import Progress, fitting_cascade, train, validate
+from ..training.cascade import TrainingData, train_cascade, validate
+from ..training.fitting import fitting_cascade
 from ..training.run_files import RunFiles
+from ..training.trainer import Progress
 from .plan import Inputs, Options
 from .record import RunRecord, append_score, read_scores, write_round_page, write_scores
 from .scans import Scorer, fit_pseudo_labels, read_pseudo_labels, unlabelled_scans
@@ -145,9 +146,15 @@ class SelfTraining:
             path = self.folder / "quality.safetensors"
             if not path.is_file():
                 log.info("training the quality network on the labelled mask")
-                _train_quality_model(
-                    path, self.inputs.mask, self.options.quality, self.device, self.listeners.quality
+                train_quality(
+                    self.inputs.mask,
+                    path,
+                    QualityRecipe(self.options.quality),
+                    self.device,
+                    resume=True,
+                    progress=self.listeners.quality,
                 )
+                RunFiles(path).checkpoint.unlink(missing_ok=True)
         return QualityModel.load(path, str(self.device))
 
     def _run_round(self, number: int, model: Path, quality: QualityModel) -> Path:
@@ -233,14 +240,9 @@ class SelfTraining:
             return files.model
         make_folder(files.folder)
         log.info("%s: training on %d label maps, %d steps", files.name, len(label_maps), config.steps)
-        train(
+        data = TrainingData(
             label_maps,
-            files.model,
-            cascade,
-            config,
-            device=self.device,
             init=init,
-            resume=True,
             scans=[self.labelled],
             validation=self.validation,
             provenance={
@@ -248,6 +250,14 @@ class SelfTraining:
                 "labelled": self.record.labelled,
                 "label_maps": len(label_maps),
             },
+        )
+        train_cascade(
+            data,
+            files.model,
+            cascade,
+            config,
+            device=self.device,
+            resume=True,
             progress=self.listeners.training,
         )
         self.record.add_finished(files.name)
@@ -300,18 +310,3 @@ def _check_models(inputs: Inputs) -> None:
         load_model(inputs.model)
     if inputs.quality is not None:
         load_model(inputs.quality, kind=Autoencoder)
-
-
-def _train_quality_model(
-    out: Path,
-    mask_path: Path,
-    config: AutoencoderTrainConfig,
-    device: torch.device,
-    progress: Callable[[QualityProgress], None],
-) -> None:
-    """Train a quality network on one brain mask and write it. Raises InputError."""
-    scan, mask = read_mask(mask_path)
-    with errors_named(mask_path):
-        network_config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world))
-        network = train_quality(mask, scan.vox2world, network_config, config, device, progress)
-    save_model(out, network, {"configuration": asdict(config)}, half=True)

@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     from ...networks.checkpoint import find_model
     from ...networks.device import choose_device
     from ...self_training.rounds import Listeners, SelfTraining
-    from ...training.loop import keep_memory
+    from ...training.allocator import keep_memory
 
     apply_threads(args)
     keep_memory()
