@@ -215,6 +215,17 @@ def test_a_mask_that_teaches_nothing_is_named_and_nothing_is_written(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["empty.nii.gz"]
 
 
+def test_remarks_on_the_mask_are_logged(mask, tmp_path, caplog):
+    image = nib.load(mask)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * np.float32(0.5), image.affine), tmp_path / "half.nii.gz")
+    soft = np.asarray(image.dataobj) * np.linspace(0.6, 1, 32, dtype=np.float32)
+    nib.save(nib.Nifti1Image(soft, image.affine), tmp_path / "soft.nii.gz")
+    for name in ("half", "soft"):
+        train_quality(tmp_path / f"{name}.nii.gz", tmp_path / f"{name}.safetensors", recipe(epochs=1), CPU)
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path}/soft.nii.gz: ")
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(mask, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "reconstruction_loss", lambda logit, target: logit.sum() * float("nan"))
     with pytest.raises(DivergedError, match="reconstruction loss is not finite at step 1"):

@@ -16,8 +16,10 @@ from phantoms import make_head, tiny_cascade
 from safetensors.torch import load_file
 
 import singlestrip
+from singlestrip.cli.commands import self_train
 from singlestrip.cli.log import show_log
 from singlestrip.cli.main import main
+from singlestrip.cli.parser import build_parser
 from singlestrip.configuration import (
     AutoencoderConfig,
     AutoencoderTrainConfig,
@@ -477,6 +479,14 @@ def test_the_command(inputs, tmp_path, capsys):
     assert later["batch"] == 2 and later["lr"] == 0.01
     assert main(line) == 1 and "--resume" in capsys.readouterr().err
     assert main([*line, "--resume", "-q"]) == 0 and capsys.readouterr().err == ""
+
+
+def test_the_defaults_of_the_command_are_those_of_the_dataclasses():
+    line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run"]
+    assert self_train._options(build_parser().parse_args(line), Options) == Options()
+    assert (Options().first.steps, Options().later.steps) == (8000, 3000)
+    given = self_train._options(build_parser().parse_args([*line, "--steps", "7", "--lr", "0.5"]), Options)
+    assert (given.first.steps, given.later.steps, given.later.lr) == (8000, 7, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -766,6 +767,29 @@ def test_the_command_says_what_is_wrong_before_the_fit(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("singlestrip: ") and error in line and "unexpected" not in line
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "options"),
+    [(DivergedError, "--resume, --amp, --lr"), (Interrupted, "--resume"), (EarlierRunError, "--resume")],
+)
+def test_the_command_names_the_options_that_an_error_advises(head, tmp_path, monkeypatch, capsys, error, options):
+    head.save(tmp_path)
+
+    def fail(*arguments, **keywords):
+        raise error("m.checkpoint: what is wrong")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cascade_training, "train_cascade", fail)
+    assert main(["train", "-l", "labels.nii.gz", "-o", "m.safetensors", "--device", "cpu"]) == 1
+    assert capsys.readouterr().err == f"singlestrip: m.checkpoint: what is wrong ({options})\n"
+
+
+def test_errors_of_training_name_no_options():
+    """Only the command line has options."""
+    package = Path(singlestrip.__file__).parent
+    for path in (*(package / "training").glob("*.py"), package / "quality" / "training.py"):
+        assert not re.findall(r"--[a-z]", path.read_text(encoding="utf-8")), path
 
 
 def test_a_wrong_place_is_refused_without_torch(head, tmp_path):
