@@ -22,7 +22,9 @@ from scans import find_scans
 from singlestrip.configuration import HEAD_BRAIN_MM, CascadeConfig, GMMConfig, TrainConfig, UNetConfig
 from singlestrip.networks.device import choose_device
 from singlestrip.synthesis import labelling
-from singlestrip.training import loop
+from singlestrip.training.allocator import keep_memory
+from singlestrip.training.cascade import CascadeTask, TrainingData, cascade_setup, validate
+from singlestrip.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -109,20 +111,20 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    loop.keep_memory()
+    keep_memory()
     device = choose_device(args.device)
     example = args.data / "adults" / "sub-01_T1w"
     pair = Path(f"{example}.nii.gz"), Path(f"{example}_mask.nii.gz")
     groups = scans(args.data)
     for name in args.variants:
         setup = VARIANTS[name](Setup(config=TrainConfig(steps=args.steps)))
-        maps = [labelling.labelled_example(*pair, setup.gmm)[0]]
-        run = loop.Run(setup.cascade, setup.config, loop.prepare_maps(maps, setup.cascade, device), device)
+        data = TrainingData([labelling.labelled_example(*pair, setup.gmm)[0]])
+        run = Run(CascadeTask(data, cascade_setup(data, setup.cascade, setup.config), device))
         start = time.monotonic()
         while run.step < args.steps:
             run.update()
         row = {"variant": name, "steps": args.steps, "seconds": round(time.monotonic() - start)}
-        row |= {key: f"{loop.validate(run.averaged, group):.4f}" for key, group in groups.items()}
+        row |= {key: f"{validate(run.task.average.module, group):.4f}" for key, group in groups.items()}
         new = not args.out.is_file()
         with args.out.open("a", newline="") as file:
             writer = csv.DictWriter(file, row)

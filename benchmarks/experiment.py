@@ -39,7 +39,8 @@ from singlestrip.networks.checkpoint import load_model
 from singlestrip.self_training.rounds import Inputs, Options, SelfTraining
 from singlestrip.space.metrics import dice, hausdorff95
 from singlestrip.synthesis.labelling import labelled_example
-from singlestrip.training.loop import brain_extent_mm, train
+from singlestrip.training.cascade import TrainingData, train_cascade
+from singlestrip.training.fitting import brain_extent_mm
 
 COLUMNS = ("fold", "arm", "group", "subset", "image", "dice", "hd95_mm")
 ARMS = ("SL-1", "SL-1+", "SSL-AE", "SSL-TTA", "SSL-T", "SSL-T-scratch", "SL-N")
@@ -146,16 +147,10 @@ class Experiment:
         network = None if init is None else load_model(init, self.device)[0]
         cascade = CascadeConfig.fitting(brain_extent_mm(maps[:1]), self.args.voxel_size)
         config = self.config(steps, fold.number + 1000 * (init is not None))
-        train(
-            maps,
-            out,
-            cascade if network is None else network.config,
-            replace(config, save_every=100),
-            device=self.device,
-            init=network,
-            resume=True,
-            scans=[labelled for _, labelled in examples],  # as the arms of self-training have it
-        )
+        # The labelled scans draw the border, as in the arms of self-training.
+        data = TrainingData(maps, network, [labelled for _, labelled in examples])
+        cascade = cascade if network is None else network.config
+        train_cascade(data, out, cascade, replace(config, save_every=100), device=self.device, resume=True)
         checkpoint.unlink()
         return out
 

@@ -319,7 +319,7 @@ def load_libraries() -> None:
     import matplotlib.figure  # noqa: F401
     import sklearn.mixture  # noqa: F401
 
-    from singlestrip.training import loop  # noqa: F401
+    from singlestrip.training import cascade  # noqa: F401
 
 
 def fuzz(cases: int, seed: int, kinds: list[str], jobs: int, only: int | None = None, keep: Path | None = None):

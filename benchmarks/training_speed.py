@@ -19,7 +19,9 @@ import torch
 from singlestrip.configuration import CascadeConfig, GMMConfig, TrainConfig
 from singlestrip.networks.device import choose_device
 from singlestrip.synthesis.labelling import labelled_example
-from singlestrip.training import loop
+from singlestrip.training.allocator import keep_memory
+from singlestrip.training.cascade import CascadeTask, TrainingData, cascade_setup
+from singlestrip.training.run import Run
 
 WARM_UP = 5
 
@@ -34,10 +36,11 @@ def main() -> None:
     parser.add_argument("--no-keep-memory", action="store_true")
     args = parser.parse_args()
     if not args.no_keep_memory:
-        loop.keep_memory()
+        keep_memory()
     example, _ = labelled_example(args.image, args.mask, GMMConfig())
     cascade, config, device = CascadeConfig(), TrainConfig(batch=args.batch), choose_device(args.device)
-    run = loop.Run(cascade, config, loop.prepare_maps([example], cascade, device), device)
+    data = TrainingData([example])
+    run = Run(CascadeTask(data, cascade_setup(data, cascade, config), device))
 
     def wait() -> float:
         if device.type == "cuda":
@@ -49,12 +52,13 @@ def main() -> None:
         start = wait()
         run.update()
         stepped = wait()
-        for network, (name, window) in enumerate(cascade.windows().items()):
-            loop.draw_batch(run.maps[name], window, config, cascade.scale, network, [number] * args.batch)
+        for source in run.task.sources.values():
+            source.draw([number] * args.batch)
         whole.append(stepped - start)
         synthesis.append(wait() - stepped)
     step, draw = (statistics.median(times[WARM_UP:]) for times in (whole, synthesis))
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {device}, batch {args.batch}, bf16 {run.amp}")
+    threads, amp = torch.get_num_threads(), run.task.amp
+    print(f"{platform.machine()}, {threads} threads, {device}, batch {args.batch}, bf16 {amp}")
     print(
         f"{step:.3f} s a step, {1 / step:.2f} steps/s, of which synthesis {draw:.3f} s ({100 * draw / step:.0f} %)"
     )

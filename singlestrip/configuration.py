@@ -35,6 +35,7 @@ BIDS_SUFFIXES = {
 # Ranges of what model files hold: far beyond what has been tried, and far below what no machine could hold.
 VoxelSize = Annotated[float, Meta(ge=0.001, le=50)]
 MAX_SEGMENTER_SIZE = 256
+MIN_SEGMENTER_SIZE = 8  # voxels along a side: fewer do not show the shape of a brain
 MAX_LOCATOR_SIZE = 160  # stripping takes no field of view of more voxels
 WindowSize = Annotated[int, Meta(ge=2, le=MAX_SEGMENTER_SIZE)]
 Width = Annotated[int, Meta(ge=1, le=1024)]
@@ -204,18 +205,14 @@ class CascadeConfig:
         sizes = {"segmenter": self.segmenter_size, "locator": self.locator_size}
         return int(0.6 * max(getattr(self, name).layer_bytes(size**3) for name, size in sizes.items()))
 
-    def windows(self) -> dict[str, Window]:
-        """What each network sees in training. The segmenter's jitter covers the locator's error."""
-        return {
-            "locator": Window((self.locator_size,) * 3, self.locator_voxel_size_mm, 50.0 * self.scale),
-            "segmenter": Window((self.segmenter_size,) * 3, self.voxel_size_mm, 12.0 * self.scale),
-        }
-
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. The rate rises over `warmup`, stays, and falls to zero over the last `decay` of the
-    steps, so that a run can be given more steps up to that point without a loss."""
+    """How to train the cascade; lengths are mm of an adult human head.
+
+    The learning rate rises over `warmup` steps, stays, and falls to zero over the last `decay` of the steps. A run
+    that has not reached the fall can be given more steps and loses nothing.
+    """
 
     steps: int = 8000
     batch: int = 1
@@ -230,13 +227,36 @@ class TrainConfig:
     seed: int = 0
     validate_every: int = 500
     save_every: int = 250
+    report_every: int = 20  # steps between rows of metrics.csv
+    source_factor: float = 0.75  # spacing of a label map over the voxel size: finer, so that nothing aliases
+    locator_jitter_mm: float = 50.0  # ± of the brain's middle in the window, along each axis: it may be anywhere
+    segmenter_jitter_mm: float = 12.0  # the same; covers the locator's error
+    largest_level: float = 2.0  # ± the border's logit may be moved by calibration: beyond, another thing is wrong
     synth: SynthConfig = field(default_factory=SynthConfig)
+
+    def windows(self, cascade: CascadeConfig) -> dict[str, Window]:
+        """The grid that each network of a cascade sees in training."""
+        sizes = {
+            "locator": (cascade.locator_size, cascade.locator_voxel_size_mm, self.locator_jitter_mm),
+            "segmenter": (cascade.segmenter_size, cascade.voxel_size_mm, self.segmenter_jitter_mm),
+        }
+        return {
+            name: Window((size,) * 3, voxel_size_mm, jitter_mm * cascade.scale)
+            for name, (size, voxel_size_mm, jitter_mm) in sizes.items()
+        }
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
         rising = min(1.0, (step + 1) / max(1, self.warmup))
         falling = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
         return self.lr * rising * falling
+
+
+@dataclass(frozen=True)
+class RoundTrainConfig(TrainConfig):
+    """How to train in a round of self-training: fewer steps, since networks that have learned go on learning."""
+
+    steps: int = 3000
 
 
 # Kernel, stride and channels of the encoder's layers; the decoder mirrors them.
@@ -333,6 +353,11 @@ class AutoencoderTrainConfig:
     weight_decay: float = 1e-5
     decay: float = 0.3  # the last share of the steps, over which the rate falls to zero
     seed: int = 0
+    save_every: int = 25  # epochs between checkpoints
+    # Of "volume"; lengths are mm of an adult human head.
+    source_factor: float = 0.5  # spacing of the distance map over the voxel size
+    margin_mm: float = 30.0  # how far from the brain the distance is known
+    jitter_mm: float = 4.0  # ± of a mask's middle along each axis, after it is laid in the middle
     faults: bool = True  # "volume" only: learn to mend planted faults, not only to reconstruct
     rotation_deg: float = 30.0
     # How brains vary, for "volume": narrower than to learn stripping, since a brainstem as thick as a
@@ -344,6 +369,11 @@ class AutoencoderTrainConfig:
     slice_scaling: tuple[float, float] = (0.7, 1.4)  # of "slices", and
     slice_shift: float = 0.1  # ± of the window's side
     fault: FaultConfig = field(default_factory=FaultConfig)
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        left = 1 - epoch / self.epochs
+        return self.lr * min(1.0, left / max(self.decay, 1e-9))
 
 
 @dataclass(frozen=True)

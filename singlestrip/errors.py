@@ -19,8 +19,16 @@ class OutputError(SingleStripError):
     """An output cannot be written."""
 
 
+class EarlierRunError(OutputError):
+    """A run would write where an earlier one is that can be resumed."""
+
+
 class Interrupted(SingleStripError):
-    """A signal asked for the work to stop; what was done is saved."""
+    """A signal asked for the work to stop; what was done is saved, and the run can be resumed."""
+
+
+class DivergedError(SingleStripError):
+    """The loss of a training run is not finite."""
 
 
 # How libraries say that memory ran out, where they raise no MemoryError: torch and what it calls, on processor and

@@ -10,10 +10,11 @@ from singlestrip.errors import InputError
 from singlestrip.networks.cascade import Cascade
 from singlestrip.networks.checkpoint import load_model
 from singlestrip.stripping.stripper import BrainField
-from singlestrip.training import loop
-from singlestrip.training.calibration import LARGEST, border_level, calibrated, level_of
+from singlestrip.training.calibration import border_level, calibrated, level_of
+from singlestrip.training.cascade import TrainingData, train_cascade
 
 RADIUS_MM, MM_PER_LOGIT = 30.0, 5.0
+LARGEST = 2.0
 IMAGE_GRID = np.array([[0, -1.5, 0, 40.3], [2.0, 0, 0, -44.1], [0, 0, 1.2, -38.7], [0, 0, 0, 1.0]])
 IMAGE_SHAPE = (45, 55, 65)
 
@@ -53,20 +54,21 @@ def test_beyond_all_values_no_level_parts_them():
 
 @pytest.mark.parametrize("radius", [22.0, 26.0, 30.0, 34.0, 38.0])
 def test_the_level_is_the_logit_at_the_masks_surface(radius):
-    level = border_level(Ball(), [labelled_ball(radius)])
+    level = border_level(Ball(), [labelled_ball(radius)], LARGEST)
     assert level == pytest.approx((RADIUS_MM - radius) / MM_PER_LOGIT, abs=0.05)
 
 
-@pytest.mark.parametrize(("radius", "level"), [(5.0, LARGEST), (60.0, -LARGEST)])
-def test_a_mask_of_quite_another_size_does_not_move_the_border_far(radius, level):
-    assert border_level(Ball(), [labelled_ball(radius)]) == level
+@pytest.mark.parametrize(("radius", "sign"), [(5.0, 1), (60.0, -1)])
+@pytest.mark.parametrize("largest", [LARGEST, 1.5])
+def test_a_mask_of_quite_another_size_does_not_move_the_border_far(radius, sign, largest):
+    assert border_level(Ball(), [labelled_ball(radius)], largest) == sign * largest
 
 
 def test_of_several_scans_the_median_counts_and_what_cannot_be_stripped_does_not():
     blank = (np.zeros(IMAGE_SHAPE), *labelled_ball(34.0)[1:])
     scans = [labelled_ball(24.0), blank, labelled_ball(28.0), labelled_ball(38.0)]
-    assert border_level(Ball(), scans) == pytest.approx(0.4, abs=0.05)
-    assert border_level(Ball(), [blank]) == border_level(Ball(), []) == 0.0
+    assert border_level(Ball(), scans, LARGEST) == pytest.approx(0.4, abs=0.05)
+    assert border_level(Ball(), [blank], LARGEST) == border_level(Ball(), [], LARGEST) == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_a_calibrated_model_says_the_same_but_for_the_level(head):
     torch.manual_seed(3)
     model = Cascade(tiny_cascade(2.0))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    moved, level = calibrated(model, [(head.image, head.mask, head.vox2world)])
+    moved, level = calibrated(model, [(head.image, head.mask, head.vox2world)], LARGEST)
     assert level != 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     image = torch.rand(1, 1, *(model.config.segmenter_size,) * 3)
@@ -92,7 +94,8 @@ def test_training_draws_the_border_by_the_scan_and_says_where(head, tmp_path):
     scan = (head.image, head.mask, head.vox2world)
     paths = [tmp_path / name for name in ("plain.safetensors", "by-scan.safetensors")]
     for path, scans in zip(paths, ([], [scan]), strict=True):
-        loop.train([head.native], path, tiny_cascade(2.0), config, device=torch.device("cpu"), scans=scans)
+        data = TrainingData([head.native], scans=scans)
+        train_cascade(data, path, tiny_cascade(2.0), config, device=torch.device("cpu"))
     (plain, plain_header), (by_scan, header) = (load_model(path) for path in paths)
     level = header["provenance"]["border_level"]
     assert plain_header["provenance"]["border_level"] == 0 != level

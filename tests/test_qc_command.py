@@ -20,9 +20,10 @@ from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
 from singlestrip.quality.scores import QualityModel
-from singlestrip.quality.training import train_quality
+from singlestrip.quality.training import quality_task
 from singlestrip.space.metrics import dice, volume_ml
 from singlestrip.stripping.stripper import Stripper
+from singlestrip.training.run import Run
 
 PNG = b"\x89PNG"
 LAYERS = ((4, 2, 8), (4, 2, 12), (4, 2, 16), (3, 2, 16), (4, 2, 16))  # 24 voxels to a code of one
@@ -39,7 +40,11 @@ def head():
 def knowing(head):
     """A small quality network that has seen the phantom's brain for a few epochs."""
     train = AutoencoderTrainConfig(epochs=20, batch=4, masks_per_epoch=16, lr=5e-3)
-    return train_quality(head.mask, head.vox2world, CONFIG, train, torch.device("cpu"))
+    task = quality_task(head.mask, head.vox2world, CONFIG, train, torch.device("cpu"))
+    learning = Run(task)
+    while learning.step < task.setup.plan.steps:
+        learning.update()
+    return task.model.eval()
 
 
 @pytest.fixture
@@ -367,6 +372,7 @@ def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
         ("", "name a mask"),
         ("-o q.tsv", "name a mask"),
         ("-m good_mask.nii.gz --epochs 1", "--epochs goes with --train"),
+        ("-m good_mask.nii.gz --resume", "--resume goes with --train"),
         ("-m good_mask.nii.gz --kind volume", "--kind goes with --train"),
         ("-m good_mask.nii.gz --axes axial", "--axes goes with --train"),
         ("-m good_mask.nii.gz --model m", "--tta"),

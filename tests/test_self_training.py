@@ -13,7 +13,9 @@ import torch
 from phantoms import make_head, tiny_cascade
 from safetensors.torch import load_file
 
+from singlestrip.cli.commands import self_train
 from singlestrip.cli.main import main
+from singlestrip.cli.parser import build_parser
 from singlestrip.configuration import (
     AutoencoderConfig,
     AutoencoderTrainConfig,
@@ -27,7 +29,8 @@ from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
 from singlestrip.self_training import rounds
 from singlestrip.self_training.rounds import Inputs, Options, SelfTraining
-from singlestrip.training import loop
+from singlestrip.training import cascade as cascade_training
+from singlestrip.training.run import Run
 
 CPU = torch.device("cpu")
 VOXEL_MM = 6.0
@@ -156,13 +159,13 @@ def test_remarks_on_an_unlabelled_scan_are_said_once(inputs, tmp_path):
 
 def test_each_round_starts_from_the_one_before(inputs, tmp_path, monkeypatch):
     seen = []
-    real = loop.train
+    real = cascade_training.train_cascade
 
-    def spy(labels, out, cascade, config, **keywords):
-        seen.append((len(labels), None if keywords["init"] is None else keywords["init"].state_dict()))
-        return real(labels, out, cascade, config, **keywords)
+    def spy(data, *arguments, **keywords):
+        seen.append((len(data.maps), None if data.init is None else data.init.state_dict()))
+        return real(data, *arguments, **keywords)
 
-    monkeypatch.setattr(rounds, "train", spy)
+    monkeypatch.setattr(rounds, "train_cascade", spy)
     folder = tmp_path / "run"
     SelfTraining(folder, inputs, OPTIONS, CPU).run()
     assert [count for count, _ in seen] == [3, 3]  # the labelled example and two pseudo-labels
@@ -335,7 +338,7 @@ def test_ranks_differ(inputs, tmp_path, monkeypatch):
 def test_the_best_round_is_kept_where_validation_falls(inputs, tmp_path, monkeypatch):
     scores = iter([0.5, 0.9, 0.7])
     monkeypatch.setattr(rounds, "validate", lambda model, pairs: next(scores))
-    monkeypatch.setattr(loop, "validate", lambda model, pairs: 0.0)
+    monkeypatch.setattr(cascade_training, "validate", lambda model, pairs: 0.0)
     said = []
     folder = tmp_path / "run"
     checked = replace(inputs, validation=((inputs.image, inputs.mask),))
@@ -359,14 +362,14 @@ def interrupt_call(monkeypatch, name, number):
 
 
 def signal_at_step(monkeypatch, step):
-    update = loop.Run.update
+    update = Run.update
 
     def update_and_stop(run):
         if run.step == step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return update(run)
 
-    monkeypatch.setattr(loop.Run, "update", update_and_stop)
+    monkeypatch.setattr(Run, "update", update_and_stop)
 
 
 @pytest.mark.parametrize(
@@ -437,6 +440,14 @@ def test_the_command(inputs, tmp_path, capsys):
     assert record["later"]["batch"] == 2 and record["later"]["lr"] == 0.01
     assert main(line) == 1 and "--resume" in capsys.readouterr().err
     assert main([*line, "--resume", "-q"]) == 0 and capsys.readouterr().err == ""
+
+
+def test_the_defaults_of_the_command_are_those_of_the_dataclasses():
+    line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run"]
+    assert self_train._options(build_parser().parse_args(line), Options) == Options()
+    assert (Options().first.steps, Options().later.steps) == (8000, 3000)
+    given = self_train._options(build_parser().parse_args([*line, "--steps", "7", "--lr", "0.5"]), Options)
+    assert (given.first.steps, given.later.steps, given.later.lr) == (8000, 7, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -534,7 +545,7 @@ def test_a_damaged_score_table_is_said(inputs, tmp_path, monkeypatch):
     task = SelfTraining(folder, inputs, OPTIONS, CPU)
     table = folder / "round-1" / "scores.tsv"
     table.parent.mkdir()
-    monkeypatch.setattr(rounds, "train", lambda *arguments, **keywords: pytest.fail("trained on"))
+    monkeypatch.setattr(rounds, "train_cascade", lambda *arguments, **keywords: pytest.fail("trained on"))
     for name, damaged in DAMAGED_TABLES.items():
         text = damaged(inputs)
         table.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -550,7 +561,7 @@ def test_a_pseudo_label_whose_record_is_gone_is_not_learned_from(inputs, tmp_pat
     folder = tmp_path / "run"
     task = SelfTraining(folder, inputs, OPTIONS, CPU)
     with monkeypatch.context() as patch:
-        patch.setattr(rounds, "train", lambda *arguments, **keywords: 1 / 0)
+        patch.setattr(rounds, "train_cascade", lambda *arguments, **keywords: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             task.run()
     (record, *_) = sorted((folder / "round-1" / "labels").glob("*.json"))
@@ -559,7 +570,7 @@ def test_a_pseudo_label_whose_record_is_gone_is_not_learned_from(inputs, tmp_pat
         task.run()
     (folder / "round-1" / "scores.tsv").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(rounds, "train", lambda *arguments, **keywords: 1 / 0)
+        patch.setattr(rounds, "train_cascade", lambda *arguments, **keywords: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             task.run()
     assert record.is_file()

@@ -47,6 +47,7 @@ QC_COLUMNS = [
     "frame",
 ]
 METRICS_COLUMNS = ["step", "segmenter_loss", "locator_loss", "rate", "validation_dice", "seconds"]
+QUALITY_METRICS_COLUMNS = ["step", "reconstruction_loss", "rate", "seconds"]
 SCORES_COLUMNS = ["image", "score", "estimate", "flag", "kept", "note", "sha256"]
 RUN_KEYS = ["configuration", "labelled", "unlabelled", "versions"]
 CLASS_KEYS = ["label", "mean", "standard_deviation", "weight", "count"]
@@ -58,7 +59,7 @@ OPTIONS = {
     "train": "image mask labels out val init resume samples steps batch lr seed validate-every save-every amp "
     "voxel-size norm device threads quiet debug",
     "qc": "mask image reference table out report qc-model pass-from look-from tta model seed train epochs kind "
-    "axes device threads quiet debug",
+    "resume axes device threads quiet debug",
     "self-train": "image mask unlabelled out model qc-model val references resume rounds keep threshold rank "
     "from-scratch steps first-steps epochs batch lr seed save-every device threads quiet debug",
     "bids": "bids-dir output-dir level participant-label session-label suffix save resume model border qc "
@@ -106,7 +107,16 @@ def columns(path, delimiter: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "promised",
-    [*QC_COLUMNS, *METRICS_COLUMNS, *SCORES_COLUMNS, *RUN_KEYS, *CLASS_KEYS, *MODEL_KEYS, "slice_dice"],
+    [
+        *QC_COLUMNS,
+        *METRICS_COLUMNS,
+        *QUALITY_METRICS_COLUMNS,
+        *SCORES_COLUMNS,
+        *RUN_KEYS,
+        *CLASS_KEYS,
+        *MODEL_KEYS,
+        "slice_dice",
+    ],
 )
 def test_the_page_has_what_is_tested_here(promised):
     assert f"`{promised}`" in PAGE
@@ -270,6 +280,14 @@ def test_files_of_train(files):
     added = {f"new.{ending}" for ending in ("safetensors", "checkpoint", "metrics.csv", "curve.png")}
     assert names() - before == added
     assert set(METRICS_COLUMNS) <= set(columns("new.metrics.csv", ","))
+
+
+def test_files_of_qc_train(files):
+    before = names()
+    assert run("qc --train new.safetensors -m mask.nii.gz --epochs 1") == 0
+    added = {f"new.{ending}" for ending in ("safetensors", "checkpoint", "metrics.csv", "curve.png")}
+    assert names() - before == added
+    assert set(QUALITY_METRICS_COLUMNS) <= set(columns("new.metrics.csv", ","))
 
 
 def test_files_of_self_train(files, monkeypatch):

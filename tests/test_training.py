@@ -1,7 +1,8 @@
-"""The training loop on a made-up head: learning, exact resume, signals, several processes."""
+"""The training loop with the cascade on a made-up head: learning, exact resume, signals, several processes."""
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 import singlestrip
 from singlestrip.cli.main import main
 from singlestrip.configuration import CascadeConfig, SynthConfig, TrainConfig
-from singlestrip.errors import InputError, Interrupted, ModelError, OutputError, SingleStripError
+from singlestrip.errors import DivergedError, EarlierRunError, InputError, Interrupted, ModelError, OutputError
 from singlestrip.networks import checkpoint
 from singlestrip.networks.cascade import Cascade
 from singlestrip.space.metrics import dice
@@ -27,11 +28,17 @@ from singlestrip.stripping import stripper
 from singlestrip.stripping.stripper import Stripper
 from singlestrip.synthesis import labelling
 from singlestrip.synthesis.gmm import NativeMap
-from singlestrip.training import loop
+from singlestrip.training import cascade as cascade_training
+from singlestrip.training import trainer
+from singlestrip.training.cascade import CascadeTask, TrainingData, cascade_setup, train_cascade, validate
+from singlestrip.training.fitting import brain_extent_mm, check_memory, fitting_cascade
+from singlestrip.training.maps import ImageSource, image_sources
+from singlestrip.training.run import Run
+from singlestrip.training.run_files import RunFiles
 
 CPU = torch.device("cpu")
 VOXEL_MM = 2.0
-CONFIG = TrainConfig(steps=8, lr=1e-2, warmup=2, amp="off", save_every=1000, validate_every=1000)
+CONFIG = TrainConfig(steps=8, lr=1e-2, warmup=2, amp="off", save_every=1000, validate_every=1000, report_every=2)
 CASCADE = tiny_cascade(VOXEL_MM)
 
 
@@ -45,19 +52,19 @@ def labels(head):
     return [head.native]
 
 
-@pytest.fixture(autouse=True)
-def often(monkeypatch):
-    """Report every other step."""
-    monkeypatch.setattr(loop, "REPORT_EVERY", 2)
+def train(labels, out, config=CONFIG, resume=False, progress=lambda progress: None, **data):
+    data = TrainingData(labels, **data)
+    return train_cascade(data, out, CASCADE, config, device=CPU, resume=resume, progress=progress)
 
 
-def train(labels, out, config=CONFIG, **keywords):
-    return loop.train(labels, out, CASCADE, config, device=CPU, **keywords)
+def make_run(labels, config=CONFIG, init=None):
+    data = TrainingData(labels, init)
+    return Run(CascadeTask(data, cascade_setup(data, CASCADE, config), CPU))
 
 
 def metrics(out):
     """Rows of metrics.csv but for the time."""
-    with loop.RunFiles(out).metrics.open() as file:
+    with RunFiles(out).metrics.open() as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
@@ -70,22 +77,20 @@ def assert_same_run(a, b):
 
 def stop_after(monkeypatch, step, number=signal.SIGTERM):
     """Send the process a signal during the update after `step`."""
-    update = loop.Run.update
+    update = Run.update
 
     def update_and_stop(run):
         if run.step == step - 1:
             os.kill(os.getpid(), number)
         return update(run)
 
-    monkeypatch.setattr(loop.Run, "update", update_and_stop)
+    monkeypatch.setattr(Run, "update", update_and_stop)
 
 
 @pytest.fixture(scope="module")
 def unbroken(labels, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken") / "model.safetensors"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "REPORT_EVERY", 2)
-        return train(labels, out)
+    return train(labels, out)
 
 
 # Learning
@@ -102,8 +107,8 @@ def test_it_learns_to_strip(tmp_path):
     cascade = tiny_cascade(VOXEL_MM, 32)
     out = tmp_path / "model.safetensors"
     torch.manual_seed(config.seed)
-    before = loop.validate(Cascade(cascade), [(head.image, head.mask, head.vox2world)])
-    loop.train(labels, out, cascade, config, device=CPU)
+    before = validate(Cascade(cascade), [(head.image, head.mask, head.vox2world)])
+    train_cascade(TrainingData(labels), out, cascade, config, device=CPU)
     losses = [float(row["segmenter_loss"]) for row in metrics(out)]
     assert np.mean(losses[-15:]) < 0.7 * np.mean(losses[:5])
     stripped = Stripper(checkpoint.load_model(out)[0]).strip(head.image, head.vox2world)
@@ -111,7 +116,7 @@ def test_it_learns_to_strip(tmp_path):
 
 
 def test_a_run_leaves_model_metrics_curve_and_checkpoint(unbroken):
-    files = loop.RunFiles(unbroken)
+    files = RunFiles(unbroken)
     assert {p.name for p in unbroken.parent.iterdir()} == {
         "model.safetensors", "model.checkpoint", "model.metrics.csv", "model.curve.png",
     }  # fmt: skip
@@ -123,15 +128,15 @@ def test_a_run_leaves_model_metrics_curve_and_checkpoint(unbroken):
 
 
 def test_the_model_is_the_average_not_the_last_weights(labels, tmp_path):
-    run = loop.Run(CASCADE, replace(CONFIG, average=0.5), loop.prepare_maps(labels, CASCADE, CPU), CPU)
+    run = make_run(labels, replace(CONFIG, average=0.5))
     name = "segmenter.head.weight"
-    averaged = run.model.state_dict()[name].clone()
+    averaged = run.task.model.state_dict()[name].clone()
     for step in range(4):
         run.update()
         kept = min(0.5, (1 + step) / (10 + step))
-        averaged = kept * averaged + (1 - kept) * run.model.state_dict()[name]
-    torch.testing.assert_close(run.averaged.state_dict()[name], averaged)
-    assert not torch.equal(averaged, run.model.state_dict()[name])
+        averaged = kept * averaged + (1 - kept) * run.task.model.state_dict()[name]
+    torch.testing.assert_close(run.task.average.module.state_dict()[name], averaged)
+    assert not torch.equal(averaged, run.task.model.state_dict()[name])
 
 
 def test_the_seed_decides_the_run(unbroken, labels, tmp_path):
@@ -149,10 +154,10 @@ def test_an_interrupted_run_resumes_exactly(labels, tmp_path, monkeypatch, unbro
     out = tmp_path / "model.safetensors"
     with monkeypatch.context() as patch:
         stop_after(patch, step, number)
-        with pytest.raises(Interrupted, match=f"step {step};.*--resume"):
+        with pytest.raises(Interrupted, match=f"step {step}; resume the run"):
             train(labels, out)
     assert not out.exists()
-    assert checkpoint.load_training_state(loop.RunFiles(out).checkpoint)["step"] == step
+    assert checkpoint.load_training_state(RunFiles(out).checkpoint)["step"] == step
     train(labels, out, resume=True)
     assert_same_run(out, unbroken)
 
@@ -182,10 +187,10 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(labels, tmp_path, monkeyp
         if progress.step == 6:
             raise Killed
 
-    monkeypatch.setattr(loop, "_agree", lambda received, run: False)
+    monkeypatch.setattr(trainer, "any_stopped", lambda received, device: False)
     with pytest.raises(Killed):
         train(labels, out, config, progress=die)
-    assert checkpoint.load_training_state(loop.RunFiles(out).checkpoint)["step"] == 3
+    assert checkpoint.load_training_state(RunFiles(out).checkpoint)["step"] == 3
     train(labels, out, config, resume=True)
     assert_same_run(out, unbroken)
 
@@ -233,10 +238,10 @@ def begun(one_step, tmp_path):
 
 
 def test_a_checkpoint_is_not_overwritten(labels, begun):
-    before = loop.RunFiles(begun).checkpoint.read_bytes()
-    with pytest.raises(OutputError, match="--resume"):
+    before = RunFiles(begun).checkpoint.read_bytes()
+    with pytest.raises(EarlierRunError, match="resume it, or remove the file"):
         train(labels, begun)
-    assert loop.RunFiles(begun).checkpoint.read_bytes() == before
+    assert RunFiles(begun).checkpoint.read_bytes() == before
 
 
 @pytest.mark.parametrize("change", [{"lr": 5e-3}, {"seed": 9}, {"batch": 2}, {"synth": SynthConfig(gamma=0.1)}])
@@ -252,17 +257,17 @@ def test_resume_refuses_other_labels(head, begun):
     levels = native.levels.copy()
     levels[101] = 0.5
     for change in ({"labels": other}, {"vox2world": head.vox2world * 1.01}, {"levels": levels}):
-        with pytest.raises(ModelError, match="label maps"):
+        with pytest.raises(ModelError, match="other images or masks"):
             train([replace(native, **change)], begun, resume=True)
 
 
 def test_resume_refuses_other_networks(labels, begun):
-    with pytest.raises(ModelError, match=str(loop.RunFiles(begun).checkpoint)):
-        loop.train(labels, begun, tiny_cascade(2.5), CONFIG, device=CPU, resume=True)
+    with pytest.raises(ModelError, match=str(RunFiles(begun).checkpoint)):
+        train_cascade(TrainingData(labels), begun, tiny_cascade(2.5), CONFIG, device=CPU, resume=True)
 
 
 def test_resume_refuses_what_is_not_a_checkpoint(labels, begun):
-    path = loop.RunFiles(begun).checkpoint
+    path = RunFiles(begun).checkpoint
     whole = path.read_bytes()
     torch.save({"weight": torch.ones(3)}, path)
     with pytest.raises(ModelError, match=str(path)):
@@ -277,10 +282,10 @@ def test_resume_refuses_what_is_not_a_checkpoint(labels, begun):
 
 def test_init_takes_the_weights(labels, unbroken):
     init = checkpoint.load_model(unbroken)[0]
-    run = loop.Run(CASCADE, CONFIG, loop.prepare_maps(labels, CASCADE, CPU), CPU, init)
+    run = make_run(labels, init=init)
     for name, weight in load_file(unbroken).items():
-        assert torch.equal(run.model.state_dict()[name], weight.float())
-        assert torch.equal(run.averaged.state_dict()[name], weight.float())
+        assert torch.equal(run.task.model.state_dict()[name], weight.float())
+        assert torch.equal(run.task.average.module.state_dict()[name], weight.float())
 
 
 def script_scores(monkeypatch, scores):
@@ -291,7 +296,7 @@ def script_scores(monkeypatch, scores):
         seen.append({k: v.clone() for k, v in model.state_dict().items()})
         return next(left)
 
-    monkeypatch.setattr(loop, "validate", score)
+    monkeypatch.setattr(cascade_training, "validate", score)
     return seen
 
 
@@ -325,7 +330,7 @@ def test_validation_scores_zero_where_no_brain_is_found(head):
         for network in (empty.locator, empty.segmenter):
             network.head.weight.zero_()
             network.head.bias.fill_(-5)
-    assert loop.validate(empty, [(head.image, head.mask, head.vox2world)]) == 0.0
+    assert validate(empty, [(head.image, head.mask, head.vox2world)]) == 0.0
 
 
 # Parts
@@ -350,11 +355,10 @@ def test_more_steps_do_not_change_the_rate_before_the_decay():
 
 def test_images_depend_on_their_number_alone(labels, head):
     other = make_head(20, spacing_mm=VOXEL_MM)
-    maps = loop.prepare_maps([*labels, other.native], CASCADE, CPU)["segmenter"]
-    window = CASCADE.windows()["segmenter"]
+    source = image_sources([*labels, other.native], CASCADE, CONFIG, CPU)["segmenter"]
 
     def draw(*numbers, network=1, config=CONFIG):
-        return loop.draw_batch(maps, window, config, CASCADE.scale, network, list(numbers))
+        return replace(source, network=network, config=config).draw(numbers)
 
     together = draw(4, 5, 6)
     for k, number in enumerate((4, 5, 6)):
@@ -371,10 +375,12 @@ def test_images_depend_on_their_number_alone(labels, head):
 def test_processes_share_the_images_of_one_large_batch(labels, monkeypatch, rank, world, batch):
     """Step 5 of a run with four images a step has images 20 to 23, whoever draws them."""
     numbers = []
-    draw = loop.draw_batch
-    monkeypatch.setattr(loop, "draw_batch", lambda *args: numbers.append(args[-1]) or draw(*args))
-    run = loop.Run(CASCADE, replace(CONFIG, batch=batch), loop.prepare_maps(labels, CASCADE, CPU), CPU)
-    run.step, run.rank, run.world = 5, rank, world
+    draw = ImageSource.draw
+    monkeypatch.setattr(ImageSource, "draw", lambda source, given: numbers.append([*given]) or draw(source, given))
+    run = make_run(labels, replace(CONFIG, batch=batch))
+    monkeypatch.setattr(cascade_training, "process_number", lambda: rank)
+    monkeypatch.setattr(cascade_training, "process_count", lambda: world)
+    run.step = 5
     run.update()
     assert numbers == [list(range(20 + rank * batch, 20 + (rank + 1) * batch))] * 2
 
@@ -398,7 +404,7 @@ def box(shape, size_mm, turn=np.eye(3)):
     ],
 )
 def test_brain_extent(boxes, expected):
-    assert loop.brain_extent_mm(boxes) == pytest.approx(expected)
+    assert brain_extent_mm(boxes) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.1, 1.5])
@@ -408,8 +414,10 @@ def test_the_windows_fit_the_brain(scale):
     fitting = CascadeConfig.fitting(165.0 * scale)
     assert fitting == replace(adult, voxel_size_mm=pytest.approx(adult.voxel_size_mm * scale))
     assert fitting.scale == pytest.approx(scale)
-    for name, window in fitting.windows().items():
-        assert window.jitter_mm == pytest.approx(scale * adult.windows()[name].jitter_mm)
+    windows, adult_windows = CONFIG.windows(fitting), CONFIG.windows(adult)
+    for name, window in windows.items():
+        assert window.jitter_mm == pytest.approx(scale * adult_windows[name].jitter_mm)
+    assert [window.jitter_mm for window in adult_windows.values()] == [50, 12]
 
 
 @pytest.mark.parametrize("voxel_size_mm", [1.0, 1.7, 3.0])
@@ -417,18 +425,21 @@ def test_another_voxel_size_keeps_the_extent_of_the_windows(voxel_size_mm):
     fitting = CascadeConfig.fitting(165.0, voxel_size_mm, norm="none")
     assert fitting.voxel_size_mm == voxel_size_mm
     assert fitting.segmenter.norm == fitting.locator.norm == "none"
-    for name, window in fitting.windows().items():
+    adult_windows = CONFIG.windows(CascadeConfig())
+    for name, window in CONFIG.windows(fitting).items():
         assert window.shape[0] % getattr(fitting, name).multiple == 0
-        extent = CascadeConfig().windows()[name].shape[0] * CascadeConfig().windows()[name].voxel_size_mm
+        extent = adult_windows[name].shape[0] * adult_windows[name].voxel_size_mm
         half_step = getattr(fitting, name).multiple * window.voxel_size_mm / 2
         assert window.shape[0] * window.voxel_size_mm == pytest.approx(extent, abs=half_step)
 
 
-def test_the_maps_are_finer_than_the_windows(labels):
-    maps = loop.prepare_maps(labels, CASCADE, CPU)
-    for name, window in CASCADE.windows().items():
-        (source,) = maps[name]
-        assert source.spacing_mm == pytest.approx(0.75 * window.voxel_size_mm)
+@pytest.mark.parametrize("factor", [0.75, 0.5])
+def test_the_maps_are_finer_than_the_windows(labels, factor):
+    config = replace(CONFIG, source_factor=factor)
+    images = image_sources(labels, CASCADE, config, CPU)
+    for name, window in config.windows(CASCADE).items():
+        (source,) = images[name].maps
+        assert source.spacing_mm == pytest.approx(factor * window.voxel_size_mm)
         volume = source.brain.sum() * source.spacing_mm**3
         assert volume == pytest.approx((labels[0].labels > 100).sum() * VOXEL_MM**3, rel=0.1)
 
@@ -442,19 +453,16 @@ from pathlib import Path
 import torch
 from phantoms import make_head, tiny_cascade
 
-from singlestrip.training import loop
 from singlestrip.configuration import TrainConfig
+from singlestrip.training.cascade import TrainingData, train_cascade
 
 if sys.argv[2] == "2":
     torch.distributed.init_process_group("gloo")
 torch.set_num_threads(1)
-loop.REPORT_EVERY = 1
 head = make_head(24, spacing_mm=2.0)
-config = TrainConfig(steps=4, batch=2 // int(sys.argv[2]), lr=1e-3, warmup=1, amp="off")
+config = TrainConfig(steps=4, batch=2 // int(sys.argv[2]), lr=1e-3, warmup=1, amp="off", report_every=1)
 cascade = tiny_cascade(2.0, 16, norm="none")
-loop.train(
-    [head.native], Path(sys.argv[1]), cascade, config, device=torch.device("cpu")
-)
+train_cascade(TrainingData([head.native]), Path(sys.argv[1]), cascade, config, device=torch.device("cpu"))
 if sys.argv[2] == "2":
     torch.distributed.destroy_process_group()
 os._exit(0)  # at the end of the interpreter a thread of gloo now and then aborts the process
@@ -505,7 +513,7 @@ def test_torchrun_trains_as_one_command_with_twice_the_batch(tmp_path, norm):
 
 
 def test_resume_refuses_another_number_of_processes(labels, begun):
-    path = loop.RunFiles(begun).checkpoint
+    path = RunFiles(begun).checkpoint
     checkpoint.save_training_state(path, checkpoint.load_training_state(path) | {"world": 2})
     with pytest.raises(ModelError, match="began with 2 processes"):
         train(labels, begun, resume=True)
@@ -513,7 +521,7 @@ def test_resume_refuses_another_number_of_processes(labels, begun):
 
 def test_a_row_cut_short_is_dropped(labels, begun):
     """A kill or a full disk may leave half a row behind."""
-    path = loop.RunFiles(begun).metrics
+    path = RunFiles(begun).metrics
     whole = metrics(begun)
     with path.open("a") as file:
         file.write("1,0.5")
@@ -526,17 +534,17 @@ def test_a_row_cut_short_is_dropped(labels, begun):
 def test_networks_of_any_voxel_size_can_learn(voxel_size):
     """The deepest level keeps more than one voxel to normalise over."""
     config = CascadeConfig.fitting(165, voxel_size)
-    for name, window in config.windows().items():
+    for name, window in CONFIG.windows(config).items():
         assert window.shape[0] // getattr(config, name).multiple > 2
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(labels, tmp_path, monkeypatch):
     """Without a checkpoint or model of it: what was saved before stays good."""
-    monkeypatch.setattr(loop, "segmentation_loss", lambda logit, *rest: logit.sum() * float("nan"))
-    with pytest.raises(SingleStripError, match="not finite at step 1"):
+    monkeypatch.setattr(cascade_training, "segmentation_loss", lambda logit, *rest: logit.sum() * float("nan"))
+    with pytest.raises(DivergedError, match="locator loss is not finite at step 1"):
         train(labels, tmp_path / "m.safetensors")
     assert not (tmp_path / "m.safetensors").exists()
-    assert not loop.RunFiles(tmp_path / "m.safetensors").checkpoint.exists()
+    assert not RunFiles(tmp_path / "m.safetensors").checkpoint.exists()
 
 
 # Checkpoints that hold other things
@@ -587,9 +595,15 @@ WEIGHT = "segmenter.head.weight"
         put(optimizer=torch.ones(2)),
         put(config=None),
         put(config=[]),
-        put(cascade={}),
-        put(cascade=None),
-        put(labels=5),
+        put(network={}),
+        put(network=None),
+        put(data=5),
+        put(random={}),
+        put(random=None),
+        put(random={"cpu": torch.ones(5056)}),
+        put(random={"cpu": torch.zeros(5056, dtype=torch.uint8)}),
+        put(random={"cpu": torch.zeros(3, dtype=torch.uint8)}),
+        put(averaged=None),
         put(model={}),
         put(model=None),
         put(averaged={"x": torch.ones(3)}),
@@ -613,11 +627,11 @@ WEIGHT = "segmenter.head.weight"
     ],
 )
 def test_resume_refuses_a_damaged_checkpoint_before_anything_is_built(labels, begun, edit, monkeypatch):
-    path, model = loop.RunFiles(begun).checkpoint, begun.read_bytes()
+    path, model = RunFiles(begun).checkpoint, begun.read_bytes()
     state = checkpoint.load_training_state(path)
     edit(state)
     checkpoint.save_training_state(path, state)
-    monkeypatch.setattr(loop, "prepare_maps", lambda *arguments: pytest.fail("too late"))
+    monkeypatch.setattr(cascade_training, "image_sources", lambda *arguments: pytest.fail("too late"))
     with pytest.raises(ModelError, match=str(path)):
         train(labels, begun, resume=True)
     assert begun.read_bytes() == model
@@ -625,7 +639,7 @@ def test_resume_refuses_a_damaged_checkpoint_before_anything_is_built(labels, be
 
 @pytest.mark.parametrize("state", [None, 5, [], {}, {"step": 1}, torch.ones(3)])
 def test_resume_refuses_what_is_no_state(labels, begun, state):
-    path = loop.RunFiles(begun).checkpoint
+    path = RunFiles(begun).checkpoint
     torch.save(state, path)
     with pytest.raises(ModelError, match=f"{path}: not a training checkpoint"):
         train(labels, begun, resume=True)
@@ -641,7 +655,7 @@ def test_fewer_steps_than_were_made_are_refused(labels, tmp_path):
     "text", ["1,0.5,0.5,0.1,,1.0", "x,0.5,0.5,0.1,,1", "1,nan,0.5,0.1,,1", "1,2,3,4,5,6,7", "1,2", '"']
 )
 def test_damaged_metrics_are_said_before_the_run(labels, begun, text):
-    path = loop.RunFiles(begun).metrics
+    path = RunFiles(begun).metrics
     with path.open("a") as file:
         file.write(f"{text}\n")
     if text.endswith("1.0"):  # nothing is wrong with this one
@@ -666,7 +680,7 @@ def test_places_that_cannot_be_written_are_refused_first(labels, tmp_path, name,
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "file").touch()
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(loop, "fingerprint", lambda maps: pytest.fail("too late"))
+    monkeypatch.setattr(cascade_training, "fingerprint", lambda maps: pytest.fail("too late"))
     with pytest.raises(OutputError, match=name[:5]):
         train(labels, tmp_path / name)
     assert sorted(tmp_path.iterdir()) == before
@@ -679,9 +693,9 @@ def test_a_voxel_size_that_does_not_suit_the_brain(voxel_size_mm):
         InputError,
         match=r"voxels of .* do not suit a brain 100 mm long: choose more than 0\.48 and less than 15 mm",
     ):
-        loop.fitting_cascade(maps, voxel_size_mm)
-    assert loop.fitting_cascade(maps, 1.0) == CascadeConfig.fitting(100, 1.0)
-    finest = loop.fitting_cascade(maps, 0.49)
+        fitting_cascade(maps, voxel_size_mm)
+    assert fitting_cascade(maps, 1.0) == CascadeConfig.fitting(100, 1.0)
+    finest = fitting_cascade(maps, 0.49)
     assert (
         finest.locator_size**3
         <= stripper.MAX_LOCATOR_VOXELS
@@ -691,17 +705,17 @@ def test_a_voxel_size_that_does_not_suit_the_brain(voxel_size_mm):
 
 def test_a_brain_that_no_network_is_for():
     with pytest.raises(InputError, match="no network is for"):
-        loop.fitting_cascade([box((4, 4, 4), (1e-3, 1e-3, 1e-3))])
+        fitting_cascade([box((4, 4, 4), (1e-3, 1e-3, 1e-3))])
 
 
 def test_the_memory_of_a_run_is_known_beforehand(labels, tmp_path, monkeypatch):
     """A brain of some voxels in a large field needs label maps beyond any machine."""
     wide = np.ones((300, 300, 300), dtype=np.uint8)
     wide[150, 150, 150] = 101
-    cascade = loop.fitting_cascade([NativeMap(wide, np.eye(4))])
+    cascade = fitting_cascade([NativeMap(wide, np.eye(4))])
     with pytest.raises(InputError, match=r"needs \d+\.\d GiB of memory at least and .* free"):
-        loop.check_memory([NativeMap(wide, np.eye(4))], cascade, 1, CPU)
-    loop.check_memory(labels, CASCADE, 1, CPU)
+        check_memory([NativeMap(wide, np.eye(4))], cascade, CONFIG, CPU)
+    check_memory(labels, CASCADE, CONFIG, CPU)
     with pytest.raises(InputError, match="fewer images a step"):
         train(labels, tmp_path / "m.safetensors", replace(CONFIG, batch=10**9))
     assert not list(tmp_path.iterdir())
@@ -713,7 +727,7 @@ def test_a_side_too_thin_for_the_voxels(side):
     labels[6, 6, :] = 101 if side == "inside" else 1
     source = NativeMap(labels, np.diag([0.1, 0.1, 1, 1]))
     with pytest.raises(InputError, match=f"nothing {side} the brain is left"):
-        loop.prepare_maps([source], tiny_cascade(2.0), CPU)
+        image_sources([source], tiny_cascade(2.0), CONFIG, CPU)
 
 
 @pytest.fixture
@@ -753,6 +767,29 @@ def test_the_command_says_what_is_wrong_before_the_fit(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("singlestrip: ") and error in line and "unexpected" not in line
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "options"),
+    [(DivergedError, "--resume, --amp, --lr"), (Interrupted, "--resume"), (EarlierRunError, "--resume")],
+)
+def test_the_command_names_the_options_that_an_error_advises(head, tmp_path, monkeypatch, capsys, error, options):
+    head.save(tmp_path)
+
+    def fail(*arguments, **keywords):
+        raise error("m.checkpoint: what is wrong")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cascade_training, "train_cascade", fail)
+    assert main(["train", "-l", "labels.nii.gz", "-o", "m.safetensors", "--device", "cpu"]) == 1
+    assert capsys.readouterr().err == f"singlestrip: m.checkpoint: what is wrong ({options})\n"
+
+
+def test_errors_of_training_name_no_options():
+    """Only the command line has options."""
+    package = Path(singlestrip.__file__).parent
+    for path in (*(package / "training").glob("*.py"), package / "quality" / "training.py"):
+        assert not re.findall(r"--[a-z]", path.read_text(encoding="utf-8")), path
 
 
 def test_a_wrong_place_is_refused_without_torch(head, tmp_path):

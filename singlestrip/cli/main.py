@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import describe_error
 from ..io.limits import check_memory_limit
+from .advice import describe_with_options
 from .parser import build_parser
 from .streams import tell
 
@@ -19,5 +19,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        tell(describe_error(error))
+        tell(describe_with_options(error, args))
         return 1

@@ -16,6 +16,7 @@ PICTURES = (".png", ".jpg", ".pdf", ".svg")
 OUTLINE = "#ff3b30"
 TRUE_OUTLINE = "#34c759"
 REBUILT_OUTLINE = "#0a84ff"
+LOSS_COLOURS = ("#1f6fb4", "#9bb8d3")
 QUALITY_MARGIN_MM = 30.0  # shown around the mask, for what it misses and what it should not hold
 DISAGREEMENT = (1.0, 0.84, 0.04, 0.45)  # RGBA
 
@@ -196,15 +197,17 @@ def synthesis_figure(images: np.ndarray, brains: np.ndarray, path: Path, columns
 
 
 def curve_figure(rows: list[dict[str, str]], path: Path) -> None:
-    """Losses, and validation Dice where there is any, over steps; rows as in metrics.csv."""
+    """Draw all losses, and the validation Dice if there is any, over steps. rows: those of metrics.csv."""
     figure, axes = _figure(1, 1, 7, 4)
     axis = axes[0, 0]
     axis.axis("on")
     steps = [int(row["step"]) for row in rows]
-    for name, colour in (("segmenter", "#1f6fb4"), ("locator", "#9bb8d3")):
-        axis.plot(steps, [float(row[f"{name}_loss"]) for row in rows], color=colour, label=f"{name} loss", lw=1)
+    losses = [column for column in rows[0] if column.endswith("_loss")] if rows else []
+    for column, colour in zip(losses, LOSS_COLOURS, strict=False):
+        values = [float(row[column]) for row in rows]
+        axis.plot(steps, values, color=colour, label=column.replace("_", " "), lw=1)
     axis.set(xlabel="step", ylabel="loss", yscale="log")
-    scored = [(int(row["step"]), float(row["validation_dice"])) for row in rows if row["validation_dice"]]
+    scored = [(int(row["step"]), float(row["validation_dice"])) for row in rows if row.get("validation_dice")]
     if scored:
         right = axis.twinx()
         right.plot(*zip(*scored, strict=True), color=OUTLINE, marker="o", ms=3)

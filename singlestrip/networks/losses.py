@@ -34,3 +34,12 @@ def segmentation_loss(
         dims = (1, 2, 3, 4)
         loss = loss + cross_entropy * entropy.sum(dims) / weight.sum(dims).clamp(min=1)
     return loss.mean()
+
+
+def reconstruction_loss(logit: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Soft Dice loss plus mean squared error of rebuilt masks (SingleStrip), mean over the batch.
+
+    Both are [B, 1, X, Y, Z], or [B, 1, X, Y] for slices; target lies within [0, 1].
+    """
+    loss = soft_dice_loss(logit, target, torch.ones_like(target)).mean()
+    return loss + F.mse_loss(torch.sigmoid(logit), target)

@@ -1,15 +1,17 @@
-"""Train the quality network from one brain mask: random copies of it, with faults to mend.
+"""Train the quality network from one brain mask: on random copies of it, with faults to mend.
 
-Each step draws from a generator seeded by the run's seed and the step's number, so that the same
-seed gives the same network.
+Each step draws from a generator seeded by the run's seed, the epoch and the step's number in it. The same seed
+gives the same network, and a resumed run ends as one that never stopped.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,24 +20,32 @@ import torch.nn.functional as F
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, SynthConfig, Window
 from ..errors import InputError
 from ..io import typed
+from ..io.checksum import checksum
+from ..io.masks import read_mask
 from ..networks.autoencoder import Autoencoder
-from ..networks.losses import soft_dice_loss
+from ..networks.losses import reconstruction_loss
 from ..space.distance import signed_distance
 from ..space.geometry import bounding_box, conformed_vox2world, part_of, thicken, world_bounds
 from ..space.resample import block_mean, conform
+from ..synthesis.gmm import NativeMap
 from ..synthesis.image import window_coordinates
 from ..synthesis.parameters import numbered_generator, sample_parameters, stack
+from ..training.maps import fingerprint
+from ..training.run_files import RunFiles
+from ..training.task import Plan, Setup, Task
+from ..training.trainer import Progress, Trainer, state_to_resume
 from .faults import plant_faults
 
-MARGIN_MM = 30.0  # how far from the brain of an adult head the distance is known
-SOURCE_FACTOR = 0.5  # spacing of the distance map over the voxel size
-JITTER_MM = 4.0  # ± of the middle of a mask, after it is laid in the middle
+log = logging.getLogger(__name__)
+
+LOSSES = ("reconstruction",)
+CHANGEABLE = ("epochs", "save_every")  # between the parts of one run
 SPACE = ("rotation_deg", "scaling", "anisotropy", "shear", "warp_mm")  # what SynthConfig takes from the training
 
 
 @dataclass(frozen=True)
 class QualityProgress:
-    """Where a run stands: epochs done of all, mean loss of the last, seconds left."""
+    """How far a run is: epochs done and of all, mean loss of the last one, seconds left."""
 
     epoch: int
     epochs: int
@@ -44,17 +54,24 @@ class QualityProgress:
 
 
 def fraction(distance: torch.Tensor, voxel_size_mm: float) -> torch.Tensor:
-    """Signed distance in mm to about the share of each voxel that is brain."""
+    """About the share of each voxel that is brain. distance: signed, in mm."""
     return (0.5 - distance / voxel_size_mm).clamp(0, 1)
 
 
 class VolumeSource:
     """Random deformed copies of one mask, whole, and the same with faults."""
 
-    def __init__(self, mask: np.ndarray, vox2world: np.ndarray, config: AutoencoderConfig, device: torch.device):
-        spacing = config.voxel_size_mm * SOURCE_FACTOR
+    def __init__(
+        self,
+        mask: np.ndarray,
+        vox2world: np.ndarray,
+        config: AutoencoderConfig,
+        train: AutoencoderTrainConfig,
+        device: torch.device,
+    ):
+        spacing = config.voxel_size_mm * train.source_factor
         low, high = world_bounds(*_cut_to_brain(mask, vox2world))
-        margin = MARGIN_MM * config.scale
+        margin = train.margin_mm * config.scale
         shape = tuple(int(n) for n in np.ceil((high - low + 2 * margin) / spacing))
         grid = conformed_vox2world((low + high) / 2, shape, spacing)
         share = _share(mask, vox2world, spacing, config, shape, grid).numpy()
@@ -64,16 +81,17 @@ class VolumeSource:
         self.distance = torch.from_numpy(distance)[None, None].to(device)
         half = torch.tensor(shape) * spacing / 2
         self.grid_from_mm = torch.diag(torch.cat([1 / half, torch.ones(1)]))[None]
-        self.window = Window((config.size,) * 3, config.voxel_size_mm, JITTER_MM * config.scale)
+        self.window = Window((config.size,) * 3, config.voxel_size_mm, train.jitter_mm * config.scale)
         self.scale = config.scale
 
     def batches(self, train: AutoencoderTrainConfig, epoch: int) -> list[int]:
+        """What `draw` takes for each step of an epoch, counted from 0: the number of masks."""
         return [train.batch] * math.ceil(train.masks_per_epoch / train.batch)
 
     def draw(
         self, count: int, train: AutoencoderTrainConfig, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masks to see and to make of them, each [B, 1, S, S, S] in [0, 1]."""
+        """Network inputs and targets, each [B, 1, S, S, S] in [0, 1]."""
         synth = SynthConfig(turn_probability=0.0, **{name: getattr(train, name) for name in SPACE})
         p = stack([sample_parameters(synth, self.window, self.scale, generator) for _ in range(count)])
         grid = window_coordinates(self.window, p, self.distance.device, self.grid_from_mm.expand(count, 4, 4))
@@ -102,7 +120,7 @@ def _lay_in_the_middle(seen: torch.Tensor, aim: torch.Tensor) -> tuple[torch.Ten
 
 
 class SliceSource:
-    """Every slice of one mask across the axes of the configuration, turned, scaled and shifted at random."""
+    """All slices of one mask across the axes of the configuration, rotated, scaled and shifted at random."""
 
     def __init__(self, mask: np.ndarray, vox2world: np.ndarray, config: AutoencoderConfig, device: torch.device):
         low, high = world_bounds(*_cut_to_brain(mask, vox2world))
@@ -117,18 +135,17 @@ class SliceSource:
         # but for sagittal ones.
         mirrors = [float(axis != 0) for axis in config.axes]
         self.mirrored = torch.cat([torch.full((len(s),), m) for s, m in zip(stacks, mirrors, strict=True)])
-        self.order = torch.arange(len(self.slices))
 
-    def batches(self, train: AutoencoderTrainConfig, epoch: int) -> list[int]:
+    def batches(self, train: AutoencoderTrainConfig, epoch: int) -> tuple[torch.Tensor, ...]:
+        """What `draw` takes for each step of an epoch, counted from 0: numbers of slices, each once an epoch."""
         generator = torch.Generator().manual_seed(train.seed * 1_000_003 + epoch)
-        self.order = torch.randperm(len(self.slices), generator=generator)
-        return [len(part) for part in self.order.split(train.batch)]
+        return torch.randperm(len(self.slices), generator=generator).split(train.batch)
 
     def draw(
-        self, count: int, train: AutoencoderTrainConfig, generator: torch.Generator
+        self, chosen: torch.Tensor, train: AutoencoderTrainConfig, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Slices to see and to make of them, the same, [B, 1, S, S] in [0, 1]."""
-        chosen, self.order = self.order[:count], self.order[count:]
+        """Network inputs and targets, the same: slices with these numbers, [B, 1, S, S] in [0, 1]."""
+        count = len(chosen)
         angle = torch.deg2rad(train.rotation_deg * (2 * torch.rand(count, generator=generator) - 1))
         low, high = (math.log(s) for s in train.slice_scaling)
         size = torch.exp(low + (high - low) * torch.rand(count, generator=generator))
@@ -165,43 +182,105 @@ def brain_mm(mask: np.ndarray, vox2world: np.ndarray) -> float:
     return float((high - low).max())
 
 
-def train_quality(
+@dataclass(frozen=True)
+class QualityRecipe:
+    """How to make a quality network from one mask. kind, axes: see `AutoencoderConfig`."""
+
+    train: AutoencoderTrainConfig = AutoencoderTrainConfig()
+    kind: Literal["volume", "slices"] = "volume"
+    axes: tuple[int, ...] = (2,)
+
+
+class QualityTask(Task):
+    """Each step draws masks and takes the gradient of soft Dice loss plus mean squared error."""
+
+    def __init__(self, source: VolumeSource | SliceSource, setup: Setup, device: torch.device):
+        self.setup, self.source, self.train, self.device = setup, source, setup.config, device
+        torch.manual_seed(self.train.seed)
+        self.model = Autoencoder(setup.network).to(device).train()
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), self.train.lr, weight_decay=self.train.weight_decay
+        )
+        self.provenance: dict[str, Any] = {}
+
+    def rate(self, step: int) -> float:
+        return self.train.rate(step // steps_per_epoch(self.source, self.train))
+
+    def losses(self, step: int) -> Iterator[tuple[str, torch.Tensor]]:
+        epoch, number = divmod(step, steps_per_epoch(self.source, self.train))
+        generator = numbered_generator(self.train.seed, epoch, number)
+        batch = self.source.batches(self.train, epoch)[number]
+        with torch.no_grad():
+            seen, aim = self.source.draw(batch, self.train, generator)
+        yield "reconstruction", reconstruction_loss(self.model(seen), aim)
+
+    def finished_model(self, step: int) -> tuple[Autoencoder, dict[str, Any]]:
+        return self.model, self.provenance
+
+
+def steps_per_epoch(source: VolumeSource | SliceSource, train: AutoencoderTrainConfig) -> int:
+    """Number of steps in each epoch."""
+    return len(source.batches(train, 0))
+
+
+def quality_task(
     mask: np.ndarray,
     vox2world: np.ndarray,
     config: AutoencoderConfig,
     train: AutoencoderTrainConfig,
     device: torch.device,
-    progress: Callable[[QualityProgress], None] = lambda progress: None,
-) -> Autoencoder:
-    """Train from one mask, boolean [X, Y, Z], on its grid. The loss is soft Dice plus mean
-    squared error. Raises InputError where the mask gives nothing to learn from."""
+) -> QualityTask:
+    """All that trains a quality network from one mask, boolean [X, Y, Z], on its grid.
+
+    Raises InputError if the mask gives nothing to learn from, or no quality network is for a brain of its size.
+    """
     try:
         typed.convert_all(asdict(config), AutoencoderConfig)
     except ValueError as error:
         raise InputError(f"the brain has a size that no quality model is for ({error})") from error
-    sources = {"volume": VolumeSource, "slices": SliceSource}
-    source = sources[config.kind](mask, vox2world, config, device)
-    torch.manual_seed(train.seed)
-    model = Autoencoder(config).to(device).train()
-    optimizer = torch.optim.Adam(model.parameters(), train.lr, weight_decay=train.weight_decay)
-    began = time.monotonic()
-    for epoch in range(train.epochs):
-        losses = []
-        for number, count in enumerate(source.batches(train, epoch)):
-            generator = numbered_generator(train.seed, epoch, number)
-            with torch.no_grad():
-                seen, aim = source.draw(count, train, generator)
-            logit = model(seen)
-            loss = soft_dice_loss(logit, aim, torch.ones_like(aim)).mean()
-            loss = loss + F.mse_loss(torch.sigmoid(logit), aim)
-            left = 1 - epoch / train.epochs
-            for group in optimizer.param_groups:
-                group["lr"] = train.lr * min(1.0, left / max(train.decay, 1e-9))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        elapsed = time.monotonic() - began
-        left_seconds = elapsed / (epoch + 1) * (train.epochs - epoch - 1)
-        progress(QualityProgress(epoch + 1, train.epochs, float(np.mean(losses)), left_seconds))
-    return model.eval()
+    if config.kind == "volume":
+        source = VolumeSource(mask, vox2world, config, train, device)
+    else:
+        source = SliceSource(mask, vox2world, config, device)
+    epoch = steps_per_epoch(source, train)
+    plan = Plan(train.epochs * epoch, report_every=epoch, save_every=train.save_every * epoch)
+    data = fingerprint([NativeMap(mask.astype(np.uint8), vox2world)])
+    setup = Setup(Autoencoder, config, train, CHANGEABLE, data, LOSSES, False, plan)
+    return QualityTask(source, setup, device)
+
+
+def train_quality(
+    mask_path: Path,
+    out: Path,
+    recipe: QualityRecipe,
+    device: torch.device,
+    *,
+    resume: bool = False,
+    progress: Callable[[QualityProgress], None] = lambda progress: None,
+) -> Path:
+    """Train a quality network from one mask file and write it, with its provenance, to `out`, which is returned.
+
+    Beside it lie a checkpoint, from which `resume` continues exactly, metrics.csv and a picture of the curve.
+
+    Raises InputError if the mask cannot be read or gives nothing to learn from; Interrupted after SIGINT or
+    SIGTERM, with a checkpoint written; EarlierRunError if a checkpoint is there and `resume` is not asked for;
+    ModelError, OutputError and DivergedError.
+    """
+    files = RunFiles(out)
+    files.check(resume)
+    scan, mask = read_mask(mask_path, log.warning)
+    try:
+        config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world), recipe.kind, recipe.axes)
+        task = quality_task(mask, scan.vox2world, config, recipe.train, device)
+    except InputError as error:
+        raise InputError(f"{mask_path}: {error}") from error
+    task.provenance = {"labelled": [{"mask": {"name": mask_path.name, "sha256": checksum(mask_path)}}]}
+    state = state_to_resume(files, task.setup)
+
+    def report(run: Progress) -> None:
+        epoch = task.setup.plan.report_every
+        loss = run.losses["reconstruction"]
+        progress(QualityProgress(run.step // epoch, run.steps // epoch, loss, run.seconds_left))
+
+    Trainer(task, files, state, report).train()
+    return out

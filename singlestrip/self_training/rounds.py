@@ -1,7 +1,7 @@
 """Self-training: rounds of strip, score, select, fit and fine-tune, on record in one folder.
 
     run.json                    configuration, seeds, versions, inputs with checksums, validation of each round
-    quality.safetensors         the quality network, where none was given
+    quality.safetensors         the quality network, if none was given, with its metrics and curve beside it
     round-0/model.safetensors   the model of the labelled example alone, where none was given
     round-N/scores.tsv          every unlabelled scan: its score, whether it was kept, and why not
     round-N/labels/             label maps of the pseudo-labels kept
@@ -32,11 +32,11 @@ from msgspec import Meta
 from .._version import __version__
 from ..batch.assess import Assessment, Case, draw, name_cases, worst_first, write_report
 from ..configuration import (
-    AutoencoderConfig,
     AutoencoderTrainConfig,
     CascadeConfig,
     FlagConfig,
     GMMConfig,
+    RoundTrainConfig,
     SelfTrainConfig,
     TrainConfig,
 )
@@ -44,14 +44,14 @@ from ..errors import InputError, OutputError, describe_error
 from ..io import memory, typed, volume
 from ..io.checksum import checksum
 from ..io.escaping import from_cell, to_cell
-from ..io.masks import read_mask, read_mask_on
+from ..io.masks import read_mask_on
 from ..io.output import atomic_write, make_folder
 from ..io.textfile import file_bytes
 from ..networks.autoencoder import Autoencoder
 from ..networks.cascade import Cascade
-from ..networks.checkpoint import load_model, save_model
+from ..networks.checkpoint import load_model
 from ..quality.scores import MaskQuality, QualityModel, agreement, augmented_masks
-from ..quality.training import QualityProgress, brain_mm, train_quality
+from ..quality.training import QualityProgress, QualityRecipe, train_quality
 from ..space.metrics import dice
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap, fit_label_map
@@ -63,8 +63,10 @@ from ..synthesis.labelling import (
     record_path,
     write_record,
 )
-from ..training.loop import Progress, fitting_cascade, train, validate
+from ..training.cascade import TrainingData, train_cascade, validate
+from ..training.fitting import fitting_cascade
 from ..training.run_files import RunFiles
+from ..training.trainer import Progress
 
 DECIMALS = 6  # of scores, from the start, so that those read back are the same
 SCORE_COLUMNS = ("image", "score", "estimate", "flag", "kept", "note", "sha256")
@@ -95,7 +97,7 @@ class Options:
 
     rounds: SelfTrainConfig = SelfTrainConfig()
     first: TrainConfig = TrainConfig()
-    later: TrainConfig = TrainConfig()
+    later: TrainConfig = RoundTrainConfig()
     quality: AutoencoderTrainConfig = AutoencoderTrainConfig()
     gmm: GMMConfig = GMMConfig()
 
@@ -270,15 +272,10 @@ class SelfTraining:
             path = self.folder / "quality.safetensors"
             if not path.is_file():
                 self.say("training the quality network on the labelled mask")
-                scan, mask = read_mask(self.inputs.mask)
-                try:
-                    config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world))
-                    network = train_quality(
-                        mask, scan.vox2world, config, self.options.quality, self.device, self.quality_progress
-                    )
-                except InputError as error:
-                    raise InputError(f"{self.inputs.mask}: {error}") from error
-                save_model(path, network, {"configuration": asdict(self.options.quality)}, half=True)
+                recipe = QualityRecipe(self.options.quality)
+                progress = self.quality_progress
+                train_quality(self.inputs.mask, path, recipe, self.device, resume=True, progress=progress)
+            RunFiles(path).checkpoint.unlink(missing_ok=True)
         return QualityModel.load(path, str(self.device))
 
     def _train(self, name: str, labels, cascade: CascadeConfig, config: TrainConfig, init: Cascade | None) -> Path:
@@ -289,19 +286,8 @@ class SelfTraining:
         make_folder(out.parent)
         self.say(f"{name}: training on {len(labels)} label maps, {config.steps} steps")
         provenance = {"self_training": name, "labelled": self.record.values["labelled"], "label_maps": len(labels)}
-        train(
-            labels,
-            out,
-            cascade,
-            config,
-            device=self.device,
-            init=init,
-            resume=True,
-            scans=[self.scan],
-            validation=self.validation,
-            provenance=provenance,
-            progress=self.progress,
-        )
+        data = TrainingData(labels, init, [self.scan], self.validation, provenance)
+        train_cascade(data, out, cascade, config, device=self.device, resume=True, progress=self.progress)
         self.record.values["finished"].append(name)
         self.record.write()
         self._is_finished(name)

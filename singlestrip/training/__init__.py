@@ -1,1 +1,1 @@
-"""Synthetic images to the weights of a cascade, and to the level at which its border is drawn."""
+"""Networks learn: the one training loop, what the cascade learns from, and the level of its border."""

@@ -1,20 +1,21 @@
-"""What a training run writes, known and checked before it begins. Imports no torch."""
+"""The files of a training run, known and checked before it begins. Imports no torch."""
 
 from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, OutputError
+from ..errors import EarlierRunError, InputError
 from ..io.output import atomic_write, check_writable
 from ..io.textfile import file_bytes
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run writes, all beside the model and named after it."""
+    """The model of a run, and the files beside it that are named after it."""
 
     model: Path
 
@@ -39,44 +40,60 @@ class RunFiles:
         return self.model, self.checkpoint, self.metrics, self.curve
 
     def check(self, resume: bool) -> None:
-        """Raise OutputError if one of them cannot be written, or an earlier run is there that is not resumed."""
+        """Raise OutputError if a file cannot be written, EarlierRunError if there is a run that is not resumed."""
         for path in self.all:
             check_writable(path)
         if self.checkpoint.exists() and not resume:
-            raise OutputError(f"{self.checkpoint}: holds an earlier run; continue with --resume, or remove it")
+            raise EarlierRunError(f"{self.checkpoint}: holds an earlier run; resume it, or remove the file")
 
 
 class Metrics:
-    """metrics.csv: a row per report; a resumed run drops the rows after its checkpoint."""
+    """metrics.csv: a row for each report. A resumed run drops the rows after its checkpoint."""
 
-    COLUMNS = ("step", "segmenter_loss", "locator_loss", "rate", "validation_dice", "seconds")
     MAY_BE_EMPTY = ("validation_dice",)
 
-    def __init__(self, path: Path, step: int):
+    def __init__(self, path: Path, losses: Sequence[str], validates: bool, step: int):
+        """losses: their names; validates: whether there can be validation; step: at which the run is.
+
+        Raises InputError if a file of a resumed run is damaged.
+        """
         self.path = path
+        dice = ("validation_dice",) if validates else ()
+        self.columns = ("step", *(f"{name}_loss" for name in losses), "rate", *dice, "seconds")
         kept = [row for row in self.rows() if int(row["step"]) <= step] if step and path.exists() else []
         with atomic_write(path) as (partial,), partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.COLUMNS)
+            writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(kept)
 
     def rows(self) -> list[dict[str, str]]:
-        """All but a last one that a kill cut short. Raises InputError where the file is damaged."""
+        """All rows but a last one that a kill cut short. Raises InputError if the file is damaged."""
         try:
             text = file_bytes(self.path).decode()
             whole_lines = text.rpartition("\n")[0].splitlines()
             rows = list(csv.DictReader(whole_lines, strict=True))
             for row in rows:
-                if tuple(row) != self.COLUMNS or None in row.values():
-                    raise ValueError("other columns")
-                int(row["step"])
-                numbers = [float(row[name]) for name in self.COLUMNS if row[name] or name not in self.MAY_BE_EMPTY]
-                if not all(map(math.isfinite, numbers)):
-                    raise ValueError("a number that is not finite")
+                self._check(row)
         except (ValueError, csv.Error) as error:
             raise InputError(f"{self.path}: damaged; remove it to go on without its rows") from error
         return rows
 
-    def add(self, **values) -> None:
+    def _check(self, row: dict[str, str]) -> None:
+        """Raise ValueError unless a row has the columns and finite numbers."""
+        if tuple(row) != self.columns or None in row.values():
+            raise ValueError("other columns")
+        int(row["step"])
+        numbers = [float(row[name]) for name in self.columns if row[name] or name not in self.MAY_BE_EMPTY]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("a number that is not finite")
+
+    def add(
+        self, step: int, losses: Mapping[str, float], rate: float, validation_dice: float | None, seconds: float
+    ) -> None:
+        """Write the row of a report. losses: means by name; seconds: of all updates of the run."""
+        values = {f"{name}_loss": f"{mean:.5f}" for name, mean in losses.items()}
+        values |= {"step": step, "rate": f"{rate:.3g}", "seconds": f"{seconds:.1f}"}
+        if "validation_dice" in self.columns:
+            values["validation_dice"] = "" if validation_dice is None else f"{validation_dice:.5f}"
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.COLUMNS).writerow(values)
+            csv.DictWriter(file, self.columns).writerow(values)

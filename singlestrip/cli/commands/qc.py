@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 
-from ...configuration import AutoencoderConfig, AutoencoderTrainConfig, FlagConfig
-from ...errors import InputError
+from ...configuration import AutoencoderTrainConfig, FlagConfig
 from ...io.escaping import printable
 from ..options import (
     MASK_RULE,
@@ -49,7 +47,9 @@ With an image, --tta strips ten copies of it, turned within 30 degrees and scale
 true Dice and HD95 stand beside the estimate.
 
 --train makes a quality model from one brain mask, for another anatomy. Its estimates have a level of
-their own: score masks known to be good, and set --pass-from and --look-from by what they get.
+their own: score masks known to be good, and set --pass-from and --look-from by what they get. Beside the
+model lie NAME.checkpoint, from which --resume continues exactly where the training stopped,
+NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
 
 Of a mask of several frames, as strip makes of 4-D images, each frame is scored and the worst counts:
 its number, from 0 on, is in the column frame. Its picture, --tta and --reference are of the same
@@ -109,6 +109,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--train", type=output_file, metavar="MODEL", help="train a quality model from the one mask, .safetensors"
     )
     training.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the training whose checkpoint lies beside MODEL, if there is one",
+    )
+    training.add_argument(
         "--epochs", type=positive_int, metavar="N", help=f"passes of training (default {TRAIN.epochs})"
     )
     training.add_argument(
@@ -129,8 +134,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.train is not None:
         return _train(args)
-    for name in ("epochs", "kind", "axes"):
-        if getattr(args, name) is not None:
+    for name in ("epochs", "kind", "axes", "resume"):
+        if getattr(args, name):
             args.parser.error(f"--{name} goes with --train")
     if args.tta and not (args.image or args.table):
         args.parser.error("--tta needs the image of each mask, -i")
@@ -235,34 +240,22 @@ def _train(args: argparse.Namespace) -> int:
         args.parser.error("name the model with .safetensors")
     if args.axes and args.kind != "slices":
         args.parser.error("--axes goes with --kind slices")
-    from ..._version import __version__
-    from ...io.checksum import checksum
-    from ...io.masks import read_mask
-    from ...io.output import check_distinct, check_writable
+    from ...io.output import check_distinct
+    from ...synthesis.labelling import check_exist
+    from ...training.run_files import RunFiles
 
-    check_writable(args.train)
-    check_distinct(args.mask, [args.train])
-    scan, mask = read_mask(args.mask[0], show_warnings(args))
-    from ...networks.checkpoint import save_model
+    files = RunFiles(args.train)
+    files.check(args.resume)
+    check_distinct(args.mask, files.all)
+    check_exist(args.mask)
     from ...networks.device import choose_device
-    from ...quality.training import brain_mm, train_quality
+    from ...quality.training import QualityRecipe, train_quality
 
     apply_threads(args)
     device = choose_device(args.device)
     axes = tuple(AXES.index(name) for name in args.axes or ["axial"])
     train = AutoencoderTrainConfig(epochs=args.epochs or TRAIN.epochs, seed=args.seed or 0)
     progress = show_quality_training if sys.stderr.isatty() and not args.quiet else lambda progress: None
-    try:
-        config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world), args.kind or KINDS[0], axes)
-        model = train_quality(mask, scan.vox2world, config, train, device, progress)
-    except InputError as error:
-        raise InputError(f"{args.mask[0]}: {error}") from error
-    import torch
-
-    record = {
-        "labelled": [{"mask": {"name": args.mask[0].name, "sha256": checksum(args.mask[0])}}],
-        "configuration": asdict(train),
-        "versions": {"singlestrip": __version__, "torch": torch.__version__},
-    }
-    save_model(args.train, model, record, half=True)
+    recipe = QualityRecipe(train, args.kind or KINDS[0], axes)
+    train_quality(args.mask[0], args.train, recipe, device, resume=args.resume, progress=progress)
     return 0

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 
-from ...configuration import AutoencoderTrainConfig, SelfTrainConfig, TrainConfig
+from ...configuration import AutoencoderTrainConfig, RoundTrainConfig, SelfTrainConfig, TrainConfig
 from ..options import (
     MASK_RULE,
     add_processor_options,
@@ -25,7 +24,7 @@ from ..options import (
 from ..streams import tell
 
 ROUNDS, TRAIN, QUALITY = SelfTrainConfig(), TrainConfig(), AutoencoderTrainConfig()
-LATER_STEPS = 3000
+ROUND_TRAIN = RoundTrainConfig()
 RANKS = ("ae", "tta", "truth")
 
 DESCRIPTION = f"""improve a model on scans nobody labelled
@@ -98,7 +97,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     training = parser.add_argument_group("TRAINING OPTIONS")
     training.add_argument(
-        "--steps", type=positive_int, metavar="N", help=f"updates of each round (default {LATER_STEPS})"
+        "--steps", type=positive_int, metavar="N", help=f"updates of each round (default {ROUND_TRAIN.steps})"
     )
     training.add_argument(
         "--first-steps",
@@ -138,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     from ...networks.checkpoint import find_model
     from ...networks.device import choose_device
     from ...self_training.rounds import Inputs, Options, SelfTraining
-    from ...training.loop import keep_memory
+    from ...training.allocator import keep_memory
 
     apply_threads(args)
     keep_memory()
@@ -171,10 +170,10 @@ def _options(args: argparse.Namespace, options_class):
     def given(*names: str) -> dict:
         return {name: value for name in names if (value := getattr(args, name)) is not None}
 
-    common = TrainConfig(**given("batch", "lr", "seed", "save_every"))
+    common = given("batch", "lr", "seed", "save_every")
     return options_class(
         rounds=SelfTrainConfig(from_scratch=args.from_scratch, **given("rounds", "keep", "threshold", "rank")),
-        first=replace(common, steps=args.first_steps or TRAIN.steps),
-        later=replace(common, steps=args.steps or LATER_STEPS),
+        first=TrainConfig(**common, steps=args.first_steps or TRAIN.steps),
+        later=RoundTrainConfig(**common, **given("steps")),
         quality=AutoencoderTrainConfig(**given("epochs", "seed")),
     )

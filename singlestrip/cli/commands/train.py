@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...configuration import GMMConfig, TrainConfig
 from ...errors import InputError
@@ -25,6 +27,14 @@ from ..options import (
     show_training,
     show_warnings,
 )
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...configuration import CascadeConfig
+    from ...networks.cascade import Cascade
+    from ...synthesis.gmm import NativeMap
+    from ...training.cascade import TrainingData
 
 DESCRIPTION = f"""train a model from one labelled scan, or several
 Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of
@@ -156,54 +166,70 @@ def run(args: argparse.Namespace) -> int:
 
     validation = [labelled_scan(*pair, show_warnings(args)) for pair in args.val]
     given = [read_label_map(path, show_warnings(args)) for path in args.labels]
-    import torch
-
-    from ...configuration import UNetConfig
-    from ...networks.checkpoint import find_model, load_model
     from ...networks.device import choose_device
-    from ...training import loop
-    from ...training.run_files import RunFiles
+    from ...training.allocator import keep_memory
+    from ...training.fitting import check_memory
 
     apply_threads(args)
-    loop.keep_memory()
+    keep_memory()
     device = choose_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
     config = TrainConfig(**chosen)
-    if args.out is not None and (path := RunFiles(args.out).checkpoint).exists():
-        loop.read_state(path)  # read again by the run itself: damage is said before the fit
-    init, header = load_model(find_model(args.init)) if args.init else (None, None)
+    _check_checkpoint(args.out)
+    init, header = _initial_networks(args.init)
     outlines = [*map(_outline, args.mask), *given]
+    cascade = init.config if init is not None else _fitting_networks(args, outlines)
+    check_memory(outlines, cascade, config, device)
+    data = replace(_training_data(args, given), init=init, validation=validation)
     if init is not None:
-        cascade = init.config
-    else:
-        cascade = loop.fitting_cascade(outlines, args.voxel_size, args.norm or UNetConfig.norm)
-    loop.check_memory(outlines, cascade, config.batch, device)
-    maps, scans, data = _label_maps(args, given)
-    if init is not None:
-        data["init"] = {"name": Path(args.init).name, "provenance": header["provenance"]}
+        data.provenance["init"] = {"name": Path(args.init).name, "provenance": header["provenance"]}
     device = _join_processes(device)
     if args.samples:
-        _sample_sheet(maps, cascade, config, device, args.samples)
-    if args.out is None:
-        return 0
+        _sample_sheet(data.maps, cascade, config, device, args.samples)
+    if args.out is not None:
+        _train(args, data, cascade, config, device)
+    return 0
+
+
+def _train(
+    args: argparse.Namespace, data: TrainingData, cascade: CascadeConfig, config: TrainConfig, device: torch.device
+) -> None:
+    """Train, and part from the other processes whatever happens."""
+    import torch
+
+    from ...training.cascade import train_cascade
+
+    progress = show_training if sys.stderr.isatty() and not args.quiet else lambda progress: None
     try:
-        loop.train(
-            maps,
-            args.out,
-            cascade,
-            config,
-            device=device,
-            init=init,
-            resume=args.resume,
-            scans=scans,
-            validation=validation,
-            provenance=data,
-            progress=show_training if sys.stderr.isatty() and not args.quiet else lambda progress: None,
-        )
+        train_cascade(data, args.out, cascade, config, device=device, resume=args.resume, progress=progress)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    return 0
+
+
+def _check_checkpoint(out: Path | None) -> None:
+    """Raise ModelError if a checkpoint beside the model is damaged: before classes are fitted."""
+    from ...networks.cascade import Cascade
+    from ...training.run_files import RunFiles
+    from ...training.state import read_state
+
+    if out is not None and (path := RunFiles(out).checkpoint).exists():
+        read_state(path, Cascade)
+
+
+def _initial_networks(name: str | None) -> tuple[Cascade, dict[str, Any]] | tuple[None, None]:
+    """The model to begin with and its header, None without a name."""
+    from ...networks.checkpoint import find_model, load_model
+
+    return load_model(find_model(name)) if name else (None, None)
+
+
+def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap]) -> CascadeConfig:
+    """Networks for the brains of label maps, with the voxel size and the layers that were asked for."""
+    from ...configuration import UNetConfig
+    from ...training.fitting import fitting_cascade
+
+    return fitting_cascade(outlines, args.voxel_size, args.norm or UNetConfig.norm)
 
 
 def _check_files(args: argparse.Namespace) -> None:
@@ -227,8 +253,8 @@ def _check_files(args: argparse.Namespace) -> None:
     check_exist(inputs)
 
 
-def _outline(mask_path: Path):
-    """A label map of one class on each side of a mask: what the sizes of networks and maps depend on."""
+def _outline(mask_path: Path) -> NativeMap:
+    """A label map with one class on each side of a mask: the sizes of networks and maps depend on nothing else."""
     import numpy as np
 
     from ...configuration import INSIDE_BASE
@@ -241,11 +267,11 @@ def _outline(mask_path: Path):
     return NativeMap(mask * np.uint8(INSIDE_BASE) + np.uint8(1), scan.vox2world)
 
 
-def _label_maps(args: argparse.Namespace, given: list):
-    """Native label maps, the labelled scans among their sources, and what all came from, for the model's
-    provenance."""
+def _training_data(args: argparse.Namespace, given: list[NativeMap]) -> TrainingData:
+    """Label maps fitted to the labelled scans and those that were given, with their provenance."""
     from ...io.checksum import checksum
     from ...synthesis.labelling import labelled_example
+    from ...training.cascade import TrainingData
 
     gmm = GMMConfig()
     maps, scans, sources = [], [], []
@@ -258,10 +284,11 @@ def _label_maps(args: argparse.Namespace, given: list):
     for path, source in zip(args.labels, given, strict=True):
         maps.append(source)
         sources.append({"labels": {"name": path.name, "sha256": checksum(path)}})
-    return maps, scans, {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
+    provenance = {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
+    return TrainingData(maps, scans=scans, provenance=provenance)
 
 
-def _join_processes(device):
+def _join_processes(device: torch.device) -> torch.device:
     """Under torchrun: join the other processes, and take the GPU of this one's number."""
     if "WORLD_SIZE" not in os.environ:
         return device
@@ -274,14 +301,16 @@ def _join_processes(device):
     return device
 
 
-def _sample_sheet(maps, cascade, config, device, path: Path) -> None:
+def _sample_sheet(
+    maps: Sequence[NativeMap], cascade: CascadeConfig, config: TrainConfig, device: torch.device, path: Path
+) -> None:
+    """Write a picture of the segmenter's first 16 images."""
     import numpy as np
 
     from ...io import figures
-    from ...training import loop
+    from ...training.maps import image_sources
 
-    window = cascade.windows()["segmenter"]
-    conformed = loop.prepare_maps(maps, cascade, device)["segmenter"]
-    batches = [loop.draw_batch(conformed, window, config, cascade.scale, 1, [k]) for k in range(16)]
+    source = image_sources(maps, cascade, config, device)["segmenter"]
+    batches = [source.draw([number]) for number in range(16)]
     images, brains = (np.stack([batch[part][0, 0].cpu().numpy() for batch in batches]) for part in (0, 1))
     figures.synthesis_figure(images, brains, path)

@@ -1,0 +1,146 @@
+"""Train the cascade, the two networks that strip, on synthetic images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..configuration import CascadeConfig, TrainConfig
+from ..errors import InputError
+from ..networks.cascade import Cascade
+from ..networks.device import fast_in_bfloat16
+from ..networks.losses import segmentation_loss
+from ..space.metrics import dice
+from ..stripping.stripper import Stripper
+from ..synthesis.gmm import NativeMap
+from ..synthesis.labelling import LabelledScan
+from .calibration import calibrated
+from .fitting import check_memory
+from .maps import fingerprint, image_sources
+from .processes import process_count, process_number
+from .run_files import RunFiles
+from .task import Plan, Setup, Task, moving_average
+from .trainer import Progress, Trainer, state_to_resume
+
+LOSSES = ("segmenter", "locator")
+CHANGEABLE = ("steps", "validate_every", "save_every", "report_every", "amp")  # between the parts of one run
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a cascade learns from and is measured by.
+
+    maps: label maps, each drawn as often; init: a cascade to begin with; scans: the labelled scans of the maps,
+    which are not learned from but say where the border is drawn, see `calibration`; validation: scans to score
+    during training; provenance: what the model file tells of all this.
+    """
+
+    maps: Sequence[NativeMap]
+    init: Cascade | None = None
+    scans: Sequence[LabelledScan] = ()
+    validation: Sequence[LabelledScan] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+class CascadeTask(Task):
+    """Each step draws an image for each network and takes the gradient of its segmentation loss."""
+
+    validates = True
+
+    def __init__(self, data: TrainingData, setup: Setup, device: torch.device):
+        """Raises InputError if nothing is left of a label map at a network's voxel size."""
+        config, cascade = setup.config, setup.network
+        self.setup, self.config, self.data, self.device = setup, config, data, device
+        self.sources = image_sources(data.maps, cascade, config, device)
+        torch.manual_seed(config.seed)
+        self.model = Cascade(cascade)
+        if data.init is not None:
+            self.model.load_state_dict(data.init.state_dict())
+        self.model.to(device)
+        self.average = moving_average(self.model, config.average)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        self.amp = mixed_precision(device, config.amp)
+
+    def rate(self, step: int) -> float:
+        return self.config.rate(step)
+
+    def losses(self, step: int) -> Iterator[tuple[str, torch.Tensor]]:
+        first = (step * process_count() + process_number()) * self.config.batch
+        numbers = range(first, first + self.config.batch)
+        for name, source in self.sources.items():
+            image, brain, weight = source.draw(numbers)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+                logit = getattr(self.model, name)(image)
+            yield name, segmentation_loss(logit, brain, weight, self.config.cross_entropy)
+
+    def clip_gradients(self) -> None:
+        for network in (self.model.locator, self.model.segmenter):
+            torch.nn.utils.clip_grad_norm_(network.parameters(), self.config.clip)
+
+    def finished_model(self, step: int) -> tuple[Cascade, dict[str, Any]]:
+        """The average of the weights, its border drawn by the labelled scans."""
+        model, level = calibrated(self.average.module, self.data.scans, self.config.largest_level)
+        images = step * self.config.batch * process_count()
+        return model, self.data.provenance | {"images_seen": images, "border_level": round(level, 4)}
+
+    def validate(self, model: Cascade) -> float:
+        return validate(model, self.data.validation)
+
+
+def train_cascade(
+    data: TrainingData,
+    out: Path,
+    cascade: CascadeConfig,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    resume: bool = False,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """Train networks of the shape `cascade` and write the model to `out`, which is returned.
+
+    The model is the average of the weights at the last step, or with validation scans at the step where they
+    scored best. Beside it lie a checkpoint, from which `resume` continues exactly, metrics.csv and a picture of
+    the curves.
+
+    Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written; EarlierRunError if a checkpoint is there
+    and `resume` is not asked for; InputError, ModelError, OutputError and DivergedError.
+    """
+    files = RunFiles(out)
+    files.check(resume)
+    setup = cascade_setup(data, cascade, config)
+    state = state_to_resume(files, setup)
+    check_memory(data.maps, cascade, config, device)
+    Trainer(CascadeTask(data, setup, device), files, state, progress).train()
+    return out
+
+
+def cascade_setup(data: TrainingData, cascade: CascadeConfig, config: TrainConfig) -> Setup:
+    """What a run of the cascade is: known before label maps are conformed and networks built."""
+    validate_every = config.validate_every if data.validation else None
+    plan = Plan(config.steps, config.report_every, config.save_every, validate_every)
+    return Setup(Cascade, cascade, config, CHANGEABLE, fingerprint(data.maps), LOSSES, True, plan)
+
+
+def mixed_precision(device: torch.device, amp: str) -> bool:
+    """Whether to train in bfloat16. amp: "on", "off", or "auto" for where that is fast."""
+    return fast_in_bfloat16(device) if amp == "auto" else amp == "on"
+
+
+def validate(model: Cascade, scans: Sequence[LabelledScan]) -> float:
+    """Mean Dice of stripping labelled scans against their masks. A scan in which no brain is found counts as 0."""
+    stripper = Stripper(model)
+    scores = []
+    for image, mask, vox2world in scans:
+        try:
+            scores.append(dice(stripper.strip(image, vox2world).mask, mask))
+        except InputError:
+            scores.append(0.0)
+    return float(np.mean(scores))

@@ -1,0 +1,75 @@
+"""Which networks fit the brains of label maps, and whether the machine has the memory to train them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from ..configuration import (
+    HEAD_BRAIN_MM,
+    INSIDE_BASE,
+    MAX_LOCATOR_SIZE,
+    MIN_SEGMENTER_SIZE,
+    CascadeConfig,
+    TrainConfig,
+    UNetConfig,
+)
+from ..errors import InputError
+from ..io import memory, typed
+from ..space.geometry import world_bounds
+from ..synthesis.gmm import NativeMap
+
+MAP_BYTES = 12  # a voxel of a conformed label map: its labels, the brain, and the distance to it
+
+
+def brain_extent_mm(maps: Sequence[NativeMap]) -> float:
+    """Longest side in mm of the brains' bounding boxes along right, anterior, superior."""
+    extent = 0.0
+    for source in maps:
+        matrix = source.vox2world[:3, :3]
+        where = np.argwhere(source.labels > INSIDE_BASE) @ matrix.T
+        extent = max(extent, float((np.ptp(where, axis=0) + np.abs(matrix).sum(axis=1)).max()))
+    return extent
+
+
+def fitting_cascade(
+    maps: Sequence[NativeMap], voxel_size_mm: float | None = None, norm: str = UNetConfig.norm
+) -> CascadeConfig:
+    """Networks for the brains of label maps. Raises InputError if the voxel size does not suit them."""
+    extent, adult = brain_extent_mm(maps), CascadeConfig()
+    in_proportion = adult.voxel_size_mm * extent / HEAD_BRAIN_MM
+    finest = in_proportion * adult.locator_size / MAX_LOCATOR_SIZE
+    coarsest = in_proportion * adult.segmenter_size / MIN_SEGMENTER_SIZE
+    if voxel_size_mm is not None and not finest <= voxel_size_mm <= coarsest:
+        raise InputError(
+            f"voxels of {voxel_size_mm:g} mm do not suit a brain {extent:.3g} mm long: choose more than "
+            f"{finest:.2g} and less than {coarsest:.2g} mm"
+        )
+    cascade = CascadeConfig.fitting(extent, voxel_size_mm, norm)
+    try:
+        return typed.convert_all(asdict(cascade), CascadeConfig)
+    except ValueError as error:
+        raise InputError(f"the brain is {extent:.3g} mm long, which no network is for ({error})") from error
+
+
+def check_memory(
+    maps: Sequence[NativeMap], cascade: CascadeConfig, config: TrainConfig, device: torch.device
+) -> None:
+    """Raise InputError if conformed label maps and one step of training need more memory than is free."""
+    left = memory.available() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    need = 0.0
+    for name, window in config.windows(cascade).items():
+        spacing = window.voxel_size_mm * config.source_factor
+        sizes = [math.prod(np.subtract(*world_bounds(m.labels.shape, m.vox2world)[::-1]) / spacing) for m in maps]
+        need += MAP_BYTES * sum(sizes)
+        need += getattr(cascade, name).layer_bytes(math.prod(window.shape)) * config.batch
+    if left is not None and need > left:
+        raise InputError(
+            f"training with voxels of {cascade.voxel_size_mm:g} mm needs {need / memory.GIB:.1f} GiB of memory at "
+            f"least and {left / memory.GIB:.1f} GiB are free; check that the masks hold whole brains, choose "
+            "larger voxels or fewer images a step, crop the labelled images, or use a larger machine"
+        )

@@ -1,0 +1,79 @@
+"""Label maps as the networks need them, and the synthetic images drawn from them.
+
+Each image of a run has a number, and a generator seeded by the run's seed and that number. A resumed run therefore
+sees the same images as one that never stopped, and several processes see those of one process with a larger batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..configuration import INSIDE_BASE, CascadeConfig, TrainConfig, Window
+from ..errors import InputError
+from ..space.resample import conform_labels
+from ..synthesis.gmm import NativeMap
+from ..synthesis.image import LabelMap, synthesise
+from ..synthesis.parameters import numbered_generator, sample_parameters, stack
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Synthetic images for one network. network: its number, from 0; scale: of the anatomy, an adult's is 1."""
+
+    maps: Sequence[LabelMap]
+    window: Window
+    config: TrainConfig
+    scale: float
+    network: int
+
+    def draw(self, numbers: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images with these numbers, brain masks and weights, each [B, 1, X, Y, Z]: see `synthesise`."""
+        chosen, parameters = [], []
+        for number in numbers:
+            generator = numbered_generator(self.config.seed, self.network, number)
+            chosen.append(self.maps[int(torch.randint(len(self.maps), (1,), generator=generator))])
+            levels = chosen[-1].levels
+            parameters.append(sample_parameters(self.config.synth, self.window, self.scale, generator, levels))
+        return synthesise(chosen, self.window, stack(parameters))
+
+
+def image_sources(
+    maps: Sequence[NativeMap], cascade: CascadeConfig, config: TrainConfig, device: torch.device
+) -> dict[str, ImageSource]:
+    """The images of each network by its name: first the locator, then the segmenter.
+
+    Raises InputError if nothing is left of a label map at the network's voxel size.
+    """
+    sources = {}
+    for network, (name, window) in enumerate(config.windows(cascade).items()):
+        spacing_mm = window.voxel_size_mm * config.source_factor
+        conformed = [_conform_map(native, spacing_mm, device) for native in maps]
+        sources[name] = ImageSource(conformed, window, config, cascade.scale, network)
+    return sources
+
+
+def _conform_map(source: NativeMap, spacing_mm: float, device: torch.device) -> LabelMap:
+    labels, _ = conform_labels(source.labels, source.vox2world, spacing_mm, INSIDE_BASE)
+    inside = labels > INSIDE_BASE
+    if not inside.any() or not ((labels > 0) & ~inside).any():
+        side = "outside" if inside.any() else "inside"
+        raise InputError(
+            f"nothing {side} the brain is left of a label map with voxels of {spacing_mm:.2g} mm: too thin to "
+            "learn from; check the mask, or choose smaller voxels"
+        )
+    return LabelMap.of(labels, spacing_mm, device, source.levels)
+
+
+def fingerprint(maps: Sequence[NativeMap]) -> str:
+    """SHA-256 of label maps, geometry and levels: a run must be resumed with the ones it began with."""
+    digest = hashlib.sha256()
+    for source in maps:
+        digest.update(np.ascontiguousarray(source.labels).tobytes())
+        digest.update(np.asarray(source.vox2world, dtype=np.float64).tobytes())
+        digest.update(b"" if source.levels is None else source.levels.tobytes())
+    return digest.hexdigest()

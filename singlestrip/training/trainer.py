@@ -1,0 +1,159 @@
+"""The one training loop: update, validate, report, save; stop on a signal, and go on from a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._version import __version__
+from ..errors import DivergedError, Interrupted
+from ..io import figures
+from ..networks import checkpoint
+from .processes import any_stopped, process_number, wait_for_all
+from .run import Run
+from .run_files import Metrics, RunFiles
+from .state import TrainingState, check_same_run, read_state
+from .stop_signal import StopSignal
+from .task import Setup, Task
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. losses: means since the last report; dice: of the validation at this step, or None."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    dice: float | None
+    steps_per_second: float
+
+    @property
+    def seconds_left(self) -> float:
+        return (self.steps - self.step) / self.steps_per_second
+
+
+def state_to_resume(files: RunFiles, setup: Setup) -> TrainingState | None:
+    """The checkpoint of an unfinished run, None if there is none. Raises ModelError unless it is of this setup."""
+    if not files.checkpoint.exists():
+        return None
+    state = read_state(files.checkpoint, setup.kind)
+    check_same_run(state, setup, files.checkpoint)
+    return state
+
+
+class Trainer:
+    """Trains the networks of a task and writes the files of the run.
+
+    The first of several processes writes all files and validates. With validations in the plan the model file
+    holds the networks that scored best, else those after the last step.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        files: RunFiles,
+        state: TrainingState | None = None,
+        progress: Callable[[Progress], None] = lambda progress: None,
+    ):
+        """state: where to go on, see `state_to_resume`; progress: called at each report."""
+        self.task, self.files, self.progress = task, files, progress
+        self.plan = task.setup.plan
+        self.run = Run(task)
+        if state is not None:
+            self.run.restore(state)
+        self.is_first = process_number() == 0
+        if self.is_first:
+            self.metrics = Metrics(files.metrics, task.setup.losses, task.validates, self.run.step)
+        self.reported = time.monotonic()
+
+    def train(self) -> None:
+        """Make all steps that are left and write the model.
+
+        Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written, and DivergedError.
+        """
+        with StopSignal() as stop:
+            while self.run.step < self.plan.steps:
+                self._update()
+                score = self._validate() if self._is_due(self.plan.validate_every) else None
+                if score is not None or self._is_due(self.plan.report_every):
+                    self._report(score)
+                stopping = any_stopped(stop.received, self.task.device)
+                if stopping or self._is_due(self.plan.save_every):
+                    self._save()
+                if stopping:
+                    break
+        # A signal counts after the last step too: a scheduler does not wait for the model.
+        if any_stopped(stop.received, self.task.device):
+            path, step = self.files.checkpoint, self.run.step
+            raise Interrupted(f"{path}: stopped by a signal at step {step}; resume the run to go on")
+        self._finish()
+
+    def _is_due(self, every: int | None) -> bool:
+        """Whether what is done every so many steps is done now."""
+        return every is not None and (self.run.step % every == 0 or self.run.step == self.plan.steps)
+
+    def _update(self) -> None:
+        start = time.monotonic()
+        for name, loss in self.run.update().items():
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"{self.files.model}: the {name} loss is not finite at step {self.run.step}; resume the run "
+                    "in 32 bits, or begin anew at a lower learning rate"
+                )
+            self.run.losses.setdefault(name, []).append(loss)
+        self.run.seconds += time.monotonic() - start
+
+    def _validate(self) -> float | None:
+        """Validation Dice, the best model so far written. None in all processes but the first."""
+        if not self.is_first:
+            return None
+        model, record = self.task.finished_model(self.run.step)
+        score = self.task.validate(model)
+        if self.run.best is None or score > self.run.best[0]:
+            self.run.best = (score, self.run.step)
+            self._write_model(model, record)
+        return score
+
+    def _report(self, score: float | None) -> None:
+        run, losses = self.run, self.run.losses
+        if self.is_first:
+            means = {name: float(np.mean(values)) for name, values in losses.items()}
+            self.metrics.add(run.step, means, self.task.rate(run.step - 1), score, run.seconds)
+            steps = max(map(len, losses.values()))
+            speed = steps / max(time.monotonic() - self.reported, 1e-9)
+            self.progress(Progress(run.step, self.plan.steps, means, score, speed))
+        run.losses, self.reported = {}, time.monotonic()
+
+    def _save(self) -> None:
+        if self.is_first:
+            checkpoint.save_training_state(self.files.checkpoint, self.run.state())
+        wait_for_all()
+
+    def _write_model(self, model: nn.Module, record: dict[str, Any]) -> None:
+        config = self.task.setup.config
+        provenance = {
+            "seed": config.seed,
+            "step": self.run.step,
+            "seconds": round(self.run.seconds),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {self.task.device.type}",
+            "versions": {"singlestrip": __version__, "torch": torch.__version__},
+            "configuration": asdict(config),
+            "validation_dice": self.run.best[0] if self.run.best else None,
+        }
+        checkpoint.save_model(self.files.model, model, record | provenance, half=True)
+
+    def _finish(self) -> None:
+        if self.is_first:
+            if self.plan.validate_every is None:
+                self._write_model(*self.task.finished_model(self.run.step))
+            figures.curve_figure(self.metrics.rows(), self.files.curve)
+        wait_for_all()
