@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,25 +26,25 @@ log = logging.getLogger(__name__)
 MAX_RECORD_BYTES = 2**20  # one of 180 classes has 20 kB
 
 
-class LabelledScan(NamedTuple):
-    """image [X, Y, Z]; mask of the brain, boolean [X, Y, Z]; vox2world 4×4, voxel index to RAS mm."""
+@dataclass(frozen=True, eq=False)
+class LabelledScan:
+    """A scan and its brain mask, boolean [X, Y, Z]."""
 
-    image: np.ndarray
+    scan: Scan
     mask: np.ndarray
-    vox2world: np.ndarray
 
 
 def labelled_scan(image_path: Path, mask_path: Path) -> LabelledScan:
     """A labelled scan to strip and compare. Raises InputError."""
     image, mask = read_pair(image_path, mask_path)
-    return LabelledScan(image.scaled(), mask, image.vox2world)
+    return LabelledScan(Scan(image.scaled(), image.vox2world), mask)
 
 
 def labelled_example(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[NativeMap, LabelledScan]:
     """The label map of a labelled scan, to train on, and the scan. Raises InputError."""
-    scan = labelled_scan(image_path, mask_path)
-    labels, record = _fit(scan.image, scan.mask, image_path, mask_path, config)
-    return NativeMap(labels, scan.vox2world, levels_of(record)), scan
+    labelled = labelled_scan(image_path, mask_path)
+    labels, record = _fit(labelled.scan.array, labelled.mask, image_path, mask_path, config)
+    return NativeMap(labels, labelled.scan.vox2world, levels_of(record)), labelled
 
 
 def _fit(
