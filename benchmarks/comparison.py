@@ -55,8 +55,7 @@ def warm_seconds(image: Path, runs: int) -> float:
     times = []
     for _ in range(runs + 1):
         start = time.perf_counter()
-        scan = volume.read(image)
-        session.strip(scan.frame(0), scan.vox2world, slope=scan.slope, intercept=scan.intercept)
+        session.strip(volume.read(image).scan())
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
 

@@ -18,16 +18,19 @@ import time
 from pathlib import Path
 
 import numpy as np
-from scans import Scan, find_scans
+from scans import Scan as ScanFiles
+from scans import find_scans
 from scipy import ndimage, stats
 
 from singlestrip import SingleStripError, Stripper
 from singlestrip.io import volume
-from singlestrip.quality.scores import QualityModel, agreement, augmented_masks
-from singlestrip.space import resample
+from singlestrip.quality.augmentation import agreement, augmented_masks
+from singlestrip.quality.scores import QualityModel
 from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.metrics import dice
-from singlestrip.stripping.stripper import FAR_LOGIT
+from singlestrip.space.resample import sample
+from singlestrip.space.scan import Scan
+from singlestrip.stripping.brain_field import FAR_LOGIT
 
 COLUMNS = ("source", "image", "dice", "estimator", "estimate", "seconds")
 KEYS = ("source", "image", "estimator")
@@ -97,26 +100,25 @@ def timed(work):
     return work(), time.monotonic() - start
 
 
-def score_scan(scan: Scan, networks, models, tta, table: Table) -> None:
-    image = volume.read(scan.image)
-    truth = volume.read(scan.mask).stored[..., 0] > 0
-    name, vox2world = scan.name, image.vox2world
+def score_scan(files: ScanFiles, networks, models, tta, table: Table) -> None:
+    scan = volume.read(files.image).scan()
+    truth = volume.read(files.mask).stored[..., 0] > 0
+    name, vox2world = files.name, scan.vox2world
     for source, stripper in networks.items():
         scores = [*models, "expected Dice"] + ["TTA", "TTA median"] * (source in tta)
         if not any(table.lacks(source, name, score) for score in scores):
             continue
         try:
-            mask = stripper.strip(image.frame(0), vox2world, slope=image.slope, intercept=image.intercept).mask
+            mask = stripper.strip(scan).mask
         except SingleStripError:
             mask = np.zeros_like(truth)
         true = dice(mask, truth)
         score_mask(table, models, source, name, mask, true, vox2world)
         if table.lacks(source, name, "expected Dice"):
-            value, seconds = timed(lambda s=stripper, m=mask: expected_dice(s, image, m))
+            value, seconds = timed(lambda s=stripper, m=mask: expected_dice(s, scan, m))
             table.add(source, name, true, "expected Dice", value, seconds)
         if source in tta and table.lacks(source, name, "TTA median"):
-            whole = (image.frame(0), vox2world, image.slope, image.intercept)
-            masks, seconds = timed(lambda s=stripper, scan=whole: augmented_masks(s, *scan))
+            masks, seconds = timed(lambda s=stripper: augmented_masks(s, scan))
             score, median = agreement(masks)
             table.add(source, name, true, "TTA", score, seconds)
             table.add(source, name, true, "TTA median", dice(mask, median), seconds)
@@ -128,17 +130,16 @@ def score_scan(scan: Scan, networks, models, tta, table: Table) -> None:
 def score_mask(table: Table, models, source: str, name: str, mask, true: float, vox2world) -> None:
     for label, model in models.items():
         if table.lacks(source, name, label):
-            found, seconds = timed(lambda m=model: m.assess(mask, vox2world))
-            table.add(source, name, true, label, found.estimate, seconds)
+            quality, seconds = timed(lambda m=model: m.assess(mask, vox2world))
+            table.add(source, name, true, label, quality.estimated_dice, seconds)
 
 
-def expected_dice(stripper: Stripper, image: volume.Volume, mask: np.ndarray) -> float:
+def expected_dice(stripper: Stripper, scan: Scan, mask: np.ndarray) -> float:
     """Dice that the network expects of its mask, were its probabilities right."""
     if not mask.any():
         return 0.0
-    field = stripper.field(image.frame(0), image.vox2world, image.slope, image.intercept)
-    to_field = np.linalg.inv(field.vox2world) @ image.vox2world
-    probability = resample.sample(field.logit, to_field, mask.shape, FAR_LOGIT).sigmoid().numpy()
+    field = stripper.field(scan)
+    probability = sample(field.logit, field.grid.index_of(scan.grid), mask.shape, FAR_LOGIT).sigmoid().numpy()
     return float(2 * probability[mask].sum() / (mask.sum() + probability.sum()))
 
 

@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 
 from singlestrip import SingleStripError, Stripper
 from singlestrip.io import volume
-from singlestrip.space import geometry
+from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.metrics import dice
 
 Scan = tuple[np.ndarray, np.ndarray, np.ndarray]  # image [X, Y, Z], mask boolean, vox2world
@@ -52,7 +52,7 @@ def cropped(low: bool) -> Callable[[Scan, float], Scan]:
         image, mask, vox2world = scan
         axis = int(np.abs(vox2world[2, :3]).argmax())
         upward = vox2world[2, axis] > 0
-        size = geometry.voxel_sizes(vox2world)[axis]
+        size = voxel_sizes(vox2world)[axis]
         filled = np.flatnonzero(mask.any(axis=tuple(k for k in range(3) if k != axis)))
         depth = round(depth_mm / size)
         start, stop = 0, image.shape[axis]
@@ -73,7 +73,7 @@ def coarser(axes: int) -> Callable[[Scan, float], Scan]:
 
     def change(scan: Scan, size_mm: float) -> Scan:
         image, mask, vox2world = scan
-        sizes = geometry.voxel_sizes(vox2world)
+        sizes = voxel_sizes(vox2world)
         chosen = range(3) if axes == 3 else [int(sizes.argmax())]
         factors = [max(1, round(size_mm / sizes[k])) if k in chosen else 1 for k in range(3)]
         shape = [n // f * f for n, f in zip(image.shape, factors, strict=True)]
@@ -90,7 +90,7 @@ def coarser(axes: int) -> Callable[[Scan, float], Scan]:
 def bias(scan: Scan, strength: float) -> Scan:
     """A smooth gain whose logarithm has this standard deviation; knots 80 mm apart."""
     image, mask, vox2world = scan
-    extent = geometry.voxel_sizes(vox2world) * image.shape
+    extent = voxel_sizes(vox2world) * image.shape
     knots = np.random.default_rng(0).standard_normal([max(2, round(e / 80) + 1) for e in extent])
     at = np.meshgrid(
         *(np.linspace(0, k - 1, n) for k, n in zip(knots.shape, image.shape, strict=True)), indexing="ij"
@@ -123,14 +123,14 @@ def inverted(scan: Scan, _: float) -> Scan:
 def stripped(scan: Scan, rim_mm: float) -> Scan:
     """Everything blank beyond a rim around the brain: another tool has been here."""
     image, mask, vox2world = scan
-    far = ndimage.distance_transform_edt(~mask, sampling=geometry.voxel_sizes(vox2world)) > rim_mm
+    far = ndimage.distance_transform_edt(~mask, sampling=voxel_sizes(vox2world)) > rim_mm
     return np.where(far, 0, image), mask, vox2world
 
 
 def padded(scan: Scan, margin_mm: float) -> Scan:
     """Air of this width around the head, with the noise of the scan's corners."""
     image, mask, vox2world = scan
-    wide = [int(margin_mm / s) for s in geometry.voxel_sizes(vox2world)]
+    wide = [int(margin_mm / s) for s in voxel_sizes(vox2world)]
     corner = image[:8, :8, :3].ravel()
     out = np.random.default_rng(0).choice(corner, [n + 2 * w for n, w in zip(image.shape, wide, strict=True)])
     inner = tuple(slice(w, w + n) for n, w in zip(image.shape, wide, strict=True))

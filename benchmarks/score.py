@@ -15,23 +15,25 @@ import time
 from pathlib import Path
 
 import numpy as np
-from scans import Scan, find_scans
+from scans import Scan as ScanFiles
+from scans import find_scans
 
 from singlestrip import SingleStripError, Stripper
 from singlestrip.io import figures, volume
 from singlestrip.space.metrics import dice, hausdorff95, volume_ml
+from singlestrip.space.scan import Scan
 
 COLUMNS = ("dataset", "subject", "contrast", "image", "dice", "hd95_mm", "volume_error_percent", "seconds")
 WORST = 5
 
 
-def score_scan(stripper: Stripper, scan: Scan) -> dict:
+def score_scan(stripper: Stripper, scan: ScanFiles) -> dict:
     """One row of the table; a scan in which no brain is found scores 0."""
     image = volume.read(scan.image)
     truth = volume.read(scan.mask).stored[..., 0] > 0
     start = time.monotonic()
     try:
-        mask = stripper.strip(image.frame(0), image.vox2world, slope=image.slope, intercept=image.intercept).mask
+        mask = stripper.strip(image.scan()).mask
     except SingleStripError:
         mask = np.zeros_like(truth)
     seconds = time.monotonic() - start
@@ -100,7 +102,8 @@ def main() -> None:
         image = volume.read(score["scan"].image)
         truth = volume.read(score["scan"].mask)
         title = f"{score['image']}: Dice {score['dice']:.3f}, HD95 {score['hd95_mm']:.1f} mm"
-        pictures.append((image.scaled(), score["mask"], truth.stored[..., 0] > 0, image.vox2world, title))
+        shown = Scan(image.scaled(), image.vox2world)
+        pictures.append((shown, score["mask"], truth.stored[..., 0] > 0, title))
     figures.comparison_figure(pictures, args.out / "worst.png")
     print((args.out / "scores.md").read_text())
 

@@ -25,7 +25,7 @@ TIMED = {  # module, then class and function: what it does
     ("space.resample", "block_mean"): "to the networks' voxel sizes",
     ("stripping.stripper", "Stripper._locate"): "locator",
     ("stripping.stripper", "Stripper._segment"): "segmenter",
-    ("stripping.stripper", "BrainField.around_brain"): "logit on the image's grid",
+    ("stripping.brain_field", "BrainField.around_brain"): "logit on the image's grid",
     ("stripping.stripper", "clean"): "largest component, holes",
     ("io.volume", "write_like"): "writing brain and mask, with gzip",
 }
@@ -58,9 +58,9 @@ def stages(image: Path) -> dict[str, float]:
         *owner, function = path.split(".")
         place = getattr(load(module), owner[0]) if owner else load(module)
         setattr(place, function, clocked(name, getattr(place, function)))
-    batch = load("batch.strip")
+    batch, jobs = load("batch.strip"), load("batch.jobs")
     outputs = {kind: image.with_name(f"{kind}.nii.gz") for kind in ("brain", "mask")}
-    batch.strip_file(stripper, batch.Job(image, outputs), batch.StripOptions())
+    batch.strip_file(stripper, jobs.Job(image, outputs), jobs.StripOptions())
     seconds["the rest"] = time.perf_counter() - begin - sum(seconds.values())
     return seconds
 

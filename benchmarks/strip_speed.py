@@ -23,17 +23,20 @@ import numpy as np
 import torch
 
 from singlestrip.io import volume
-from singlestrip.space import geometry, resample
+from singlestrip.space.grid import Grid
+from singlestrip.space.resample import conform
+from singlestrip.space.scan import Scan
 
 SIDE_MM = 256.0
 
 
-def cube(scan: volume.Volume, size: int, path: Path) -> None:
-    """The scan on a grid of size³ voxels that spans SIDE_MM, int16."""
-    low, high = geometry.world_bounds(scan.stored.shape[:3], scan.vox2world)
-    target = geometry.conformed_vox2world((low + high) / 2, (size,) * 3, SIDE_MM / size)
-    values = resample.conform(scan.scaled(), scan.vox2world, (size,) * 3, target).numpy()
-    nib.Nifti1Image((values * (4000 / values.max())).astype(np.int16), target).to_filename(path)
+def cube(image: volume.Volume, size: int, path: Path) -> None:
+    """The image on a grid of size³ voxels that spans SIDE_MM, int16."""
+    scan = Scan(image.scaled(), image.vox2world)
+    low, high = scan.grid.bounds_mm()
+    target = Grid.conformed((low + high) / 2, (size,) * 3, SIDE_MM / size)
+    values = conform(scan, target).numpy()
+    nib.Nifti1Image((values * (4000 / values.max())).astype(np.int16), target.vox2world).to_filename(path)
 
 
 # A process starts with the peak memory of the one that made it, so the measured one is made by a small one.

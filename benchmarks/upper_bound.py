@@ -21,7 +21,8 @@ from scipy import ndimage
 
 from singlestrip.configuration import INSIDE_BASE
 from singlestrip.io import volume
-from singlestrip.space import geometry
+from singlestrip.space.grid import voxel_sizes
+from singlestrip.space.morphology import bounding_box
 from singlestrip.synthesis import labelling
 
 FLUID = 24  # around the brain and in its sulci
@@ -43,7 +44,7 @@ def brain_of(tissue: np.ndarray) -> np.ndarray:
     """Boolean brain mask of tissue numbers [X, Y, Z] of 1 mm: closed by `CLOSING_MM`, holes filled."""
     brain = (tissue > 0) & (tissue < FIRST_OUTSIDE) & (tissue != FLUID)
     margin = int(CLOSING_MM) + 2
-    box = tuple(slice(max(s.start - margin, 0), s.stop + margin) for s in geometry.bounding_box(brain))
+    box = tuple(slice(max(s.start - margin, 0), s.stop + margin) for s in bounding_box(brain))
     near = ndimage.distance_transform_edt(~brain[box]) <= CLOSING_MM
     closed = (ndimage.distance_transform_edt(near) > CLOSING_MM) | brain[box]
     out = np.zeros_like(brain)
@@ -87,7 +88,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for path in sorted((args.data / "label_maps").glob("[!.]*.nii.gz")):
         scan = volume.read(path)
-        if not np.allclose(geometry.voxel_sizes(scan.vox2world), 1):
+        if not np.allclose(voxel_sizes(scan.vox2world), 1):
             sys.exit(f"{path}: voxels are not of 1 mm")
         labels, record = label_map(scan.stored[..., 0].astype(np.int32))
         out = args.out / path.name

@@ -20,6 +20,7 @@ from singlestrip.io import volume
 from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.metrics import dice
 from singlestrip.space.resample import block_mean
+from singlestrip.space.scan import Scan
 
 SIZES = (1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # of an adult's
 FIELDS_MM = (200, 330, 400, 500)
@@ -54,14 +55,17 @@ def main() -> None:
     scan = next(scan for scan in find_scans(args.data) if scan.name == args.image)
     read = volume.read(scan.image)
     inside = volume.read(scan.mask).stored[..., 0] > 0
-    head, vox2world = block_mean(read.scaled(), read.vox2world, COARSE_MM)
-    brain, _ = block_mean(np.where(inside, read.scaled(), 0), read.vox2world, COARSE_MM)
-    truth = block_mean(inside, read.vox2world, COARSE_MM)[0] > 0.5
+    parts = (np.where(inside, read.scaled(), 0), read.scaled(), inside)
+    brain, head, share = (block_mean(Scan(part, read.vox2world), COARSE_MM) for part in parts)
+    truth = share.array > 0.5
     print("| | size | " + " | ".join(f"{mm} mm" for mm in FIELDS_MM) + " |")
     print("|---|---|" + "---|" * len(FIELDS_MM))
     for name, image in (("brain", brain), ("head", head)):
         for size in SIZES:
-            cells = (score(stripper, *place(image, truth, vox2world, size, mm, args.noise)) for mm in FIELDS_MM)
+            cells = (
+                score(stripper, *place(image.array, truth, image.vox2world, size, mm, args.noise))
+                for mm in FIELDS_MM
+            )
             print(f"| {name} | {size:g} | {' | '.join(cells)} |", flush=True)
 
 

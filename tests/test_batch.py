@@ -226,7 +226,7 @@ def test_a_fault_of_the_program(phantom_stripper, tmp_path, monkeypatch):
     """It is a failure like any other, and --debug shows where it came from."""
     jobs = plan_folder([scan(tmp_path / "a.nii"), scan(tmp_path / "b.nii")], tmp_path / "out", ("mask",))
 
-    def fault(*args):
+    def fault(*args, **options):
         raise ZeroDivisionError("odd")
 
     monkeypatch.setattr(phantom_stripper, "strip", fault)
@@ -440,6 +440,8 @@ def test_what_a_ledger_can_keep(tmp_path, caplog):
         "sdt": plain.wanted(todo)["sdt"],  # to the surface before it was moved
     }
     assert plain.can_keep(todo, plain.wanted(todo)) and plain.unknown == 2  # no records
+    plain.begin(todo)
+    assert not plain.can_keep(todo, plain.wanted(todo))  # as where a run ended before they were finished
     plain.finish(todo, plain.wanted(todo))
     assert plain.can_keep(todo, plain.wanted(todo)) and plain.unknown == 2
     assert not caplog.messages
@@ -451,7 +453,7 @@ def test_what_a_ledger_can_keep(tmp_path, caplog):
     assert wide.can_keep(todo, wide.wanted(todo)) and wide.unknown == 1
     assert caplog.messages[1:] == [f"{told}; kept, as a file beside it is not ours"]
     plain.begin(todo)
-    assert not plain.can_keep(todo, plain.wanted(todo))  # a run ended before they were finished
+    assert not plain.can_keep(todo, plain.wanted(todo))
     caplog.clear()
     Ledger(MADE, StripOptions()).warn_of_unknown()
     assert not caplog.messages

@@ -9,7 +9,9 @@ from singlestrip.configuration import TrainConfig
 from singlestrip.errors import InputError
 from singlestrip.networks.cascade import Cascade
 from singlestrip.networks.checkpoint import load_model
-from singlestrip.stripping.stripper import BrainField
+from singlestrip.space.scan import Scan
+from singlestrip.stripping.brain_field import BrainField
+from singlestrip.synthesis.labelling import LabelledScan
 from singlestrip.training.calibration import border_level, calibrated, level_of
 from singlestrip.training.cascade import TrainingData, train_cascade
 
@@ -27,8 +29,8 @@ def radius_mm(shape, vox2world):
 class Ball:
     """A stripper that sees a ball of 30 mm whose logit falls by one in 5 mm, but for images of zeros."""
 
-    def field(self, image, vox2world):
-        if not image.any():
+    def field(self, scan):
+        if not scan.array.any():
             raise InputError("nothing to strip")
         grid = np.diag([2.0, 2.0, 2.0, 1.0])
         grid[:3, 3] = -47.0
@@ -37,7 +39,8 @@ class Ball:
 
 
 def labelled_ball(radius):
-    return np.ones(IMAGE_SHAPE), radius_mm(IMAGE_SHAPE, IMAGE_GRID) < radius, IMAGE_GRID
+    mask = radius_mm(IMAGE_SHAPE, IMAGE_GRID) < radius
+    return LabelledScan(Scan(np.ones(IMAGE_SHAPE), IMAGE_GRID), mask)
 
 
 @pytest.mark.parametrize(("count", "level"), [(1, 7.5), (2, 5.5), (3, 3.5), (4, 2.0)])
@@ -65,7 +68,7 @@ def test_a_mask_of_quite_another_size_does_not_move_the_border_far(radius, sign,
 
 
 def test_of_several_scans_the_median_counts_and_what_cannot_be_stripped_does_not():
-    blank = (np.zeros(IMAGE_SHAPE), *labelled_ball(34.0)[1:])
+    blank = LabelledScan(Scan(np.zeros(IMAGE_SHAPE), IMAGE_GRID), labelled_ball(34.0).mask)
     scans = [labelled_ball(24.0), blank, labelled_ball(28.0), labelled_ball(38.0)]
     assert border_level(Ball(), scans, LARGEST) == pytest.approx(0.4, abs=0.05)
     assert border_level(Ball(), [blank], LARGEST) == border_level(Ball(), [], LARGEST) == 0.0

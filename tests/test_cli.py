@@ -309,7 +309,7 @@ def test_the_process_fails_as_main_does(files):
 
 
 def test_what_nobody_foresaw_is_one_line_too(trained, capsys, monkeypatch):
-    def fail(*args):
+    def fail(*args, **options):
         raise ZeroDivisionError("oh")
 
     monkeypatch.setattr(Stripper, "strip", fail)

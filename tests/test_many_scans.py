@@ -11,7 +11,7 @@ import pytest
 from phantoms import make_head, threshold_cascade
 
 import singlestrip
-from singlestrip.batch.assess import read_table
+from singlestrip.batch.quality_table import read_table
 from singlestrip.io import volume
 from singlestrip.networks import checkpoint
 from singlestrip.space.metrics import dice

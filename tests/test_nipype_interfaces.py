@@ -187,7 +187,8 @@ def test_quality_writes_a_table(folder):
 
 @pytest.mark.parametrize("name", ["q.tsv", "q.json"])
 def test_scores_come_in_the_order_of_the_masks(folder, name):
-    from singlestrip.batch.assess import Assessment, Case, write_table
+    from singlestrip.batch.assessment import Assessment, Case
+    from singlestrip.batch.quality_table import write_table
 
     Path("c.mgz").touch()
     scores = {"b.mgz": ("fail", 0.5), "c.mgz": ("look", 0.75), "a.nii.gz": ("pass", 0.875)}

@@ -112,9 +112,9 @@ def test_a_single_mask(files, head, knowing, capsys):
     out, err = capsys.readouterr()
     expected = QualityModel(knowing).assess(head.mask, head.vox2world)
     volume = volume_ml(head.mask, head.vox2world)
-    assert out == f"good  {expected.flag}  estimated Dice {expected.estimate:.3f}, {volume:.0f} ml\n"
+    assert out == f"good  {expected.flag}  estimated Dice {expected.estimated_dice:.3f}, {volume:.0f} ml\n"
     assert err == ""
-    assert 0.7 < expected.estimate <= 1
+    assert 0.7 < expected.estimated_dice <= 1
 
 
 def test_several_masks_come_worst_first(files, capsys):
@@ -537,7 +537,7 @@ def test_strip_prints_the_flag_of_its_mask(trained, head, knowing, capsys):
     out, err = capsys.readouterr()
     mask = np.asanyarray(nib.load("m.nii.gz").dataobj) > 0
     expected = QualityModel(knowing).assess(mask, head.vox2world)
-    assert out == f"image.nii.gz: {expected.flag}, estimated Dice {expected.estimate:.3f}\n"
+    assert out == f"image.nii.gz: {expected.flag}, estimated Dice {expected.estimated_dice:.3f}\n"
     assert err == "" and "qc.tsv" not in names()
     assert run("strip -i image.nii.gz -o brain.nii.gz --qc -q") == 0
     assert capsys.readouterr() == ("", "")

@@ -133,16 +133,15 @@ def name_cases(cases: list[Case]) -> list[Case]:
 
     A mask that several cases have, as with other references, has a number in the further ones' names.
     """
-    paths = [case.mask for case in volume.without_repeats(cases, lambda case: (case.mask,))]
-    names = name_files(paths, ending="_mask")
-    first_names = {os.path.abspath(path): name for path, name in zip(paths, names, strict=True)}  # noqa: PTH100
+    paths = {os.path.abspath(case.mask): case.mask for case in cases}  # noqa: PTH100 - links stay as named
+    first_names = dict(zip(paths, name_files(list(paths.values()), ending="_mask"), strict=True))
     taken: set[str] = set()
     named = []
     for case in cases:
         name = first_names[os.path.abspath(case.mask)]  # noqa: PTH100 - links stay as named
         if name in taken:
             numbered = (f"{name}-{number}" for number in itertools.count(2))
-            name = next(other for other in numbered if other not in taken and other not in names)
+            name = next(other for other in numbered if other not in taken and other not in first_names.values())
         taken.add(name)
         named.append(replace(case, name=name))
     return named

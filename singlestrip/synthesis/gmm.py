@@ -11,6 +11,7 @@ from msgspec import Meta
 from ..configuration import INSIDE_BASE, GMMConfig
 from ..errors import InputError
 from ..io import typed
+from ..space.scan import Scan
 
 MAX_CLASSES = 90  # of one side: what labels have room for
 
@@ -27,6 +28,11 @@ class NativeMap:
     labels: np.ndarray
     vox2world: np.ndarray
     levels: np.ndarray | None = None
+
+    @property
+    def scan(self) -> Scan:
+        """The labels in space."""
+        return Scan(self.labels, self.vox2world)
 
 
 Intensity = Annotated[float, Meta(ge=-1e39, le=1e39)]  # of 32 bits, and so of an image

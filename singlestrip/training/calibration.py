@@ -14,7 +14,6 @@ import torch
 
 from ..errors import InputError
 from ..networks.cascade import Cascade
-from ..space.grid import Grid
 from ..stripping.brain_field import BrainField
 from ..stripping.stripper import Stripper
 from ..synthesis.labelling import LabelledScan
@@ -34,15 +33,15 @@ def border_level(stripper: Stripper, scans: Sequence[LabelledScan], largest: flo
     It lies within ± `largest`, and is 0 without scans. Scans that cannot be stripped do not count.
     """
     levels = []
-    for image, mask, vox2world in scans:
+    for labelled in scans:
         try:
-            field = stripper.field(image, vox2world)
+            field = stripper.field(labelled.scan)
         except InputError:
             continue
         # The box around the brain at the lowest level allowed holds the border at every level.
         lowered = BrainField(field.logit + largest, field.vox2world)
-        _, logit = lowered.around_brain(Grid(image.shape, vox2world))
-        levels.append(np.clip(level_of(logit, np.count_nonzero(mask)) - largest, -largest, largest))
+        _, logit = lowered.around_brain(labelled.scan.grid)
+        levels.append(np.clip(level_of(logit, np.count_nonzero(labelled.mask)) - largest, -largest, largest))
     return float(np.median(levels)) if levels else 0.0
 
 

@@ -138,9 +138,9 @@ def validate(model: Cascade, scans: Sequence[LabelledScan]) -> float:
     """Mean Dice of stripping labelled scans against their masks. A scan in which no brain is found counts as 0."""
     stripper = Stripper(model)
     scores = []
-    for image, mask, vox2world in scans:
+    for labelled in scans:
         try:
-            scores.append(dice(stripper.strip(image, vox2world).mask, mask))
+            scores.append(dice(stripper.strip(labelled.scan).mask, labelled.mask))
         except InputError:
             scores.append(0.0)
     return float(np.mean(scores))

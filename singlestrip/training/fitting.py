@@ -20,7 +20,6 @@ from ..configuration import (
 )
 from ..errors import InputError
 from ..io import memory, typed
-from ..space.grid import Grid
 from ..synthesis.gmm import NativeMap
 
 MAP_BYTES = 12  # a voxel of a conformed label map: its labels, the brain, and the distance to it
@@ -64,7 +63,7 @@ def check_memory(
     need = 0.0
     for name, window in config.windows(cascade).items():
         spacing = window.voxel_size_mm * config.source_factor
-        bounds = [Grid(m.labels.shape, m.vox2world).bounds_mm() for m in maps]
+        bounds = [source.scan.grid.bounds_mm() for source in maps]
         sizes = [math.prod((high - low) / spacing) for low, high in bounds]
         need += MAP_BYTES * sum(sizes)
         need += getattr(cascade, name).layer_bytes(math.prod(window.shape)) * config.batch

@@ -16,7 +16,6 @@ import torch
 from ..configuration import INSIDE_BASE, CascadeConfig, TrainConfig, Window
 from ..errors import InputError
 from ..space.resample import conform_labels
-from ..space.scan import Scan
 from ..synthesis.gmm import NativeMap
 from ..synthesis.image import sample_parameters, synthesise
 from ..synthesis.label_map import LabelMap
@@ -60,7 +59,7 @@ def image_sources(
 
 
 def _conform_map(source: NativeMap, spacing_mm: float, device: torch.device) -> LabelMap:
-    labels = conform_labels(Scan(source.labels, source.vox2world), spacing_mm, INSIDE_BASE).array
+    labels = conform_labels(source.scan, spacing_mm, INSIDE_BASE).array
     inside = labels > INSIDE_BASE
     if not inside.any() or not ((labels > 0) & ~inside).any():
         side = "outside" if inside.any() else "inside"
