@@ -52,7 +52,7 @@ class Metrics:
 
     MAY_BE_EMPTY = ("validation_dice",)
 
-    def __init__(self, path: Path, losses: Sequence[str], validates: bool, step: int):
+    def __init__(self, path: Path, losses: Sequence[str], validates: bool, step: int) -> None:
         """losses: their names; validates: whether there can be validation; step: at which the run is.
 
         Raises InputError if a file of a resumed run is damaged.
@@ -91,8 +91,8 @@ class Metrics:
         self, step: int, losses: Mapping[str, float], rate: float, validation_dice: float | None, seconds: float
     ) -> None:
         """Write the row of a report. losses: means by name; seconds: of all updates of the run."""
-        values = {f"{name}_loss": f"{mean:.5f}" for name, mean in losses.items()}
-        values |= {"step": step, "rate": f"{rate:.3g}", "seconds": f"{seconds:.1f}"}
+        values = {"step": str(step), "rate": f"{rate:.3g}", "seconds": f"{seconds:.1f}"}
+        values |= {f"{name}_loss": f"{mean:.5f}" for name, mean in losses.items()}
         if "validation_dice" in self.columns:
             values["validation_dice"] = "" if validation_dice is None else f"{validation_dice:.5f}"
         with self.path.open("a", newline="") as file:

@@ -78,17 +78,18 @@ def read_state(path: Path, kind: type[nn.Module]) -> TrainingState:
     return state
 
 
-def check_same_run(state: TrainingState, setup: Setup, path: Path) -> None:
+def check_same_run(state: TrainingState, setup: Setup[Any, Any, Any], path: Path) -> None:
     """Raise ModelError unless the checkpoint at `path` is of this very run."""
     fault = _difference(state, setup)
     if fault:
         raise ModelError(f"{path}: {fault}")
 
 
-def _difference(state: TrainingState, setup: Setup) -> str | None:
+def _difference(state: TrainingState, setup: Setup[Any, Any, Any]) -> str | None:
     """In what a checkpoint is of another run, and what to do; None if it is of this one."""
-    now = asdict(setup.config)
-    changed = [name for name in now if name not in setup.changeable and state.config.get(name) != now[name]]
+    settings = asdict(setup.config)
+    fixed = settings.keys() - setup.changeable
+    changed = [name for name in settings if name in fixed and state.config.get(name) != settings[name]]
     steps = setup.plan.steps
     checks = (
         (
