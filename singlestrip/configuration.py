@@ -38,6 +38,7 @@ MAX_SEGMENTER_SIZE = 256
 MIN_SEGMENTER_SIZE = 8  # voxels along a side: fewer do not show the shape of a brain
 MAX_LOCATOR_SIZE = 160  # stripping takes no field of view of more voxels
 WindowSize = Annotated[int, Meta(ge=2, le=MAX_SEGMENTER_SIZE)]
+Axis = Annotated[int, Meta(ge=0, le=2)]  # 0 left-right, 1 back-front, 2 bottom-top
 Width = Annotated[int, Meta(ge=1, le=1024)]
 INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
 
@@ -354,7 +355,7 @@ class AutoencoderConfig:
     kind: Literal["volume", "slices"] = "volume"
     voxel_size_mm: VoxelSize = 4.0
     size: WindowSize = 48  # voxels along each side of the window
-    axes: Annotated[tuple[Literal[0, 1, 2], ...], Meta(min_length=1, max_length=3)] = (2,)  # of "slices"
+    axes: Annotated[tuple[Axis, ...], Meta(min_length=1, max_length=3)] = (2,)  # of "slices"
     layers: Annotated[tuple[Layer, ...], Meta(min_length=1, max_length=32)] = VOLUME_LAYERS
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
 
@@ -386,7 +387,7 @@ class AutoencoderConfig:
 
     @staticmethod
     def fitting(
-        brain_mm: float, kind: Literal["volume", "slices"] = "volume", axes: tuple[Literal[0, 1, 2], ...] = (2,)
+        brain_mm: float, kind: Literal["volume", "slices"] = "volume", axes: tuple[Axis, ...] = (2,)
     ) -> AutoencoderConfig:
         """For brains whose bounding box is up to `brain_mm` long."""
         finest = {"volume": AutoencoderConfig.voxel_size_mm, "slices": 2.0}[kind]

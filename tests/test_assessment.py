@@ -28,8 +28,8 @@ from singlestrip.batch.report import write_report
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io.masks import read_mask, read_masks
+from singlestrip.quality.mask_source import fraction
 from singlestrip.quality.scores import MaskQuality, QualityModel
-from singlestrip.quality.training import fraction
 from singlestrip.space.metrics import dice
 
 SHAPE = (32, 32, 32)

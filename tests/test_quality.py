@@ -18,15 +18,9 @@ from singlestrip.errors import InputError
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.quality.augmentation import agreement, augmented_masks, turned
+from singlestrip.quality.mask_source import SliceSource, VolumeSource, _centred, brain_mm, fraction
 from singlestrip.quality.scores import QualityModel, Reconstruction, flag_of
-from singlestrip.quality.training import (
-    SliceSource,
-    VolumeSource,
-    _lay_in_the_middle,
-    brain_mm,
-    fraction,
-    quality_task,
-)
+from singlestrip.quality.training import quality_task
 from singlestrip.space.grid import Grid
 from singlestrip.space.metrics import dice, volume_ml
 from singlestrip.space.scan import Scan
@@ -126,7 +120,7 @@ def test_masks_are_laid_in_the_middle(shift):
     aim[0][tuple(inner)] = torch.rand(8, 8, 8, generator=generator)
     seen[1, 4:9, 4:10, 4:12] = 1  # each sample by its own way
     aim[1, 5:9, 4:10, 4:12] = 1
-    moved_seen, moved_aim = _lay_in_the_middle(seen, aim)
+    moved_seen, moved_aim = _centred(seen, aim)
     for b in range(2):
         assert centre_of(moved_seen[b]).abs().max() <= 0.5 + 1e-4
         way = [int(n) for n in (centre_of(moved_seen[b]) - centre_of(seen[b])).round()]
@@ -138,7 +132,7 @@ def test_what_leaves_the_window_does_not_come_back_on_the_other_side():
     seen, aim = torch.zeros(1, 12, 12, 12), torch.zeros(1, 12, 12, 12)
     seen[0, 8:, 4:8, 4:8] = 1  # moves by -4
     aim[0, :2, 4:8, 4:8] = 1
-    moved_seen, moved_aim = _lay_in_the_middle(seen, aim)
+    moved_seen, moved_aim = _centred(seen, aim)
     assert float(moved_seen.sum()) == float(seen.sum())
     assert torch.equal(moved_seen[0, 4:8, 4:8, 4:8], torch.ones(4, 4, 4))
     assert not moved_aim.any()
