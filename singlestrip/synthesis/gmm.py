@@ -44,7 +44,7 @@ Intensity = Annotated[float, Meta(ge=-1e39, le=1e39)]  # of 32 bits, and so of a
 
 @dataclass(frozen=True)
 class SideRecord:
-    """Of the record of one side's fit, what levels need: each class's label and mean intensity in the scan."""
+    """Label and mean intensity in the scan of each class of one side: the part of its record that levels need."""
 
     label: Annotated[list[Annotated[int, Meta(ge=1, le=255)]], Meta(min_length=1, max_length=INSIDE_BASE)]
     mean: list[Intensity]
@@ -58,7 +58,7 @@ class SideRecord:
 
 @dataclass(frozen=True)
 class FitRecord:
-    """Of the record of `fit_label_map`, what levels need."""
+    """The part of a record of `fit_label_map` that levels need."""
 
     intensity_range: tuple[Intensity, Intensity]
     inside: SideRecord
@@ -72,6 +72,7 @@ class FitRecord:
 
     @property
     def labels(self) -> set[int]:
+        """Labels of the classes of both sides."""
         return {*self.inside.label, *self.outside.label}
 
     def levels(self) -> np.ndarray:
@@ -96,7 +97,7 @@ def check_classes(config: GMMConfig) -> None:
 
 
 def is_inside(labels: np.ndarray) -> np.ndarray:
-    """Boolean brain mask of a label map: no other file is needed to tell the sides apart."""
+    """Brain mask of a label map, boolean of its shape."""
     return np.asarray(labels) > INSIDE_BASE
 
 

@@ -87,6 +87,7 @@ def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def _set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Give torch's generators the states that `_random_states` returned."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

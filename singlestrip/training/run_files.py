@@ -25,18 +25,22 @@ class RunFiles:
 
     @property
     def checkpoint(self) -> Path:
+        """The state of a run that is not finished."""
         return self.model.with_name(f"{self._stem}.checkpoint")
 
     @property
     def metrics(self) -> Path:
+        """The table of losses and validations."""
         return self.model.with_name(f"{self._stem}.metrics.csv")
 
     @property
     def curve(self) -> Path:
+        """The picture of that table."""
         return self.model.with_name(f"{self._stem}.curve.png")
 
     @property
     def all(self) -> tuple[Path, ...]:
+        """Every file of the run."""
         return self.model, self.checkpoint, self.metrics, self.curve
 
     def check(self, resume: bool) -> None:

@@ -38,6 +38,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
+        """How long the run still takes at its present speed."""
         return (self.steps - self.step) / self.steps_per_second
 
 
