@@ -60,18 +60,17 @@ class VolumeSource(MaskSource[int]):
 
     def __init__(
         self,
-        mask: np.ndarray,
-        vox2world: np.ndarray,
+        mask: Scan,
         config: AutoencoderConfig,
         train: AutoencoderTrainConfig,
         device: torch.device,
     ) -> None:
         spacing = config.voxel_size_mm * train.source_factor
-        low, high = _brain_grid(mask, vox2world).bounds_mm()
+        low, high = _brain_grid(mask).bounds_mm()
         margin = train.margin_mm * config.scale
         shape = tuple(int(n) for n in np.ceil((high - low + 2 * margin) / spacing))
         grid = Grid.conformed((low + high) / 2, shape, spacing)
-        share = _share(Scan(mask, vox2world), spacing, config, grid).numpy()
+        share = _share(mask, spacing, config, grid).numpy()
         if not (share > 0.5).any():
             raise InputError("the mask is too thin to learn from")
         distance = signed_distance(share - 0.5, share > 0.5, grid.vox2world)
@@ -121,12 +120,10 @@ def _centred(seen: torch.Tensor, aim: torch.Tensor) -> tuple[torch.Tensor, torch
 class SliceSource(MaskSource[torch.Tensor]):
     """All slices of one mask across the axes of the configuration, rotated, scaled and shifted at random."""
 
-    def __init__(
-        self, mask: np.ndarray, vox2world: np.ndarray, config: AutoencoderConfig, device: torch.device
-    ) -> None:
-        low, high = _brain_grid(mask, vox2world).bounds_mm()
+    def __init__(self, mask: Scan, config: AutoencoderConfig, device: torch.device) -> None:
+        low, high = _brain_grid(mask).bounds_mm()
         grid = Grid.conformed((low + high) / 2, (config.size,) * 3, config.voxel_size_mm)
-        share = _share(Scan(mask, vox2world), config.voxel_size_mm, config, grid)
+        share = _share(mask, config.voxel_size_mm, config, grid)
         stacks = [share.movedim(axis, 0) for axis in config.axes]
         stacks = [s[s.amax(dim=(1, 2)) >= 0.5] for s in stacks]
         self.slices = torch.cat(stacks)[:, None].to(device)
@@ -172,15 +169,15 @@ def _share(mask: Scan, spacing_mm: float, config: AutoencoderConfig, grid: Grid)
     return conform(Scan(coarse.array, thick.vox2world), grid)
 
 
-def _brain_grid(mask: np.ndarray, vox2world: np.ndarray) -> Grid:
-    """The part of a grid around a mask. Raises InputError if the mask is empty."""
-    box = bounding_box(mask)
+def _brain_grid(mask: Scan) -> Grid:
+    """The part of a mask's grid around the brain. Raises InputError if the mask is empty."""
+    box = bounding_box(mask.array)
     if box is None:
         raise InputError("the mask is empty: there is nothing to learn from it")
-    return Grid(mask.shape, vox2world).part(box)
+    return mask.grid.part(box)
 
 
-def brain_mm(mask: np.ndarray, vox2world: np.ndarray) -> float:
+def brain_mm(mask: Scan) -> float:
     """Longest side in mm of a mask's bounding box along right, anterior, superior."""
-    low, high = _brain_grid(mask, vox2world).bounds_mm()
+    low, high = _brain_grid(mask).bounds_mm()
     return float((high - low).max())

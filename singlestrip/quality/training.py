@@ -21,6 +21,7 @@ from ..io.checksum import checksum
 from ..io.masks import read_mask
 from ..networks.autoencoder import Autoencoder
 from ..networks.losses import reconstruction_loss
+from ..space.scan import Scan
 from ..synthesis.gmm import NativeMap
 from ..training.maps import fingerprint
 from ..training.run_files import RunFiles
@@ -79,13 +80,9 @@ class QualityTask(Task[Autoencoder, AutoencoderConfig, AutoencoderTrainConfig]):
 
 
 def quality_task(
-    mask: np.ndarray,
-    vox2world: np.ndarray,
-    config: AutoencoderConfig,
-    train: AutoencoderTrainConfig,
-    device: torch.device,
+    mask: Scan, config: AutoencoderConfig, train: AutoencoderTrainConfig, device: torch.device
 ) -> QualityTask:
-    """All that trains a quality network from one mask, boolean [X, Y, Z], on its grid.
+    """All that trains a quality network from one boolean mask.
 
     Raises InputError if the mask gives nothing to learn from, or no quality network is for a brain of its size.
     """
@@ -93,25 +90,21 @@ def quality_task(
         typed.convert_all(asdict(config), AutoencoderConfig)
     except ValueError as error:
         raise InputError(f"the brain has a size that no quality model is for ({error})") from error
-    source = _mask_source(mask, vox2world, config, train, device)
+    source = _mask_source(mask, config, train, device)
     epoch = source.steps_per_epoch(train)
     plan = Plan(train.epochs * epoch, report_every=epoch, save_every=train.save_every * epoch)
-    data = fingerprint([NativeMap(mask.astype(np.uint8), vox2world)])
+    data = fingerprint([NativeMap(mask.array.astype(np.uint8), mask.vox2world)])
     setup = Setup(Autoencoder, config, train, CHANGEABLE, data, LOSSES, False, plan)
     return QualityTask(source, setup, device)
 
 
 def _mask_source(
-    mask: np.ndarray,
-    vox2world: np.ndarray,
-    config: AutoencoderConfig,
-    train: AutoencoderTrainConfig,
-    device: torch.device,
+    mask: Scan, config: AutoencoderConfig, train: AutoencoderTrainConfig, device: torch.device
 ) -> VolumeSource | SliceSource:
     """What a network of this kind learns from."""
     if config.kind == "volume":
-        return VolumeSource(mask, vox2world, config, train, device)
-    return SliceSource(mask, vox2world, config, device)
+        return VolumeSource(mask, config, train, device)
+    return SliceSource(mask, config, device)
 
 
 def train_quality(
@@ -133,10 +126,11 @@ def train_quality(
     """
     files = RunFiles(out)
     files.check(resume)
-    scan, mask = read_mask(mask_path)
+    image, brain = read_mask(mask_path)
+    mask = Scan(brain, image.vox2world)
     with errors_named(mask_path):
-        config = AutoencoderConfig.fitting(brain_mm(mask, scan.vox2world), recipe.kind, recipe.axes)
-        task = quality_task(mask, scan.vox2world, config, recipe.train, device)
+        config = AutoencoderConfig.fitting(brain_mm(mask), recipe.kind, recipe.axes)
+        task = quality_task(mask, config, recipe.train, device)
     task.provenance = {"labelled": [{"mask": {"name": mask_path.name, "sha256": checksum(mask_path)}}]}
     state = state_to_resume(files, task.setup)
 
