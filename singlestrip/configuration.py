@@ -342,6 +342,7 @@ SLICE_LAYERS = (
     *((3, 1, 64), (4, 2, 128), (3, 1, 64), (3, 1, 32), (4, 2, 100)),
 )
 VOLUME_LAYERS = ((4, 2, 16), (4, 2, 32), (4, 2, 64), (4, 2, 64), (3, 2, 128), (4, 2, 100))
+SLICE_BATCH = 32  # slices of a mask that the network sees at once while it scores
 
 
 @dataclass(frozen=True)
@@ -369,14 +370,18 @@ class AutoencoderConfig:
                 raise ValueError(f"layers[{number}]: does not divide what is left of the window")
 
     @property
+    def dimensions(self) -> int:
+        """Number of axes of what the network sees."""
+        return {"volume": 3, "slices": 2}[self.kind]
+
+    @property
     def working_bytes(self) -> int:
         """What the layers take, about, while a mask is scored: outputs of both halves, in 32 bits."""
-        dims = {"volume": 3, "slices": 2}[self.kind]
-        images = {"volume": 1, "slices": 32}[self.kind]
+        images = {"volume": 1, "slices": SLICE_BATCH}[self.kind]
         size, numbers = self.size, 0
         for kernel, stride, width in self.layers:
             size = (size + 2 - kernel) // stride + 1
-            numbers += 2 * width * size**dims
+            numbers += 2 * width * size**self.dimensions
         return 4 * images * numbers
 
     @property

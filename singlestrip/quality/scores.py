@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..configuration import FlagConfig
+from ..configuration import SLICE_BATCH, FlagConfig
 from ..errors import InputError
 from ..networks.autoencoder import Autoencoder
 from ..networks.checkpoint import find_model, load_model
@@ -20,7 +20,6 @@ from ..space.morphology import fill_holes, mask_box, thin_axes
 from ..space.resample import coarsened, conform
 from ..space.scan import Scan, as_scan
 
-SLICE_BATCH = 32  # slices that the network sees at once
 LARGE_SLICE = 0.1  # of the largest: the tips of a brain say little
 
 

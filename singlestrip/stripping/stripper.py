@@ -123,8 +123,8 @@ class Stripper:
     def _field(self, scan: Scan, intensities: Intensities) -> BrainField:
         """The brain's logit in the segmenter's window.
 
-        The networks look at the bright part alone where it is small in a wide field of view, and where they find
-        no brain but in the dark.
+        The networks look at the bright part alone where it is small in a wide field of view, and where what they
+        find in the whole image is dark or lies beside the bright part.
         """
         limit_threads_after_fork(self.device)
         config = self.stripping.brightness

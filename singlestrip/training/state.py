@@ -86,7 +86,7 @@ def check_same_run(state: TrainingState, setup: Setup[Any, Any, Any], path: Path
 
 
 def _difference(state: TrainingState, setup: Setup[Any, Any, Any]) -> str | None:
-    """In what a checkpoint is of another run, and what to do; None if it is of this one."""
+    """Why a checkpoint is not of this run, and what to do, as a clause; None if it is of this run."""
     settings = asdict(setup.config)
     fixed = settings.keys() - setup.changeable
     changed = [name for name in settings if name in fixed and state.config.get(name) != settings[name]]
