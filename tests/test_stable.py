@@ -19,7 +19,7 @@ from singlestrip.cli.interface import command_options
 from singlestrip.cli.main import main
 from singlestrip.cli.parser import EXIT_STATUS, build_parser
 from singlestrip.configuration import AutoencoderConfig
-from singlestrip.io.escaping import to_cell
+from singlestrip.io.text.escaping import to_cell
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
@@ -143,7 +143,7 @@ def test_exit_statuses(knowing, capsys):
 
 INTERRUPTED = """
 import os, sys
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.__main__ import main
 whole = volume.write_like
 def write(scan, path, *args, **keywords):
