@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..io import figures
 from ..io.output import make_folder, path_exists
-from ..io.page import PageEntry, write_page
+from ..io.pictures import figures
+from ..io.pictures.page import PageEntry, write_page
 from ..quality.scores import Reconstruction
 from ..space.scan import Scan
 from .assessment import MEASURES, Assessment, Case, Measure

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, OutputError, SingleStripError, describe_error
-from ..io import diffusion, figures, memory, volume
-from ..io.masks import read_masks
+from ..io.images import diffusion, memory_need, volume
+from ..io.images.masks import read_masks
+from ..io.images.volume import Volume
 from ..io.output import check_distinct
-from ..io.volume import Volume
+from ..io.pictures import figures
 from ..space.scan import Scan
 from .jobs import Job, StripOptions
 from .ledger import Ledger
@@ -51,7 +52,7 @@ def strip_file(
     wants_sdt = "sdt" in job.outputs
     wants_distance = wants_sdt or options.border_mm != 0
     brain_in_mgh = "brain" in job.outputs and volume.suffix_of(job.outputs["brain"]) in (".mgh", ".mgz")
-    memory.check(header, wants_distance, stripper.config.window_mm, options.memory_gib, brain_in_mgh)
+    memory_need.check(header, wants_distance, stripper.config.window_mm, options.memory_gib, brain_in_mgh)
     for path in images:
         volume.check_grid_fits(header, path)
     image = volume.read(job.image)

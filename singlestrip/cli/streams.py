@@ -10,7 +10,7 @@ import sys
 import warnings
 
 from .. import interruption
-from ..io.escaping import printable
+from ..io.text.escaping import printable
 
 CLEAR_LINE = "\r\033[K"
 _line_is_open = False  # whether the last line on the terminal is one of progress, which the next replaces

@@ -16,9 +16,9 @@ import torch
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, Axis
 from ..errors import InputError, errors_named
-from ..io import typed
 from ..io.checksum import checksum
-from ..io.masks import read_mask
+from ..io.images.masks import read_mask
+from ..io.text import typed
 from ..networks.autoencoder import Autoencoder
 from ..networks.losses import reconstruction_loss
 from ..space.scan import Scan

@@ -15,7 +15,7 @@ import torch
 
 from .._version import __version__
 from ..errors import DivergedError, Interrupted
-from ..io import figures
+from ..io.pictures import figures
 from ..networks.checkpoint import Model, save_model
 from ..networks.training_state import save_training_state
 from .processes import any_stopped, process_number, wait_for_all

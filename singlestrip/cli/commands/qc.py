@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ...configuration import AutoencoderTrainConfig, FlagConfig
-from ...io.escaping import printable
+from ...io.text.escaping import printable
 from ..options import (
     MASK_RULE,
     add_flag_options,
@@ -184,8 +184,8 @@ def run(args: argparse.Namespace) -> int:
 def _cases(args: argparse.Namespace):
     from ...batch.assessment import Case
     from ...batch.quality_table import read_table
+    from ...io.images.volume import merge_pairs, without_repeats
     from ...io.output import check_distinct
-    from ...io.volume import merge_pairs, without_repeats
 
     if args.table is not None:
         if args.mask or args.image or args.reference:
@@ -240,8 +240,8 @@ def _train(args: argparse.Namespace) -> int:
         args.parser.error("name the model with .safetensors")
     if args.axes and args.kind != "slices":
         args.parser.error("--axes goes with --kind slices")
+    from ...io.images.pairs import check_exist
     from ...io.output import check_distinct
-    from ...io.pairs import check_exist
     from ...training.run_files import RunFiles
 
     files = RunFiles(args.train)

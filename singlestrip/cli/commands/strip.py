@@ -167,10 +167,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _jobs(args: argparse.Namespace):
     from ...batch.jobs import Job, plan_folder, take_images
-    from ...io.figures import check_picture
-    from ...io.lists import read_list
+    from ...io.images.lists import read_list
+    from ...io.images.volume import SUFFIXES, check_output
     from ...io.output import check_distinct
-    from ...io.volume import SUFFIXES, check_output
+    from ...io.pictures.figures import check_picture
 
     images = take_images(args.image + (read_list(args.list) if args.list else []))
     for name in ("qc_model", "pass_from", "look_from"):
