@@ -6,7 +6,7 @@ import gzip
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import nibabel as nib
 import numpy as np
@@ -195,7 +195,7 @@ def _mgh_values(volume: Volume, path: Path, stored: np.ndarray, slope: float, in
     raise OutputError(f"{path}: MGH cannot hold the integers from {low} to {high} of {volume.path}; write NIfTI")
 
 
-def _in_file_order(stored: np.ndarray, order: str) -> Iterator[bytes]:
+def _in_file_order(stored: np.ndarray, order: Literal["<", ">"]) -> Iterator[bytes]:
     """The bytes of an array [X, Y, Z, …], first axis fastest, plane by plane."""
     planes = stored.reshape((*stored.shape[:2], -1), order="F")
     for k in range(planes.shape[2]):
@@ -221,6 +221,6 @@ def _save(contents: dict[Path, Iterator[bytes]]) -> None:
                     _write_all(file, pieces)
 
 
-def _write_all(file: BinaryIO, pieces: Iterator[bytes]) -> None:
+def _write_all(file: BinaryIO | gzip.GzipFile, pieces: Iterator[bytes]) -> None:
     for piece in pieces:
         file.write(piece)
