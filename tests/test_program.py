@@ -190,7 +190,8 @@ def test_an_unwritable_home_is_not_mentioned(tmp_path):
 import numpy as np
 from pathlib import Path
 from singlestrip.io.figures import mask_figure
-mask_figure(np.ones((4, 4, 4)), np.ones((4, 4, 4), bool), np.eye(4), Path("out.png"), "脑\\udcff")"""
+from singlestrip.space.scan import Scan
+mask_figure(Scan(np.ones((4, 4, 4)), np.eye(4)), np.ones((4, 4, 4), bool), Path("out.png"), "脑\\udcff")"""
     nowhere = {"HOME": "/proc/nowhere", "MPLCONFIGDIR": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere"}
     done = run(body, cwd=tmp_path, env=ENVIRONMENT | nowhere)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -77,9 +77,7 @@ class _SafeStream(io.TextIOWrapper):
         self.descriptor = _Descriptor(descriptor, "w", closefd=False)
         by_line = always_by_line or self.descriptor.isatty()
         encoding = "utf-8" if replaced is None else replaced.encoding
-        super().__init__(
-            io.BufferedWriter(self.descriptor), encoding, "backslashreplace", line_buffering=by_line
-        )
+        super().__init__(io.BufferedWriter(self.descriptor), encoding, "backslashreplace", line_buffering=by_line)
 
 
 def prepare_streams(debug: bool) -> None:

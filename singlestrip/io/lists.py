@@ -23,7 +23,9 @@ def read_list(path: Path) -> list[Path]:
     job fails when its turn comes. Raises InputError if the file is no such list.
     """
     if volume.suffix_of(path):
-        raise InputError(f"{path}: an image by its name; a list is a text file with the path of one image a line")
+        raise InputError(
+            f"{path}: an image by its name; a list is a text file with the path of one image per line"
+        )
     lines = [line.strip(" \t\r") for line in read_text(path, "a list of paths", pipe=True).split("\n")]
     images = [named_path(line) for line in lines if line and not line.startswith(COMMENT_MARK)]
     if not images:
