@@ -592,6 +592,7 @@ def test_train_and_strip(tiny, capsys):
     assert "--resume" in capsys.readouterr().err
     assert run(f"{line} --steps 3 --resume") == 0
     assert checkpoint.read_header(Path("new.safetensors"))["provenance"]["step"] == 3
+    capsys.readouterr()
     status = run("strip -i image.nii.gz -m m.nii.gz --model new.safetensors")
     err = capsys.readouterr().err
     assert (status, err) == (0, "") or (status == 1 and "no brain found" in err)

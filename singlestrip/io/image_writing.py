@@ -201,7 +201,7 @@ def _mgh_values(volume: Volume, path: Path, stored: np.ndarray, slope: float, in
         if kind.kind == "f":
             return scaled_float32(stored)
     except InputError as error:
-        raise OutputError(f"{path}: {error}; MGH has no type with more bits, write NIfTI") from error
+        raise OutputError(f"{path}: {error}, and MGH has no type with more bits; write NIfTI") from error
     low, high = int(stored.min()), int(stored.max())
     if INT32.min <= low and high <= INT32.max:
         return stored.astype(np.int32)

@@ -161,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
     if args.init and (args.voxel_size or args.norm):
         args.parser.error("--voxel-size and --norm come with the weights of --init")
     _check_files(args)
+    _check_checkpoint(args.out)
+    init, header = _initial_networks(args.init)
     from ...synthesis.labelling import labelled_scan, read_label_map
 
     validation = [labelled_scan(*pair) for pair in args.val]
@@ -174,8 +176,6 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
     config = TrainConfig(**chosen)
-    _check_checkpoint(args.out)
-    init, header = _initial_networks(args.init)
     outlines = [*map(_outline, args.mask), *given]
     cascade = init.config if init is not None else _fitting_networks(args, outlines)
     check_memory(outlines, cascade, config, device)
