@@ -39,8 +39,8 @@ class Assessor:
         """Score one case and draw its picture. Raises SingleStripError, which names the file at fault.
 
         If a mask has several frames, all numbers and the picture are of the frame with the lowest estimated Dice;
-        image and reference may have as many frames, or one. If the mask is missing, the error is the case's note if
-        it has one.
+        image and reference may have as many frames, or one. If the mask is missing, the error is the case's note
+        if it has one.
         """
         if case.note and not path_exists(case.mask):
             raise InputError(case.note)

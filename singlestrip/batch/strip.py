@@ -219,10 +219,10 @@ def strip_files(
     """Strip the image of each job. Returns the outcomes. A job that fails does not stop the others.
 
     quality: assesses the masks, kept ones too. resume: keep the outputs of a job if all are there, complete, and
-    on the grid of the image. debug: raise the first failure. made_with: of `records.made_with`; each output then gets
-    a record of how it was made, and `resume` makes anew what was made in another way, but keeps outputs without a
-    record. done: called after each job. finish: called at the end of each job that did not fail, with whether its
-    outputs were kept and the quality of its mask; if it raises, the job fails.
+    on the grid of the image. debug: raise the first failure. made_with: of `records.made_with`; each output then
+    gets a record of how it was made, and `resume` makes anew what was made in another way, but keeps outputs
+    without a record. done: called after each job. finish: called at the end of each job that did not fail, with
+    whether its outputs were kept and the quality of its mask; if it raises, the job fails.
     """
     batch = _Batch(stripper, options, quality, resume, None if made_with is None else Ledger(made_with, options))
     outcomes = []
