@@ -20,7 +20,7 @@ import torch
 from scans import find_scans
 
 from singlestrip.configuration import HEAD_BRAIN_MM, CascadeConfig, GMMConfig, TrainConfig, UNetConfig
-from singlestrip.io.pairs import read_pair
+from singlestrip.io.images.pairs import read_pair
 from singlestrip.networks.device import choose_device
 from singlestrip.synthesis import labelling
 from singlestrip.training.allocator import keep_memory

@@ -24,7 +24,7 @@ import torch
 from strip_speed import cube, measure
 
 from singlestrip import Stripper
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 
 LARGEST_PLAIN = 256  # of a network in plain PyTorch
 

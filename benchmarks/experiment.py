@@ -35,7 +35,7 @@ from scans import Scan, find_scans
 
 from singlestrip import SingleStripError, Stripper
 from singlestrip.configuration import INSIDE_BASE, CascadeConfig, GMMConfig, SelfTrainConfig, TrainConfig
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.networks.checkpoint import load_model
 from singlestrip.self_training.rounds import Inputs, Options, SelfTraining
 from singlestrip.space.metrics import dice, hausdorff95

@@ -43,7 +43,7 @@ import numpy as np
 import torch
 from fuzz_inputs import KINDS, Trial
 
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.io.partial_files import PARTIAL
 from singlestrip.networks import checkpoint
 

@@ -40,7 +40,7 @@ import torch
 from safetensors import safe_open
 from tiny import make_heads, make_images, make_models
 
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.io.partial_files import PARTIAL
 
 COMMANDS = {  # each with --resume where there is one; all write below out/

@@ -23,7 +23,7 @@ from scans import find_scans
 from scipy import ndimage, stats
 
 from singlestrip import SingleStripError, Stripper
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.quality.augmentation import agreement, augmented_masks
 from singlestrip.quality.scores import QualityModel
 from singlestrip.space.grid import voxel_sizes

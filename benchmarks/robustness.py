@@ -21,7 +21,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from singlestrip import SingleStripError, Stripper
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.metrics import dice
 

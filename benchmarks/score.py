@@ -19,7 +19,8 @@ from scans import Scan as ScanFiles
 from scans import find_scans
 
 from singlestrip import SingleStripError, Stripper
-from singlestrip.io import figures, volume
+from singlestrip.io.images import volume
+from singlestrip.io.pictures import figures
 from singlestrip.space.metrics import dice, hausdorff95, volume_ml
 from singlestrip.space.scan import Scan
 

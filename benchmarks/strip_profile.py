@@ -77,7 +77,7 @@ def main() -> None:
         return
     from strip_speed import cube, measure
 
-    from singlestrip.io import volume
+    from singlestrip.io.images import volume
 
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, "cube.nii.gz")

@@ -22,7 +22,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.space.grid import Grid
 from singlestrip.space.resample import conform
 from singlestrip.space.scan import Scan

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 from singlestrip.configuration import INSIDE_BASE
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.morphology import bounding_box
 from singlestrip.synthesis import labelling

@@ -16,7 +16,7 @@ import numpy as np
 from scans import find_scans
 
 from singlestrip import SingleStripError, Stripper
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.metrics import dice
 from singlestrip.space.resample import block_mean

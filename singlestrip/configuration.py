@@ -1,7 +1,7 @@
 """Every default of the method, in frozen dataclasses.
 
 Options on the command line override them; a model file carries those it was made with. Where fields are read from
-a file, their ranges stand beside them (see `io.typed`).
+a file, their ranges stand beside them (see `io.text.typed`).
 
 Sources named below: SingleStrip (Specktor-Fadida & Hoffmann, arXiv 2508.10464), SynthStrip (Hoopes
 et al., NeuroImage 2022), SynthSeg (Billot et al., Medical Image Analysis 2023).

@@ -12,7 +12,9 @@ from torch import nn
 
 from singlestrip.configuration import CascadeConfig, UNetConfig
 from singlestrip.networks.cascade import Cascade
+from singlestrip.space.scan import Scan
 from singlestrip.synthesis.gmm import NativeMap
+from singlestrip.synthesis.labelling import LabelledScan
 
 AIR, SKULL, SCALP = 1, 2, 3
 BRAIN = (101, 102, 103)
@@ -36,6 +38,10 @@ class Head:
         for label, intensity in INTENSITY.items():
             levels[label] = intensity / 100
         return NativeMap(self.labels, self.vox2world, levels)
+
+    @property
+    def labelled(self) -> LabelledScan:
+        return LabelledScan(Scan(self.image, self.vox2world), self.mask)
 
     def save(self, folder: Path) -> tuple[Path, Path, Path]:
         """image.nii.gz, mask.nii.gz and labels.nii.gz in a folder."""

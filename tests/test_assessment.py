@@ -27,7 +27,7 @@ from singlestrip.batch.quality_table import check_table, read_growing_table, rea
 from singlestrip.batch.report import write_report
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError
-from singlestrip.io.masks import read_mask, read_masks
+from singlestrip.io.images.masks import read_mask, read_masks
 from singlestrip.quality.scores import MaskQuality, QualityModel
 from singlestrip.quality.training import fraction
 from singlestrip.space.metrics import dice

@@ -11,7 +11,7 @@ from torch import nn
 
 from singlestrip.configuration import SLICE_LAYERS, VOLUME_LAYERS, AutoencoderConfig
 from singlestrip.errors import ModelError
-from singlestrip.io import typed
+from singlestrip.io.text import typed
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade

@@ -14,9 +14,10 @@ from singlestrip.batch.jobs import Job, StripOptions, plan_folder, take_images
 from singlestrip.batch.ledger import Ledger
 from singlestrip.batch.strip import strip_file, strip_files
 from singlestrip.errors import InputError, OutputError
-from singlestrip.io import memory, volume
-from singlestrip.io.json_file import read_json, write_json
-from singlestrip.io.lists import images_below, read_list, write_list
+from singlestrip.io import memory
+from singlestrip.io.images import memory_need, volume
+from singlestrip.io.images.lists import images_below, read_list, write_list
+from singlestrip.io.text.json_file import read_json, write_json
 from singlestrip.space.metrics import dice
 
 VOX2WORLD = np.array([[-3.0, 0, 0, 60], [0, 3, 0, -50], [0, 0, 4, -40], [0, 0, 0, 1]])
@@ -522,9 +523,9 @@ def test_memory_of_the_machine(tmp_path, monkeypatch, left, refused):
     monkeypatch.setattr(memory, "available", lambda: left and int(left * memory.GIB))
     if refused:
         with pytest.raises(InputError, match=r"a.nii: needs about .* GiB of memory"):
-            memory.check(image, sdt=True, window_mm=192)
+            memory_need.check(image, sdt=True, window_mm=192)
     else:
-        memory.check(image, sdt=True, window_mm=192)
+        memory_need.check(image, sdt=True, window_mm=192)
 
 
 def test_memory_limit(phantom_stripper, tmp_path):
@@ -537,7 +538,7 @@ def test_memory_limit(phantom_stripper, tmp_path):
 def test_border_takes_the_memory_of_distances(phantom_stripper, tmp_path):
     image = scan(tmp_path / "a.nii")
     window_mm = phantom_stripper.config.window_mm
-    limit = (memory.estimate(volume.read(image), False, window_mm) + 1) / memory.GIB
+    limit = (memory_need.estimate(volume.read(image), False, window_mm) + 1) / memory.GIB
     strip_file(phantom_stripper, job(image, "mask"), StripOptions(memory_gib=limit))
     for options, kind in (
         (StripOptions(border_mm=1, memory_gib=limit), "mask"),
@@ -549,7 +550,7 @@ def test_border_takes_the_memory_of_distances(phantom_stripper, tmp_path):
 
 def test_memory_estimate_grows(tmp_path):
     def need(scan, sdt=False, window_mm=192):
-        return memory.estimate(scan, sdt, window_mm)
+        return memory_need.estimate(scan, sdt, window_mm)
 
     one, four = volume.read(scan(tmp_path / "a.nii")), volume.read(scan(tmp_path / "b.nii", [ball()] * 4))
     assert need(one) > one.stored.nbytes
@@ -577,7 +578,7 @@ def test_memory_of_values_that_mgh_does_not_hold_as_they_are(phantom_stripper, t
     image = scan(tmp_path / "a.nii", dtype=dtype, scaling=scaling)
     header = volume.read_header(image)
     window_mm = phantom_stripper.config.window_mm
-    need = {mgh: memory.estimate(header, False, window_mm, mgh) for mgh in (False, True)}
+    need = {mgh: memory_need.estimate(header, False, window_mm, mgh) for mgh in (False, True)}
     assert (need[True] == need[False]) == (least == 0)
     assert need[True] - need[False] >= least * np.prod(header.shape)
     limit = StripOptions(memory_gib=(need[False] + 1) / memory.GIB)

@@ -23,7 +23,7 @@ from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError, SingleStripError
 from singlestrip.io.checksum import checksum
-from singlestrip.io.json_file import read_json, write_json
+from singlestrip.io.text.json_file import read_json, write_json
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade

@@ -83,7 +83,7 @@ def test_a_calibrated_model_says_the_same_but_for_the_level(head):
     torch.manual_seed(3)
     model = Cascade(tiny_cascade(2.0))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    moved, level = calibrated(model, [(head.image, head.mask, head.vox2world)], LARGEST)
+    moved, level = calibrated(model, [head.labelled], LARGEST)
     assert level != 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     image = torch.rand(1, 1, *(model.config.segmenter_size,) * 3)
@@ -94,7 +94,7 @@ def test_a_calibrated_model_says_the_same_but_for_the_level(head):
 
 def test_training_draws_the_border_by_the_scan_and_says_where(head, tmp_path):
     config = TrainConfig(steps=3, amp="off")
-    scan = (head.image, head.mask, head.vox2world)
+    scan = head.labelled
     paths = [tmp_path / name for name in ("plain.safetensors", "by-scan.safetensors")]
     for path, scans in zip(paths, ([], [scan]), strict=True):
         data = TrainingData([head.native], scans=scans)

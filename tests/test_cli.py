@@ -260,8 +260,8 @@ def assert_fails(line, capsys, *parts):
         ("fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --inside 91", "91"),
         ("train -i missing.nii.gz -m mask.nii.gz -o model.safetensors", "missing.nii.gz"),
         ("train -l image.nii.gz -o model.safetensors", "image.nii.gz"),
-        ("train -l labels.nii.gz -o model.safetensors --init missing", "missing"),
-        ("train -l labels.nii.gz -o model.safetensors --init notes.txt", "notes.txt"),
+        ("train -l labels.nii.gz -o model.safetensors --init missing -q", "missing"),
+        ("train -l labels.nii.gz -o model.safetensors --init notes.txt -q", "notes.txt"),
         ("train -l labels.nii.gz --samples sheet.bmp", "sheet.bmp"),
         ("strip -i image.nii.gz -m out.nii.gz --bval missing.bval --border 1 --memory 0.01", "image.nii.gz"),
         ("bids nowhere out participant", "nowhere"),
@@ -592,7 +592,7 @@ def test_train_and_strip(tiny, capsys):
     assert "--resume" in capsys.readouterr().err
     assert run(f"{line} --steps 3 --resume") == 0
     assert checkpoint.read_header(Path("new.safetensors"))["provenance"]["step"] == 3
-    capsys.readouterr()
+    assert "labels.nii.gz: no record of its fit lies beside it" in capsys.readouterr().err
     status = run("strip -i image.nii.gz -m m.nii.gz --model new.safetensors")
     err = capsys.readouterr().err
     assert (status, err) == (0, "") or (status == 1 and "no brain found" in err)

@@ -15,8 +15,8 @@ from phantoms import make_head, threshold_cascade
 
 import singlestrip
 from singlestrip.batch.records import hidden_record
-from singlestrip.io import volume
-from singlestrip.io.json_file import read_json
+from singlestrip.io.images import volume
+from singlestrip.io.text.json_file import read_json
 from singlestrip.networks import checkpoint
 from singlestrip.space.metrics import dice
 

@@ -15,7 +15,7 @@ import pytest
 from singlestrip.cli.interface import PATH_ROLES, command_options, option_table, subparsers
 from singlestrip.cli.parser import build_parser
 from singlestrip.integrations.container import engines, options, places, plan
-from singlestrip.io.escaping import to_cell
+from singlestrip.io.text.escaping import to_cell
 
 ROOT = Path(__file__).parents[1]
 WRAPPER = ROOT / "bin/singlestrip-container"

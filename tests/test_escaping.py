@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from singlestrip.io.escaping import from_cell, printable, to_cell, to_json
+from singlestrip.io.text.escaping import from_cell, printable, to_cell, to_json
 
 NAMES = [
     "plain.nii",

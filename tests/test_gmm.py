@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from singlestrip.configuration import GMMConfig
 from singlestrip.errors import InputError, OutputError
-from singlestrip.io.pairs import read_pair
+from singlestrip.io.images.pairs import read_pair
 from singlestrip.synthesis import gmm, labelling
 
 SHAPE = (20, 20, 12)

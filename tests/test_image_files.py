@@ -13,8 +13,9 @@ from singlestrip.batch.jobs import Job, StripOptions
 from singlestrip.batch.strip import stored_fill, strip_file
 from singlestrip.configuration import GMMConfig
 from singlestrip.errors import InputError, OutputError
-from singlestrip.io import memory, volume
-from singlestrip.io.pairs import read_pair
+from singlestrip.io import memory
+from singlestrip.io.images import volume
+from singlestrip.io.images.pairs import read_pair
 from singlestrip.space.metrics import dice
 from singlestrip.synthesis.labelling import fit_files
 

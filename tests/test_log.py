@@ -22,7 +22,7 @@ from singlestrip.cli.commands import strip
 def run(args):
     import logging
     logging.basicConfig(format="LIBRARY %(message)s")
-    log = logging.getLogger("singlestrip.io.volume")
+    log = logging.getLogger("singlestrip.io.images.volume")
     for _ in range(2):
         log.warning("a\\x1b[31m.nii: %d bytes\\nmore", 7)
         log.info("round 1")

@@ -12,7 +12,7 @@ from phantoms import make_head, threshold_cascade
 
 import singlestrip
 from singlestrip.batch.quality_table import read_table
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.networks import checkpoint
 from singlestrip.space.metrics import dice
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from singlestrip.errors import InputError
-from singlestrip.io.masks import brain_voxels
+from singlestrip.io.images.masks import brain_voxels
 from singlestrip.space.metrics import dice
 
 SHAPE = (32, 28, 24)

@@ -12,8 +12,10 @@ import pytest
 
 import singlestrip
 from singlestrip.errors import OutputError
-from singlestrip.io import figures, partial_files, volume
+from singlestrip.io import partial_files
+from singlestrip.io.images import volume
 from singlestrip.io.output import atomic_write, check_writable, make_folder
+from singlestrip.io.pictures import figures
 
 
 def test_a_file_appears_when_its_block_ends_well(tmp_path):

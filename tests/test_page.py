@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from singlestrip.errors import InputError, OutputError
-from singlestrip.io.escaping import to_cell
-from singlestrip.io.page import SCRIPTS, TEMPLATES, PageEntry, write_page
+from singlestrip.io.pictures.page import SCRIPTS, TEMPLATES, PageEntry, write_page
+from singlestrip.io.text.escaping import to_cell
 
 HOSTILE = [
     "</script><img src=x onerror=document.title='hit'>",

@@ -189,7 +189,7 @@ def test_an_unwritable_home_is_not_mentioned(tmp_path):
     body = """
 import numpy as np
 from pathlib import Path
-from singlestrip.io.figures import mask_figure
+from singlestrip.io.pictures.figures import mask_figure
 from singlestrip.space.scan import Scan
 mask_figure(Scan(np.ones((4, 4, 4)), np.eye(4)), np.ones((4, 4, 4), bool), Path("out.png"), "脑\\udcff")"""
     nowhere = {"HOME": "/proc/nowhere", "MPLCONFIGDIR": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere"}

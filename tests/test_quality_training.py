@@ -18,7 +18,7 @@ from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig, AutoencoderTrainConfig, TrainConfig
 from singlestrip.errors import DivergedError, EarlierRunError, InputError, Interrupted, ModelError
 from singlestrip.io.checksum import checksum
-from singlestrip.networks import checkpoint
+from singlestrip.networks import checkpoint, training_state
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.quality import training
 from singlestrip.quality.training import QualityRecipe, train_quality
@@ -135,7 +135,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(mask, tmp_path, unbroken)
     model = tmp_path / "quality.safetensors"
     with pytest.raises(Killed):
         train_quality(mask, model, recipe(save_every=2), CPU, progress=die)
-    assert checkpoint.load_training_state(RunFiles(model).checkpoint)["step"] == 4
+    assert training_state.load_training_state(RunFiles(model).checkpoint)["step"] == 4
     train_quality(mask, model, recipe(save_every=2), CPU, resume=True)
     assert_same_run(model, unbroken("volume"))
 
@@ -189,17 +189,17 @@ def test_a_checkpoint_of_the_other_networks_is_refused(mask, tmp_path):
 )
 def test_damaged_weights_are_refused(mask, begun, name, change):
     path = RunFiles(begun).checkpoint
-    state = checkpoint.load_training_state(path)
+    state = training_state.load_training_state(path)
     state["model"][name] = change(state["model"][name])
-    checkpoint.save_training_state(path, state)
+    training_state.save_training_state(path, state)
     with pytest.raises(ModelError, match=rf"{path}: damaged \(weights"):
         train_quality(mask, begun, recipe(), CPU, resume=True)
 
 
 def test_averaged_weights_are_refused(mask, begun):
     path = RunFiles(begun).checkpoint
-    state = checkpoint.load_training_state(path)
-    checkpoint.save_training_state(path, state | {"averaged": state["model"]})
+    state = training_state.load_training_state(path)
+    training_state.save_training_state(path, state | {"averaged": state["model"]})
     with pytest.raises(ModelError, match="averaged weights"):
         train_quality(mask, begun, recipe(), CPU, resume=True)
 

@@ -8,8 +8,8 @@ import pytest
 
 import singlestrip
 from singlestrip.cli.main import main
-from singlestrip.io import volume
-from singlestrip.io.masks import read_mask
+from singlestrip.io.images import volume
+from singlestrip.io.images.masks import read_mask
 from singlestrip.quality.scores import QualityModel
 from singlestrip.space.metrics import dice
 from singlestrip.space.resample import block_mean

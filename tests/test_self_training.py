@@ -60,7 +60,7 @@ def bright_is_brain(monkeypatch):
             raise InputError(f"{scan.path}: no brain found")
         return mask
 
-    monkeypatch.setattr(scans, "strip_scan", strip)
+    monkeypatch.setattr(scans, "strip_image", strip)
 
 
 @pytest.fixture
@@ -431,7 +431,7 @@ def test_killed_and_resumed(inputs, tmp_path, place, cut):
     with pytest.MonkeyPatch.context() as patch:
         task = SelfTraining(folder, inputs, OPTIONS, CPU)
         if place.startswith("scoring"):
-            interrupt_call(patch, scans, "strip_scan", 2)
+            interrupt_call(patch, scans, "strip_image", 2)
         elif place == "selecting":
             interrupt_call(patch, scans, "fit_label_map", 2)
         elif place == "training":

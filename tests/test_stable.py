@@ -19,7 +19,7 @@ from singlestrip.cli.interface import command_options
 from singlestrip.cli.main import main
 from singlestrip.cli.parser import EXIT_STATUS, build_parser
 from singlestrip.configuration import AutoencoderConfig
-from singlestrip.io.escaping import to_cell
+from singlestrip.io.text.escaping import to_cell
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
@@ -143,7 +143,7 @@ def test_exit_statuses(knowing, capsys):
 
 INTERRUPTED = """
 import os, sys
-from singlestrip.io import volume
+from singlestrip.io.images import volume
 from singlestrip.__main__ import main
 whole = volume.write_like
 def write(scan, path, *args, **keywords):
@@ -291,7 +291,7 @@ def test_files_of_qc_train(files):
 
 
 def test_files_of_self_train(files, monkeypatch):
-    monkeypatch.setattr(scans, "strip_scan", lambda stripper, scan: scan.scaled() > 60)
+    monkeypatch.setattr(scans, "strip_image", lambda stripper, scan: scan.scaled() > 60)
     Path("scan.nii.gz").write_bytes(Path("image.nii.gz").read_bytes())
     Path("scans.txt").write_text("scan.nii.gz\n")
     line = "self-train -i image.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run --quiet"

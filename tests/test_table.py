@@ -3,7 +3,7 @@
 import pytest
 
 from singlestrip.errors import InputError, OutputError, errors_named
-from singlestrip.io.table import parse_table, table_line, write_table
+from singlestrip.io.text.table import parse_table, table_line, write_table
 
 COLUMNS = ("image", "score", "note")
 CELLS = ["tab\tand\nline", "", "=formula", "'quoted", '"', "back\\slash", "-0.5", " blank ", "é 脑", "\udcff.nii"]

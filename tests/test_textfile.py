@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from singlestrip.errors import InputError
-from singlestrip.io.textfile import FEW_BYTES, LINE_LIMIT, MIB, TEXT_LIMIT, named_path, read_text
+from singlestrip.io.text.textfile import FEW_BYTES, LINE_LIMIT, MIB, TEXT_LIMIT, named_path, read_text
 
 
 @pytest.fixture

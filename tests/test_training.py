@@ -107,7 +107,7 @@ def test_it_learns_to_strip(tmp_path):
     cascade = tiny_cascade(VOXEL_MM, 32)
     out = tmp_path / "model.safetensors"
     torch.manual_seed(config.seed)
-    before = validate(Cascade(cascade), [(head.image, head.mask, head.vox2world)])
+    before = validate(Cascade(cascade), [head.labelled])
     train_cascade(TrainingData(labels), out, cascade, config, device=CPU)
     losses = [float(row["segmenter_loss"]) for row in metrics(out)]
     assert np.mean(losses[-15:]) < 0.7 * np.mean(losses[:5])
@@ -302,7 +302,7 @@ def script_scores(monkeypatch, scores):
 
 def test_validation_keeps_the_best_weights(labels, head, tmp_path, monkeypatch):
     seen = script_scores(monkeypatch, [0.2, 0.9, 0.5, 0.9])
-    pairs = [(head.image, head.mask, head.vox2world)]
+    pairs = [head.labelled]
     out = train(labels, tmp_path / "m.safetensors", replace(CONFIG, validate_every=2), validation=pairs)
     assert len(seen) == 4
     weights = load_file(out)
@@ -313,7 +313,7 @@ def test_validation_keeps_the_best_weights(labels, head, tmp_path, monkeypatch):
 
 
 def test_a_resumed_run_remembers_its_best(labels, head, tmp_path, monkeypatch):
-    pairs = [(head.image, head.mask, head.vox2world)]
+    pairs = [head.labelled]
     config = replace(CONFIG, validate_every=2)
     script_scores(monkeypatch, [0.8, 0.1, 0.3, 0.4])
     with monkeypatch.context() as patch:
@@ -330,7 +330,7 @@ def test_validation_scores_zero_where_no_brain_is_found(head):
         for network in (empty.locator, empty.segmenter):
             network.head.weight.zero_()
             network.head.bias.fill_(-5)
-    assert validate(empty, [(head.image, head.mask, head.vox2world)]) == 0.0
+    assert validate(empty, [head.labelled]) == 0.0
 
 
 # Parts
@@ -781,7 +781,7 @@ def test_the_command_names_the_options_that_an_error_advises(head, tmp_path, mon
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cascade_training, "train_cascade", fail)
-    assert main(["train", "-l", "labels.nii.gz", "-o", "m.safetensors", "--device", "cpu"]) == 1
+    assert main(["train", "-l", "labels.nii.gz", "-o", "m.safetensors", "--device", "cpu", "-q"]) == 1
     assert capsys.readouterr().err == f"singlestrip: m.checkpoint: what is wrong ({options})\n"
 
 

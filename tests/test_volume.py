@@ -20,8 +20,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from singlestrip.errors import InputError, OutputError
-from singlestrip.io import image_format, image_stream, image_writing, memory, volume
-from singlestrip.io.image_stream import ImageStream
+from singlestrip.io import memory
+from singlestrip.io.images import format as image_format
+from singlestrip.io.images import stream as image_stream
+from singlestrip.io.images import volume
+from singlestrip.io.images import writing as image_writing
+from singlestrip.io.images.stream import ImageStream
 
 GZIP_START = b"\x1f\x8b"
 TURN = Rotation.from_euler("xyz", (20, -35, 50), degrees=True).as_matrix()

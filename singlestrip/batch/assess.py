@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, describe_file_error
-from ..io import volume
-from ..io.masks import check_grid, read_masks, read_masks_on
+from ..io.images import volume
+from ..io.images.masks import check_grid, read_masks, read_masks_on
+from ..io.images.volume import Volume
 from ..io.output import make_folder, path_exists
-from ..io.volume import Volume
 from ..quality.augmentation import agreement, augmented_masks
 from ..quality.scores import QualityModel
 from ..space.metrics import dice, hausdorff95

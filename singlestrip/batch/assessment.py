@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..io import volume
+from ..io.images import volume
 
 if TYPE_CHECKING:
     from ..quality.scores import MaskQuality

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import OutputError
-from ..io import volume
+from ..io.images import volume
 from ..io.output import check_distinct, file_identity, make_folder
 
 

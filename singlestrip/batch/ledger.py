@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..io import volume
 from ..io.checksum import checksum
-from ..io.json_file import read_json
+from ..io.images import volume
+from ..io.text.json_file import read_json
 from . import records
 from .jobs import Job, StripOptions
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError, OutputError
-from ..io import table, volume
-from ..io.escaping import to_json
+from ..io.images import volume
 from ..io.output import atomic_write, check_writable
-from ..io.page import FLAGS
-from ..io.textfile import named_path, read_text
+from ..io.pictures.page import FLAGS
+from ..io.text import table
+from ..io.text.escaping import to_json
+from ..io.text.textfile import named_path, read_text
 from .assessment import COLUMNS, NUMBERS, Assessment, Case
 
 

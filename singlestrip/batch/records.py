@@ -15,9 +15,9 @@ from typing import Any
 
 from .._version import __version__
 from ..io.checksum import checksum
-from ..io.json_file import read_json, write_json
+from ..io.images.volume import voxel_file
 from ..io.output import make_folder
-from ..io.volume import voxel_file
+from ..io.text.json_file import read_json, write_json
 
 FOLDER = ".singlestrip"
 CHECKSUM = "OutputSHA256"

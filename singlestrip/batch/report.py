@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..io import figures
 from ..io.output import make_folder, path_exists
-from ..io.page import PageEntry, write_page
+from ..io.pictures import figures
+from ..io.pictures.page import PageEntry, write_page
 from ..space.scan import Scan
 from .assessment import MEASURES, Assessment, Measure
 

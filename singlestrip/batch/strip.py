@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, OutputError, describe_file_error, errors_named
-from ..io import diffusion, figures, memory, volume
-from ..io.image_header import is_mgh
-from ..io.masks import read_masks
+from ..io.images import diffusion, memory_need, volume
+from ..io.images.header import is_mgh
+from ..io.images.masks import read_masks
+from ..io.images.volume import Volume
 from ..io.output import check_distinct
-from ..io.volume import Volume
+from ..io.pictures import figures
 from ..space.scan import Scan
 from .jobs import Job, StripOptions
 from .ledger import Ledger
@@ -73,7 +74,7 @@ def _check_job(job: Job, options: StripOptions, window_mm: float) -> None:
         figures.check_picture(job.outputs["picture"])
     wants_distance = "sdt" in job.outputs or options.border_mm != 0
     brain_in_mgh = "brain" in job.outputs and is_mgh(job.outputs["brain"])
-    memory.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh)
+    memory_need.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh)
     for path in images:
         volume.check_grid_fits(header, path)
 

@@ -16,8 +16,8 @@ from ..batch.quality_table import write_table
 from ..batch.report import write_report
 from ..batch.strip import Outcome, strip_files
 from ..errors import InputError, OutputError
+from ..io.images.volume import has_one_frame
 from ..io.output import make_folder, path_exists
-from ..io.volume import has_one_frame
 from ..quality.scores import MaskQuality, QualityModel
 from ..stripping.stripper import Stripper
 from .layout import REPORT, Derivative, sidecar

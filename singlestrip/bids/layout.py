@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from .._version import __version__
 from ..configuration import BIDS_SUFFIXES
 from ..errors import InputError, OutputError, SingleStripError
-from ..io.json_file import read_json, write_json
 from ..io.output import atomic_write, make_folder
-from ..io.textfile import read_bytes, read_text
+from ..io.text.json_file import read_json, write_json
+from ..io.text.textfile import read_bytes, read_text
 
 if TYPE_CHECKING:
     from ..quality.scores import MaskQuality

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..batch.shards import Shard, parse_shard
 from ..configuration import FlagConfig
-from ..io.escaping import printable
+from ..io.text.escaping import printable
 from .streams import show_progress, tell
 
 if TYPE_CHECKING:  # their modules import torch

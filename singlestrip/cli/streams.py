@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, TextIO
 
 from .. import interruption
-from ..io.escaping import printable
+from ..io.text.escaping import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -38,8 +38,8 @@ from ..batch.jobs import Job, plan_folder, take_images
 from ..batch.shards import Shard, parse_shard, slurm_shard, table_name
 from ..cli.interface import Option, command_options
 from ..cli.parser import build_parser
-from ..io.lists import read_list
-from ..io.table import parse_table
+from ..io.images.lists import read_list
+from ..io.text.table import parse_table
 
 NAMES = {"image": "in_file", "threads": "num_threads"}
 ENDINGS = {"input": "_file", "list": "_file", "table": "_file", "output": "_file", "folder": "_dir"}

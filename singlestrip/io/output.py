@@ -10,8 +10,8 @@ from secrets import token_hex
 
 from .. import interruption
 from ..errors import OutputError
+from .file_kind import file_kind
 from .partial_files import create_locked, partial_path, remove_leftovers_once
-from .textfile import file_kind
 
 
 def file_identity(path: Path) -> str:

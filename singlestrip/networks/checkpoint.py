@@ -21,9 +21,10 @@ from safetensors.torch import save
 
 from ..configuration import AutoencoderConfig, CascadeConfig
 from ..errors import ModelError
-from ..io import memory, typed
+from ..io import memory
+from ..io.file_kind import path_kind
 from ..io.output import atomic_write
-from ..io.textfile import path_kind
+from ..io.text import typed
 from .autoencoder import Autoencoder
 from .cascade import Cascade
 from .model_files import MODELS_VARIABLE, models_folder

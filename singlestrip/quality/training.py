@@ -18,9 +18,9 @@ import torch.nn.functional as F
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, Window
 from ..errors import InputError, errors_named
-from ..io import typed
 from ..io.checksum import checksum
-from ..io.masks import read_mask
+from ..io.images.masks import read_mask
+from ..io.text import typed
 from ..networks.autoencoder import Autoencoder
 from ..networks.losses import reconstruction_loss
 from ..space.distance import signed_distance

@@ -20,12 +20,12 @@ from msgspec import Meta
 
 from ..batch.report import find_picture
 from ..errors import EarlierRunError, InputError, OutputError
-from ..io import typed
 from ..io.checksum import checksum
 from ..io.output import atomic_write, make_folder
-from ..io.page import PageEntry, write_page
-from ..io.table import parse_table, table_line, write_table
-from ..io.textfile import file_bytes
+from ..io.pictures.page import PageEntry, write_page
+from ..io.text import typed
+from ..io.text.table import parse_table, table_line, write_table
+from ..io.text.textfile import file_bytes
 from ..io.versions import recorded_versions
 from .plan import Inputs, Options
 from .select import Fraction, Score

@@ -22,9 +22,9 @@ import torch
 
 from ..configuration import CascadeConfig, TrainConfig
 from ..errors import InputError
-from ..io import volume
+from ..io.images import volume
+from ..io.images.pairs import check_exist
 from ..io.output import atomic_write, make_folder
-from ..io.pairs import check_exist
 from ..networks.autoencoder import Autoencoder
 from ..networks.cascade import Cascade
 from ..networks.checkpoint import load_model

@@ -13,9 +13,9 @@ from ..batch.assessment import name_files
 from ..batch.report import draw_picture
 from ..configuration import GMMConfig
 from ..errors import InputError, OutputError, describe_error, errors_named
-from ..io import memory, volume
 from ..io.checksum import checksum
-from ..io.masks import read_mask_on
+from ..io.images import memory_need, volume
+from ..io.images.masks import read_mask_on
 from ..quality.augmentation import agreement, augmented_masks
 from ..quality.scores import QualityModel
 from ..space.metrics import dice
@@ -77,7 +77,7 @@ class Scorer:
 
     def _score(self, scan: UnlabelledScan) -> Score:
         header = volume.read_header(scan.image)
-        memory.check(header, sdt=False, window_mm=self.stripper.config.window_mm)
+        memory_need.check(header, sdt=False, window_mm=self.stripper.config.window_mm)
         image = volume.read_single(scan.image)
         mask = Scan(strip_image(self.stripper, image), image.vox2world)
         reconstruction = self.quality.reconstruct(mask)

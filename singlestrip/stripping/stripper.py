@@ -26,7 +26,7 @@ from .brightness import Bright, find_bright
 from .intensities import Intensities, intensities_of
 from .views import VIEWS, View, mean_logit
 
-MAX_LOCATOR_VOXELS = MAX_LOCATOR_SIZE**3  # 640 mm a side for the human model; see io/memory.py
+MAX_LOCATOR_VOXELS = MAX_LOCATOR_SIZE**3  # 640 mm a side for the human model; see io/images/memory_need.py
 NO_BRAIN = "no brain found: is this a head, and is the orientation in its header right?"
 MEDIAN_VOXELS = 30_000  # a median is taken of about as many
 

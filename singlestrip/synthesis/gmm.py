@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from ..configuration import INSIDE_BASE, GMMConfig
 from ..errors import InputError
-from ..io import typed
+from ..io.text import typed
 from ..space.scan import Scan
 
 MAX_CLASSES = 90  # of one side: what labels have room for

@@ -13,11 +13,13 @@ import numpy as np
 from .._version import __version__
 from ..configuration import INSIDE_BASE, GMMConfig
 from ..errors import InputError, errors_named
-from ..io import figures, typed, volume
 from ..io.checksum import checksum
+from ..io.images import volume
+from ..io.images.pairs import check_exist, read_pair
 from ..io.output import atomic_write, check_distinct, check_writable
-from ..io.pairs import check_exist, read_pair
-from ..io.textfile import file_bytes
+from ..io.pictures import figures
+from ..io.text import typed
+from ..io.text.textfile import file_bytes
 from ..space.scan import Scan
 from .gmm import FitRecord, NativeMap, check_classes, fit_label_map, levels_of
 

@@ -19,7 +19,8 @@ from ..configuration import (
     UNetConfig,
 )
 from ..errors import InputError
-from ..io import memory, typed
+from ..io import memory
+from ..io.text import typed
 from ..synthesis.gmm import NativeMap
 
 MAP_BYTES = 12  # a voxel of a conformed label map: its labels, the brain, and the distance to it

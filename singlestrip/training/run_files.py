@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import EarlierRunError, InputError
 from ..io.output import atomic_write, check_writable
-from ..io.textfile import file_bytes
+from ..io.text.textfile import file_bytes
 
 
 @dataclass(frozen=True)

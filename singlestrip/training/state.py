@@ -12,7 +12,7 @@ from msgspec import Meta
 from torch import nn
 
 from ..errors import ModelError
-from ..io import typed
+from ..io.text import typed
 from ..networks.checkpoint import KINDS, weight_fault
 from ..networks.training_state import load_training_state
 from .processes import process_count

@@ -16,7 +16,7 @@ from torch import nn
 
 from .._version import __version__
 from ..errors import DivergedError, Interrupted
-from ..io import figures
+from ..io.pictures import figures
 from ..networks.checkpoint import save_model
 from ..networks.training_state import save_training_state
 from .processes import any_stopped, process_number, wait_for_all

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from ...configuration import AutoencoderTrainConfig, FlagConfig
-from ...io.escaping import printable
+from ...io.text.escaping import printable
 from ..options import (
     MASK_RULE,
     add_flag_options,
@@ -175,8 +175,8 @@ def _check_options(args: argparse.Namespace) -> None:
 def _cases(args: argparse.Namespace) -> list[Case]:
     """The masks to score, from --table or from -m, -i and --reference, each once."""
     from ...batch.quality_table import read_table
+    from ...io.images.volume import without_repeats
     from ...io.output import check_distinct
-    from ...io.volume import without_repeats
 
     if args.table is None:
         cases = _named_cases(args)
@@ -194,7 +194,7 @@ def _cases(args: argparse.Namespace) -> list[Case]:
 def _named_cases(args: argparse.Namespace) -> list[Case]:
     """The masks of -m, with their images and references if there are any."""
     from ...batch.assessment import Case
-    from ...io.volume import merge_pairs
+    from ...io.images.volume import merge_pairs
 
     if not args.mask:
         args.parser.error("name a mask with -m, or a table with --table")
@@ -265,8 +265,8 @@ def _train(args: argparse.Namespace) -> int:
         args.parser.error("name the model with .safetensors")
     if args.axes and args.kind != "slices":
         args.parser.error("--axes goes with --kind slices")
+    from ...io.images.pairs import check_exist
     from ...io.output import check_distinct
-    from ...io.pairs import check_exist
     from ...training.run_files import RunFiles
 
     files = RunFiles(args.train)

@@ -147,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--epochs goes without --qc-model")
     if (args.rank == "truth") != (args.references is not None):
         args.parser.error("--rank truth and --references go together")
-    from ...io.lists import read_list
+    from ...io.images.lists import read_list
     from ...networks.autoencoder import Autoencoder
     from ...networks.checkpoint import find_model
     from ...networks.device import choose_device

@@ -182,7 +182,7 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     A wrong command line ends the program. Raises InputError or OutputError where a file cannot be used.
     """
     from ...batch.jobs import take_images
-    from ...io.lists import read_list
+    from ...io.images.lists import read_list
 
     images = take_images(args.image + (read_list(args.list) if args.list else []))
     check_quality_options(args)
@@ -202,9 +202,9 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
 def _single_job(args: argparse.Namespace, images: list[Path], outputs: dict[str, Path]) -> Job:
     """The job of one image, without --out-dir."""
     from ...batch.jobs import Job
-    from ...io.figures import check_picture
+    from ...io.images.volume import check_output
     from ...io.output import check_distinct
-    from ...io.volume import check_output
+    from ...io.pictures.figures import check_picture
 
     if args.save or args.suffix or args.shard:
         args.parser.error("--save, --suffix and --shard go with --out-dir")
@@ -226,7 +226,7 @@ def _single_job(args: argparse.Namespace, images: list[Path], outputs: dict[str,
 def _folder_jobs(args: argparse.Namespace, images: list[Path], outputs: dict[str, Path]) -> list[Job]:
     """The jobs of all images with --out-dir, with which no output may be named."""
     from ...batch.jobs import plan_folder
-    from ...io.volume import SUFFIXES
+    from ...io.images.volume import SUFFIXES
 
     if outputs:
         args.parser.error("-o, -m, -d and -p name the outputs of one image; with --out-dir use --save")

@@ -233,9 +233,9 @@ def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap]) -> Ca
 
 def _check_files(args: argparse.Namespace) -> None:
     """Raise InputError or OutputError where a file is missing or cannot be written: before any work is done."""
-    from ...io import figures
+    from ...io.images.pairs import check_exist
     from ...io.output import check_distinct, check_writable
-    from ...io.pairs import check_exist
+    from ...io.pictures import figures
     from ...training.run_files import RunFiles
 
     inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]
@@ -257,7 +257,7 @@ def _outline(mask_path: Path) -> NativeMap:
     import numpy as np
 
     from ...configuration import INSIDE_BASE
-    from ...io.masks import read_mask
+    from ...io.images.masks import read_mask
     from ...synthesis.gmm import NativeMap
 
     scan, mask = read_mask(mask_path)
@@ -306,7 +306,7 @@ def _sample_sheet(
     """Write a picture of the segmenter's first 16 images."""
     import numpy as np
 
-    from ...io import figures
+    from ...io.pictures import figures
     from ...training.maps import image_sources
 
     source = image_sources(maps, cascade, config, device)["segmenter"]

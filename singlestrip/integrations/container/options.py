@@ -79,6 +79,7 @@ OPTIONS = {
         ("model", None, "--model"),
         ("value", None, "--seed"),
         ("output", None, "--train"),
+        ("none", 0, "--resume"),
         ("value", None, "--epochs"),
         ("value", None, "--kind"),
         ("value", "+", "--axes"),

@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ...errors import InputError
+from ..output import atomic_write
 from .escaping import to_json
-from .output import atomic_write
 from .textfile import read_text
 
 

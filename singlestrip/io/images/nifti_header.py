@@ -15,8 +15,8 @@ import numpy as np
 from nibabel.quaternions import quat2mat
 from nibabel.volumeutils import shape_zoom_affine
 
-from ..space.grid import geometry_fault
-from .image_format import (
+from ...space.grid import geometry_fault
+from .format import (
     MOST_BESIDE_BYTES,
     NIFTI1_FIELDS,
     NIFTI2_FIELDS,
@@ -26,8 +26,8 @@ from .image_format import (
     header_sizes,
     open_stream,
 )
-from .image_header import Fault, ImageHeader, suffix_of
-from .image_stream import ImageStream
+from .header import Fault, ImageHeader, suffix_of
+from .stream import ImageStream
 
 NIFTI2_LINE_ENDS = b"\r\n\x1a\n"
 FLAG_BYTES = 4  # they follow the fields; the first is not 0 if extensions follow

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import InputError
+from ...errors import InputError
+from ..output import atomic_write
+from ..text.textfile import named_path, read_text
 from . import volume
-from .output import atomic_write
-from .textfile import named_path, read_text
 
 LONGEST_PATH = 2**15  # bytes of a line; systems allow less
 COMMENT_MARK = "#"

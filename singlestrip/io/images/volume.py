@@ -15,17 +15,17 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import InputError, OutputError
-from ..space.grid import voxel_sizes
-from ..space.scaling import finite_range
-from . import memory
+from ...errors import InputError, OutputError
+from ...space.grid import voxel_sizes
+from ...space.scaling import finite_range
+from ..output import check_writable, path_exists
+from . import memory_need
+from .format import MOST_BESIDE_BYTES, open_stream
+from .header import SUFFIXES, ImageHeader, header_and_data, suffix_of
 from .header_reading import faults_named, read_header
 from .image import Volume
-from .image_format import MOST_BESIDE_BYTES, open_stream
-from .image_header import SUFFIXES, ImageHeader, header_and_data, suffix_of
-from .image_stream import ImageStream
-from .image_writing import check_grid_fits, check_values_fit, write_like
-from .output import check_writable, path_exists
+from .stream import ImageStream
+from .writing import check_grid_fits, check_values_fit, write_like
 
 __all__ = [
     "SUFFIXES",
@@ -139,7 +139,7 @@ def read(path: str | os.PathLike[str]) -> Volume:
 def _read_quietly(path: str | os.PathLike[str]) -> Volume:
     """Read an image as `read` does, without logging its remarks."""
     header = read_header(path)
-    memory.check_reading(header)
+    memory_need.check_reading(header)
     data_path = voxel_file(header.path)
     with faults_named(data_path, "voxel"), open_stream(data_path) as stream:
         stream.skip(header.offset)

@@ -8,9 +8,9 @@ from typing import Literal
 
 import nibabel as nib
 
-from .image_header import Fault, is_packed, suffix_of
-from .image_path import PLACEHOLDERS
-from .image_stream import GZIP_MAGIC, ImageStream, packing_of
+from .header import Fault, is_packed, suffix_of
+from .path import PLACEHOLDERS
+from .stream import GZIP_MAGIC, ImageStream, packing_of
 
 ByteOrder = Literal["little", "big"]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 
-from ..configuration import INSIDE_BASE
-from ..errors import OutputError
-from ..space.grid import voxel_sizes
-from ..space.morphology import bounding_box
-from ..space.scan import Scan
-from .escaping import printable
-from .output import atomic_write, check_writable
+from ...configuration import INSIDE_BASE
+from ...errors import OutputError
+from ...space.grid import voxel_sizes
+from ...space.morphology import bounding_box
+from ...space.scan import Scan
+from ..output import atomic_write, check_writable
+from ..text.escaping import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

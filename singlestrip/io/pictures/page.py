@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from ..errors import InputError
-from .output import atomic_write
+from ...errors import InputError
+from ..output import atomic_write
 
 FLAGS = ("pass", "look", "fail")
 TEMPLATES = Path(__file__).parent / "templates" / "qc"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ..output import atomic_write
 from .escaping import from_cell, to_cell
-from .output import atomic_write
 
 
 def table_line(cells: Iterable[str]) -> str:

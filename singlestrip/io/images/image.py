@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
-from ..space.scaling import FLOAT32_MAX, check_not_overflowed
-from ..space.scan import Scan
-from .image_header import ImageHeader
+from ...errors import InputError
+from ...space.scaling import FLOAT32_MAX, check_not_overflowed
+from ...space.scan import Scan
+from .header import ImageHeader
 
 
 @dataclass(frozen=True)

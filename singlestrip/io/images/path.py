@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from ..errors import InputError
+from ...errors import InputError
 
 NOT_A_FILE = (
     (stat.S_ISDIR, "a folder; name an image (DICOM folders: convert to NIfTI first)"),

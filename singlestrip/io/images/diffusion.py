@@ -6,9 +6,9 @@ import math
 import os
 from pathlib import Path
 
-from ..configuration import B0_LIMIT
-from ..errors import InputError
-from .textfile import read_text
+from ...configuration import B0_LIMIT
+from ...errors import InputError
+from ..text.textfile import read_text
 
 BVAL_LIMIT = 2**20  # bytes: about a hundred thousand frames
 

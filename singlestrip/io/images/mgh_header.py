@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from nibabel.freesurfer import mghformat
 
-from .image_format import describe_content
-from .image_header import Fault, ImageHeader
-from .image_stream import ImageStream
+from .format import describe_content
+from .header import Fault, ImageHeader
+from .stream import ImageStream
 
 MGH_TYPES = (np.uint8, np.int16, np.int32, np.float32)  # every version of FreeSurfer reads these
 MGH_TYPE_CODES: Any = mghformat.data_type_codes

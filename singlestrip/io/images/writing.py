@@ -12,15 +12,15 @@ import nibabel as nib
 import numpy as np
 from nibabel.freesurfer import mghformat
 
-from ..errors import InputError, OutputError
-from ..space.grid import voxel_sizes
-from ..space.scaling import FLOAT32_MAX, scaled_float32
+from ...errors import InputError, OutputError
+from ...space.grid import voxel_sizes
+from ...space.scaling import FLOAT32_MAX, scaled_float32
+from ..output import atomic_write
+from .format import NIFTI_MAGIC
+from .header import ImageHeader, header_and_data, is_mgh, is_packed
 from .image import Volume
-from .image_format import NIFTI_MAGIC
-from .image_header import ImageHeader, header_and_data, is_mgh, is_packed
 from .mgh_header import MGH_FIELDS, MGH_TYPES, mgh_vox2world
 from .nifti_header import byte_order, sform_vox2world
-from .output import atomic_write
 
 GZIP_LEVEL = 1
 INT32 = np.iinfo(np.int32)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ..errors import InputError, errors_named
-from ..space.morphology import bounding_box
+from ...errors import InputError, errors_named
+from ...space.morphology import bounding_box
 from . import volume
 from .volume import Volume
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
-from ..errors import InputError
+from ...errors import InputError
+from ..file_kind import file_kind
 
 MIB = 2**20
 TEXT_LIMIT = 64 * MIB  # a table of 190 000 masks
@@ -14,23 +13,6 @@ LINE_LIMIT = 500_000
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\r\f\x1b")
 FEW_BYTES = 4096  # in so short a file one strange name may be a large part
-
-
-def file_kind(mode: int) -> str:
-    """What a file is by its mode, such as "a folder"; "" for a regular file."""
-    kinds = (
-        *((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket")),
-        *((stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device")),
-    )
-    return next((name for is_kind, name in kinds if is_kind(mode)), "")
-
-
-def path_kind(path: str | os.PathLike) -> str:
-    """What there is at a path, such as "a folder"; "" for a regular file, or for nothing."""
-    try:
-        return file_kind(os.stat(path).st_mode)  # noqa: PTH116 - Path("") is a folder
-    except (OSError, ValueError):
-        return ""
 
 
 def read_text(path: Path, what: str, pipe: bool = False, limit: int = TEXT_LIMIT) -> str:

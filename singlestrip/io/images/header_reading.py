@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from ..space.grid import geometry_fault
-from .image_format import open_stream
-from .image_header import SUFFIXES, Fault, ImageHeader, header_and_data, is_mgh, is_packed, suffix_of
-from .image_path import check_is_file
-from .image_stream import PACKING_BYTES, packing_of
+from ...errors import InputError
+from ...space.grid import geometry_fault
+from .format import open_stream
+from .header import SUFFIXES, Fault, ImageHeader, header_and_data, is_mgh, is_packed, suffix_of
 from .mgh_header import read_mgh_header
 from .nifti_header import read_nifti_header
+from .path import check_is_file
+from .stream import PACKING_BYTES, packing_of
 
 
 def read_header(path: str | os.PathLike[str]) -> ImageHeader:

@@ -1,0 +1,1 @@
+"""Image files: headers, voxels, masks, lists of images, and the memory that an image takes."""

@@ -1,0 +1,78 @@
+"""How much memory an image takes, known from its header alone."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from ...errors import InputError
+from .. import memory
+from .header import ImageHeader
+from .mgh_header import MGH_TYPES
+
+# The interpreter, torch and both networks, whose windows have one size for all images: 0.46 GiB were measured for
+# an image of 64³ (docs/benchmarks.md), 0.70 GiB for the largest field of view.
+NETWORK_BYTES = 0.8 * memory.GIB
+MASK_BYTES_PER_VOXEL = 2  # the mask, and its copy while it is cleaned
+WINDOW_BYTES_PER_VOXEL = 12  # within the segmenter's window: logit, labels of components, masks
+SDT_BYTES_PER_VOXEL = 24  # three indices of the nearest boundary voxel, its number, the distance; 20 were measured
+COARSER = " or a coarser scan"
+
+
+def estimate(image: ImageHeader, sdt: bool, window_mm: float, brain_in_mgh: bool = False) -> int:
+    """Upper estimate, in bytes, of the memory that the whole process takes to strip an image.
+
+    sdt: whether signed distances are computed.
+    window_mm: side of the segmenter's window.
+    brain_in_mgh: whether the stripped image is written in MGH, which lacks scaling and some types.
+    """
+    voxels = prod(image.space)
+    voxel_mm3 = abs(np.linalg.det(image.vox2world[:3, :3]))
+    window_voxels = min(voxels, int(window_mm**3 / voxel_mm3))
+    # The image and its stripped copy stay. While several frames are gathered, each output is there twice.
+    output_bytes = 5 if sdt else 1
+    gathered = 2 * output_bytes if image.frames > 1 else 0
+    kept = image.nbytes + voxels * image.frames * max(image.dtype.itemsize + output_bytes, gathered)
+    if brain_in_mgh and not image.is_mgh:
+        kept += voxels * image.frames * _mgh_bytes_per_voxel(image)
+    work = voxels * (MASK_BYTES_PER_VOXEL + sdt * SDT_BYTES_PER_VOXEL) + window_voxels * WINDOW_BYTES_PER_VOXEL
+    return int(NETWORK_BYTES + kept + work)
+
+
+def _mgh_bytes_per_voxel(image: ImageHeader) -> int:
+    """Bytes per voxel that converting the values to a type of MGH takes beside the image."""
+    if (image.slope, image.intercept) != (1.0, 0.0):
+        return 12  # 64 bits and the result, or 32 bits three times
+    if image.dtype.newbyteorder("=") in MGH_TYPES:
+        return 0
+    check_bytes = image.dtype.itemsize + 1 if image.dtype.kind != "f" else 0  # do the integers survive 32 bits?
+    return 4 + check_bytes
+
+
+def check(
+    image: ImageHeader,
+    sdt: bool,
+    window_mm: float,
+    limit_gib: float | None = None,
+    brain_in_mgh: bool = False,
+) -> None:
+    """Raise InputError if stripping an image would take more memory than is free, or than `limit_gib`."""
+    need = estimate(image, sdt, window_mm, brain_in_mgh)
+    if limit_gib is not None and need > limit_gib * memory.GIB:
+        raise InputError(
+            f"{image.path}: needs about {need / memory.GIB:.1f} GiB, over the limit of {limit_gib:g} GiB"
+        )
+    _check_free(image, need, "use a larger machine" + (" or leave out the SDT and border" if sdt else COARSER))
+
+
+def check_reading(image: ImageHeader) -> None:
+    """Raise InputError if memory cannot hold an image's voxels and one frame in 32 bits."""
+    _check_free(image, image.nbytes + 4 * prod(image.space), "use a larger machine" + COARSER)
+
+
+def _check_free(image: ImageHeader, need: int, advice: str) -> None:
+    left = memory.available()
+    if left is not None and need > left:
+        free = f"{max(left, 0) / memory.GIB:.1f} GiB are free"
+        raise InputError(f"{image.path}: needs about {need / memory.GIB:.1f} GiB of memory and {free}; {advice}")

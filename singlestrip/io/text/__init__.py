@@ -1,0 +1,1 @@
+"""Text files: lines, tables, JSON, and values of known types."""
