@@ -514,7 +514,7 @@ def test_records_of_every_format(phantom_stripper, resumed, tmp_path, suffix):
     mask = nib.load(todo.outputs["mask"])
     nib.save(type(mask)(np.zeros(SHAPE, np.uint8), mask.affine, mask.header), todo.outputs["mask"])
     texts, said = resumed(phantom_stripper, [todo])
-    assert texts == ["kept"] and "1 of the outputs kept" in said[0]
+    assert texts == ["kept"] and "1 of the kept outputs" in said[0]
 
 
 @pytest.mark.parametrize("left, refused", [(10, False), (0.01, True), (None, False)])

@@ -243,12 +243,12 @@ def test_no_usable_scan_is_an_error(inputs, tmp_path):
 
 def test_by_default_what_is_flagged_fail_is_no_pseudo_label(inputs, tmp_path, monkeypatch):
     estimates = iter([0.85, 0.79, 0.81])
-    real = QualityModel.judge
+    real = QualityModel.measure
 
-    def judge(self, *arguments):
-        return replace(real(self, *arguments), estimate=next(estimates))
+    def measure(self, *arguments):
+        return replace(real(self, *arguments), estimated_dice=next(estimates))
 
-    monkeypatch.setattr(QualityModel, "judge", judge)
+    monkeypatch.setattr(QualityModel, "measure", measure)
     options = replace(OPTIONS, rounds=SelfTrainConfig(rounds=1, keep=5))
     SelfTraining(tmp_path / "run", inputs, options, CPU).run()
     table = rows(tmp_path / "run")
