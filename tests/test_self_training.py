@@ -483,9 +483,9 @@ def test_the_command(inputs, tmp_path, capsys):
 
 def test_the_defaults_of_the_command_are_those_of_the_dataclasses():
     line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run"]
-    assert self_train._options(build_parser().parse_args(line), Options) == Options()
+    assert self_train._options(build_parser().parse_args(line)) == Options()
     assert (Options().first.steps, Options().later.steps) == (8000, 3000)
-    given = self_train._options(build_parser().parse_args([*line, "--steps", "7", "--lr", "0.5"]), Options)
+    given = self_train._options(build_parser().parse_args([*line, "--steps", "7", "--lr", "0.5"]))
     assert (given.first.steps, given.later.steps, given.later.lr) == (8000, 7, 0.5)
 
 
