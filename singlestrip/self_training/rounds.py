@@ -154,7 +154,7 @@ class SelfTraining:
                     resume=True,
                     progress=self.listeners.quality,
                 )
-                RunFiles(path).checkpoint.unlink(missing_ok=True)
+            RunFiles(path).checkpoint.unlink(missing_ok=True)  # of a run that was killed here, too
         return QualityModel.load(path, str(self.device))
 
     def _run_round(self, number: int, model: Path, quality: QualityModel) -> Path:
