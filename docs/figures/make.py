@@ -36,11 +36,11 @@ def run(*words: str | Path) -> None:
     subprocess.run([sys.executable, "-m", *line], check=True)
 
 
-def save(picture: Image.Image, name: str) -> None:
-    """Save a picture at the common width, with a palette of greys and of the picture's own colours."""
+def save(picture: Image.Image, name: str, width: int = WIDTH) -> None:
+    """Save a picture at a width in pixels, with a palette of greys and of the picture's own colours."""
     picture = picture.convert("RGB")
-    height = round(picture.height * WIDTH / picture.width)
-    picture = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    height = round(picture.height * width / picture.width)
+    picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(picture)
     coloured = pixels[np.ptp(pixels, axis=-1) > COLOURED][None]
     palette = np.repeat(np.linspace(0, 255, GREYS).astype(np.uint8), 3).tolist()
@@ -134,7 +134,7 @@ def main(data: Path) -> None:
         both = Image.new("RGB", (pages[0].width, sum(page.height for page in pages)))
         both.paste(pages[0], (0, 0))
         both.paste(pages[1].resize(pages[0].size), (0, pages[0].height))
-        save(both, "estimate.png")
+        save(both, "estimate.png", width=720)
         save(cascade(load(other)), "cascade.png")
 
 
