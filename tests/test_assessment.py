@@ -28,8 +28,8 @@ from singlestrip.batch.report import write_report
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io.images.masks import read_mask, read_masks
+from singlestrip.quality.mask_source import fraction
 from singlestrip.quality.scores import MaskQuality, QualityModel
-from singlestrip.quality.training import fraction
 from singlestrip.space.metrics import dice
 
 SHAPE = (32, 32, 32)
@@ -341,7 +341,7 @@ def test_damaged_tables_are_told_before_rows_are_lost(growing, change, why):
     for attempt in (lambda: read_growing_table(growing), lambda: update_table(growing, [SCORED])):
         with pytest.raises(OutputError, match=why) as caught:
             attempt()
-        assert "mend or remove" in str(caught.value) and str(growing) in str(caught.value)
+        assert "repair or remove" in str(caught.value) and str(growing) in str(caught.value)
     assert growing.read_bytes() == before
 
 
