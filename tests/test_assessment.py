@@ -214,7 +214,7 @@ def test_a_table_of_tabs(tmp_path):
 
 
 def test_columns_keep_the_order_that_was_promised(tmp_path):
-    """In docs/stable/tables.md; the measures are the columns of numbers, in that order, `frame` behind all others."""
+    """In docs/stable/tables.md; the measures are the columns of numbers, in that order, `frame` last."""
     stable = (Path(__file__).parents[1] / "docs/stable/tables.md").read_text(encoding="utf-8")
     promise = re.search(r"The columns are ([^.]*)\.", stable)[1]
     assert list(COLUMNS) == re.findall(r"`(\w+)`", promise)

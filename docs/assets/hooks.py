@@ -1,7 +1,7 @@
 """What mkdocs does beside its own: pages of the commands, and files of the repository that pages link to.
 
-A page's link that leaves `docs` names a file of the repository. The site holds a copy of it: of `models/card.md` a page, of
-other files the file. So one link works in a clone, on a forge and in the site.
+A link that leads out of `docs` names a file of the repository. The site has a copy of that file: model cards and
+benchmarks/README.md as pages, others as they are. One link therefore works in a clone, on a forge and in the site.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from singlestrip.cli.parser import COMMANDS  # noqa: E402
 from singlestrip.integrations import manual_pages  # noqa: E402
 
 LINK = re.compile(r"(\]\()([^)#\s]+)([^)]*\))")
@@ -26,16 +27,13 @@ CARDS = ("models/README.md", "models/singlestrip.md", "models/quality.md", "benc
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the commands, and of the repository what pages link to."""
-    for command in manual_pages.commands():
+    for command in COMMANDS:
         files.append(File.generated(config, f"commands/{command}.md", content=manual_pages.page(command)))
     for path in CARDS:
         files.append(_copy(config, path))
     pages = [file for file in files if file.is_documentation_page()]
     for target in sorted({target for page in pages for _, target in _links(page.content_string, page.src_uri)}):
-        here = files.get_file_from_path(_in_site(target))
-        if (here is None or here.inclusion.is_excluded()) and (ROOT / target).is_file():
-            if here is not None:
-                files.remove(here)
+        if files.get_file_from_path(_in_site(target)) is None and (ROOT / target).is_file():
             files.append(_copy(config, target))
     return files
 

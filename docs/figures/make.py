@@ -1,8 +1,8 @@
 """Makes the figures of the documentation with the tool itself: python docs/figures/make.py DATA
 
-DATA holds adults/sub-01_T1w.nii.gz, its mask sub-01_T1w_mask.nii.gz, and adults/sub-02_T1w.nii.gz. Both are people of
-OpenNeuro ds000011 (public domain, PDDL 1.0; Foerde, Knowlton & Poldrack, PNAS 103:11778, 2006) with the face removed.
-Every command that runs is printed.
+DATA/adults holds sub-01_T1w.nii.gz, its mask sub-01_T1w_mask.nii.gz, and sub-02_T1w.nii.gz. Both people are of
+OpenNeuro ds000011 (public domain, PDDL 1.0; Foerde, Knowlton & Poldrack, PNAS 103:11778, 2006), with the face
+removed. Every command that runs is printed.
 """
 
 from __future__ import annotations

@@ -6,33 +6,28 @@ import re
 import textwrap
 
 from ..cli.interface import Option, command_options, subparsers
-from ..cli.parser import EXIT_STATUS, build_parser
-
-
-def commands() -> list[str]:
-    """The names of the subcommands."""
-    return list(subparsers(build_parser()))
+from ..cli.parser import COMMANDS, EXIT_STATUS, build_parser
 
 
 def page(command: str) -> str:
     """The manual page of a subcommand as Markdown: description, tables of options, examples and exit statuses."""
     parser = build_parser()
-    sub = subparsers(parser)[command]
-    title, _, text = (sub.description or "").partition("\n")
+    module = COMMANDS[command]
+    title, _, text = module.DESCRIPTION.partition("\n")
     options = {id(option.action): option for option in command_options(parser, command)}
     parts = [
         f"# singlestrip {command}",
         f"{title[0].upper()}{title[1:]}.",
-        _code("\n".join(sub.synopsis)),
+        _code("\n".join(module.SYNOPSIS)),
         *(" ".join(_escape(part).split()) for part in text.strip().split("\n\n") if part.strip()),
     ]
-    for group in sub._action_groups:
+    for group in subparsers(parser)[command]._action_groups:
         rows = [_row(options[id(action)]) for action in group._group_actions if id(action) in options]
         if rows:
             name = "Options" if group.title == "options" else (group.title or "").capitalize()
             parts.append("\n".join([f"## {name}", "", "| option | value | meaning |", "|---|---|---|", *rows]))
     statuses = [f"| {status} | {meaning} |" for status, meaning in EXIT_STATUS.items()]
-    parts += ["## Examples", _code(textwrap.dedent(sub.examples))]
+    parts += ["## Examples", _code(textwrap.dedent(module.EXAMPLES))]
     parts.append("\n".join(["## Exit status", "", "| status | means |", "|---|---|", *statuses]))
     return "\n\n".join(parts) + "\n"
 
