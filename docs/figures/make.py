@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
+from PIL import Image, ImageOps
 
 from singlestrip import Scan, Stripper
 from singlestrip.space.grid import Grid
@@ -39,6 +39,7 @@ def run(*words: str | Path) -> None:
 def save(picture: Image.Image, name: str, width: int = WIDTH) -> None:
     """Save a picture at a width in pixels, with a palette of greys and of the picture's own colours."""
     picture = picture.convert("RGB")
+    picture = picture.crop(ImageOps.invert(picture).getbbox())  # without white margins
     height = round(picture.height * width / picture.width)
     picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(picture)
@@ -126,7 +127,7 @@ def main(data: Path) -> None:
         fault(work / "whole.nii.gz", work / "cut.nii.gz")
         masks = [work / "whole.nii.gz", work / "cut.nii.gz"]
         run("qc", "-m", *masks, "-i", other, other, "--report", work / "report")
-        save(Image.open(work / "labels.png"), "labels.png")
+        save(Image.open(work / "labels.png"), "labels.png", width=780)
         sheet = Image.open(work / "samples.png")
         save(sheet.crop((0, 0, sheet.width, sheet.height // 2)), "samples.png")
         save(Image.open(work / "strip.png"), "strip.png")
