@@ -62,8 +62,8 @@ class GMMConfig:
 class ShapeConfig:
     """How the shape and pose of a subject vary; lengths are millimetres of an adult human head.
 
-    Pairs are uniform ranges; `_probability` is how often a thing happens. The defaults are to learn stripping: one
-    subject must stand for all, so its shape varies more than between adults.
+    Pairs are ranges, uniform unless the comment says otherwise; `_probability` is how often a thing happens.
+    The defaults are to learn stripping: one subject stands for all. Its shape varies more than between adults.
     """
 
     rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25
@@ -80,7 +80,7 @@ class ShapeConfig:
 class SynthConfig:
     """Every range of the synthesis; lengths are millimetres of an adult human head.
 
-    Pairs are uniform ranges; `_probability` is how often a thing happens.
+    Pairs are ranges, uniform unless the comment says otherwise; `_probability` is how often a thing happens.
     """
 
     shape: ShapeConfig = ShapeConfig()
@@ -109,7 +109,7 @@ class SynthConfig:
     bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
     smoothing_mm: tuple[float, float] = (0.0, 2.0)  # standard deviation per axis, SynthStrip 0-2
     slice_probability: float = 0.5
-    slice_spacing_mm: tuple[float, float] = (2.0, 8.0)  # along one random axis, SynthSeg up to 8
+    slice_spacing_mm: tuple[float, float] = (2.0, 8.0)  # along one random axis, log-uniform, SynthSeg up to 8
     slice_profile: tuple[float, float] = (0.4, 1.0)  # thickness over spacing: gaps as clinics leave them
     noise: tuple[float, float] = (0.0, 0.08)  # standard deviation, image in [0, 1]
     # Scale of the intensities.

@@ -31,8 +31,8 @@ class Measure:
 
 
 # tta_dice: mean Dice of augmented masks and their median. tta_mask_dice: Dice of the mask and that median. dice,
-# hd95_mm: of the mask and the reference. frame: the frame with the lowest estimated Dice, counted from 0, if there
-# are several; all numbers are of this frame.
+# hd95_mm: of the mask and the reference. A new measure is a line here, a field of `MaskQuality`, and a word in the
+# documents that list the columns.
 MEASURES = (
     Measure("estimated_dice", "estimated_dice"),
     Measure("estimated_hd95_mm", "hd95_mm", "estimated HD95 mm", ".1f"),
@@ -45,11 +45,12 @@ MEASURES = (
     Measure("tta_mask_dice"),
     Measure("dice", "", "true Dice", ".3f"),
     Measure("hd95_mm", "", "true HD95 mm", ".1f"),
-    Measure("frame", "frame", "frame", "d"),
 )
-NUMBERS = tuple(measure.column for measure in MEASURES)
+# Of several frames, the one with the lowest estimated Dice, counted from 0; all numbers are of this frame.
+FRAME = Measure("frame", "frame", "frame", "d")
+NUMBERS = tuple(each.column for each in (*MEASURES, FRAME))
 # The column note says why a mask has no estimated Dice.
-COLUMNS = ("flag", *NUMBERS[:-1], "mask", "image", "reference", "note", NUMBERS[-1])
+COLUMNS = ("flag", *(each.column for each in MEASURES), "mask", "image", "reference", "note", FRAME.column)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _text(value: float | None) -> str:
 
 def quality_values(quality: MaskQuality) -> dict[str, float]:
     """The numbers of a mask's quality, by column of the table."""
-    values = {each.column: getattr(quality, each.attribute) for each in MEASURES if each.attribute}
+    values = {each.column: getattr(quality, each.attribute) for each in (*MEASURES, FRAME) if each.attribute}
     return {
         column: int(value) if isinstance(value, bool) else value
         for column, value in values.items()

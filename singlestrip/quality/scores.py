@@ -65,7 +65,7 @@ class Reconstruction:
         return conform(Scan(self.probability, self.vox2world), grid).numpy() > 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskQuality:
     """What is known of a mask without truth.
 
@@ -146,7 +146,17 @@ class QualityModel:
         """Quality of a mask by its reconstruction."""
         box = mask_box(mask.array)
         if box is None:
-            return MaskQuality(0.0, flag_of(0.0, self.flags), np.inf, (), 0.0, 0.0, 0, 0, False)
+            return MaskQuality(
+                estimated_dice=0.0,
+                flag=flag_of(0.0, self.flags),
+                hd95_mm=np.inf,
+                slice_dice=(),
+                lowest_slice_dice=0.0,
+                volume_ml=0.0,
+                components=0,
+                holes=0,
+                touches_edge=False,
+            )
         # A mask that fills its image says nothing of where the brain ends.
         estimated_dice = 0.0 if mask.array.mean() > self.flags.full else reconstruction.dice
         part = mask.array[box]

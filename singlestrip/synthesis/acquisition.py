@@ -59,15 +59,24 @@ def _sample_slices(config: SynthConfig, scale: float, generator: torch.Generator
     return Slices(axis, spacing_mm, thickness_mm, uniform(generator, 0, 1))
 
 
-def acquire(image: torch.Tensor, window: Window, drawn: Sequence[Acquisition]) -> torch.Tensor:
-    """Images [B, X, Y, Z] as scanners see them: blurred, then with noise, then in slices."""
-    blurred = along_axes(image, _blur_matrices(window, drawn, image.device))
-    for sample, each in zip(blurred, drawn, strict=True):
+def blur(image: torch.Tensor, window: Window, drawn: Sequence[Acquisition]) -> torch.Tensor:
+    """Images [B, X, Y, Z], blurred as by the point spread of scanners and the thickness of slices."""
+    return along_axes(image, _blur_matrices(window, drawn, image.device))
+
+
+def add_noise(image: torch.Tensor, drawn: Sequence[Acquisition]) -> torch.Tensor:
+    """Add the noise of scanners to images [B, X, Y, Z], in place."""
+    for sample, each in zip(image, drawn, strict=True):
         generator = torch.Generator(image.device).manual_seed(each.noise_seed)
         sample += torch.randn(sample.shape, generator=generator, device=image.device) * each.noise
+    return image
+
+
+def take_slices(image: torch.Tensor, window: Window, drawn: Sequence[Acquisition]) -> torch.Tensor:
+    """Images [B, X, Y, Z] as their slices show them: one slice every spacing, interpolated between."""
     if all(each.slices is None for each in drawn):
-        return blurred
-    return along_axes(blurred, _slice_matrices(window, drawn, image.device))
+        return image
+    return along_axes(image, _slice_matrices(window, drawn, image.device))
 
 
 def _blur_matrices(window: Window, drawn: Sequence[Acquisition], device: torch.device) -> list[torch.Tensor]:
