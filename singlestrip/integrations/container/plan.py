@@ -130,7 +130,7 @@ def read_lines(path: str) -> List[str]:
 
 
 def unescape(cell: str) -> str:
-    """The text of a table's cell, escaped as docs/stable.md describes."""
+    """The text of a table's cell, escaped as docs/stable/tables.md describes."""
 
     def character(match: "re.Match[str]") -> str:
         letter, byte, code = match.groups()

@@ -2,7 +2,7 @@ r"""Names and notes as text that cannot break the lines of a terminal or the cel
 
 A file name may hold any byte but `/` and NUL: line ends, escape sequences, bytes that are not UTF-8. The escapes
 are `\t`, `\n`, `\r`; `\xNN` for other control characters below 0x80 and for bytes that are not UTF-8; `\uNNNN` for
-the other characters that break lines, control terminals or reorder text. docs/stable.md has them for users.
+the other characters that break lines, control terminals or reorder text. docs/stable/tables.md has them for users.
 """
 
 from __future__ import annotations
