@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def skipped_tests(report: Path) -> Counter[tuple[str, str]]:
-    """How many tests were skipped, by reason and test file: 0 where the whole file was, whose tests nobody counted."""
+    """How many tests were skipped, by reason and test file: 0 where the whole file was, not counted."""
     count: Counter[tuple[str, str]] = Counter()
     for case in ET.parse(report).iter("testcase"):
         skip = case.find("skipped")
