@@ -129,7 +129,7 @@ def main() -> None:
         while run.step < args.steps:
             run.update()
         row = {"variant": name, "steps": args.steps, "seconds": round(time.monotonic() - start)}
-        row |= {key: f"{validate(run.task.average.module, group):.4f}" for key, group in groups.items()}
+        row |= {key: f"{validate(run.task.average.model, group):.4f}" for key, group in groups.items()}
         new = not args.out.is_file()
         with args.out.open("a", newline="") as file:
             writer = csv.DictWriter(file, row)

@@ -38,6 +38,7 @@ MAX_SEGMENTER_SIZE = 256
 MIN_SEGMENTER_SIZE = 8  # voxels along a side: fewer do not show the shape of a brain
 MAX_LOCATOR_SIZE = 160  # stripping takes no field of view of more voxels
 WindowSize = Annotated[int, Meta(ge=2, le=MAX_SEGMENTER_SIZE)]
+Axis = Annotated[int, Meta(ge=0, le=2)]  # 0 left-right, 1 back-front, 2 bottom-top
 Width = Annotated[int, Meta(ge=1, le=1024)]
 INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
 
@@ -61,8 +62,8 @@ class GMMConfig:
 class ShapeConfig:
     """How the shape and pose of a subject vary; lengths are millimetres of an adult human head.
 
-    Pairs are uniform ranges; `_probability` is how often a thing happens. The defaults are to learn stripping: one
-    subject must stand for all, so its shape varies more than between adults.
+    Pairs are ranges, uniform unless the comment says otherwise; `_probability` is how often a thing happens.
+    The defaults are to learn stripping: one subject stands for all. Its shape varies more than between adults.
     """
 
     rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25
@@ -79,7 +80,7 @@ class ShapeConfig:
 class SynthConfig:
     """Every range of the synthesis; lengths are millimetres of an adult human head.
 
-    Pairs are uniform ranges; `_probability` is how often a thing happens.
+    Pairs are ranges, uniform unless the comment says otherwise; `_probability` is how often a thing happens.
     """
 
     shape: ShapeConfig = ShapeConfig()
@@ -108,7 +109,7 @@ class SynthConfig:
     bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
     smoothing_mm: tuple[float, float] = (0.0, 2.0)  # standard deviation per axis, SynthStrip 0-2
     slice_probability: float = 0.5
-    slice_spacing_mm: tuple[float, float] = (2.0, 8.0)  # along one random axis, SynthSeg up to 8
+    slice_spacing_mm: tuple[float, float] = (2.0, 8.0)  # along one random axis, log-uniform, SynthSeg up to 8
     slice_profile: tuple[float, float] = (0.4, 1.0)  # thickness over spacing: gaps as clinics leave them
     noise: tuple[float, float] = (0.0, 0.08)  # standard deviation, image in [0, 1]
     # Scale of the intensities.
@@ -341,6 +342,7 @@ SLICE_LAYERS = (
     *((3, 1, 64), (4, 2, 128), (3, 1, 64), (3, 1, 32), (4, 2, 100)),
 )
 VOLUME_LAYERS = ((4, 2, 16), (4, 2, 32), (4, 2, 64), (4, 2, 64), (3, 2, 128), (4, 2, 100))
+SLICE_BATCH = 32  # slices of a mask that the network sees at once while it scores
 
 
 @dataclass(frozen=True)
@@ -354,7 +356,7 @@ class AutoencoderConfig:
     kind: Literal["volume", "slices"] = "volume"
     voxel_size_mm: VoxelSize = 4.0
     size: WindowSize = 48  # voxels along each side of the window
-    axes: Annotated[tuple[Literal[0, 1, 2], ...], Meta(min_length=1, max_length=3)] = (2,)  # of "slices"
+    axes: Annotated[tuple[Axis, ...], Meta(min_length=1, max_length=3)] = (2,)  # of "slices"
     layers: Annotated[tuple[Layer, ...], Meta(min_length=1, max_length=32)] = VOLUME_LAYERS
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
 
@@ -368,14 +370,18 @@ class AutoencoderConfig:
                 raise ValueError(f"layers[{number}]: does not divide what is left of the window")
 
     @property
+    def dimensions(self) -> int:
+        """Number of axes of what the network sees."""
+        return {"volume": 3, "slices": 2}[self.kind]
+
+    @property
     def working_bytes(self) -> int:
         """What the layers take, about, while a mask is scored: outputs of both halves, in 32 bits."""
-        dims = {"volume": 3, "slices": 2}[self.kind]
-        images = {"volume": 1, "slices": 32}[self.kind]
+        images = {"volume": 1, "slices": SLICE_BATCH}[self.kind]
         size, numbers = self.size, 0
         for kernel, stride, width in self.layers:
             size = (size + 2 - kernel) // stride + 1
-            numbers += 2 * width * size**dims
+            numbers += 2 * width * size**self.dimensions
         return 4 * images * numbers
 
     @property
@@ -386,7 +392,7 @@ class AutoencoderConfig:
 
     @staticmethod
     def fitting(
-        brain_mm: float, kind: Literal["volume", "slices"] = "volume", axes: tuple[Literal[0, 1, 2], ...] = (2,)
+        brain_mm: float, kind: Literal["volume", "slices"] = "volume", axes: tuple[Axis, ...] = (2,)
     ) -> AutoencoderConfig:
         """For brains whose bounding box is up to `brain_mm` long."""
         finest = {"volume": AutoencoderConfig.voxel_size_mm, "slices": 2.0}[kind]

@@ -81,6 +81,12 @@ def describe_error(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {text}; run again with --debug and report it"
 
 
+def describe_file_error(path: Path, error: Exception) -> str:
+    """One sentence for the user about any error in the work on a file. It names the file, or the file at fault."""
+    text = describe_error(error)
+    return text if isinstance(error, SingleStripError) else f"{path}: {text}"
+
+
 def _memory_advice(error: BaseException) -> str:
     """What to do after memory ran out, on the device that the error names."""
     if any(name in str(error) for name in ("CUDA", "CUBLAS", "CUDNN")):

@@ -16,7 +16,7 @@ from torch import nn
 from singlestrip.batch.assess import Assessor, assess_files
 from singlestrip.batch.assessment import (
     COLUMNS,
-    MEASURES,
+    NUMBERS,
     Assessment,
     Case,
     name_cases,
@@ -28,8 +28,8 @@ from singlestrip.batch.report import write_report
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io.images.masks import read_mask, read_masks
+from singlestrip.quality.mask_source import fraction
 from singlestrip.quality.scores import MaskQuality, QualityModel
-from singlestrip.quality.training import fraction
 from singlestrip.space.metrics import dice
 
 SHAPE = (32, 32, 32)
@@ -218,17 +218,29 @@ def test_columns_keep_the_order_that_was_promised(tmp_path):
     stable = (Path(__file__).parents[1] / "docs" / "stable.md").read_text(encoding="utf-8")
     promise = re.search(r"`qc\.tsv`, a row a mask[^:]*: ([^.]*)\.", stable)[1]
     assert list(COLUMNS) == re.findall(r"`(\w+)`", promise)
-    numbers = [measure.column for measure in MEASURES]
     texts = ("flag", "mask", "image", "reference", "note")
-    assert [column for column in COLUMNS if column not in texts] == numbers
-    write_table(tmp_path / "q.tsv", [made(**dict.fromkeys(reversed(numbers), 1))])
+    assert [column for column in COLUMNS if column not in texts] == list(NUMBERS)
+    write_table(tmp_path / "q.tsv", [made(**dict.fromkeys(reversed(NUMBERS), 1))])
     update_table(tmp_path / "grown.tsv", [SCORED])
     for name in ("q.tsv", "grown.tsv"):
         assert (tmp_path / name).read_text().split("\n")[0].split("\t") == list(COLUMNS)
 
 
+QUALITY = {
+    "estimated_dice": 0.9,
+    "flag": "pass",
+    "hd95_mm": 3.5,
+    "slice_dice": (0.8, 1.0),
+    "lowest_slice_dice": 0.8,
+    "volume_ml": 1234.5,
+    "components": 2,
+    "holes": 3,
+    "touches_edge": True,
+}
+
+
 def test_the_numbers_of_a_quality_by_column():
-    quality = MaskQuality(0.9, "pass", 3.5, (0.8, 1.0), 0.8, 1234.5, 2, 3, True, frame=4)
+    quality = MaskQuality(**QUALITY, frame=4)
     values = quality_values(quality)
     assert values == {
         "estimated_dice": 0.9,
@@ -241,7 +253,7 @@ def test_the_numbers_of_a_quality_by_column():
         "frame": 4,
     }
     assert type(values["border"]) is int  # a number in the tables
-    assert "frame" not in quality_values(MaskQuality(0.9, "pass", 3.5, (), 0.8, 1234.5, 2, 3, False))
+    assert "frame" not in quality_values(MaskQuality(**QUALITY))
 
 
 def test_tabs_and_lines_within_a_note_do_not_break_the_table(tmp_path):
@@ -341,7 +353,7 @@ def test_damaged_tables_are_told_before_rows_are_lost(growing, change, why):
     for attempt in (lambda: read_growing_table(growing), lambda: update_table(growing, [SCORED])):
         with pytest.raises(OutputError, match=why) as caught:
             attempt()
-        assert "mend or remove" in str(caught.value) and str(growing) in str(caught.value)
+        assert "repair or remove" in str(caught.value) and str(growing) in str(caught.value)
     assert growing.read_bytes() == before
 
 

@@ -158,7 +158,7 @@ def test_frame_that_fails_is_named(phantom_stripper, tmp_path):
     nib.Nifti1Image(frames, VOX2WORLD).to_filename(tmp_path / "a.nii")
     with pytest.raises(
         InputError,
-        match=r"a.nii: frame 1 of 0 to 1: the image is constant.*; one mask for all can be made of their mean$",
+        match=r"a.nii: frame 1 of 0 to 1: the image is constant.*; a single mask of their mean may work$",
     ):
         strip_file(phantom_stripper, job(tmp_path / "a.nii", "mask"))
     assert not list((tmp_path / "out").iterdir())
@@ -409,7 +409,7 @@ def test_outputs_without_a_record_are_kept_and_counted(phantom_stripper, resumed
     for options in (StripOptions(border_mm=3), StripOptions()):
         texts, said = resumed(phantom_stripper, jobs, options)
         assert texts == ["kept", "kept", "stripped"]
-        assert len(said) == 2 and "2 of the outputs kept have no record" in said[1]
+        assert len(said) == 2 and "2 of the kept outputs have no record" in said[1]
     assert by_hand.read_bytes() == before
     texts, said = resumed(phantom_stripper, jobs)
     assert texts == ["kept"] * 3 and len(said) == 1
@@ -423,8 +423,10 @@ def test_a_mask_mended_by_hand_is_not_lost_with_the_brain_beside_it(phantom_stri
     before = mask.read_bytes()
     texts, said = resumed(phantom_stripper, jobs, StripOptions(border_mm=2))
     assert texts == ["kept"] and mask.read_bytes() == before
-    assert said[0] == f"{brain}: was made with border in mm 0 (now 2); kept, as a file beside it is not ours"
-    assert said[1].startswith("1 of the outputs kept")
+    assert (
+        said[0] == f"{brain}: was made with border in mm 0 (now 2); kept: another program wrote a file beside it"
+    )
+    assert said[1].startswith("1 of the kept outputs")
     mask.unlink()
     assert resumed(phantom_stripper, jobs, StripOptions(border_mm=2)) == (["stripped"], [])
 
@@ -452,14 +454,14 @@ def test_what_a_ledger_can_keep(tmp_path, caplog):
         assert caplog.messages == [f"{told}; stripping anew, and all others like it"]
     todo.outputs["sdt"].write_bytes(b"mended by hand")
     assert wide.can_keep(todo, wide.wanted(todo)) and wide.unknown == 1
-    assert caplog.messages[1:] == [f"{told}; kept, as a file beside it is not ours"]
+    assert caplog.messages[1:] == [f"{told}; kept: another program wrote a file beside it"]
     plain.begin(todo)
     assert not plain.can_keep(todo, plain.wanted(todo))
     caplog.clear()
     Ledger(MADE, StripOptions()).warn_of_unknown()
     assert not caplog.messages
     wide.warn_of_unknown()
-    assert len(caplog.messages) == 1 and "1 of the outputs kept have no record" in caplog.messages[0]
+    assert len(caplog.messages) == 1 and "1 of the kept outputs have no record" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"ModelSHA256": 3', b"\xff\xfe", b"{}"])
@@ -468,7 +470,7 @@ def test_a_record_that_cannot_be_read_is_none(phantom_stripper, resumed, tmp_pat
     strip_files(phantom_stripper, jobs, made_with=MADE)
     records.hidden_record(jobs[0].outputs["mask"]).write_bytes(content)
     texts, said = resumed(phantom_stripper, jobs, StripOptions(border_mm=2))
-    assert texts == ["kept"] and "1 of the outputs kept have no record" in said[0]
+    assert texts == ["kept"] and "1 of the kept outputs have no record" in said[0]
 
 
 @pytest.mark.parametrize("place", ["write_like", "finish_record"])
@@ -512,7 +514,7 @@ def test_records_of_every_format(phantom_stripper, resumed, tmp_path, suffix):
     mask = nib.load(todo.outputs["mask"])
     nib.save(type(mask)(np.zeros(SHAPE, np.uint8), mask.affine, mask.header), todo.outputs["mask"])
     texts, said = resumed(phantom_stripper, [todo])
-    assert texts == ["kept"] and "1 of the outputs kept" in said[0]
+    assert texts == ["kept"] and "1 of the kept outputs" in said[0]
 
 
 @pytest.mark.parametrize("left, refused", [(10, False), (0.01, True), (None, False)])
@@ -649,7 +651,7 @@ def test_images_that_would_write_one_file_fail_and_the_others_go_on(phantom_stri
     output = tmp_path / "out/a_mask.nii"
     assert texts[1] == "stripped"
     for text, one, other in ((texts[0], *images[::2]), (texts[2], *images[::-2])):
-        assert text.startswith(f"{one}: its output {output} is that of {other} too; rename one")
+        assert text.startswith(f"{one}: its output {output} is also that of {other}; rename one")
     assert output.exists() == resume
     with pytest.raises(OutputError, match="its output"):
         strip_file(phantom_stripper, jobs[0])

@@ -619,13 +619,13 @@ def test_sigterm_leaves_no_partial_file(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal, sys\n"
-        "from singlestrip.io import image_writing\n"
+        "from singlestrip.io.images import writing\n"
         "from singlestrip.__main__ import main\n"
-        "write_all = image_writing._write_all\n"
+        "write_all = writing._write_all\n"
         "def interrupted(file, pieces):\n"
         "    write_all(file, pieces)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "image_writing._write_all = interrupted\n"
+        "writing._write_all = interrupted\n"
         "sys.exit(main())\n"
     )
     head = make_head()

@@ -22,6 +22,7 @@ from singlestrip.networks.cascade import Cascade
 from singlestrip.quality.scores import QualityModel
 from singlestrip.quality.training import quality_task
 from singlestrip.space.metrics import dice, volume_ml
+from singlestrip.space.scan import Scan
 from singlestrip.stripping.stripper import Stripper
 from singlestrip.training.run import Run
 
@@ -40,7 +41,7 @@ def head():
 def knowing(head):
     """A small quality network that has seen the phantom's brain for a few epochs."""
     train = AutoencoderTrainConfig(epochs=20, batch=4, masks_per_epoch=16, lr=5e-3)
-    task = quality_task(head.mask, head.vox2world, CONFIG, train, torch.device("cpu"))
+    task = quality_task(Scan(head.mask, head.vox2world), CONFIG, train, torch.device("cpu"))
     learning = Run(task)
     while learning.step < task.setup.plan.steps:
         learning.update()

@@ -18,15 +18,9 @@ from singlestrip.errors import InputError
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.quality.augmentation import agreement, augmented_masks, turned
+from singlestrip.quality.mask_source import SliceSource, VolumeSource, _centred, brain_mm, fraction
 from singlestrip.quality.scores import QualityModel, Reconstruction, flag_of
-from singlestrip.quality.training import (
-    SliceSource,
-    VolumeSource,
-    _lay_in_the_middle,
-    brain_mm,
-    fraction,
-    quality_task,
-)
+from singlestrip.quality.training import quality_task
 from singlestrip.space.grid import Grid
 from singlestrip.space.metrics import dice, volume_ml
 from singlestrip.space.scan import Scan
@@ -126,7 +120,7 @@ def test_masks_are_laid_in_the_middle(shift):
     aim[0][tuple(inner)] = torch.rand(8, 8, 8, generator=generator)
     seen[1, 4:9, 4:10, 4:12] = 1  # each sample by its own way
     aim[1, 5:9, 4:10, 4:12] = 1
-    moved_seen, moved_aim = _lay_in_the_middle(seen, aim)
+    moved_seen, moved_aim = _centred(seen, aim)
     for b in range(2):
         assert centre_of(moved_seen[b]).abs().max() <= 0.5 + 1e-4
         way = [int(n) for n in (centre_of(moved_seen[b]) - centre_of(seen[b])).round()]
@@ -138,7 +132,7 @@ def test_what_leaves_the_window_does_not_come_back_on_the_other_side():
     seen, aim = torch.zeros(1, 12, 12, 12), torch.zeros(1, 12, 12, 12)
     seen[0, 8:, 4:8, 4:8] = 1  # moves by -4
     aim[0, :2, 4:8, 4:8] = 1
-    moved_seen, moved_aim = _lay_in_the_middle(seen, aim)
+    moved_seen, moved_aim = _centred(seen, aim)
     assert float(moved_seen.sum()) == float(seen.sum())
     assert torch.equal(moved_seen[0, 4:8, 4:8, 4:8], torch.ones(4, 4, 4))
     assert not moved_aim.any()
@@ -154,7 +148,7 @@ def test_the_distance_map_of_a_ball():
     vox2world, at = grid((40, 40, 40), 4.0, middle_mm=(10, -20, 30))
     radius = 50.0
     mask = np.linalg.norm(at - [10, -20, 30], axis=-1) < radius
-    source = VolumeSource(mask, vox2world, COARSE, TRAIN, CPU)
+    source = VolumeSource(Scan(mask, vox2world), COARSE, TRAIN, CPU)
     distance = source.distance[0, 0].numpy()
     spacing = COARSE.voxel_size_mm / 2
     _, points = grid(distance.shape, spacing)
@@ -166,7 +160,7 @@ def test_the_distance_map_of_a_ball():
 
 
 def draw_volumes(phantom, train, seed=0, count=4):
-    source = VolumeSource(*phantom, COARSE, train, CPU)
+    source = VolumeSource(Scan(*phantom), COARSE, train, CPU)
     return source.draw(count, train, RandomStreams((seed,)))
 
 
@@ -239,7 +233,7 @@ def box_mask():
 
 @pytest.mark.parametrize(("axes", "count"), [((0,), 10), ((1,), 8), ((2,), 6), ((0, 2), 16), ((0, 1, 2), 24)])
 def test_a_box_has_as_many_slices_as_it_is_long(axes, count):
-    source = SliceSource(*box_mask(), replace(SLICES, axes=axes), CPU)
+    source = SliceSource(Scan(*box_mask()), replace(SLICES, axes=axes), CPU)
     assert source.slices.shape == (count, 1, 32, 32)
     lengths = (10, 8, 6)
     areas = [area for axis in axes for area in [480 // lengths[axis]] * lengths[axis]]
@@ -250,14 +244,14 @@ def test_slices_that_the_brain_hardly_touches_do_not_count():
     """8 voxels of 6.375 mm end 1.5 mm before the middle of the next slice of 6 mm: about a quarter of it."""
     mask = np.zeros((20, 20, 20), dtype=bool)
     mask[6:14, 6:14, 6:14] = True
-    source = SliceSource(mask, np.diag([6.375] * 3 + [1]), replace(SLICES, axes=(1,)), CPU)
+    source = SliceSource(Scan(mask, np.diag([6.375] * 3 + [1])), replace(SLICES, axes=(1,)), CPU)
     assert len(source.slices) == 8
     shares = source.slices[0, 0, 16]
     assert sorted({round(float(share), 1) for share in shares}) == [0.0, 0.3, 1.0]
 
 
 def test_an_epoch_has_every_slice_once():
-    source = SliceSource(*box_mask(), SLICES, CPU)
+    source = SliceSource(Scan(*box_mask()), SLICES, CPU)
     count = len(source.slices)
     source.slices = torch.arange(1.0, count + 1).view(-1, 1, 1, 1).expand(-1, 1, 32, 32).contiguous()
     train, orders = replace(STILL, batch=5), []
@@ -268,7 +262,7 @@ def test_an_epoch_has_every_slice_once():
         orders.append(torch.cat(drawn)[:, 0, 16, 16].round().int().tolist())
         assert sorted(orders[-1]) == list(range(1, count + 1))
     assert orders[0] != orders[1] != orders[2]
-    again = SliceSource(*box_mask(), SLICES, CPU)
+    again = SliceSource(Scan(*box_mask()), SLICES, CPU)
     for seed, alike in ((0, True), (1, False)):
         order = torch.cat(again.batches(replace(train, seed=seed), 1))
         assert ((order + 1).tolist() == orders[1]) == alike
@@ -284,7 +278,7 @@ def corner_mask():
 @pytest.mark.parametrize("axes", [(0,), (1,), (2,), (2, 0, 1)])
 def test_left_and_right_change_places_and_nothing_else(axes):
     """Of slices that are not moved; the first axis of coronal and axial ones is left-right."""
-    source = SliceSource(*corner_mask(), replace(SLICES, axes=axes), CPU)
+    source = SliceSource(Scan(*corner_mask()), replace(SLICES, axes=axes), CPU)
     axis_of = torch.tensor([axis for axis in axes for _ in range((12, 10, 8)[axis])])
     assert len(source.slices) == len(axis_of)
     mirrored = {axis: [] for axis in axes}
@@ -309,16 +303,16 @@ def test_left_and_right_change_places_and_nothing_else(axes):
 def test_voxels_of_the_file_do_not_decide_what_is_left():
     """A mask stored from right to left, and with its axes in another order, gives the same slices."""
     mask, vox2world = corner_mask()
-    plain = SliceSource(mask, vox2world, SLICES, CPU).slices
+    plain = SliceSource(Scan(mask, vox2world), SLICES, CPU).slices
     turned = vox2world @ np.diag([-1.0, 1, 1, 1])
-    torch.testing.assert_close(SliceSource(mask[::-1], turned, SLICES, CPU).slices, plain)
-    permuted = SliceSource(mask.transpose(2, 0, 1), vox2world[:, [2, 0, 1, 3]], SLICES, CPU).slices
+    torch.testing.assert_close(SliceSource(Scan(mask[::-1], turned), SLICES, CPU).slices, plain)
+    permuted = SliceSource(Scan(mask.transpose(2, 0, 1), vox2world[:, [2, 0, 1, 3]]), SLICES, CPU).slices
     torch.testing.assert_close(permuted, plain)
 
 
 def drawn_slices(**changes):
     """All slices of the box drawn with one kind of change, and the same slices as they are."""
-    source = SliceSource(*box_mask(), SLICES, CPU)
+    source = SliceSource(Scan(*box_mask()), SLICES, CPU)
     train = replace(STILL, **changes)
     order = torch.cat(source.batches(train, 0))
     expected = source.slices[order]
@@ -361,7 +355,7 @@ def test_slices_are_turned():
 @pytest.mark.parametrize("config", [COARSE, SLICES])
 def test_an_empty_mask_teaches_nothing(config):
     with pytest.raises(InputError, match="empty"):
-        quality_task(np.zeros((8, 8, 8), dtype=bool), np.eye(4), config, TRAIN, CPU)
+        quality_task(Scan(np.zeros((8, 8, 8), dtype=bool), np.eye(4)), config, TRAIN, CPU)
 
 
 @pytest.mark.parametrize("config", [COARSE, SLICES])
@@ -371,7 +365,7 @@ def test_what_is_too_thin_to_learn_from(config, what):
     mask = np.zeros((60, 60, 60), dtype=bool)
     mask[{"a voxel": (20, 20, 20), "a line": (20, 20), "a sheet": 20}[what]] = True
     with pytest.raises(InputError, match="too thin"):
-        quality_task(mask, np.diag([0.5] * 3 + [1]), config, TRAIN, CPU)
+        quality_task(Scan(mask, np.diag([0.5] * 3 + [1])), config, TRAIN, CPU)
 
 
 @pytest.mark.parametrize("slices", [1, 3])
@@ -384,23 +378,23 @@ def test_thin_slabs_are_thickened(slices, axis):
     shape[axis] = slices
     vox2world, at = grid(tuple(shape), spacing_mm, middle_mm=(5, -3, 9))
     mask = np.linalg.norm(at - (5, -3, 9), axis=-1) < 50
-    distance = VolumeSource(mask, vox2world, COARSE, TRAIN, CPU).distance[0, 0]
+    distance = VolumeSource(Scan(mask, vox2world), COARSE, TRAIN, CPU).distance[0, 0]
     spacing = COARSE.voxel_size_mm / 2
     inside = distance < 0
     assert 1 <= int(inside.sum(dim=axis).max()) <= 2
     assert float(inside.any(dim=axis).sum()) * spacing**2 == pytest.approx(np.pi * 50**2, rel=0.1)
-    found = SliceSource(mask, vox2world, replace(SLICES, axes=(axis,)), CPU).slices
+    found = SliceSource(Scan(mask, vox2world), replace(SLICES, axes=(axis,)), CPU).slices
     assert len(found) in (1, 2)
     assert float(found[0].sum()) * SLICES.voxel_size_mm**2 == pytest.approx(np.pi * 50**2, rel=0.1)
 
 
 def test_the_length_of_a_brain():
     mask, vox2world = box_mask()
-    assert brain_mm(mask, vox2world) == pytest.approx(60)
-    assert brain_mm(mask, np.diag([1.0, 2, 4, 1])) == pytest.approx(24)
-    assert brain_mm(mask, np.diag([-1.0, 2, 1, 1])[[2, 0, 1, 3]]) == pytest.approx(16)
+    assert brain_mm(Scan(mask, vox2world)) == pytest.approx(60)
+    assert brain_mm(Scan(mask, np.diag([1.0, 2, 4, 1]))) == pytest.approx(24)
+    assert brain_mm(Scan(mask, np.diag([-1.0, 2, 1, 1])[[2, 0, 1, 3]])) == pytest.approx(16)
     with pytest.raises(InputError, match="empty"):
-        brain_mm(mask & False, vox2world)
+        brain_mm(Scan(mask & False, vox2world))
 
 
 # Training
@@ -408,7 +402,7 @@ def test_the_length_of_a_brain():
 
 def train_in_memory(mask, vox2world, config, train):
     """The network after all steps, and the mean loss of each epoch."""
-    task = quality_task(mask, vox2world, config, train, CPU)
+    task = quality_task(Scan(mask, vox2world), config, train, CPU)
     run, losses = Run(task), []
     while run.step < task.setup.plan.steps:
         losses.append(run.update()["reconstruction"])

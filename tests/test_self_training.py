@@ -243,12 +243,12 @@ def test_no_usable_scan_is_an_error(inputs, tmp_path):
 
 def test_by_default_what_is_flagged_fail_is_no_pseudo_label(inputs, tmp_path, monkeypatch):
     estimates = iter([0.85, 0.79, 0.81])
-    real = QualityModel.judge
+    real = QualityModel.measure
 
-    def judge(self, *arguments):
-        return replace(real(self, *arguments), estimate=next(estimates))
+    def measure(self, *arguments):
+        return replace(real(self, *arguments), estimated_dice=next(estimates))
 
-    monkeypatch.setattr(QualityModel, "judge", judge)
+    monkeypatch.setattr(QualityModel, "measure", measure)
     options = replace(OPTIONS, rounds=SelfTrainConfig(rounds=1, keep=5))
     SelfTraining(tmp_path / "run", inputs, options, CPU).run()
     table = rows(tmp_path / "run")
@@ -483,9 +483,9 @@ def test_the_command(inputs, tmp_path, capsys):
 
 def test_the_defaults_of_the_command_are_those_of_the_dataclasses():
     line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run"]
-    assert self_train._options(build_parser().parse_args(line), Options) == Options()
+    assert self_train._options(build_parser().parse_args(line)) == Options()
     assert (Options().first.steps, Options().later.steps) == (8000, 3000)
-    given = self_train._options(build_parser().parse_args([*line, "--steps", "7", "--lr", "0.5"]), Options)
+    given = self_train._options(build_parser().parse_args([*line, "--steps", "7", "--lr", "0.5"]))
     assert (given.first.steps, given.later.steps, given.later.lr) == (8000, 7, 0.5)
 
 

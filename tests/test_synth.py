@@ -39,22 +39,15 @@ STILL_SHAPE = ShapeConfig(
     warp_mm=(0, 0, 0),
     flip_probability=0,
 )
+PROBABILITIES = [each.name for each in fields(SynthConfig) if each.name.endswith("_probability")]
 OFF = SynthConfig(
     shape=STILL_SHAPE,
-    smooth_classes_probability=0,
-    joint_probability=0,
-    region_probability=0,
-    layer_probability=0,
     class_noise=(0, 0),
-    dark_probability=0,
     smoothing_mm=(0, 0),
-    slice_probability=0,
     noise=(0, 0),
     bias=(0, 0),
-    brain_range_probability=0,
     gamma=0,
-    crop_probability=0,
-    masked_probability=0,
+    **dict.fromkeys(PROBABILITIES, 0),
 )
 
 
@@ -172,11 +165,11 @@ def test_a_batch_of_two_is_its_two_singles(seeds):
 # Streams: what is drawn for one thing leaves all others as they are
 
 
-ALL = SynthConfig(
-    shape=ShapeConfig(turn_probability=1.0), smooth_classes_probability=1.0, joint_probability=1.0,
-    region_probability=1.0, layer_probability=1.0, dark_probability=1.0, slice_probability=1.0,
-    crop_probability=1.0, masked_probability=1.0,
-)  # fmt: skip
+ALWAYS = set(PROBABILITIES) - {
+    "brain_range_probability",
+    "blank_probability",
+}  # these two choose between two things
+ALL = SynthConfig(shape=ShapeConfig(turn_probability=1.0), **dict.fromkeys(ALWAYS, 1.0))
 # Each thing that is random, and all parameters that may change with it.
 THINGS = {
     **{name: {"shape.affine"} for name in

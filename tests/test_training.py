@@ -135,7 +135,7 @@ def test_the_model_is_the_average_not_the_last_weights(labels, tmp_path):
         run.update()
         kept = min(0.5, (1 + step) / (10 + step))
         averaged = kept * averaged + (1 - kept) * run.task.model.state_dict()[name]
-    torch.testing.assert_close(run.task.average.module.state_dict()[name], averaged)
+    torch.testing.assert_close(run.task.average.model.state_dict()[name], averaged)
     assert not torch.equal(averaged, run.task.model.state_dict()[name])
 
 
@@ -285,7 +285,7 @@ def test_init_takes_the_weights(labels, unbroken):
     run = make_run(labels, init=init)
     for name, weight in load_file(unbroken).items():
         assert torch.equal(run.task.model.state_dict()[name], weight.float())
-        assert torch.equal(run.task.average.module.state_dict()[name], weight.float())
+        assert torch.equal(run.task.average.model.state_dict()[name], weight.float())
 
 
 def script_scores(monkeypatch, scores):

@@ -1,1 +1,1 @@
-"""Many files: strips images, assesses masks, records what outputs were made with, shares work out."""
+"""Work on many files: strips images, assesses masks, records how outputs were made, shares out the work."""

@@ -1,4 +1,4 @@
-"""Assess mask files: one or thousands through one loaded model."""
+"""Assesses mask files: one or thousands with one loaded model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, SingleStripError, describe_error
+from ..errors import InputError, describe_file_error
 from ..io.images import volume
 from ..io.images.masks import check_grid, read_masks, read_masks_on
 from ..io.images.volume import Volume
@@ -24,7 +24,11 @@ from .report import draw_picture
 
 @dataclass(frozen=True)
 class Assessor:
-    """What masks are assessed with. stripper: for test-time augmentation, None for none."""
+    """Assesses masks with one quality model.
+
+    stripper: for test-time augmentation; None for no augmentation. seed: of the augmentation. report_folder: where
+    pictures for the page are drawn; None for no pictures.
+    """
 
     quality: QualityModel
     stripper: Stripper | None = None
@@ -32,10 +36,11 @@ class Assessor:
     report_folder: Path | None = None
 
     def assess(self, case: Case) -> Assessment:
-        """Score one case and draw its picture. Raises SingleStripError, naming the file at fault.
+        """Score one case and draw its picture. Raises SingleStripError, which names the file at fault.
 
-        Of a mask of several frames all is of the frame with the lowest estimate; image and reference may have
-        as many frames, or one. A mask that is not there is told by the case's own note, if it has one.
+        If a mask has several frames, all numbers and the picture are of the frame with the lowest estimated Dice;
+        image and reference may have as many frames, or one. If the mask is missing, the error is the case's note
+        if it has one.
         """
         if case.note and not path_exists(case.mask):
             raise InputError(case.note)
@@ -49,20 +54,20 @@ class Assessor:
         if truths is not None:
             truth = truths[..., frame if truths.shape[3] > 1 else 0]
             values |= {"dice": dice(mask, truth), "hd95_mm": hausdorff95(mask, truth, file.vox2world)}
-        shown = frame if image is not None and image.frames > 1 else 0
+        image_frame = frame if image is not None and image.frames > 1 else 0
         if self.stripper is not None:
             if image is None:
                 raise InputError(f"{case.mask}: test-time augmentation needs its image")
-            mean_dice, median = agreement(augmented_masks(self.stripper, image.scan(shown), seed=self.seed))
+            mean_dice, median = agreement(augmented_masks(self.stripper, image.scan(image_frame), seed=self.seed))
             values |= {"tta_dice": mean_dice, "tta_mask_dice": dice(mask, median)}
         if self.report_folder is not None:
-            grey = mask.astype(np.float32) if image is None else image.grey(shown)
-            draw_picture(self.report_folder, case, Scan(grey, file.vox2world), mask, reconstruction)
+            grey = mask.astype(np.float32) if image is None else image.grey(image_frame)
+            draw_picture(self.report_folder, case.name, Scan(grey, file.vox2world), mask, reconstruction)
         return Assessment(case, quality.flag, values, quality.slice_dice)
 
 
 def _read_image_of(path: Path, mask: Volume) -> Volume:
-    """The image of a mask. Raises InputError unless it is on the mask's grid, and of frames that go with it."""
+    """The image of a mask. Raises InputError if its grid is another, or its number of frames does not fit."""
     image = volume.read(path)
     check_grid(image, mask, "name the image that the mask is of")
     if mask.frames not in (1, image.frames) and image.frames > 1:
@@ -76,10 +81,10 @@ def assess_files(
     done: Callable[[int, Assessment], None] = lambda number, assessment: None,
     debug: bool = False,
 ) -> list[Assessment]:
-    """Assess each case; one that cannot be read is a failure with a note and the others go on.
+    """Assess each case. Returns the assessments, worst first. A case that fails does not stop the others.
 
-    Returns the assessments, worst first. done: called after each with its number from 1. debug: raise the first
-    failure.
+    The assessment of such a case has the flag fail and a note that says why. done: called after each case with its
+    number, from 1. debug: raise the first failure.
     """
     cases = name_cases(list(cases))
     if assessor.report_folder is not None:
@@ -91,8 +96,6 @@ def assess_files(
         except Exception as error:  # a fault in one scan must not stop the others
             if debug:
                 raise
-            named = isinstance(error, SingleStripError)
-            note = describe_error(error) if named else f"{case.mask}: {describe_error(error)}"
-            assessments.append(Assessment(case, "fail", {}, note=note))
+            assessments.append(Assessment(case, "fail", {}, note=describe_file_error(case.mask, error)))
         done(number, assessments[-1])
     return worst_first(assessments)

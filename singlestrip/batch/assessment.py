@@ -1,4 +1,4 @@
-"""Assessments: a mask with its image and reference, and what is known of its quality. Needs no torch."""
+"""Assessments: a mask with its image and reference, and the numbers for its quality. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measure:
-    """A number known of a mask: a column of the table and, if it has a title, of the page.
+    """A number for the quality of a mask: a column of the table and, if it has a title, of the page.
 
-    attribute: of `MaskQuality`, where the number comes from there; style: how the page formats it.
+    attribute: the attribute of `MaskQuality` that holds the number; "" if it comes from elsewhere. style: how the
+    page formats it.
     """
 
     column: str
@@ -29,8 +30,9 @@ class Measure:
     style: str = ""
 
 
-# tta_dice: mean Dice of augmented masks to their median; tta_mask_dice: of the mask to it. dice, hd95_mm: of the
-# mask to the reference. frame: of several, from 0 on, the one with the lowest estimated Dice; all numbers are its.
+# tta_dice: mean Dice of augmented masks and their median. tta_mask_dice: Dice of the mask and that median. dice,
+# hd95_mm: of the mask and the reference. A new measure is a line here, a field of `MaskQuality`, and a word in the
+# documents that list the columns.
 MEASURES = (
     Measure("estimated_dice", "estimated_dice"),
     Measure("estimated_hd95_mm", "hd95_mm", "estimated HD95 mm", ".1f"),
@@ -43,16 +45,17 @@ MEASURES = (
     Measure("tta_mask_dice"),
     Measure("dice", "", "true Dice", ".3f"),
     Measure("hd95_mm", "", "true HD95 mm", ".1f"),
-    Measure("frame", "frame", "frame", "d"),
 )
-NUMBERS = tuple(measure.column for measure in MEASURES)
-# note: why a mask has no estimated Dice.
-COLUMNS = ("flag", *NUMBERS[:-1], "mask", "image", "reference", "note", NUMBERS[-1])
+# Of several frames, the one with the lowest estimated Dice, counted from 0; all numbers are of this frame.
+FRAME = Measure("frame", "frame", "frame", "d")
+NUMBERS = tuple(each.column for each in (*MEASURES, FRAME))
+# The column note says why a mask has no estimated Dice.
+COLUMNS = ("flag", *(each.column for each in MEASURES), "mask", "image", "reference", "note", FRAME.column)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A mask file to assess, its image and its reference where there are any; why the mask could not be made."""
+    """A mask file to assess, with its image and its reference if there are any. note: why there is no mask."""
 
     mask: Path
     image: Path | None = None
@@ -65,7 +68,8 @@ class Case:
 class Assessment:
     """A row of the table.
 
-    values: numbers by column, absent where unknown; slice_dice: see `MaskQuality`; note: why there are none.
+    values: numbers by column, without those that are unknown. slice_dice: see `MaskQuality`. note: why the mask
+    has no numbers.
     """
 
     case: Case
@@ -76,32 +80,33 @@ class Assessment:
 
     @property
     def estimated_dice(self) -> float:
-        """Estimated Dice; -1 where the mask could not be scored, to sort before all others."""
+        """Estimated Dice; -1 if the mask could not be scored, so that it sorts before all others."""
         return self.values.get("estimated_dice", -1.0)
 
     def row(self) -> dict[str, str]:
-        """Text of every column of the table."""
+        """The text of every column of the table."""
         paths = {name: getattr(self.case, name) for name in ("mask", "image", "reference")}
         texts = {"flag": self.flag, "note": self.note}
         texts |= {name: str(path) for name, path in paths.items() if path is not None}
         return {name: texts.get(name, _text(self.values.get(name))) for name in COLUMNS}
 
     def record(self) -> dict[str, Any]:
-        """The same for JSON, with the slices' Dice; null where a number is unknown or not finite."""
+        """The row for JSON, with the Dice of the slices. Numbers that are not finite are None."""
         numbers = {name: (value if math.isfinite(value) else None) for name, value in self.values.items()}
         texts = {name: text for name, text in self.row().items() if text and name not in self.values}
         return texts | numbers | {"slice_dice": [round(value, 4) for value in self.slice_dice]}
 
 
 def _text(value: float | None) -> str:
+    """A number as the text of a cell."""
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def quality_values(quality: MaskQuality) -> dict[str, float]:
-    """The numbers of a mask's quality by column of the table."""
-    values = {each.column: getattr(quality, each.attribute) for each in MEASURES if each.attribute}
+    """The numbers of a mask's quality, by column of the table."""
+    values = {each.column: getattr(quality, each.attribute) for each in (*MEASURES, FRAME) if each.attribute}
     return {
         column: int(value) if isinstance(value, bool) else value
         for column, value in values.items()
@@ -110,12 +115,12 @@ def quality_values(quality: MaskQuality) -> dict[str, float]:
 
 
 def worst_first(assessments: Iterable[Assessment]) -> list[Assessment]:
-    """Sorted by estimated Dice, those that could not be scored before all others."""
+    """The assessments sorted by estimated Dice; those without one come first."""
     return sorted(assessments, key=lambda assessment: (assessment.estimated_dice, assessment.case.name))
 
 
 def name_files(paths: list[Path], ending: str = "") -> list[str]:
-    """Distinct names of image files: without suffix and without `ending`, where that leaves them distinct.
+    """Distinct names of image files: without suffix, and without `ending` if the names stay distinct.
 
     Raises InputError if a file is named twice.
     """
@@ -129,9 +134,9 @@ def name_files(paths: list[Path], ending: str = "") -> list[str]:
 
 
 def name_cases(cases: list[Case]) -> list[Case]:
-    """The cases with distinct names, of the mask's file without `_mask` and suffix where that is enough.
+    """The cases with distinct names: the name of the mask's file, without `_mask` and suffix if that is distinct.
 
-    A mask that several cases have, as with other references, has a number in the further ones' names.
+    If several cases have the same mask, for example with other references, all but the first get a number.
     """
     paths = {os.path.abspath(case.mask): case.mask for case in cases}  # noqa: PTH100 - links stay as named
     first_names = dict(zip(paths, name_files(list(paths.values()), ending="_mask"), strict=True))

@@ -1,4 +1,4 @@
-"""Jobs: which image is stripped to which files, and how. Needs no torch."""
+"""Jobs: which image is stripped to which files, and how. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..io.output import check_distinct, file_identity, make_folder
 class StripOptions:
     """How to strip files.
 
-    border_mm: how far the mask's surface is moved out (or, negative, in). fill: background value
-    of the brain image, None for min(image minimum, 0). mean_frame: one mask from the mean of all
-    frames. memory_gib: refuse scans that would take more.
+    border_mm: how far the mask's surface is moved out, or in if negative. fill: background value of the brain
+    image; None for min(image minimum, 0). mean_frame: make one mask from the mean of all frames. memory_gib:
+    refuse images that take more memory; None for what is free.
     """
 
     border_mm: float = 0.0
@@ -31,9 +31,9 @@ class StripOptions:
 class Job:
     """One image and where its outputs go, by kind: "brain", "mask", "sdt" and "picture".
 
-    bval: the b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records: JSON
-    files by kind of output, without which the job does not count as done. fault: why the job cannot be done, a
-    sentence that names the image; "" if it can.
+    bval: the file of b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records:
+    JSON files by kind of output, which must exist too for the job to count as done. fault: why the job cannot be
+    done, a sentence that names the image; "" if it can.
     """
 
     image: Path
@@ -44,12 +44,12 @@ class Job:
 
 
 def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: str | None = None) -> list[Job]:
-    """Jobs that write `<name>_<kind><suffix>` into one folder, suffix as the image's own unless given.
+    """Jobs that write `<name>_<kind><suffix>` in one folder. suffix: None for that of each image.
 
-    Where two images have one name, all keep their folders below the one that they share. Creates
-    the folders; a job whose own folder cannot be made fails when its turn comes, as do those that would write one
-    file. Raises InputError if an image is named twice, OutputError if `folder` can't be made or an output is
-    one of the images.
+    If two images have the same name, all outputs keep the folders of their images, from the folder that these
+    share. Makes the folders. A job whose folder cannot be made fails when its turn comes, and so do jobs that
+    would write the same file. Raises InputError if an image is named twice, OutputError if `folder` cannot be made
+    or an output is one of the images.
     """
     names = volume.distinct_names(images)
     make_folder(folder)
@@ -62,11 +62,11 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
         endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
         outputs = {kind: folder / name.parent / f"{name.name}_{kind}{end}" for kind, end in endings.items()}
         jobs.append(Job(image, outputs))
-    return _with_rivals_named(jobs)
+    return _with_conflicts(jobs)
 
 
-def _with_rivals_named(jobs: list[Job]) -> list[Job]:
-    """The jobs; those of which several would write one file get the fault that names another of them.
+def _with_conflicts(jobs: list[Job]) -> list[Job]:
+    """The jobs, with a fault in each that would write the same file as another; the fault names the other.
 
     Raises OutputError if an output is one of the images.
     """
@@ -79,16 +79,16 @@ def _with_rivals_named(jobs: list[Job]) -> list[Job]:
             paths.setdefault(identity, path)
     check_distinct([job.image for job in jobs], paths.values())
     faults = {}
-    for identity, rivals in writers.items():
-        for job, other in zip(rivals, rivals[1:] + rivals[:1], strict=True):
+    for identity, sharing in writers.items():
+        for job, other in zip(sharing, sharing[1:] + sharing[:1], strict=True):
             if other is not job:
                 faults[job.image] = (
-                    f"{job.image}: its output {paths[identity]} is that of {other.image} too; rename one of both, "
-                    "or strip them into folders of their own"
+                    f"{job.image}: its output {paths[identity]} is also that of {other.image}; rename one, "
+                    "or strip them into separate folders"
                 )
     return [replace(job, fault=faults.get(job.image, "")) for job in jobs]
 
 
 def take_images(images: Iterable[Path]) -> list[Path]:
-    """The images to strip of those that were named: a pair by its .img, one that is named again once."""
+    """The named images, each once, and an .img/.hdr pair by its .img."""
     return volume.without_repeats(volume.merge_pairs(images), lambda image: (image,))

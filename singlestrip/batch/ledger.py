@@ -1,4 +1,4 @@
-"""The records of a run's outputs: which of them can be kept when it is resumed."""
+"""Writes the records of a run's outputs, and decides which outputs a resumed run can keep."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """The records of a run's outputs: what they are to be made with, and what those of former runs were."""
+    """The records of a run's outputs, in this run and in earlier ones.
 
-    def __init__(self, made_with: dict[str, Any], options: StripOptions):
+    made_with: of `records.made_with`. options: how the images are stripped.
+    """
+
+    def __init__(self, made_with: dict[str, Any], options: StripOptions) -> None:
         self.made_with, self.options = made_with, options
         self.warned: set[str] = set()
         self.unknown = 0
@@ -39,8 +42,8 @@ class Ledger:
     def can_keep(self, job: Job, wanted: dict[str, dict[str, Any]]) -> bool:
         """Whether the outputs of a job can be kept.
 
-        They cannot if a run ended before they were finished, or if one was made in another way than wanted; a
-        warning says so once. If one of them is not ours to replace, all are kept.
+        They cannot if a run ended before they were finished, or if one was made in another way than wanted; each
+        difference is logged once. If one of the outputs was not made by this program, all are kept.
         """
         recorded = {kind: read_json(_record_path(job, kind)) for kind in job.outputs}
         if any(records.is_unfinished(record) for record in recorded.values()):
@@ -57,20 +60,20 @@ class Ledger:
                     self.warned.add(difference)
                     log.warning("%s: was made with %s; stripping anew, and all others like it", output, difference)
                 return False
-            log.warning("%s: was made with %s; kept, as a file beside it is not ours", output, difference)
+            log.warning("%s: was made with %s; kept: another program wrote a file beside it", output, difference)
         return True
 
     def warn_of_unknown(self) -> None:
-        """Say how many of the outputs kept have no record."""
+        """Log how many of the kept outputs have no record."""
         if self.unknown:
             log.warning(
-                "%d of the outputs kept have no record of how they were made, or have changed since: "
+                "%d of the kept outputs have no record of how they were made, or have changed since: "
                 "they may be of another image, model or border",
                 self.unknown,
             )
 
     def wanted(self, job: Job) -> dict[str, dict[str, Any]]:
-        """What the record of each output is to tell, by kind; only what it depends on."""
+        """The record that each output should have, by kind: what the output depends on."""
         shared = self.made_with | {"ImageSHA256": _checksum_if_readable(volume.voxel_file(job.image))}
         if job.bval is not None:
             shared["BvalSHA256"] = _checksum_if_readable(job.bval)
@@ -80,7 +83,7 @@ class Ledger:
         return {kind: shared | self._options_of(kind) for kind in job.outputs}
 
     def _options_of(self, kind: str) -> dict[str, Any]:
-        """The options that an output of this kind depends on, where they are not the default."""
+        """The options that an output of this kind depends on, without those that have their default."""
         options: dict[str, Any] = {}
         if self.options.border_mm and kind != "sdt":
             options["BorderMM"] = self.options.border_mm
@@ -90,7 +93,7 @@ class Ledger:
 
 
 def _checksum_if_readable(path: Path) -> str | None:
-    """SHA-256 of a file; None where there is none that can be read, as its job will tell."""
+    """SHA-256 of a file; None if it cannot be read, which its job will report."""
     try:
         return checksum(path) if os.path.isfile(path) else None  # noqa: PTH113 - Path.is_file raises for some names
     except OSError:
@@ -98,4 +101,5 @@ def _checksum_if_readable(path: Path) -> str | None:
 
 
 def _record_path(job: Job, kind: str) -> Path:
+    """The path of the record of an output: the output's own JSON file, or a hidden file."""
     return job.records.get(kind) or records.hidden_record(job.outputs[kind])

@@ -1,4 +1,4 @@
-"""Tables of masks: which are to be assessed, and what was found. Needs no torch."""
+"""Tables of masks to assess, and tables of their quality. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from .assessment import COLUMNS, NUMBERS, Assessment, Case
 
 
 def read_table(path: Path) -> list[Case]:
-    """Cases of a TSV file with a column `mask`, and where wanted `image`, `reference` and `note`.
+    """The cases in a TSV file with a column `mask` and optional columns `image`, `reference` and `note`.
 
-    Relative paths are as seen from the working folder; an empty field stands for none. Raises InputError.
+    Relative paths start from the working folder; an empty cell stands for no file. Raises InputError.
     """
     columns, rows = table.parse_table(read_text(path, "a table"))
     if not rows or "mask" not in columns:
         raise InputError(f"{path}: needs a header with the column mask, and at least one row")
 
-    def named(row: dict[str, str], column: str) -> Path | None:
+    def path_in(row: dict[str, str], column: str) -> Path | None:
         return volume.merge_pairs([named_path(row[column])])[0] if row.get(column) else None
 
     cases = []
     for number, fields in rows.items():
         row = dict(zip(columns, fields, strict=False))
-        mask = named(row, "mask")
+        mask = path_in(row, "mask")
         if mask is None:
             raise InputError(f"{path}: no mask in line {number}")
-        cases.append(Case(mask, named(row, "image"), named(row, "reference"), note=row.get("note", "")))
+        cases.append(Case(mask, path_in(row, "image"), path_in(row, "reference"), note=row.get("note", "")))
     return cases
 
 
 def write_table(path: Path, assessments: list[Assessment]) -> None:
-    """TSV with the columns of COLUMNS, or JSON (an object for one mask, a list for several), by suffix."""
+    """Write a TSV with the columns of COLUMNS, or JSON: an object for one mask, a list for several."""
     if path.suffix != ".json":
         _write_rows(path, [assessment.row() for assessment in assessments])
         return
@@ -47,9 +47,9 @@ def write_table(path: Path, assessments: list[Assessment]) -> None:
 
 
 def read_growing_table(path: Path) -> dict[str, dict[str, str]]:
-    """The rows of a table that `update_table` wrote, by mask; empty where there is none.
+    """The rows of a table that `update_table` wrote, by mask; none if there is no table.
 
-    Raises OutputError if rows could not be added to it: before masks are made, so that none is lost.
+    Raises OutputError if rows cannot be added to it; called before masks are made, so that no work is lost.
     """
     check_table(path)
     if not path.exists():
@@ -57,19 +57,19 @@ def read_growing_table(path: Path) -> dict[str, dict[str, str]]:
     try:
         columns, rows = table.parse_table(read_text(path, "a table"))
     except InputError as error:
-        raise OutputError(f"{error}; it is to be added to: mend or remove it") from error
+        raise OutputError(f"{error}; rows will be added: repair or remove the table") from error
     by_mask = {}
     for number, fields in rows.items():
         fault = _row_fault(columns, fields)
         if fault:
-            raise OutputError(f"{path}: line {number} {fault}; rows are to be added: mend or remove the table")
+            raise OutputError(f"{path}: line {number} {fault}; rows will be added: repair or remove the table")
         row = dict(zip(columns, fields, strict=True))
         by_mask[row["mask"]] = row
     return by_mask
 
 
 def _row_fault(columns: list[str], fields: list[str]) -> str:
-    """What is wrong in a row of a whole table, or ""."""
+    """What is wrong with a row of a table, as a clause; "" if nothing is."""
     if len(fields) != len(columns):
         return f"has {len(fields)} fields, the header {len(columns)}"
     row = dict(zip(columns, fields, strict=True))
@@ -89,6 +89,7 @@ def _row_fault(columns: list[str], fields: list[str]) -> str:
 
 
 def _is_number(text: str) -> bool:
+    """Whether a text is a number."""
     try:
         float(text)
     except ValueError:
@@ -97,7 +98,7 @@ def _is_number(text: str) -> bool:
 
 
 def update_table(path: Path, assessments: list[Assessment]) -> None:
-    """Write assessments to a TSV table, worst first, among the rows of other masks that it has already."""
+    """Write assessments to a TSV table, which keeps its rows of other masks; all rows are sorted, worst first."""
     rows = read_growing_table(path)
     rows |= {row["mask"]: row for row in (assessment.row() for assessment in assessments)}
 
@@ -108,7 +109,7 @@ def update_table(path: Path, assessments: list[Assessment]) -> None:
 
 
 def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """The columns of COLUMNS, and behind them those that someone added to a row."""
+    """Write a table with the columns of COLUMNS, and after them further columns that the rows have."""
     columns = list(dict.fromkeys([*COLUMNS, *(column for row in rows for column in row)]))
     table.write_table(path, columns, rows)
 

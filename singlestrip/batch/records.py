@@ -1,9 +1,9 @@
-"""Records of what outputs were made with, by which a resumed run makes anew what differs. Imports no torch.
+"""Records of how outputs were made, by which a resumed run makes anew what differs. Imports no torch.
 
-A record is a JSON object: what `made_with` tells, how the mask was drawn, and two checksums. The checksum of the
-image shows whether another image has taken its place, that of the output whether another program has written it.
-A record lies in a hidden folder beside the output, or in the output's own JSON file. It is written before the
-output, with null for the output's checksum, and again after it, so that what a killed run left is made anew.
+A record is a JSON object with the fields of `made_with`, how the mask was made, and two checksums. The checksum of
+the image shows whether the image has been replaced, that of the output whether another program has changed it. A
+record lies in a hidden folder beside the output, or in the output's own JSON file. It is written before the
+output, with null for the output's checksum, and again after it, so that the output of a killed run is made anew.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..io.text.json_file import read_json, write_json
 FOLDER = ".singlestrip"
 CHECKSUM = "OutputSHA256"
 LONGEST_NAME = 200  # bytes; the name of the partial file is longer and must fit too
-# The keys that are compared, in words. A key that a record lacks has the value in DEFAULTS, or an unknown one.
+# The compared keys, in words. If a record lacks a key, its value is that in DEFAULTS, otherwise unknown.
 WORDS = {
     "SingleStripVersion": "version",
     "ModelSHA256": "model",
@@ -36,7 +36,7 @@ DEFAULTS = {"BorderMM": 0.0, "Fill": None}
 
 
 def made_with(model: Path) -> dict[str, Any]:
-    """What all records of a run have in common: the version and the model file."""
+    """The fields that all records of a run share: the version and the model file."""
     return {"SingleStripVersion": __version__, "Model": model.name, "ModelSHA256": checksum(model)}
 
 
@@ -49,32 +49,32 @@ def hidden_record(output: Path) -> Path:
 
 
 def begin_record(path: Path) -> None:
-    """Put on record that an output is about to be written."""
+    """Record that an output is about to be written."""
     make_folder(path.parent)
     write_json(path, read_json(path) | {CHECKSUM: None})
 
 
 def finish_record(path: Path, output: Path, content: dict[str, Any]) -> None:
-    """Put on record what a whole output was made with; other fields of its JSON file stay."""
+    """Record how a complete output was made; other fields of its JSON file stay."""
     other = {key: value for key, value in read_json(path).items() if key not in WORDS}
     write_json(path, other | content | {CHECKSUM: checksum(voxel_file(output))})
 
 
 def is_unfinished(record: dict[str, Any]) -> bool:
-    """Whether a run ended after it began an output and before it finished the record."""
+    """Whether a run ended between beginning an output and finishing its record."""
     return CHECKSUM in record and record[CHECKSUM] is None
 
 
 def is_of(record: dict[str, Any], output: Path) -> bool:
-    """Whether a record is of the output file that is there now.
+    """Whether a record belongs to the output file in its present state.
 
-    JSON files of older versions have no checksum of the output; they count as its record.
+    JSON files of older versions lack the checksum of the output; they count as its record.
     """
     return "ModelSHA256" in record and record.get(CHECKSUM) in (None, checksum(voxel_file(output)))
 
 
 def differences(record: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """What an output was made with that differs from what is wanted, in words; "" if nothing differs."""
+    """How a record differs from the wanted one, in words; "" if nothing differs."""
     return ", ".join(
         f"{word} {_describe(record, key)} (now {_describe(wanted, key)})"
         for key, word in WORDS.items()
@@ -83,12 +83,12 @@ def differences(record: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def _value(record: dict[str, Any], key: str, other: dict[str, Any]) -> str:
-    """A field as text, so that all numbers can be compared; what `other` has if the record lacks the field."""
+    """A field as text, to compare; if the record lacks it, its default, or else the value in `other`."""
     return _text(record.get(key, DEFAULTS.get(key, other.get(key))))
 
 
 def _text(value: object) -> str:
-    """A value as text; numbers that are equal have one text."""
+    """A value as text; equal numbers have equal texts."""
     return f"{value:.9g}" if isinstance(value, int | float) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Parts of a list of images, for several processes that know nothing of each other."""
+"""Parts of a list of images, for several processes that do not communicate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLURM_VARIABLES = tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MA
 
 @dataclass(frozen=True)
 class Shard:
-    """One part of several: its number, from 1 to `count`. Raises ValueError for another number."""
+    """One of `count` parts. number: from 1 to `count`; another raises ValueError."""
 
     number: int
     count: int
@@ -29,15 +29,15 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def deal(self, items: Sequence[Item]) -> list[Item]:
-        """The items of this part: every `count`-th, from the part's own number on.
+        """The items of this part: every `count`-th item, starting with item `number`.
 
-        The parts of a list are disjoint, make up the list, and differ in length by one at most.
+        The parts of a list are disjoint, together have all items, and differ in length by one at most.
         """
         return list(items[self.number - 1 :: self.count])
 
 
 def table_name(part: Shard | None) -> str:
-    """The name of the table of quality that one process writes."""
+    """The name of the table of quality that the process of a part writes; None for a single process."""
     return "qc.tsv" if part is None else f"qc-{part.number}-of-{part.count}.tsv"
 
 
@@ -48,20 +48,20 @@ def parse_shard(text: str) -> Shard:
 
 
 def slurm_shard(environment: Mapping[str, str] = os.environ) -> Shard:
-    """The part that a task of a SLURM job array has, by its place in the range of the array.
+    """The part of this task of a SLURM job array, by its place in the array's range.
 
-    Raises InputError outside of an array, and in one with gaps, whose tasks would leave out images.
+    Raises InputError outside an array, and if the array has gaps, because its tasks would leave out images.
     """
     missing = [name for name in SLURM_VARIABLES if not environment.get(name, "").isdecimal()]
     if missing:
         raise InputError(
-            f"{', '.join(missing)} not set: this is no task of a job array that sbatch --array started; name "
+            f"{', '.join(missing)} not set: this is no task of a job array that sbatch --array started; give "
             "the part and the number of parts, such as 2/8"
         )
     task, low, high, step, count = (int(environment[name]) for name in SLURM_VARIABLES)
     if step < 1 or low + step * (count - 1) != high or (task - low) % step:
         raise InputError(
             f"the job array has gaps ({count} tasks from {low} to {high} in steps of {step}): "
-            "submit a whole range with sbatch, such as --array=1-8; what has been made can be passed over"
+            "submit a whole range with sbatch, such as --array=1-8; finished images can be kept"
         )
     return Shard((task - low) // step + 1, count)

@@ -1,4 +1,4 @@
-"""Files in, files out: one scan or thousands through one loaded model."""
+"""Strips image files: one or thousands with one loaded model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, OutputError, SingleStripError, describe_error
+from ..errors import InputError, OutputError, describe_file_error, errors_named
 from ..io.images import diffusion, memory_need, volume
+from ..io.images.header import is_mgh
 from ..io.images.masks import read_masks
 from ..io.images.volume import Volume
 from ..io.output import check_distinct
@@ -21,7 +22,7 @@ from ..space.scan import Scan
 from .jobs import Job, StripOptions
 from .ledger import Ledger
 
-if TYPE_CHECKING:  # names and plans of files are wanted where no torch is
+if TYPE_CHECKING:  # their modules import torch
     from ..quality.scores import MaskQuality, QualityModel
     from ..stripping.stripper import Stripper
 
@@ -35,40 +36,57 @@ def strip_file(
     quality: QualityModel | None = None,
     begin: Callable[[], None] = lambda: None,
 ) -> MaskQuality | None:
-    """Strip one image file; each output appears whole or not at all.
+    """Strip one image file. Each output appears whole or not at all.
 
-    begin: called before anything is written. Returns the quality of the mask, of several frames that of the
-    worst, or None without a quality model. Raises SingleStripError.
+    begin: called before anything is written. Returns the quality of the mask, that of the worst frame if there are
+    several, or None without a quality model. Raises SingleStripError.
     """
-    if job.fault:
-        raise OutputError(job.fault)
-    check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
-    header = volume.read_header(job.image)  # a name that no file can have is told of the image, not of its outputs
-    images = [path for kind, path in job.outputs.items() if kind != "picture"]
-    for path in images:
-        volume.check_output(path)
-    if "picture" in job.outputs:
-        figures.check_picture(job.outputs["picture"])
-    wants_sdt = "sdt" in job.outputs
-    wants_distance = wants_sdt or options.border_mm != 0
-    brain_in_mgh = "brain" in job.outputs and volume.suffix_of(job.outputs["brain"]) in (".mgh", ".mgz")
-    memory_need.check(header, wants_distance, stripper.config.window_mm, options.memory_gib, brain_in_mgh)
-    for path in images:
-        volume.check_grid_fits(header, path)
+    _check_job(job, options, stripper.config.window_mm)
     image = volume.read(job.image)
     bad = _count_bad(image)
     if bad:
         log.warning("%s: %d voxels are not finite and count as background", job.image, bad)
     frames = _frames_to_strip(image, job, options)
-    one_mask = options.mean_frame or job.bval is not None
-    try:
+    with errors_named(job.image):
         fill = stored_fill(image, options.fill)
         if "brain" in job.outputs:
             volume.check_values_fit(image, job.outputs["brain"], fill)
-        masks, sdts = _strip_frames(stripper, frames, options.border_mm, wants_sdt)
-    except InputError as error:
-        raise InputError(f"{job.image}: {error}") from error
+        masks, sdts = _strip_frames(stripper, frames, options.border_mm, "sdt" in job.outputs)
     begin()
+    _write_outputs(job, image, masks, sdts, fill, one_mask=options.mean_frame or job.bval is not None)
+    return None if quality is None else quality.assess_worst(masks, image.vox2world)[0]
+
+
+def _check_job(job: Job, options: StripOptions, window_mm: float) -> None:
+    """Raise SingleStripError if an image cannot be stripped, as far as its header and the outputs' names show.
+
+    window_mm: side of the segmenter's window.
+    """
+    if job.fault:
+        raise OutputError(job.fault)
+    check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
+    # The header comes first, so that a name that no file can have is reported of the image, not of its outputs.
+    header = volume.read_header(job.image)
+    images = [path for kind, path in job.outputs.items() if kind != "picture"]
+    for path in images:
+        volume.check_output(path)
+    if "picture" in job.outputs:
+        figures.check_picture(job.outputs["picture"])
+    wants_distance = "sdt" in job.outputs or options.border_mm != 0
+    brain_in_mgh = "brain" in job.outputs and is_mgh(job.outputs["brain"])
+    memory_need.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh)
+    for path in images:
+        volume.check_grid_fits(header, path)
+
+
+def _write_outputs(
+    job: Job, image: Volume, masks: np.ndarray, sdts: np.ndarray | None, fill: np.ndarray, one_mask: bool
+) -> None:
+    """Write the outputs of a job.
+
+    masks, sdts: [X, Y, Z, T]. fill: the stored value of the background. one_mask: whether one mask is of all
+    frames, and is written in 3-D.
+    """
     if "brain" in job.outputs:
         brain = np.where(masks, image.stored, fill)
         volume.write_like(image, job.outputs["brain"], brain, image.slope, image.intercept)
@@ -79,11 +97,10 @@ def strip_file(
     if "picture" in job.outputs:
         grey = Scan(image.grey(), image.vox2world)
         figures.mask_figure(grey, masks[..., 0], job.outputs["picture"], job.image.name)
-    return None if quality is None else quality.assess_worst(masks, image.vox2world)[0]
 
 
 def _count_bad(image: Volume) -> int:
-    """How many voxels of all frames are not finite. Raises InputError where many of one frame are infinite."""
+    """The number of voxels that are not finite. Raises InputError if many of one frame are infinite."""
     if image.stored.dtype.kind != "f":
         return 0
     total = 0
@@ -96,7 +113,7 @@ def _count_bad(image: Volume) -> int:
 
 
 def _frames_to_strip(image: Volume, job: Job, options: StripOptions) -> list[Scan]:
-    """The frames of an image, or the mean of those that count where one mask is wanted for all."""
+    """All frames of an image; or, if it gets a single mask, the mean of the frames that the mask is made from."""
     counting = None if job.bval is None else diffusion.b0_frames(job.bval, image.frames)
     if counting is None and options.mean_frame:
         counting = list(range(image.frames))
@@ -108,7 +125,7 @@ def _frames_to_strip(image: Volume, job: Job, options: StripOptions) -> list[Sca
 def _strip_frames(
     stripper: Stripper, frames: list[Scan], border_mm: float, sdt: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Masks boolean [X, Y, Z, T], and SDTs float32 [X, Y, Z, T] mm where wanted."""
+    """Masks boolean [X, Y, Z, T], and SDTs float32 [X, Y, Z, T] mm if `sdt`, otherwise None."""
     stripped = []
     for number, frame in enumerate(frames):
         try:
@@ -117,19 +134,19 @@ def _strip_frames(
             if len(frames) == 1:
                 raise
             raise InputError(
-                f"frame {number} of 0 to {len(frames) - 1}: {error}; one mask for all can be made of their mean"
+                f"frame {number} of 0 to {len(frames) - 1}: {error}; a single mask of their mean may work"
             ) from error
-    masks = _joined([each.mask for each in stripped])
-    return masks, _joined([each.sdt for each in stripped if each.sdt is not None]) if sdt else None
+    masks = _stack_frames([each.mask for each in stripped])
+    return masks, _stack_frames([each.sdt for each in stripped if each.sdt is not None]) if sdt else None
 
 
-def _joined(frames: list[np.ndarray]) -> np.ndarray:
-    """[X, Y, Z, T] of frames [X, Y, Z], in the order in memory that files have."""
+def _stack_frames(frames: list[np.ndarray]) -> np.ndarray:
+    """Frames [X, Y, Z] as one array [X, Y, Z, T], in memory in the order of files."""
     return frames[0][..., None] if len(frames) == 1 else np.stack([frame.T for frame in frames]).T
 
 
 def _mean_frame(image: Volume, counting: Iterable[int]) -> np.ndarray:
-    """Mean of some frames' stored values, float32 [X, Y, Z]; values that are not finite do not count."""
+    """The mean of the stored values of some frames, float32 [X, Y, Z], without values that are not finite."""
     total = np.zeros(image.space, dtype=np.float32)
     count = np.zeros(image.space, dtype=np.int32)
     for t in counting:
@@ -143,8 +160,8 @@ def _mean_frame(image: Volume, counting: Iterable[int]) -> np.ndarray:
 def stored_fill(image: Volume, fill: float | None) -> np.ndarray:
     """The background of the brain image as a stored value, 0-D, in the stored type.
 
-    fill: a value after scaling; None for min(image minimum, 0), or the nearest that can be stored.
-    Raises InputError if a given value cannot be stored.
+    fill: a value after scaling; None for min(image minimum, 0), or the nearest value that can be stored.
+    Raises InputError if `fill` cannot be stored.
     """
     value = fill
     if value is None:
@@ -170,8 +187,11 @@ def stored_fill(image: Volume, fill: float | None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: number from 1; "stripped", "kept" or the reason of failure; seconds taken; and
-    the quality of its mask, of several frames the worst, where it was assessed."""
+    """The outcome of a job.
+
+    number: of the job, from 1. text: "stripped", "kept" or why the job failed. seconds: how long it took. quality:
+    of the mask, the worst frame's if there are several; None if it was not assessed.
+    """
 
     number: int
     job: Job
@@ -181,6 +201,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
+        """Whether there are no outputs."""
         return self.text not in ("stripped", "kept")
 
 
@@ -196,13 +217,13 @@ def strip_files(
     done: Callable[[Outcome], None] = lambda outcome: None,
     finish: Callable[[Job, bool, MaskQuality | None], None] = lambda job, kept, quality: None,
 ) -> list[Outcome]:
-    """Strip each job and return what became of them. A job that fails does not stop the others.
+    """Strip the image of each job. Returns the outcomes. A job that fails does not stop the others.
 
-    quality: assess the masks, those that are kept too. resume: keep outputs that are all there, complete, and on
-    the grid of the image. debug: raise the first failure. made_with: what `records.made_with` tells of the
-    model. With it each output gets a record of how it was made, and `resume` makes anew what was made in another
-    way; outputs without a record are kept. done: called after each job. finish: called at the end of each job
-    that went well, with whether its outputs were kept and the quality of its mask; if it raises, the job fails.
+    quality: assesses the masks, kept ones too. resume: keep the outputs of a job if all are there, complete, and
+    on the grid of the image. debug: raise the first failure. made_with: of `records.made_with`; each output then
+    gets a record of how it was made, and `resume` makes anew what was made in another way, but keeps outputs
+    without a record. done: called after each job. finish: called at the end of each job that did not fail, with
+    whether its outputs were kept and the quality of its mask; if it raises, the job fails.
     """
     batch = _Batch(stripper, options, quality, resume, None if made_with is None else Ledger(made_with, options))
     outcomes = []
@@ -212,11 +233,10 @@ def strip_files(
         try:
             kept, mask_quality = batch.run(job, finish)
             text = "kept" if kept else "stripped"
-        except Exception as error:  # a fault in one scan must not stop the night's batch
+        except Exception as error:  # a fault in one scan must not stop the others
             if debug:
                 raise
-            known = isinstance(error, SingleStripError)  # such errors name their file
-            text = describe_error(error) if known else f"{job.image}: {describe_error(error)}"
+            text = describe_file_error(job.image, error)
         outcomes.append(Outcome(number, job, text, time.monotonic() - start, mask_quality))
         done(outcomes[-1])
     if batch.ledger is not None:
@@ -226,7 +246,7 @@ def strip_files(
 
 @dataclass(frozen=True)
 class _Batch:
-    """What all jobs of a run have in common."""
+    """The models and settings that all jobs of a run share."""
 
     stripper: Stripper
     options: StripOptions
@@ -238,7 +258,9 @@ class _Batch:
         self, job: Job, finish: Callable[[Job, bool, MaskQuality | None], None]
     ) -> tuple[bool, MaskQuality | None]:
         """Run one job. Returns whether its outputs were kept, and the quality of its mask."""
-        wanted = {} if self.ledger is None else self.ledger.wanted(job)  # before the image is read: it may change
+        wanted = (
+            {} if self.ledger is None else self.ledger.wanted(job)
+        )  # before the image is read, since it may change
         kept = self.resume and _is_done(job) and (self.ledger is None or self.ledger.can_keep(job, wanted))
         if kept:
             mask_quality = self._assess_kept(job)
@@ -251,6 +273,7 @@ class _Batch:
         return kept, mask_quality
 
     def _assess_kept(self, job: Job) -> MaskQuality | None:
+        """The quality of a kept mask; None without a mask or a quality model."""
         if self.quality is None or "mask" not in job.outputs:
             return None
         file, masks = read_masks(job.outputs["mask"])
@@ -258,7 +281,7 @@ class _Batch:
 
 
 def _is_done(job: Job) -> bool:
-    """Whether all that a job writes is there, its images whole and on the grid of the job's image."""
+    """Whether all outputs of a job are there, images complete and on the grid of the job's image."""
     pictures = [path for kind, path in job.outputs.items() if kind == "picture"]
     images = [path for kind, path in job.outputs.items() if kind != "picture"]
     return (

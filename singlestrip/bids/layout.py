@@ -110,7 +110,8 @@ def _near_suffixes(unknown: Iterable[str], known: Iterable[str]) -> str:
 def _index(root: Path) -> list[Path]:
     """The paths of all NIfTI files that have BIDS names, relative to `root`."""
     try:
-        from ancpbids import BIDSLayout, DatasetOptions
+        from ancpbids import DatasetOptions
+        from ancpbids.pybids_compat import BIDSLayout
     except ImportError as error:
         raise SingleStripError(
             "BIDS data sets need the package ancpbids; install it with: pip install 'singlestrip[bids]'"
@@ -126,7 +127,8 @@ def _index(root: Path) -> list[Path]:
         raise InputError(
             f"{root}: cannot be read as a BIDS data set; check its {DESCRIPTION} ({error})"
         ) from error
-    return [Path(file.get_relative_path()) for file in layout.get(extension=list(EXTENSIONS))]
+    files: list[Any] = layout.get(extension=list(EXTENSIONS))
+    return [Path(file.get_relative_path()) for file in files]
 
 
 def _is_raw_image(path: Path) -> bool:

@@ -6,7 +6,7 @@ import argparse
 
 from ..errors import DivergedError, EarlierRunError, Interrupted, describe_error
 
-ADVISED_OPTIONS = {
+ADVISED_OPTIONS: dict[type[Exception], tuple[str, ...]] = {
     EarlierRunError: ("resume",),
     Interrupted: ("resume",),
     DivergedError: ("resume", "amp", "lr"),

@@ -15,12 +15,13 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
     parser: of `build_parser`; it is changed, and cannot parse afterwards.
     """
     for command in subparsers(parser).values():
-        command.description = command.description.partition("\n")[0]
+        command.description = (command.description or "").partition("\n")[0]
         for action in command._actions:
             role = PATH_ROLES.get(action.type)
             if role is None:
                 continue
-            action.complete = shtab.DIRECTORY if role in ("folder", "input-folder") else shtab.FILE
+            kind = shtab.DIRECTORY if role in ("folder", "input-folder") else shtab.FILE
+            action.complete = kind  # type: ignore[attr-defined]  # shtab reads an attribute that argparse lacks
             # After an option with "+" shtab's script for bash completes files alone, and no further option.
             action.nargs = None if action.nargs == "+" else action.nargs
     return shtab.complete(parser, shell)

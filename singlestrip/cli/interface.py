@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from . import options
 
-# What the values of an option are to a wrapper, by the type that parses them.
-PATH_ROLES = {
+# What the values of an option are to a wrapper, by the argparse type that parses them.
+PATH_ROLES: dict[object, str] = {
     options.input_file: "input",  # a file to read
     options.input_list: "list",  # a file to read that names one more a line
     options.input_folder: "input-folder",  # a folder to read
@@ -30,8 +30,8 @@ class Range:
     open: bool = False
 
 
-# The numbers that an option takes, by the type that parses them. Options of other types take text.
-NUMBERS = {
+# The numbers that an option takes, by the argparse type that parses them. Options of other types take text.
+NUMBERS: dict[object, Range] = {
     options.positive_int: Range(True, 1),
     options.seed: Range(True, 0, 2**32 - 1),
     options.positive_float: Range(False, 0, open=True),

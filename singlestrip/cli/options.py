@@ -1,4 +1,4 @@
-"""What several subcommands share: types of options, options, and the lines they show while they work."""
+"""Types of options, options and lines of progress that several subcommands share."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:  # their modules import torch
 Number = TypeVar("Number", int, float)
 FLAGS = FlagConfig()
 MASK_RULE = """A mask has 0 outside the brain and one value above 0 inside. A soft mask, such as probabilities or
-percent, is cut at half its maximum. An image of the brain alone, such as FreeSurfer's brainmask.mgz,
-is brain wherever above 0. Of uneven values that fade out at the edge, brain is from 0.4 of the level
-inside on. A warning tells of each. Label maps and signed distances are refused."""
+percent, is cut at half its maximum. In an image of the brain alone, such as FreeSurfer's
+brainmask.mgz, all voxels above 0 are brain. Uneven values that fade out at the edge are cut at 0.4 of
+the level inside. A warning says which of these a file was taken for. Label maps and signed distances are
+refused."""
 
 
 def input_file(text: str) -> Path:
@@ -38,7 +39,7 @@ def input_folder(text: str) -> Path:
 
 
 def input_list(text: str) -> Path:
-    """An argparse type: a text file to read, with the path of one image a line."""
+    """An argparse type: a text file to read, with the path of one image per line."""
     return Path(text)
 
 
@@ -63,7 +64,7 @@ def model(text: str) -> str:
 
 
 def shard(text: str) -> Shard | str:
-    """An argparse type: K/N, or "slurm" for what a job array's variables tell."""
+    """An argparse type: K/N, or "slurm", which stands for the variables of a job array."""
     try:
         return text if text == "slurm" else parse_shard(text)
     except ValueError:
@@ -73,7 +74,7 @@ def shard(text: str) -> Shard | str:
 
 
 def _number(kind: type[Number], text: str, wanted: str) -> Number:
-    """The number that text is. Raises ArgumentTypeError, which says what is wanted."""
+    """The number in a text. Raises ArgumentTypeError, which says what is wanted."""
     try:
         return kind(text)
     except ValueError:
@@ -131,6 +132,7 @@ def share(text: str) -> float:
 
 
 def add_flag_options(group: argparse._ArgumentGroup) -> None:
+    """Add --pass-from and --look-from."""
     for name, default in (("pass", FLAGS.pass_from), ("look", FLAGS.look_from)):
         group.add_argument(
             f"--{name}-from",
@@ -140,8 +142,15 @@ def add_flag_options(group: argparse._ArgumentGroup) -> None:
         )
 
 
+def check_quality_options(args: argparse.Namespace, condition: str = "--qc") -> None:
+    """End the program if an option of --qc is given without it. condition: what it goes with, in words."""
+    for name in ("qc_model", "pass_from", "look_from"):
+        if getattr(args, name) is not None and not args.qc:
+            args.parser.error(f"--{name.replace('_', '-')} goes with {condition}")
+
+
 def chosen_flags(args: argparse.Namespace) -> FlagConfig:
-    """The thresholds; without one of its own, look reaches no higher than pass."""
+    """The thresholds of the flags. The default of --look-from is lowered to --pass-from where that is lower."""
     highest = FLAGS.pass_from if args.pass_from is None else args.pass_from
     lowest = min(FLAGS.look_from, highest) if args.look_from is None else args.look_from
     if lowest > highest:
@@ -150,6 +159,7 @@ def chosen_flags(args: argparse.Namespace) -> FlagConfig:
 
 
 def add_model(group: argparse._ArgumentGroup) -> None:
+    """Add --model."""
     group.add_argument(
         "--model",
         type=model,
@@ -159,6 +169,7 @@ def add_model(group: argparse._ArgumentGroup) -> None:
 
 
 def add_quality_model(group: argparse._ArgumentGroup) -> None:
+    """Add --qc-model."""
     group.add_argument(
         "--qc-model",
         type=model,
@@ -168,7 +179,7 @@ def add_quality_model(group: argparse._ArgumentGroup) -> None:
 
 
 def add_quality_options(parser: argparse.ArgumentParser, about: str) -> None:
-    """Scores beside stripping; about: what --qc does in this command."""
+    """Add --qc and the options that go with it. about: what --qc does in this command."""
     group = parser.add_argument_group("QUALITY OPTIONS")
     group.add_argument("--qc", action="store_true", help=about)
     add_quality_model(group)
@@ -176,6 +187,7 @@ def add_quality_options(parser: argparse.ArgumentParser, about: str) -> None:
 
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
+    """Add --memory."""
     parser.add_argument(
         "--memory",
         type=positive_float,
@@ -185,12 +197,14 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
 
 
 def add_validation(group: argparse._ArgumentGroup, text: str) -> None:
+    """Add --val. text: its help."""
     group.add_argument(
         "--val", nargs=2, action="append", default=[], type=input_file, metavar=("IMAGE", "MASK"), help=text
     )
 
 
 def add_processor_options(parser: argparse.ArgumentParser) -> None:
+    """Add --device and --threads."""
     group = parser.add_argument_group("PROCESSOR OPTIONS")
     group.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default auto: a GPU if any)"
@@ -201,6 +215,7 @@ def add_processor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def apply_threads(args: argparse.Namespace) -> None:
+    """Limit the threads of torch as --threads says."""
     if args.threads:
         import torch
 
@@ -208,12 +223,12 @@ def apply_threads(args: argparse.Namespace) -> None:
 
 
 def shows_lines(args: argparse.Namespace) -> bool:
-    """Whether lines of progress are to be shown: not with --quiet, nor where nobody watches."""
+    """Whether to show lines of progress: not with --quiet, and only on a terminal."""
     return not args.quiet and sys.stderr.isatty()
 
 
 def show_stripping(args: argparse.Namespace, total: int) -> Callable[[Outcome], None]:
-    """What `batch.strip.strip_files` is to call after each of `total` images."""
+    """The function that `batch.strip.strip_files` calls after each of `total` images to show its outcome."""
     shows_progress = total > 1 and shows_lines(args)
 
     def done(outcome: Outcome) -> None:
@@ -231,7 +246,7 @@ def show_stripping(args: argparse.Namespace, total: int) -> Callable[[Outcome], 
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> int:
-    """1 if a scan failed, else 0. Of several scans, name those that failed once more, a line each."""
+    """1 if a scan failed, else 0. If there are several scans, list those that failed once more."""
     failures = [outcome.job for outcome in outcomes if outcome.failed]
     if failures and len(outcomes) > 1:
         tell(f"{len(failures)} of {len(outcomes)} images failed:")
@@ -241,7 +256,7 @@ def exit_status(outcomes: Sequence[Outcome]) -> int:
 
 
 def show_training(progress: Progress) -> None:
-    """One line on the terminal that tells where a training run stands, kept where there is a validation."""
+    """Show on one line where a training run stands. The line stays if it has a validation Dice."""
     text = f"step {progress.step}/{progress.steps}"
     text += "".join(f", {name} loss {loss:.3f}" for name, loss in progress.losses.items())
     text += f", {progress.steps_per_second:.2f} steps/s, {progress.seconds_left / 60:.0f} min left"
@@ -251,7 +266,7 @@ def show_training(progress: Progress) -> None:
 
 
 def show_quality_training(progress: QualityProgress) -> None:
-    """One line on the terminal that tells where the training of a quality network stands."""
+    """Show on one line where the training of a quality network stands."""
     text = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
     text += f", {progress.seconds_left / 60:.0f} min left"
     show_progress(text, keep=progress.epoch == progress.epochs)

@@ -39,8 +39,10 @@ Medical Image Analysis 86:102789 (2023)."""
 class ManualParser(argparse.ArgumentParser):
     """A parser whose help is a manual page: sections have names in capitals and indented text."""
 
-    def __init__(self, *args: Any, synopsis: Sequence[str] = (), examples: str = "", **keywords: Any) -> None:
-        super().__init__(*args, add_help=False, allow_abbrev=False, **keywords)
+    def __init__(
+        self, prog: str | None = None, *, synopsis: Sequence[str] = (), examples: str = "", **keywords: Any
+    ) -> None:
+        super().__init__(prog, add_help=False, allow_abbrev=False, **keywords)
         self.synopsis, self.examples = synopsis, examples
         self.add_argument("-h", "--help", action="help", help="show this page and stop")
 

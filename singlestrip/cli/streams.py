@@ -8,9 +8,13 @@ import logging
 import os
 import sys
 import warnings
+from typing import TYPE_CHECKING, TextIO
 
 from .. import interruption
 from ..io.text.escaping import printable
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 CLEAR_LINE = "\r\033[K"
 _line_is_open = False  # whether the last line on the terminal is one of progress, which the next replaces
@@ -55,12 +59,25 @@ class _Descriptor(io.FileIO):
 
     failure: OSError | None = None
 
-    def write(self, data: bytes) -> int | None:
+    def write(self, data: ReadableBuffer, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
             self.failure = self.failure or error
-            return len(data)
+            return memoryview(data).nbytes
+
+
+class _SafeStream(io.TextIOWrapper):
+    """A text stream on a descriptor, with the encoding of the stream that it replaces.
+
+    replaced: None if its descriptor was closed.
+    """
+
+    def __init__(self, descriptor: int, replaced: TextIO | None, always_by_line: bool = False) -> None:
+        self.descriptor = _Descriptor(descriptor, "w", closefd=False)
+        by_line = always_by_line or self.descriptor.isatty()
+        encoding = "utf-8" if replaced is None else replaced.encoding
+        super().__init__(io.BufferedWriter(self.descriptor), encoding, "backslashreplace", line_buffering=by_line)
 
 
 def prepare_streams(debug: bool) -> None:
@@ -69,12 +86,12 @@ def prepare_streams(debug: bool) -> None:
     A character that the terminal's encoding lacks is escaped. A reader that has gone (`| head`) is no error.
     """
     _fill_closed_descriptors()
-    sys.stdout = _text_stream(1, sys.stdout)
+    sys.stdout = _SafeStream(1, sys.stdout)
     if debug:
-        sys.stderr = _text_stream(2, sys.stderr)
+        sys.stderr = _SafeStream(2, sys.stderr)
         return
     interruption.error_descriptor = os.dup(2)
-    sys.stderr = _text_stream(interruption.error_descriptor, sys.stderr, always_by_line=True)
+    sys.stderr = _SafeStream(interruption.error_descriptor, sys.stderr, always_by_line=True)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)  # for libraries in C
     os.close(nowhere)
@@ -103,9 +120,10 @@ def finish_streams(status: int) -> int:
     return status
 
 
-def _finish(stream: io.TextIOWrapper) -> OSError | None:
+def _finish(stream: TextIO) -> OSError | None:
+    """Write what a stream still holds. Returns why some of its text could not be written, if that is so."""
     stream.flush()
-    return stream.buffer.raw.failure
+    return stream.descriptor.failure if isinstance(stream, _SafeStream) else None
 
 
 def _fill_closed_descriptors() -> None:
@@ -115,13 +133,3 @@ def _fill_closed_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-
-
-def _text_stream(
-    descriptor: int, before: io.TextIOWrapper | None, always_by_line: bool = False
-) -> io.TextIOWrapper:
-    """A stream with the encoding of the one `before`, which is None if its descriptor was closed."""
-    raw = _Descriptor(descriptor, "w", closefd=False)
-    by_line = always_by_line or raw.isatty()
-    encoding = "utf-8" if before is None else before.encoding
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=by_line)

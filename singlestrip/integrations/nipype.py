@@ -4,7 +4,7 @@
     quality = Node(Quality(), "quality")
     workflow.connect(strip, "mask_file", quality, "mask_file")
 
-Inputs are the options of the command, under names that are usual in nipype: `in_file` is --image and `num_threads`
+Inputs are the options of the command, with names that are usual in nipype: `in_file` is --image and `num_threads`
 is --threads; other names end in `_file` for files and in `_dir` for folders. A relative path to read starts from
 the folder in which it is set. A relative path to write starts from the folder in which the interface runs; for a
 node that is the node's own folder. An exit status other than 0 is an error of the node.
@@ -12,7 +12,6 @@ node that is the node's own folder. An exit status other than 0 is an error of t
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
@@ -40,7 +39,7 @@ from ..batch.shards import Shard, parse_shard, slurm_shard, table_name
 from ..cli.interface import Option, command_options
 from ..cli.parser import build_parser
 from ..io.images.lists import read_list
-from ..io.text.escaping import from_cell
+from ..io.text.table import parse_table
 
 NAMES = {"image": "in_file", "threads": "num_threads"}
 ENDINGS = {"input": "_file", "list": "_file", "table": "_file", "output": "_file", "folder": "_dir"}
@@ -160,12 +159,12 @@ class StripOutputs(TraitedSpec):
     mask_file = OutputMultiObject(File(exists=True), desc="brain mask")
     sdt_file = OutputMultiObject(File(exists=True), desc="signed distance to the brain's surface in mm")
     picture_file = OutputMultiObject(File(exists=True), desc="picture of three slices with the mask's outline")
-    out_dir = Directory(exists=True, desc="folder of the above, where one was named")
+    out_dir = Directory(exists=True, desc="the folder given as out_dir")
     qc_file = File(exists=True, desc="with qc and out_dir: the table of estimated quality, qc.tsv")
 
 
 class Strip(_Command):
-    """Strip the skull off head images, as `singlestrip strip` does.
+    """Strip head images, as `singlestrip strip` does.
 
     Without out_dir it takes one image. Each output is a file name, or True for NAME_brain, NAME_mask, NAME_sdt or
     NAME_picture in the working folder; without any, brain and mask are written. With out_dir it takes any number
@@ -199,8 +198,8 @@ class Strip(_Command):
             jobs = plan_folder(images, Path(inputs.out_dir), kinds, suffix)
             part = self._part()
             return jobs if part is None else part.deal(jobs)
-        named = {kind: getattr(inputs, name) for kind, name in FILES.items() if isdefined(getattr(inputs, name))}
-        wanted = {kind: value for kind, value in (named or {"brain": True, "mask": True}).items() if value}
+        given = {kind: getattr(inputs, name) for kind, name in FILES.items() if isdefined(getattr(inputs, name))}
+        wanted = {kind: value for kind, value in (given or {"brain": True, "mask": True}).items() if value}
         if len(images) != 1:
             return []  # the command will report it
         default = plan_folder(images, Path(), wanted)[0].outputs
@@ -289,5 +288,5 @@ def _read_rows(table: Path) -> list[dict[str, Any]]:
     if table.suffix == ".json":
         content = json.loads(text)
         return content if isinstance(content, list) else [content]
-    rows = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
-    return [{column: from_cell(cell) for column, cell in row.items()} for row in rows]
+    columns, rows = parse_table(text)
+    return [dict(zip(columns, cells, strict=True)) for cells in rows.values()]

@@ -1,4 +1,4 @@
-"""Checksums of files, which tell later what an output was made from."""
+"""Checksums of files, which identify later what an output was made from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are written: checks before any work is done, and writing whole files or none."""
+"""Outputs: checks before any work is done, and writing that leaves complete files or none."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_write(*paths: Path) -> Iterator[list[Path]]:
-    """Give hidden files to write, and rename them to `paths`, in this order, when the block ends well.
+    """Give hidden files to write, and rename them to `paths`, in this order, if the block ends without an error.
 
     The hidden files lie beside `paths` and keep their endings; several paths must differ in these. If the block
     ends otherwise, also by a signal, nothing is left behind and older files stay as they were. The leftovers of

@@ -1,4 +1,4 @@
-"""Versions of libraries, for records and reports. Imports none of them."""
+"""Versions of libraries, for records and reports. Imports none of the libraries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .._version import __version__
 
 
 def library_version(name: str) -> str | None:
-    """The version of a library by its name in the package index; None where it is not installed."""
+    """The version of a library by its name in the package index; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -13,8 +13,6 @@ from torch import nn
 
 from ..configuration import AutoencoderConfig
 
-DIMENSIONS = {"slices": 2, "volume": 3}
-
 
 class Autoencoder(nn.Module):
     """Maps masks to the logit of their reconstruction.
@@ -26,9 +24,9 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        dims = DIMENSIONS[config.kind]
-        plain: type[nn.Module] = nn.Conv2d if dims == 2 else nn.Conv3d
-        transposed: type[nn.Module] = nn.ConvTranspose2d if dims == 2 else nn.ConvTranspose3d
+        flat = config.dimensions == 2
+        plain: type[nn.Module] = nn.Conv2d if flat else nn.Conv3d
+        transposed: type[nn.Module] = nn.ConvTranspose2d if flat else nn.ConvTranspose3d
         channels = [1, *(width for _, _, width in config.layers)]
         shapes = [(kernel, stride) for kernel, stride, _ in config.layers]
         steps = list(zip(channels, channels[1:], shapes, strict=False))
@@ -39,7 +37,7 @@ class Autoencoder(nn.Module):
         self, convolution: Callable[..., nn.Module], layers: Sequence[tuple[int, int, tuple[int, int]]]
     ) -> nn.Sequential:
         """Encoder or decoder. layers: of each, channels before and after, and (kernel, stride)."""
-        norm = nn.BatchNorm2d if DIMENSIONS[self.config.kind] == 2 else nn.BatchNorm3d
+        norm = nn.BatchNorm2d if self.config.dimensions == 2 else nn.BatchNorm3d
         parts: list[nn.Module] = []
         for number, (before, after, (kernel, stride)) in enumerate(layers, start=1):
             parts.append(convolution(before, after, kernel, stride, padding=1))

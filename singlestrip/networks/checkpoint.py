@@ -134,7 +134,7 @@ def read_header(path: Path, kind: type[torch.nn.Module] = Cascade) -> dict[str, 
 def load_model(
     path: Path,
     device: torch.device | str = "cpu",
-    kind: type[Model] = Cascade,  # type: ignore[assignment]
+    kind: type[Model] = Cascade,  # type: ignore[assignment]  # type variables have no defaults
 ) -> tuple[Model, dict[str, Any]]:
     """A model in evaluation mode on `device`, and its header, as of `read_header`.
 

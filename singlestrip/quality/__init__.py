@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["QualityModel"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> type[QualityModel]:
     if name == "QualityModel":
         from .scores import QualityModel
 

@@ -47,8 +47,8 @@ def _sample_ellipsoid(
     return tuple(box), (inside - 1) * min(radii)
 
 
-def _smooth(distance: torch.Tensor, axes_mm: Axes, sigma_mm: float) -> torch.Tensor:
-    """Blurred by a Gaussian."""
+def _blurred(distance: torch.Tensor, axes_mm: Axes, sigma_mm: float) -> torch.Tensor:
+    """A distance [X, Y, Z] blurred by a Gaussian."""
     blur = [
         profile_matrices(len(along), float(along[1] - along[0]), torch.tensor([sigma_mm]), torch.zeros(1))
         for along in axes_mm
@@ -63,23 +63,12 @@ def _plant(
     result = distance.clone()
     generator = streams("smooth")
     if happens(generator, config.smooth_probability):
-        result = _smooth(result, axes_mm, uniform(generator, 0, config.smooth_mm * scale))
-    generator = streams("uneven")
-    if happens(generator, config.uneven_probability):
-        spacing_mm = log_uniform(generator, *config.uneven_spacing_mm) * scale
-        deviation_mm = uniform(generator, 0, config.uneven_mm * scale)
-        field = random_field([float(along[-1] - along[0]) for along in axes_mm], spacing_mm, generator)
-        result += deviation_mm * enlarge(field.to(distance.device), distance.shape)[0, 0]
+        result = _blurred(result, axes_mm, uniform(generator, 0, config.smooth_mm * scale))
+    result = _moved_unevenly(result, axes_mm, config, scale, streams("uneven"))
     generator = streams("offset")
     if happens(generator, config.offset_probability):
         result += uniform(generator, -config.offset_mm, config.offset_mm) * scale
-    generator = streams("shell")
-    if happens(generator, config.shell_probability):
-        middle = uniform(generator, *config.shell_distance_mm) * scale
-        half = uniform(generator, *config.shell_half_width_mm) * scale
-        offset_mm = uniform(generator, -config.shell_plane_mm, config.shell_plane_mm) * scale
-        part = _sample_plane(axes_mm, offset_mm, generator)
-        result = torch.minimum(result, torch.maximum((distance - middle).abs() - half, part))
+    result = _with_shell(result, distance, axes_mm, config, scale, streams("shell"))
     for name, most, sign in (("added", config.added, 1), ("removed", config.removed, -1)):
         generator = streams(name)
         for _ in range(whole_number(generator, 0, most)):
@@ -91,6 +80,36 @@ def _plant(
         offset_mm = uniform(generator, *config.cut_mm) * scale
         result = torch.maximum(result, _sample_plane(axes_mm, offset_mm, generator))
     return result
+
+
+def _moved_unevenly(
+    distance: torch.Tensor, axes_mm: Axes, config: FaultConfig, scale: float, generator: torch.Generator
+) -> torch.Tensor:
+    """A distance plus a smooth random field, in some masks."""
+    if not happens(generator, config.uneven_probability):
+        return distance
+    spacing_mm = log_uniform(generator, *config.uneven_spacing_mm) * scale
+    deviation_mm = uniform(generator, 0, config.uneven_mm * scale)
+    field = random_field([float(along[-1] - along[0]) for along in axes_mm], spacing_mm, generator)
+    return distance + deviation_mm * enlarge(field.to(distance.device), distance.shape)[0, 0]
+
+
+def _with_shell(
+    faulty: torch.Tensor,
+    distance: torch.Tensor,
+    axes_mm: Axes,
+    config: FaultConfig,
+    scale: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """A faulty mask, in some cases with part of a layer around the brain. distance: of the mask without faults."""
+    if not happens(generator, config.shell_probability):
+        return faulty
+    middle_mm = uniform(generator, *config.shell_distance_mm) * scale
+    half_mm = uniform(generator, *config.shell_half_width_mm) * scale
+    offset_mm = uniform(generator, -config.shell_plane_mm, config.shell_plane_mm) * scale
+    part = _sample_plane(axes_mm, offset_mm, generator)
+    return torch.minimum(faulty, torch.maximum((distance - middle_mm).abs() - half_mm, part))
 
 
 def plant_faults(

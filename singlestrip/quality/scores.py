@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..configuration import FlagConfig
+from ..configuration import SLICE_BATCH, FlagConfig
 from ..errors import InputError
 from ..networks.autoencoder import Autoencoder
 from ..networks.checkpoint import find_model, load_model
@@ -18,9 +18,8 @@ from ..space.grid import Grid, voxel_volume_ml
 from ..space.metrics import dice, hausdorff95, volume_ml
 from ..space.morphology import fill_holes, mask_box, thin_axes
 from ..space.resample import coarsened, conform
-from ..space.scan import Scan
+from ..space.scan import Scan, as_scan
 
-SLICE_BATCH = 32  # slices that the network sees at once
 LARGE_SLICE = 0.1  # of the largest: the tips of a brain say little
 
 
@@ -49,6 +48,7 @@ class Reconstruction:
 
     @property
     def hd95_mm(self) -> float:
+        """95th percentile of the distances between the surfaces of mask and reconstruction."""
         return hausdorff95(self.given > 0.5, self.probability > 0.5, self.vox2world)
 
     def slice_dice(self) -> tuple[tuple[float, ...], float]:
@@ -65,7 +65,7 @@ class Reconstruction:
         return conform(Scan(self.probability, self.vox2world), grid).numpy() > 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskQuality:
     """What is known of a mask without truth.
 
@@ -89,12 +89,12 @@ class MaskQuality:
 
     @property
     def estimate(self) -> float:
-        """The former name of `estimated_dice`."""
+        """Another name of `estimated_dice`, for programs that know it by this one."""
         return self.estimated_dice
 
 
 def flag_of(estimated_dice: float, config: FlagConfig = FlagConfig()) -> str:
-    """ "pass", "look" or "fail" for an estimated Dice."""
+    """The flag of an estimated Dice: "pass", "look" or "fail"."""
     if estimated_dice >= config.pass_from:
         return "pass"
     return "look" if estimated_dice >= config.look_from else "fail"
@@ -103,13 +103,13 @@ def flag_of(estimated_dice: float, config: FlagConfig = FlagConfig()) -> str:
 class QualityModel:
     """A loaded autoencoder that scores one mask after another."""
 
-    def __init__(self, model: Autoencoder, flags: FlagConfig = FlagConfig()):
+    def __init__(self, model: Autoencoder, flags: FlagConfig = FlagConfig()) -> None:
         self.model = model.eval()
         self.config, self.flags = model.config, flags
 
     @staticmethod
     def load(
-        model: str | os.PathLike | None = None, device: str = "auto", flags: FlagConfig = FlagConfig()
+        model: str | os.PathLike[str] | None = None, device: str = "auto", flags: FlagConfig = FlagConfig()
     ) -> QualityModel:
         """From a model file, or a name in the models folder; None for the shipped weights."""
         path = find_model(model, Autoencoder)
@@ -117,6 +117,7 @@ class QualityModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the network runs."""
         return next(self.model.parameters()).device
 
     def assess(self, mask: Scan | np.ndarray, vox2world: np.ndarray | None = None) -> MaskQuality:
@@ -125,11 +126,8 @@ class QualityModel:
         Masks that are empty, and those that fill their image, have the estimated Dice 0. Raises InputError for
         what is no mask.
         """
-        if not isinstance(mask, Scan):
-            if vox2world is None:
-                raise InputError("an array needs its vox2world, the 4×4 map from voxel index to RAS mm")
-            mask = Scan(mask, np.asarray(vox2world, dtype=float))
-        return self.measure(mask, self.reconstruct(mask))
+        scan = as_scan(mask, vox2world)
+        return self.measure(scan, self.reconstruct(scan))
 
     def assess_worst(self, masks: np.ndarray, vox2world: np.ndarray) -> tuple[MaskQuality, Reconstruction]:
         """Quality and reconstruction of the frame with the lowest estimated Dice; masks: boolean [X, Y, Z, T]."""
@@ -148,7 +146,17 @@ class QualityModel:
         """Quality of a mask by its reconstruction."""
         box = mask_box(mask.array)
         if box is None:
-            return MaskQuality(0.0, flag_of(0.0, self.flags), np.inf, (), 0.0, 0.0, 0, 0, False)
+            return MaskQuality(
+                estimated_dice=0.0,
+                flag=flag_of(0.0, self.flags),
+                hd95_mm=np.inf,
+                slice_dice=(),
+                lowest_slice_dice=0.0,
+                volume_ml=0.0,
+                components=0,
+                holes=0,
+                touches_edge=False,
+            )
         # A mask that fills its image says nothing of where the brain ends.
         estimated_dice = 0.0 if mask.array.mean() > self.flags.full else reconstruction.dice
         part = mask.array[box]

@@ -18,9 +18,10 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from ..batch.report import find_picture
 from ..errors import EarlierRunError, InputError, OutputError
 from ..io.checksum import checksum
-from ..io.output import atomic_write, make_folder, path_exists
+from ..io.output import atomic_write, make_folder
 from ..io.pictures.page import PageEntry, write_page
 from ..io.text import typed
 from ..io.text.table import parse_table, table_line, write_table
@@ -222,25 +223,18 @@ def _fault_of(scores: Sequence[Score], unlabelled: set[Path], most_kept: int | N
 # The page
 
 
-def picture_path(folder: Path, name: str) -> Path:
-    """Where the picture of a scan's mask lies for the page in `folder`."""
-    return folder / "pictures" / f"{name}.png"
-
-
 def write_round_page(folder: Path, scores: Sequence[Score], names: dict[Path, str]) -> None:
-    """Write the page of a round's masks, worst first. names: of each image on the page and in its picture."""
+    """Write the page of a round's masks, worst first. names: those of the images on the page."""
     entries = [_page_entry(folder, score, names[score.image]) for score in scores]
     entries.sort(key=lambda entry: (-1.0 if entry.estimated_dice is None else entry.estimated_dice, entry.name))
     write_page(folder, entries, folder.resolve().name, "Masks of the last round.")
 
 
 def _page_entry(folder: Path, score: Score, name: str) -> PageEntry:
-    picture = picture_path(folder, name)
-    has_picture = score.estimated_dice is not None and path_exists(picture)
     return PageEntry(
         name=name,
         flag=score.flag or "fail",
         estimated_dice=score.estimated_dice,
-        picture=picture.relative_to(folder).as_posix() if has_picture else None,
+        picture=None if score.estimated_dice is None else find_picture(folder, name),
         note=score.note or ("kept as a pseudo-label" if score.kept else ""),
     )

@@ -10,22 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from ..batch.assessment import name_files
+from ..batch.report import draw_picture
 from ..configuration import GMMConfig
 from ..errors import InputError, OutputError, describe_error, errors_named
 from ..io.checksum import checksum
 from ..io.images import memory_need, volume
 from ..io.images.masks import read_mask_on
-from ..io.output import make_folder
-from ..io.pictures import figures
 from ..quality.augmentation import agreement, augmented_masks
-from ..quality.scores import QualityModel, Reconstruction
+from ..quality.scores import QualityModel
 from ..space.metrics import dice
 from ..space.scan import Scan
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap, fit_label_map
 from ..synthesis.labelling import read_label_map, record_path, write_record
 from .plan import Inputs
-from .record import DECIMALS, picture_path
+from .record import DECIMALS
 from .select import Score
 
 
@@ -85,7 +84,8 @@ class Scorer:
         quality = self.quality.measure(mask, reconstruction)
         ranking_score = self._ranking_score(scan, image, mask.array, quality.estimated_dice)
         if self.page_folder is not None:
-            _draw(picture_path(self.page_folder, scan.name), image, mask.array, reconstruction)
+            grey = Scan(image.scaled(), image.vox2world)
+            draw_picture(self.page_folder, scan.name, grey, mask.array, reconstruction)
         if not (math.isfinite(ranking_score) and math.isfinite(quality.estimated_dice)):
             raise InputError(f"{scan.image}: its score is no number; is the quality model damaged?")
         return Score(
@@ -106,13 +106,6 @@ class Scorer:
             assert scan.reference is not None  # checked when the run begins
             return dice(mask, read_mask_on(scan.reference, image))
         return estimated_dice
-
-
-def _draw(path: Path, image: volume.Volume, mask: np.ndarray, reconstruction: Reconstruction) -> None:
-    """Draw a mask and its reconstruction on the image."""
-    make_folder(path.parent)
-    scan = Scan(image.scaled(), image.vox2world)
-    figures.quality_figure(scan, mask, reconstruction.on_grid(scan.grid), path)
 
 
 def fit_pseudo_labels(label_maps: dict[Path, Path], stripper: Stripper, gmm: GMMConfig) -> dict[Path, str]:

@@ -14,13 +14,8 @@ from scipy import ndimage
 from .grid import voxel_sizes
 
 SLAB_VOXELS = 2_000_000  # voxels that are measured at once
-SEARCH_STEPS = (
-    1.0,
-    0.5,
-    1.0,
-    0.5,
-    1.0,
-)  # shares of the way to the projection on the plane of the best foot so far
+# Shares of the way to a voxel's projection on the plane of the best foot so far.
+SEARCH_STEPS = (1.0, 0.5, 1.0, 0.5, 1.0)
 NEAR_VOXELS = 3.0  # nearer to the surface than this it counts as flat between two feet
 
 
@@ -59,8 +54,8 @@ def _planes(
 
     Returns its unit normal toward the surface [N, 3] and its distance in mm [N]. The normal is the logit's
     gradient, and the plane goes through the nearest crossing. Where the logit does not determine that crossing,
-    the plane goes through
-    all crossings: a plane that cuts the axes at steps s has the covector 1/s, of length 1/distance.
+    the plane goes through all crossings: a plane that cuts the axes at steps s has the covector 1/s, of length
+    1/distance.
     """
     inverse, axis, trusted = _crossings(logit, mask, boundary)
     to_index = np.linalg.inv(to_world)

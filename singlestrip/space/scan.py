@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..errors import InputError
 from .grid import Box, Grid
 from .scaling import scaled_float32
 
@@ -25,10 +26,12 @@ class Scan:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Number of voxels along each axis."""
         return self.array.shape
 
     @property
     def grid(self) -> Grid:
+        """Where the voxels lie."""
         return Grid(self.array.shape, self.vox2world)
 
     def values(self) -> np.ndarray:
@@ -38,3 +41,17 @@ class Scan:
     def part(self, box: Box) -> Scan:
         """The part within a box."""
         return replace(self, array=self.array[box], vox2world=self.grid.part(box).vox2world)
+
+
+def as_scan(
+    image: Scan | np.ndarray, vox2world: np.ndarray | None, slope: float = 1.0, intercept: float = 0.0
+) -> Scan:
+    """A scan as it is, or an array [X, Y, Z] with its vox2world and scaling as a scan.
+
+    Raises InputError for an array without vox2world.
+    """
+    if isinstance(image, Scan):
+        return image
+    if vox2world is None:
+        raise InputError("an array needs its vox2world, the 4×4 map from voxel index to RAS mm")
+    return Scan(image, np.asarray(vox2world, dtype=float), slope, intercept)

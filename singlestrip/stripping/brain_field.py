@@ -31,6 +31,7 @@ class BrainField:
 
     @property
     def grid(self) -> Grid:
+        """Where the voxels of the logit lie."""
         return Grid(tuple(self.logit.shape), self.vox2world)
 
     def around_brain(self, grid: Grid) -> tuple[Box, np.ndarray]:

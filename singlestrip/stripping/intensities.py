@@ -113,5 +113,5 @@ def _robust_ends(
 
 
 def _percentile(values: np.ndarray, percent: float, otherwise: float) -> float:
-    """Of sorted values; `otherwise` where there are none."""
+    """A percentile of sorted values; `otherwise` where there are none."""
     return float(np.percentile(values, percent)) if values.size else otherwise

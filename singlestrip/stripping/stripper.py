@@ -20,7 +20,7 @@ from ..space.distance import signed_distance
 from ..space.grid import Grid, geometry_fault
 from ..space.morphology import clean, largest_component, middle_mm
 from ..space.resample import coarsened, conform
-from ..space.scan import Scan
+from ..space.scan import Scan, as_scan
 from .brain_field import FAR_LOGIT, BrainField
 from .brightness import Bright, find_bright
 from .intensities import Intensities, intensities_of
@@ -42,25 +42,26 @@ class Stripped:
 class Stripper:
     """A loaded model that strips one image after another.
 
-    It may be used from any number of threads, and on a processor in forked workers too. views: how the
-    segmenter is shown a window beside as it is; without any, stripping is faster and less accurate.
+    It may be used from any number of threads, and on a processor in forked workers too. views: what the segmenter
+    is shown of a window beside the window itself; without any, stripping is faster and less accurate.
     """
 
     def __init__(
         self, model: Cascade, views: Sequence[View] = VIEWS, stripping: StrippingConfig = StrippingConfig()
-    ):
+    ) -> None:
         self.model = model.eval()
         self.config = model.config
         self.views = views
         self.stripping = stripping
 
     @staticmethod
-    def load(model: str | os.PathLike | None = None, device: str = "auto") -> Stripper:
+    def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Stripper:
         """From a model file, or a name in the models folder; None for the shipped weights."""
         return Stripper(load_model(find_model(model), choose_device(device))[0])
 
     @property
     def device(self) -> torch.device:
+        """Where the networks run."""
         return next(self.model.parameters()).device
 
     def strip(
@@ -122,8 +123,8 @@ class Stripper:
     def _field(self, scan: Scan, intensities: Intensities) -> BrainField:
         """The brain's logit in the segmenter's window.
 
-        The networks look at the bright part alone where it is small in a wide field of view, and where they find
-        no brain but in the dark.
+        The networks look at the bright part alone where it is small in a wide field of view, and where what they
+        find in the whole image is dark or lies beside the bright part.
         """
         limit_threads_after_fork(self.device)
         config = self.stripping.brightness
@@ -230,11 +231,8 @@ class Stripper:
 
 def _checked(image: Scan | np.ndarray, vox2world: np.ndarray | None, slope: float, intercept: float) -> Scan:
     """The scan to strip. Raises InputError if it is no image of real numbers in space."""
-    if not isinstance(image, Scan):
-        if vox2world is None:
-            raise InputError("an array needs its vox2world, the 4×4 map from voxel index to RAS mm")
-        image = Scan(image, vox2world, slope, intercept)
-    scan = replace(image, array=np.asarray(image.array), vox2world=np.asarray(image.vox2world, dtype=float))
+    given = as_scan(image, vox2world, slope, intercept)
+    scan = replace(given, array=np.asarray(given.array), vox2world=np.asarray(given.vox2world, dtype=float))
     if scan.array.ndim != 3 or scan.vox2world.shape != (4, 4):
         raise InputError(
             f"need an image [X, Y, Z] and a 4×4 vox2world, not {scan.array.shape}, {scan.vox2world.shape}"

@@ -1,8 +1,8 @@
-"""Other views of a window: shown one head in several contrasts, networks that take any err less in the mean.
+"""Other views of a window: the same head mirrored, or in another contrast.
 
-Where exactly a network puts the brain's border depends on contrast, and only part of its error is the same in all
-of them. So stripping shows the segmenter the window again, mirrored or with its intensities on another curve, and
-takes the mean logit: test-time augmentation (Wang et al., Neurocomputing 2019) with the contrasts of training.
+Where exactly a network puts the brain's border depends on the contrast, and only part of its error is the same in
+all contrasts. Stripping therefore shows the segmenter several views of a window and takes the mean logit. This is
+test-time augmentation (Wang et al., Neurocomputing 2019) with the contrasts of training.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def mean_logit(
 ) -> torch.Tensor:
     """Mean logit [X, Y, Z] of a normalised image [X, Y, Z] as it is and in other views.
 
-    logit: what `predict`, from an image to its logit, says of the image as it is.
+    predict: from an image to its logit; logit: that of the image as it is.
     """
     others = [view.mirror(predict(view.of(image))) for view in views]
     return torch.stack([logit, *others]).mean(0)

@@ -33,6 +33,10 @@ class Acquisition:
     noise: float
     noise_seed: int
 
+    def slices_across(self, axis: int) -> Slices | None:
+        """The slices across an axis; None if the image has none or has them across another axis."""
+        return self.slices if self.slices is not None and self.slices.axis == axis else None
+
 
 def sample_acquisition(config: SynthConfig, scale: float, streams: RandomStreams) -> Acquisition:
     """Draw the acquisition of one image."""
@@ -55,24 +59,33 @@ def _sample_slices(config: SynthConfig, scale: float, generator: torch.Generator
     return Slices(axis, spacing_mm, thickness_mm, uniform(generator, 0, 1))
 
 
-def acquire(image: torch.Tensor, window: Window, drawn: Sequence[Acquisition]) -> torch.Tensor:
-    """Images [B, X, Y, Z] as scanners see them: blurred, then with noise, then in slices."""
-    blurred = along_axes(image, _blur_matrices(window, drawn, image.device))
-    for sample, each in zip(blurred, drawn, strict=True):
+def blur(image: torch.Tensor, window: Window, drawn: Sequence[Acquisition]) -> torch.Tensor:
+    """Images [B, X, Y, Z], blurred as by the point spread of scanners and the thickness of slices."""
+    return along_axes(image, _blur_matrices(window, drawn, image.device))
+
+
+def add_noise(image: torch.Tensor, drawn: Sequence[Acquisition]) -> torch.Tensor:
+    """Add the noise of scanners to images [B, X, Y, Z], in place."""
+    for sample, each in zip(image, drawn, strict=True):
         generator = torch.Generator(image.device).manual_seed(each.noise_seed)
         sample += torch.randn(sample.shape, generator=generator, device=image.device) * each.noise
+    return image
+
+
+def take_slices(image: torch.Tensor, window: Window, drawn: Sequence[Acquisition]) -> torch.Tensor:
+    """Images [B, X, Y, Z] as their slices show them: one slice every spacing, interpolated between."""
     if all(each.slices is None for each in drawn):
-        return blurred
-    return along_axes(blurred, _slice_matrices(window, drawn, image.device))
+        return image
+    return along_axes(image, _slice_matrices(window, drawn, image.device))
 
 
 def _blur_matrices(window: Window, drawn: Sequence[Acquisition], device: torch.device) -> list[torch.Tensor]:
     """For each axis [B, n, n]: a Gaussian, or a box as thick as the slices across the axis."""
     matrices = []
     for axis, n in enumerate(window.shape):
-        sliced = [each.slices is not None and each.slices.axis == axis for each in drawn]
-        box_mm = [each.slices.thickness_mm if hit else 0.0 for each, hit in zip(drawn, sliced, strict=True)]
-        blur_mm = [0.0 if hit else each.blur_mm[axis] for each, hit in zip(drawn, sliced, strict=True)]
+        across = [each.slices_across(axis) for each in drawn]
+        box_mm = [slices.thickness_mm if slices else 0.0 for slices in across]
+        blur_mm = [0.0 if slices else each.blur_mm[axis] for each, slices in zip(drawn, across, strict=True)]
         matrices.append(
             profile_matrices(n, window.voxel_size_mm, torch.tensor(blur_mm), torch.tensor(box_mm)).to(device)
         )
@@ -81,17 +94,14 @@ def _blur_matrices(window: Window, drawn: Sequence[Acquisition], device: torch.d
 
 def _slice_matrices(window: Window, drawn: Sequence[Acquisition], device: torch.device) -> list[torch.Tensor]:
     """For each axis [B, n, n]: `slice_matrix` for slices across it, else the identity."""
-    return [
-        torch.stack(
-            [
-                slice_matrix(n, window.voxel_size_mm, each.slices.spacing_mm, each.slices.offset)
-                if each.slices is not None and each.slices.axis == axis
-                else torch.eye(n)
-                for each in drawn
-            ]
-        ).to(device)
-        for axis, n in enumerate(window.shape)
-    ]
+    matrices = []
+    for axis, n in enumerate(window.shape):
+        samples = [
+            slice_matrix(n, window.voxel_size_mm, slices.spacing_mm, slices.offset) if slices else torch.eye(n)
+            for slices in (each.slices_across(axis) for each in drawn)
+        ]
+        matrices.append(torch.stack(samples).to(device))
+    return matrices
 
 
 def slice_matrix(n: int, voxel_mm: float, spacing_mm: float, offset: float) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from msgspec import Meta
@@ -13,7 +13,11 @@ from ..errors import InputError
 from ..io.text import typed
 from ..space.scan import Scan
 
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
+
 MAX_CLASSES = 90  # of one side: what labels have room for
+ASSIGNED_AT_ONCE = 1_000_000  # values whose classes are computed together
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,12 @@ Intensity = Annotated[float, Meta(ge=-1e39, le=1e39)]  # of 32 bits, and so of a
 
 @dataclass(frozen=True)
 class SideRecord:
-    """Of the record of one side's fit, what levels need: each class's label and mean intensity in the scan."""
+    """Label and mean intensity in the scan of each class of one side: the part of its record that levels need."""
 
     label: Annotated[list[Annotated[int, Meta(ge=1, le=255)]], Meta(min_length=1, max_length=INSIDE_BASE)]
     mean: list[Intensity]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.mean) != len(self.label):
             raise ValueError(f"{len(self.label)} labels and {len(self.mean)} means")
         if len(set(self.label)) != len(self.label):
@@ -54,13 +58,13 @@ class SideRecord:
 
 @dataclass(frozen=True)
 class FitRecord:
-    """Of the record of `fit_label_map`, what levels need."""
+    """The part of a record of `fit_label_map` that levels need."""
 
     intensity_range: tuple[Intensity, Intensity]
     inside: SideRecord
     outside: SideRecord
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.intensity_range[0] > self.intensity_range[1]:
             raise ValueError("intensity_range: the first is above the second")
         if min(self.inside.label) <= INSIDE_BASE or max(self.outside.label) > INSIDE_BASE:
@@ -68,6 +72,7 @@ class FitRecord:
 
     @property
     def labels(self) -> set[int]:
+        """Labels of the classes of both sides."""
         return {*self.inside.label, *self.outside.label}
 
     def levels(self) -> np.ndarray:
@@ -79,7 +84,7 @@ class FitRecord:
         return levels
 
 
-def levels_of(record: dict) -> np.ndarray:
+def levels_of(record: dict[str, Any]) -> np.ndarray:
     """The levels of `NativeMap` from a record of `fit_label_map`. Raises ValueError if it is none."""
     return typed.convert(record, FitRecord).levels()
 
@@ -92,58 +97,75 @@ def check_classes(config: GMMConfig) -> None:
 
 
 def is_inside(labels: np.ndarray) -> np.ndarray:
-    """Boolean brain mask of a label map: no other file is needed to tell the sides apart."""
+    """Brain mask of a label map, boolean of its shape."""
     return np.asarray(labels) > INSIDE_BASE
 
 
-def fit_side(values: np.ndarray, classes: int, config: GMMConfig, side: str) -> tuple[np.ndarray, dict]:
+def fit_label_map(image: np.ndarray, mask: np.ndarray, config: GMMConfig) -> tuple[np.ndarray, dict[str, Any]]:
+    """Label map uint8 [X, Y, Z] of an image [X, Y, Z] with its boolean brain mask, and a record.
+
+    Labels 1 … `outside` are the classes outside the mask and 101 … 100 + `inside` those within,
+    each side sorted by mean intensity. Non-finite voxels count as the lowest finite intensity.
+
+    Raises InputError for an empty or full mask, a mask of another shape, a constant image, or too few voxels.
+    """
+    image = np.asarray(image, dtype=np.float32)
+    mask = np.asarray(mask, dtype=bool)
+    _check_mask(mask, image.shape)
+    check_classes(config)
+    image = _with_finite_voxels(image)
+    labels = np.zeros(image.shape, dtype=np.uint8)
+    ends = float(image.min()), float(np.percentile(image[:: 1 + image.size // 10_000_000], 99.5))
+    record: dict[str, Any] = {"seed": config.seed, "intensity_range": ends}
+    for side, where, classes, base in (
+        ("inside", mask, config.inside, INSIDE_BASE),
+        ("outside", ~mask, config.outside, 0),
+    ):
+        assigned, fit = _fit_side(image[where], classes, config, side)
+        labels[where] = assigned + (base + 1)
+        record[side] = fit | {"label": list(range(base + 1, base + 1 + classes))}
+    return labels, record
+
+
+def _check_mask(mask: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise InputError unless a mask has voxels on both sides and the shape of its image."""
+    if mask.shape != shape:
+        raise InputError(f"image {shape} and mask {mask.shape} differ in shape; give both on one grid")
+    if not mask.any():
+        raise InputError("the brain mask is empty: give the mask of the labelled image")
+    if mask.all():
+        raise InputError("the brain mask covers the whole image: there is nothing outside to learn from")
+
+
+def _with_finite_voxels(image: np.ndarray) -> np.ndarray:
+    """The image with its lowest finite intensity where it is not finite."""
+    finite = np.isfinite(image)
+    if finite.all():
+        return image
+    if not finite.any():
+        raise InputError("the image has no finite voxel")
+    return np.where(finite, image, image[finite].min())
+
+
+def _fit_side(values: np.ndarray, classes: int, config: GMMConfig, side: str) -> tuple[np.ndarray, dict[str, Any]]:
     """Fit one mixture and assign every value to its most probable class.
 
     values: float [N] intensities. Returns class numbers 0 … classes-1 [N], sorted by class mean,
     and a record with `mean`, `standard_deviation`, `weight` and `count` per class.
     """
-    from sklearn.mixture import GaussianMixture
-
-    distinct = len(np.unique(values[:: max(1, len(values) // 100_000)]))
-    if len(values) < config.voxels_per_class * classes:
-        raise InputError(
-            f"only {len(values)} voxels {side} the brain mask: too few for {classes} classes; "
-            "check the mask or ask for fewer classes"
-        )
-    if distinct < 2:
-        raise InputError(f"the image is constant {side} the brain mask: there is nothing to fit classes to")
-    if distinct < classes:
-        raise InputError(
-            f"only {distinct} different intensities {side} the brain mask: too few for {classes} classes; "
-            "ask for fewer classes"
-        )
+    _check_values(values, classes, config, side)
     rng = np.random.default_rng(config.seed)
     sample = values if len(values) <= config.sample else rng.choice(values, config.sample, replace=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        centre, spread = sample.mean(), sample.std()  # unit variance: the fit must not depend on the scale
-        if not (np.isfinite(spread) and spread > 0):  # the squares leave what 32 bits hold
-            sample = sample.astype(np.float64)
-            centre, spread = sample.mean(), sample.std()
-    sample = ((sample - centre) / spread).astype(np.float64)[:, None]
-    start = np.quantile(sample, (np.arange(classes) + 0.5) / classes)[:, None]
-    start += np.linspace(0, 1e-3, classes)[:, None]  # apart, where one value fills several quantiles
-    mixture = GaussianMixture(
-        classes,
-        means_init=start,
-        random_state=config.seed,
-        max_iter=config.iterations,
-        tol=config.tolerance,
-        reg_covar=1e-6,
-    ).fit(sample)
+    sample, centre, spread = _standardised(sample)
+    mixture = _fit_mixture(sample, classes, config)
     order = np.argsort(mixture.means_[:, 0])
     rank = np.empty(classes, dtype=np.uint8)
     rank[order] = np.arange(classes)
     assigned = np.empty(len(values), dtype=np.uint8)
-    for start_index in range(0, len(values), 1_000_000):
-        part = values[start_index : start_index + 1_000_000].astype(np.float64)
-        assigned[start_index : start_index + 1_000_000] = rank[
-            mixture.predict(((part - centre) / spread)[:, None])
-        ]
+    for start in range(0, len(values), ASSIGNED_AT_ONCE):
+        part = slice(start, start + ASSIGNED_AT_ONCE)
+        standardised = (values[part].astype(np.float64) - centre) / spread
+        assigned[part] = rank[mixture.predict(standardised[:, None])]
     record = {
         "mean": (mixture.means_[order, 0] * spread + centre).tolist(),
         "standard_deviation": (np.sqrt(mixture.covariances_[order, 0, 0]) * spread).tolist(),
@@ -154,36 +176,48 @@ def fit_side(values: np.ndarray, classes: int, config: GMMConfig, side: str) -> 
     return assigned, record
 
 
-def fit_label_map(image: np.ndarray, mask: np.ndarray, config: GMMConfig) -> tuple[np.ndarray, dict]:
-    """Label map uint8 [X, Y, Z] of an image [X, Y, Z] with its boolean brain mask, and a record.
+def _check_values(values: np.ndarray, classes: int, config: GMMConfig, side: str) -> None:
+    """Raise InputError unless a side of the mask has voxels and different intensities enough for its classes."""
+    if len(values) < config.voxels_per_class * classes:
+        raise InputError(
+            f"only {len(values)} voxels {side} the brain mask: too few for {classes} classes; "
+            "check the mask or ask for fewer classes"
+        )
+    distinct = len(np.unique(values[:: max(1, len(values) // 100_000)]))
+    if distinct < 2:
+        raise InputError(f"the image is constant {side} the brain mask: there is nothing to fit classes to")
+    if distinct < classes:
+        raise InputError(
+            f"only {distinct} different intensities {side} the brain mask: too few for {classes} classes; "
+            "ask for fewer classes"
+        )
 
-    Labels 1 … `outside` are the classes outside the mask and 101 … 100 + `inside` those within,
-    each side sorted by mean intensity. Non-finite voxels count as the lowest finite intensity.
 
-    Raises InputError for an empty or full mask, a mask of another shape, a constant image, or too few voxels.
+def _standardised(sample: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Values [N] with mean 0 and standard deviation 1, float64, and what these two were.
+
+    The fit must not depend on the scale of the intensities.
     """
-    image = np.asarray(image, dtype=np.float32)
-    mask = np.asarray(mask, dtype=bool)
-    if image.shape != mask.shape:
-        raise InputError(f"image {image.shape} and mask {mask.shape} differ in shape; give both on one grid")
-    check_classes(config)
-    if not mask.any():
-        raise InputError("the brain mask is empty: give the mask of the labelled image")
-    if mask.all():
-        raise InputError("the brain mask covers the whole image: there is nothing outside to learn from")
-    finite = np.isfinite(image)
-    if not finite.all():
-        if not finite.any():
-            raise InputError("the image has no finite voxel")
-        image = np.where(finite, image, image[finite].min())
-    labels = np.zeros(image.shape, dtype=np.uint8)
-    ends = float(image.min()), float(np.percentile(image[:: 1 + image.size // 10_000_000], 99.5))
-    record = {"seed": config.seed, "intensity_range": ends}
-    for side, where, classes, base in (
-        ("inside", mask, config.inside, INSIDE_BASE),
-        ("outside", ~mask, config.outside, 0),
-    ):
-        assigned, record[side] = fit_side(image[where], classes, config, side)
-        labels[where] = assigned + (base + 1)
-        record[side]["label"] = list(range(base + 1, base + 1 + classes))
-    return labels, record
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre, spread = float(sample.mean()), float(sample.std())
+        if not (np.isfinite(spread) and spread > 0):  # the squares leave what 32 bits hold
+            sample = sample.astype(np.float64)
+            centre, spread = float(sample.mean()), float(sample.std())
+    return ((sample - centre) / spread).astype(np.float64), centre, spread
+
+
+def _fit_mixture(sample: np.ndarray, classes: int, config: GMMConfig) -> GaussianMixture:
+    """A mixture of Gaussians fitted to standardised values [N]; it begins with one on each quantile."""
+    from sklearn.mixture import GaussianMixture
+
+    column = sample[:, None]
+    start = np.quantile(column, (np.arange(classes) + 0.5) / classes)[:, None]
+    start += np.linspace(0, 1e-3, classes)[:, None]  # apart, where one value fills several quantiles
+    return GaussianMixture(
+        classes,
+        means_init=start,
+        random_state=config.seed,
+        max_iter=config.iterations,
+        tol=config.tolerance,
+        reg_covar=1e-6,
+    ).fit(column)

@@ -3,7 +3,7 @@
 `sample_parameters` draws what is random in an image; `synthesise` makes the image of it, on any device.
 Each step has a module of its own, with what is drawn, how it is drawn and how it is applied. A new step
 has its ranges in `configuration.SynthConfig`, its module, and here one line in each of the two functions
-and in `SynthParameters`.
+and in `SynthParameters`; its tests in tests/test_synth.py, and its line in CHANGELOG.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..configuration import SynthConfig, Window
-from .acquisition import Acquisition, acquire, sample_acquisition
+from .acquisition import Acquisition, add_noise, blur, sample_acquisition, take_slices
 from .bias import BiasField, apply_bias, sample_bias
 from .class_intensities import ClassIntensities, add_class_noise, paint_classes, sample_class_intensities
 from .field_of_view import Crop, Masking, blank_beyond_rim, sample_crop, sample_masking, within_crop
@@ -78,7 +78,10 @@ def synthesise(
     points = window_coordinates(window, [p.shape for p in parameters], device, to_grid)
     image, brain, covered = _in_window(maps, parameters, points)
     image = apply_bias(image, [p.bias for p in parameters])
-    image = acquire(image, window, [p.acquisition for p in parameters])
+    acquisitions = [p.acquisition for p in parameters]
+    image = blur(image, window, acquisitions)
+    image = add_noise(image, acquisitions)
+    image = take_slices(image, window, acquisitions)
     covered &= within_crop(window, [p.crop for p in parameters], device)
     image = scale_intensities(image, brain, covered, [p.intensity_scale for p in parameters])
     image = blank_beyond_rim(image, brain, window, [p.masking for p in parameters])

@@ -15,8 +15,7 @@ from .streams import RandomStreams, happens, uniform
 
 @dataclass(frozen=True)
 class IntensityScale:
-    """by_brain: whether the brain alone sets the range that becomes [0, 1]; gamma: the
-    exponent."""
+    """by_brain: whether the brain alone sets the range that becomes [0, 1]; gamma: the exponent."""
 
     by_brain: bool
     gamma: float

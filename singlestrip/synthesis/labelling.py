@@ -21,7 +21,7 @@ from ..io.pictures import figures
 from ..io.text import typed
 from ..io.text.textfile import file_bytes
 from ..space.scan import Scan
-from .gmm import FitRecord, NativeMap, check_classes, fit_label_map, levels_of
+from .gmm import FitRecord, NativeMap, check_classes, fit_label_map, is_inside, levels_of
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,18 @@ def labelled_example(image_path: Path, mask_path: Path, config: GMMConfig) -> tu
     return NativeMap(labels, labelled.scan.vox2world, levels_of(record)), labelled
 
 
+def _check_files(image_path: Path, mask_path: Path, out: Path, figure: Path | None) -> None:
+    """Raise OutputError or InputError unless the label map, its record and the picture can be written."""
+    volume.check_output(out)
+    outputs = [out, record_path(out)]
+    if figure is not None:
+        figures.check_picture(figure)
+        outputs.append(figure)
+    for path in outputs:
+        check_writable(path)
+    check_distinct([image_path, mask_path], outputs)
+
+
 def _fit(
     image: np.ndarray, mask: np.ndarray, image_path: Path, mask_path: Path, config: GMMConfig
 ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -69,6 +81,7 @@ def write_record(label_map: Path, record: dict[str, Any]) -> None:
 
 
 def _record_text(record: dict[str, Any]) -> str:
+    """A record as JSON."""
     return json.dumps(record, indent=2) + "\n"
 
 
@@ -98,18 +111,7 @@ def read_label_map(path: Path) -> NativeMap:
 
     Without a record the levels are None, which is logged: the same seed then gives other images.
     """
-    scan = volume.read(path)
-    values = scan.scaled()
-    if scan.frames > 1 or not np.isfinite(values).all() or (values != np.round(values)).any():
-        raise InputError(f"{path}: not a label map of whole numbers")
-    if values.min() < 0 or values.max() > 255:
-        raise InputError(f"{path}: labels go from {values.min():g} to {values.max():g}; fit-gmm writes 1 to 190")
-    labels = values.astype(np.uint8)
-    if not (labels > INSIDE_BASE).any() or not ((labels > 0) & (labels <= INSIDE_BASE)).any():
-        raise InputError(
-            f"{path}: needs labels of both sides, 1 to {INSIDE_BASE} outside the brain and from "
-            f"{INSIDE_BASE + 1} inside"
-        )
+    labels, vox2world = _read_labels(path)
     record = _read_record(path)
     if record is None:
         log.warning(
@@ -118,26 +120,40 @@ def read_label_map(path: Path) -> NativeMap:
             path,
             record_path(path).name,
         )
-        return NativeMap(labels, scan.vox2world)
+        return NativeMap(labels, vox2world)
     strange = {int(label) for label in np.unique(labels)} - {0} - record.labels
     if strange:
         raise InputError(
             f"{record_path(path)}: the record is of another label map (no label {min(strange)} in it); make both "
             "anew with fit-gmm, or remove the record"
         )
-    return NativeMap(labels, scan.vox2world, record.levels())
+    return NativeMap(labels, vox2world, record.levels())
+
+
+def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Labels uint8 [X, Y, Z] of a file and its vox2world. Raises InputError unless they tell brain and outside."""
+    scan = volume.read(path)
+    values = scan.scaled()
+    if scan.frames > 1 or not np.isfinite(values).all() or (values != np.round(values)).any():
+        raise InputError(f"{path}: not a label map of whole numbers")
+    if values.min() < 0 or values.max() > 255:
+        raise InputError(f"{path}: labels go from {values.min():g} to {values.max():g}; fit-gmm writes 1 to 190")
+    labels = values.astype(np.uint8)
+    inside = is_inside(labels)
+    if not inside.any() or not ((labels > 0) & ~inside).any():
+        raise InputError(
+            f"{path}: needs labels of both sides, 1 to {INSIDE_BASE} outside the brain and from "
+            f"{INSIDE_BASE + 1} inside"
+        )
+    return labels, scan.vox2world
 
 
 def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, figure: Path | None = None) -> None:
-    """Fit, and write the label map, its JSON record beside it, and the picture if named."""
-    volume.check_output(out)
-    outputs = [out, record_path(out)]
-    if figure is not None:
-        figures.check_picture(figure)
-        outputs.append(figure)
-    for path in outputs:
-        check_writable(path)
-    check_distinct([image_path, mask_path], outputs)
+    """Fit classes to a labelled scan. Write the label map, its JSON record beside it, and a picture if named.
+
+    Raises InputError and OutputError.
+    """
+    _check_files(image_path, mask_path, out, figure)
     check_classes(config)
     check_exist([image_path, mask_path])
     import sklearn

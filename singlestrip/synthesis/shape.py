@@ -96,7 +96,8 @@ def window_coordinates(
     # The field is integrated at 1/4 resolution: its finest control points are further apart still.
     coarse = [max(4, n // 4) for n in window.shape]
     scales = zip(*(shape.velocity for shape in shapes), strict=True)
-    velocity = sum(enlarge(torch.cat(fields).to(device), coarse) for fields in scales)
+    fields = (enlarge(torch.cat(field).to(device), coarse) for field in scales)
+    velocity = sum(fields, start=torch.zeros(()))
     moved = enlarge(integrate(velocity, window.extent_mm), window.shape)
     for axis, n in enumerate(window.shape):
         along = (torch.arange(n, device=device) - (n - 1) / 2) * window.voxel_size_mm

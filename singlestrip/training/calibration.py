@@ -41,7 +41,7 @@ def border_level(stripper: Stripper, scans: Sequence[LabelledScan], largest: flo
         # The box around the brain at the lowest level allowed holds the border at every level.
         lowered = BrainField(field.logit + largest, field.vox2world)
         _, logit = lowered.around_brain(labelled.scan.grid)
-        levels.append(np.clip(level_of(logit, np.count_nonzero(labelled.mask)) - largest, -largest, largest))
+        levels.append(np.clip(level_of(logit, int(np.count_nonzero(labelled.mask))) - largest, -largest, largest))
     return float(np.median(levels)) if levels else 0.0
 
 
@@ -52,6 +52,8 @@ def calibrated(model: Cascade, scans: Sequence[LabelledScan], largest: float) ->
     """
     model = copy.deepcopy(model)
     level = border_level(Stripper(model), scans, largest)
+    bias = model.segmenter.head.bias
+    assert bias is not None, "the head is a convolution with a bias"
     with torch.no_grad():
-        model.segmenter.head.bias -= level
+        bias -= level
     return model, level

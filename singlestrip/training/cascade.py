@@ -22,13 +22,16 @@ from ..synthesis.labelling import LabelledScan
 from .calibration import calibrated
 from .fitting import check_memory
 from .maps import fingerprint, image_sources
+from .moving_average import MovingAverage
 from .processes import process_count, process_number
 from .run_files import RunFiles
-from .task import Plan, Setup, Task, moving_average
+from .task import Plan, Setup, Task
 from .trainer import Progress, Trainer, state_to_resume
 
 LOSSES = ("segmenter", "locator")
 CHANGEABLE = ("steps", "validate_every", "save_every", "report_every", "amp")  # between the parts of one run
+
+CascadeSetup = Setup[Cascade, CascadeConfig, TrainConfig]
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,13 @@ class TrainingData:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-class CascadeTask(Task):
+class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
     """Each step draws an image for each network and takes the gradient of its segmentation loss."""
 
     validates = True
+    average: MovingAverage[Cascade]
 
-    def __init__(self, data: TrainingData, setup: Setup, device: torch.device):
+    def __init__(self, data: TrainingData, setup: CascadeSetup, device: torch.device) -> None:
         """Raises InputError if nothing is left of a label map at a network's voxel size."""
         config, cascade = setup.config, setup.network
         self.setup, self.config, self.data, self.device = setup, config, data, device
@@ -62,7 +66,7 @@ class CascadeTask(Task):
         if data.init is not None:
             self.model.load_state_dict(data.init.state_dict())
         self.model.to(device)
-        self.average = moving_average(self.model, config.average)
+        self.average = MovingAverage(self.model, config.average)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
@@ -86,7 +90,7 @@ class CascadeTask(Task):
 
     def finished_model(self, step: int) -> tuple[Cascade, dict[str, Any]]:
         """The average of the weights, its border drawn by the labelled scans."""
-        model, level = calibrated(self.average.module, self.data.scans, self.config.largest_level)
+        model, level = calibrated(self.average.model, self.data.scans, self.config.largest_level)
         images = step * self.config.batch * process_count()
         return model, self.data.provenance | {"images_seen": images, "border_level": round(level, 4)}
 
@@ -122,7 +126,7 @@ def train_cascade(
     return out
 
 
-def cascade_setup(data: TrainingData, cascade: CascadeConfig, config: TrainConfig) -> Setup:
+def cascade_setup(data: TrainingData, cascade: CascadeConfig, config: TrainConfig) -> CascadeSetup:
     """What a run of the cascade is: known before label maps are conformed and networks built."""
     validate_every = config.validate_every if data.validation else None
     plan = Plan(config.steps, config.report_every, config.save_every, validate_every)

@@ -11,7 +11,6 @@ import torch
 
 from ..configuration import (
     HEAD_BRAIN_MM,
-    INSIDE_BASE,
     MAX_LOCATOR_SIZE,
     MIN_SEGMENTER_SIZE,
     CascadeConfig,
@@ -21,7 +20,7 @@ from ..configuration import (
 from ..errors import InputError
 from ..io import memory
 from ..io.text import typed
-from ..synthesis.gmm import NativeMap
+from ..synthesis.gmm import NativeMap, is_inside
 
 MAP_BYTES = 12  # a voxel of a conformed label map: its labels, the brain, and the distance to it
 
@@ -31,8 +30,8 @@ def brain_extent_mm(maps: Sequence[NativeMap]) -> float:
     extent = 0.0
     for source in maps:
         matrix = source.vox2world[:3, :3]
-        where = np.argwhere(source.labels > INSIDE_BASE) @ matrix.T
-        extent = max(extent, float((np.ptp(where, axis=0) + np.abs(matrix).sum(axis=1)).max()))
+        brain_mm = np.argwhere(is_inside(source.labels)) @ matrix.T
+        extent = max(extent, float((np.ptp(brain_mm, axis=0) + np.abs(matrix).sum(axis=1)).max()))
     return extent
 
 

@@ -16,7 +16,7 @@ import torch
 from ..configuration import INSIDE_BASE, CascadeConfig, TrainConfig, Window
 from ..errors import InputError
 from ..space.resample import conform_labels
-from ..synthesis.gmm import NativeMap
+from ..synthesis.gmm import NativeMap, is_inside
 from ..synthesis.image import sample_parameters, synthesise
 from ..synthesis.label_map import LabelMap
 from ..synthesis.streams import RandomStreams, whole_number
@@ -59,8 +59,9 @@ def image_sources(
 
 
 def _conform_map(source: NativeMap, spacing_mm: float, device: torch.device) -> LabelMap:
+    """A label map at a voxel size. Raises InputError if nothing is left of the brain, or of what is around it."""
     labels = conform_labels(source.scan, spacing_mm, INSIDE_BASE).array
-    inside = labels > INSIDE_BASE
+    inside = is_inside(labels)
     if not inside.any() or not ((labels > 0) & ~inside).any():
         side = "outside" if inside.any() else "inside"
         raise InputError(

@@ -28,8 +28,10 @@ def average_gradients(model: nn.Module) -> None:
     """Replace each gradient by its mean over the processes."""
     if is_distributed():
         for parameter in model.parameters():
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= process_count()
+            gradient = parameter.grad
+            assert gradient is not None, "every weight takes part in a loss of the step"
+            dist.all_reduce(gradient)
+            gradient /= process_count()
 
 
 def average_losses(losses: Mapping[str, float], device: torch.device) -> dict[str, float]:

@@ -19,7 +19,7 @@ class Run:
     those since the last report.
     """
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Task[Any, Any, Any]) -> None:
         self.task = task
         self.step = 0
         self.best: tuple[float, int] | None = None
@@ -42,7 +42,7 @@ class Run:
         task.optimizer.step()
         task.optimizer.zero_grad(set_to_none=True)
         if task.average is not None:
-            task.average.update_parameters(task.model)
+            task.average.update(task.model)
         self.step += 1
         return losses
 
@@ -51,7 +51,7 @@ class Run:
         task, setup = self.task, self.task.setup
         return {
             "model": task.model.state_dict(),
-            "averaged": None if task.average is None else task.average.module.state_dict(),
+            "averaged": None if task.average is None else task.average.model.state_dict(),
             "optimizer": task.optimizer.state_dict(),
             "random": _random_states(task.device),
             "step": self.step,
@@ -69,8 +69,8 @@ class Run:
         task = self.task
         task.model.load_state_dict(state.model)
         if task.average is not None:
-            task.average.module.load_state_dict(state.averaged)
-            task.average.n_averaged.fill_(state.step + 1)  # with the weights at the start
+            assert state.averaged is not None, "a state of the same setup has an average too"
+            task.average.restore(state.averaged, state.step)
         remembered = {number: vars(part) for number, part in state.optimizer.state.items()}
         groups = task.optimizer.state_dict()["param_groups"]
         task.optimizer.load_state_dict({"state": remembered, "param_groups": groups})
@@ -87,6 +87,7 @@ def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def _set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Give torch's generators the states that `_random_states` returned."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

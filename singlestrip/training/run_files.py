@@ -25,18 +25,22 @@ class RunFiles:
 
     @property
     def checkpoint(self) -> Path:
+        """The state of a run that is not finished."""
         return self.model.with_name(f"{self._stem}.checkpoint")
 
     @property
     def metrics(self) -> Path:
+        """The table of losses and validations."""
         return self.model.with_name(f"{self._stem}.metrics.csv")
 
     @property
     def curve(self) -> Path:
+        """The picture of that table."""
         return self.model.with_name(f"{self._stem}.curve.png")
 
     @property
     def all(self) -> tuple[Path, ...]:
+        """Every file of the run."""
         return self.model, self.checkpoint, self.metrics, self.curve
 
     def check(self, resume: bool) -> None:
@@ -52,7 +56,7 @@ class Metrics:
 
     MAY_BE_EMPTY = ("validation_dice",)
 
-    def __init__(self, path: Path, losses: Sequence[str], validates: bool, step: int):
+    def __init__(self, path: Path, losses: Sequence[str], validates: bool, step: int) -> None:
         """losses: their names; validates: whether there can be validation; step: at which the run is.
 
         Raises InputError if a file of a resumed run is damaged.
@@ -91,8 +95,8 @@ class Metrics:
         self, step: int, losses: Mapping[str, float], rate: float, validation_dice: float | None, seconds: float
     ) -> None:
         """Write the row of a report. losses: means by name; seconds: of all updates of the run."""
-        values = {f"{name}_loss": f"{mean:.5f}" for name, mean in losses.items()}
-        values |= {"step": step, "rate": f"{rate:.3g}", "seconds": f"{seconds:.1f}"}
+        values = {"step": str(step), "rate": f"{rate:.3g}", "seconds": f"{seconds:.1f}"}
+        values |= {f"{name}_loss": f"{mean:.5f}" for name, mean in losses.items()}
         if "validation_dice" in self.columns:
             values["validation_dice"] = "" if validation_dice is None else f"{validation_dice:.5f}"
         with self.path.open("a", newline="") as file:

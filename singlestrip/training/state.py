@@ -78,17 +78,18 @@ def read_state(path: Path, kind: type[nn.Module]) -> TrainingState:
     return state
 
 
-def check_same_run(state: TrainingState, setup: Setup, path: Path) -> None:
+def check_same_run(state: TrainingState, setup: Setup[Any, Any, Any], path: Path) -> None:
     """Raise ModelError unless the checkpoint at `path` is of this very run."""
     fault = _difference(state, setup)
     if fault:
         raise ModelError(f"{path}: {fault}")
 
 
-def _difference(state: TrainingState, setup: Setup) -> str | None:
-    """In what a checkpoint is of another run, and what to do; None if it is of this one."""
-    now = asdict(setup.config)
-    changed = [name for name in now if name not in setup.changeable and state.config.get(name) != now[name]]
+def _difference(state: TrainingState, setup: Setup[Any, Any, Any]) -> str | None:
+    """Why a checkpoint is not of this run, and what to do, as a clause; None if it is of this run."""
+    settings = asdict(setup.config)
+    fixed = settings.keys() - setup.changeable
+    changed = [name for name in settings if name in fixed and state.config.get(name) != settings[name]]
     steps = setup.plan.steps
     checks = (
         (
@@ -123,7 +124,9 @@ def _tensor_fault(state: TrainingState, expected: nn.Module) -> str | None:
     return None
 
 
-def _tensors_and_models(state: TrainingState, expected: nn.Module) -> Iterator[tuple[Mapping, Mapping]]:
+def _tensors_and_models(
+    state: TrainingState, expected: nn.Module
+) -> Iterator[tuple[Mapping[Any, torch.Tensor], Mapping[Any, torch.Tensor]]]:
     """Each group of a checkpoint's tensors, and tensors of the types and shapes that they must have."""
     parameters = dict(enumerate(expected.parameters()))
     yield state.model, expected.state_dict()
@@ -135,7 +138,8 @@ def _tensors_and_models(state: TrainingState, expected: nn.Module) -> Iterator[t
     yield {number: part.step for number, part in state.optimizer.state.items()}, scalars
 
 
-def _fault_of(tensors: Mapping, expected: Mapping) -> str | None:
+def _fault_of(tensors: Mapping[Any, torch.Tensor], expected: Mapping[Any, torch.Tensor]) -> str | None:
+    """How tensors differ from the expected ones, or what no run leaves in them, as a clause; None if right."""
     shapes = {name: value.shape for name, value in expected.items()}
     if {name: value.shape for name, value in tensors.items()} != shapes:
         return "weights of other names or shapes"
@@ -162,6 +166,7 @@ def _random_fault(random: Tensors) -> str | None:
 
 
 def _step_fault(state: TrainingState) -> str | None:
+    """Whether numbers of steps contradict each other, as a clause; None if they agree."""
     updates = (int(part.step) for part in state.optimizer.state.values())
     if any(number != state.step for number in updates) or (state.best and state.best[1] > state.step):
         return "steps that contradict each other"

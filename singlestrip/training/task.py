@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, CascadeConfig, TrainConfig
+from ..networks.checkpoint import Model
+from .moving_average import MovingAverage
+
+NetworkConfig = TypeVar("NetworkConfig", bound=CascadeConfig | AutoencoderConfig)
+LearningConfig = TypeVar("LearningConfig", bound=TrainConfig | AutoencoderTrainConfig)
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Setup:
+class Setup(Generic[Model, NetworkConfig, LearningConfig]):
     """What a run is, known before anything is built. A resumed run must have the same setup.
 
     kind: class of the networks; network: their configuration; config: how they are trained; changeable: names of
@@ -33,9 +36,9 @@ class Setup:
     averages: whether a moving average of the weights is kept.
     """
 
-    kind: type[nn.Module]
-    network: CascadeConfig | AutoencoderConfig
-    config: TrainConfig | AutoencoderTrainConfig
+    kind: type[Model]
+    network: NetworkConfig
+    config: LearningConfig
     changeable: tuple[str, ...]
     data: str
     losses: tuple[str, ...]
@@ -43,15 +46,15 @@ class Setup:
     plan: Plan
 
 
-class Task(ABC):
+class Task(ABC, Generic[Model, NetworkConfig, LearningConfig]):
     """Networks that learn, and how. average: the moving average of their weights, None if it is not kept."""
 
     validates: ClassVar[bool] = False  # whether these networks can be validated
-    setup: Setup
+    setup: Setup[Model, NetworkConfig, LearningConfig]
     device: torch.device
-    model: nn.Module
+    model: Model
     optimizer: torch.optim.Optimizer
-    average: AveragedModel | None = None
+    average: MovingAverage[Model] | None = None
 
     @abstractmethod
     def rate(self, step: int) -> float:
@@ -62,28 +65,12 @@ class Task(ABC):
         """Name and value [] of each loss of a step. The gradient of one is taken before the next is computed."""
 
     @abstractmethod
-    def finished_model(self, step: int) -> tuple[nn.Module, dict[str, Any]]:
+    def finished_model(self, step: int) -> tuple[Model, dict[str, Any]]:
         """The model as it is stored after so many steps, and what its provenance says of it."""
 
-    def clip_gradients(self) -> None:  # noqa: B027 - not every network needs it
-        """Bound the gradients of a step in place."""
+    def clip_gradients(self) -> None:
+        """Bound the gradients of a step in place; by default they stay as they are."""
 
-    def validate(self, model: nn.Module) -> float:
+    def validate(self, model: Model) -> float:
         """Validation Dice of a finished model. Called only if the plan has validations."""
         raise NotImplementedError
-
-
-def moving_average(model: nn.Module, share: float) -> AveragedModel:
-    """The exponential moving average of a model's weights, which begins with those it has now.
-
-    share: of the average before in the average after an update. The first updates keep less, so that the weights
-    at the start are soon forgotten.
-    """
-
-    def update(averaged: list[torch.Tensor], weights: list[torch.Tensor], count: torch.Tensor) -> None:
-        number = int(count)
-        torch._foreach_lerp_(averaged, weights, 1 - min(share, number / (9 + number)))
-
-    average = AveragedModel(model, multi_avg_fn=update)
-    average.update_parameters(model)  # the weights at the start are the first that count
-    return average.requires_grad_(False)

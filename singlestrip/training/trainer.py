@@ -8,23 +8,22 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import torch
-from torch import nn
 
 from .._version import __version__
 from ..errors import DivergedError, Interrupted
 from ..io.pictures import figures
-from ..networks.checkpoint import save_model
+from ..networks.checkpoint import Model, save_model
 from ..networks.training_state import save_training_state
 from .processes import any_stopped, process_number, wait_for_all
 from .run import Run
 from .run_files import Metrics, RunFiles
 from .state import TrainingState, check_same_run, read_state
 from .stop_signal import StopSignal
-from .task import Setup, Task
+from .task import LearningConfig, NetworkConfig, Setup, Task
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,11 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
+        """How long the run still takes at its present speed."""
         return (self.steps - self.step) / self.steps_per_second
 
 
-def state_to_resume(files: RunFiles, setup: Setup) -> TrainingState | None:
+def state_to_resume(files: RunFiles, setup: Setup[Any, Any, Any]) -> TrainingState | None:
     """The checkpoint of an unfinished run, None if there is none. Raises ModelError unless it is of this setup."""
     if not files.checkpoint.exists():
         return None
@@ -51,7 +51,7 @@ def state_to_resume(files: RunFiles, setup: Setup) -> TrainingState | None:
     return state
 
 
-class Trainer:
+class Trainer(Generic[Model, NetworkConfig, LearningConfig]):
     """Trains the networks of a task and writes the files of the run.
 
     The first of several processes writes all files and validates. With validations in the plan the model file
@@ -60,13 +60,14 @@ class Trainer:
 
     def __init__(
         self,
-        task: Task,
+        task: Task[Model, NetworkConfig, LearningConfig],
         files: RunFiles,
         state: TrainingState | None = None,
         progress: Callable[[Progress], None] = lambda progress: None,
-    ):
+    ) -> None:
         """state: where to go on, see `state_to_resume`; progress: called at each report."""
-        self.task, self.files, self.progress = task, files, progress
+        self.task: Task[Model, NetworkConfig, LearningConfig] = task
+        self.files, self.progress = files, progress
         self.plan = task.setup.plan
         self.run = Run(task)
         if state is not None:
@@ -139,7 +140,7 @@ class Trainer:
             save_training_state(self.files.checkpoint, self.run.state())
         wait_for_all()
 
-    def _write_model(self, model: nn.Module, record: dict[str, Any]) -> None:
+    def _write_model(self, model: Model, record: dict[str, Any]) -> None:
         config = self.task.setup.config
         provenance = {
             "seed": config.seed,

@@ -1,4 +1,4 @@
-"""singlestrip bids: masks for a whole BIDS data set."""
+"""singlestrip bids: from a BIDS data set to its masks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..options import (
     add_processor_options,
     add_quality_options,
     apply_threads,
+    check_quality_options,
     chosen_flags,
     exit_status,
     input_folder,
@@ -21,27 +22,27 @@ from ..options import (
     output_folder,
     show_stripping,
 )
-from ..streams import tell
-from .qc import listing
+from .qc import show_assessments
 
 if TYPE_CHECKING:
     from ...bids.layout import Derivative
 
 LEVELS = ("participant", "group")
-_FOUND = "; ".join(f"{folder}/ {', '.join(names)}" for folder, names in BIDS_SUFFIXES.items())
+IMAGE_KINDS = "; ".join(f"{folder}/ {', '.join(names)}" for folder, names in BIDS_SUFFIXES.items())
 
 DESCRIPTION = f"""brain masks for a BIDS data set
-At the participant level, strips the images of heads in a raw BIDS data set and writes a derivative
-data set: a mask for each, SUB_..._desc-brain_mask.nii.gz, with a JSON file that names its image, the
-model and the version. Found are: {_FOUND}.
+The participant level strips the head images of a raw BIDS data set and writes a derivative data set. It
+has a mask for each image, SUB_..._desc-brain_mask.nii.gz, with a JSON file that names the image, the
+model and the version. The images are: {IMAGE_KINDS}.
 
-Masks of 4-D images are 3-D, from the mean of all volumes, or of the b=0 volumes of diffusion images.
-A mask keeps its image's entities; if its image is none of T1w, bold, dwi, asl or pet, the suffix of
-the image stands in the name, as in sub-01_space-FLAIR_desc-brain_mask.nii.gz.
+A 4-D image has one mask in 3-D, from the mean of all volumes, or of the b=0 volumes of a diffusion
+image. A mask keeps the entities of its image. Unless the image is T1w, bold, dwi, asl or pet, the name
+of the mask also has the image's suffix, as in sub-01_space-FLAIR_desc-brain_mask.nii.gz.
 
-A scan that fails is reported and the others go on. The group level scores all masks there are, as qc
-does, and writes OUTPUT_DIR/reports/quality.tsv and a page to look at, index.html, beside it; images
-that have no mask are reported."""
+If a scan fails, the command reports it and goes on with the others.
+
+The group level scores all masks of the derivative, as qc does. It writes OUTPUT_DIR/reports/quality.tsv
+and beside it index.html, a page to review the masks. It reports images without a mask."""
 
 SYNOPSIS = [
     "singlestrip bids BIDS_DIR OUTPUT_DIR participant [OPTIONS]",
@@ -71,25 +72,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="LABEL",
-        help="only these, such as 01 (default: all)",
+        help="only these participants, such as 01 (default: all)",
     )
     files.add_argument(
         "--session-label", nargs="+", action="extend", metavar="LABEL", help="only these sessions (default: all)"
     )
     files.add_argument(
-        "--suffix", nargs="+", action="extend", metavar="SUFFIX", help="only images of these kinds, such as T1w"
+        "--suffix",
+        nargs="+",
+        action="extend",
+        metavar="SUFFIX",
+        help="only images with these suffixes, such as T1w (default: all)",
     )
     files.add_argument(
         "--save",
         choices=("mask", "brain"),
         nargs="+",
         metavar="KIND",
-        help="brain: write images with their background filled too, as desc-brain; masks always are",
+        help="brain: also write images with the background filled, as desc-brain; masks are always written",
     )
     files.add_argument(
         "--resume",
         action="store_true",
-        help="pass over images whose outputs are there, whole, and made of this image with this model and border",
+        help="keep outputs that are there, whole, and made from this image with this model and border",
     )
     add_model(files)
     files.add_argument(
@@ -99,7 +104,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="move the masks' surface out by MM, or in if negative (default 0)",
     )
-    add_quality_options(parser, "participant: print each mask's estimated Dice and flag; into its JSON too")
+    add_quality_options(
+        parser, "participant: print each mask's estimated Dice and flag, and write them to its JSON file"
+    )
     add_processor_options(parser)
     add_memory(parser)
 
@@ -111,22 +118,20 @@ def run(args: argparse.Namespace) -> int:
 
     images = find_images(args.bids_dir, args.participant_label, args.session_label, args.suffix or ALL_SUFFIXES)
     if not images and args.level == "participant":
-        raise InputError(f"{args.bids_dir}: no image to strip; --suffix says of which kinds")
+        raise InputError(f"{args.bids_dir}: no image to strip; choose other kinds with --suffix")
     derivative = Derivative(args.bids_dir, args.output_dir)
     apply_threads(args)
     return (_participant if args.level == "participant" else _group)(args, derivative, images, flags)
 
 
 def _check_level(args: argparse.Namespace) -> None:
-    """End with a usage error where an option does not go with the level."""
+    """End the program where an option does not go with the level."""
     if args.level == "group":
         for name in PARTICIPANT_ONLY:
             if getattr(args, name) is not None and getattr(args, name) is not False:
                 args.parser.error(f"--{name} goes with the participant level")
-    elif not args.qc:
-        for name in ("qc_model", "pass_from", "look_from"):
-            if getattr(args, name) is not None:
-                args.parser.error(f"--{name.replace('_', '-')} goes with --qc, or the group level")
+    else:
+        check_quality_options(args, "--qc, or the group level")
 
 
 def _participant(args: argparse.Namespace, derivative: Derivative, images: list[Path], flags: FlagConfig) -> int:
@@ -160,9 +165,4 @@ def _group(args: argparse.Namespace, derivative: Derivative, images: list[Path],
     about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {args.qc_model or 'shipped'}."
     chosen = args.participant_label or args.session_label or args.suffix
     assessments = group_level(derivative, images, quality, about, others=not chosen, debug=args.debug)
-    if not args.quiet:
-        print(listing(assessments))
-    failures = [assessment.note for assessment in assessments if assessment.note]
-    for note in failures:
-        tell(note)
-    return 1 if failures else 0
+    return show_assessments(args, assessments)

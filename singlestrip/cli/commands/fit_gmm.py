@@ -1,4 +1,4 @@
-"""singlestrip fit-gmm: image and brain mask to a label map of GMM classes."""
+"""singlestrip fit-gmm: from an image and its brain mask to a label map of GMM classes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import argparse
 from ..options import MASK_RULE, input_file, output_file, positive_int, seed
 
 DESCRIPTION = f"""fit Gaussian mixtures to a labelled scan
-Fits one mixture to the intensities inside the brain mask and one outside, and writes the most
-probable class of each voxel: the label map that train makes images from. Labels 1, 2, ... are the
-classes outside, 101, 102, ... those inside, each side sorted by mean intensity, so that inside is
-whatever is above 100.
+Fits one mixture to the intensities inside the brain mask and one to those outside. Writes the most
+probable class of each voxel: the label map from which train synthesises images. Labels 1, 2, ... are the
+classes outside, labels 101, 102, ... those inside, so that all labels above 100 are brain. The classes of
+each side are sorted by mean intensity.
 
-A JSON file beside the output, with its name, holds mean, standard deviation, weight and number of
-voxels of each class, the seed and the versions used.
+A JSON file beside the output, with the same name, holds the mean, standard deviation, weight and number
+of voxels of each class, the seed and the versions used.
 
 {MASK_RULE}"""
 

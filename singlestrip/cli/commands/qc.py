@@ -1,8 +1,11 @@
-"""singlestrip qc: how far masks can be trusted, and a page to look at."""
+"""singlestrip qc: the estimated quality of masks, and a page to review them."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Literal
 
 from ...configuration import AutoencoderTrainConfig, FlagConfig
 from ...io.text.escaping import printable
@@ -25,34 +28,38 @@ from ..options import (
 )
 from ..streams import clear_progress, show_progress, tell
 
+if TYPE_CHECKING:
+    from ...batch.assessment import Assessment, Case
+
 FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
-KINDS = ("volume", "slices")
+KINDS: tuple[Literal["volume", "slices"], ...] = ("volume", "slices")
 
 DESCRIPTION = f"""say how far brain masks can be trusted
-Scores masks with no truth at hand. A network that knows one brain mask and how masks go wrong
-rebuilds each mask as it should be; the Dice of the two estimates the mask's own. Masks of
-{FLAGS.pass_from:g} and above get the flag pass, from {FLAGS.look_from:g} on look, others fail: thresholds
-measured on real predictions (docs/benchmarks.md). Even a perfect mask gets but 0.90 to 0.93, and
-a well-shaped mask in the wrong place is not found out. Prints a line a mask, worst first.
+Scores masks without a reference. A network trained on one brain mask and on typical faults reconstructs
+each mask without its faults. The Dice of mask and reconstruction estimates the Dice of the mask and the
+true mask. A mask gets the flag pass from {FLAGS.pass_from:g} on, look from {FLAGS.look_from:g} on, otherwise fail;
+these thresholds were measured on real predictions (docs/benchmarks.md). Even a perfect mask gets only
+0.90 to 0.93, and the score does not detect a well-shaped mask in the wrong place. Prints one line per
+mask, worst first.
 
---report makes a page that needs neither network nor server: pictures with the outlines of mask and
-reconstruction, to sort, filter, search, rate and annotate, with the keyboard too.
+--report writes a page to sort, filter, search, rate and annotate the masks, with pictures that show the
+outlines of mask and reconstruction. It needs neither network nor server.
 
---table takes tables that strip --qc wrote, too: masks are scored again, and scans without a mask keep
-the note that says why.
+--table also takes tables that strip --qc wrote. It scores the masks again; scans without a mask keep the
+note that says why.
 
-With an image, --tta strips ten copies of it, turned within 30 degrees and scaled in intensity within
-20 %: how well they agree, and how well the mask agrees with their median. With a reference, the
-true Dice and HD95 stand beside the estimate.
+--tta strips ten copies of each image, turned within 30 degrees and scaled in intensity within 20 %. It
+reports how well their masks agree, and how well the given mask agrees with their median. With
+--reference, the true Dice and HD95 stand beside the estimate.
 
---train makes a quality model from one brain mask, for another anatomy. Its estimates have a level of
-their own: score masks known to be good, and set --pass-from and --look-from by what they get. Beside the
+--train makes a quality model for another anatomy from one brain mask. Its estimates have their own
+level: score masks that are known to be good, and set --pass-from and --look-from accordingly. Beside the
 model lie NAME.checkpoint, from which --resume continues exactly where the training stopped,
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
 
-Of a mask of several frames, as strip makes of 4-D images, each frame is scored and the worst counts:
-its number, from 0 on, is in the column frame. Its picture, --tta and --reference are of the same
-frame, of an image and a reference of as many frames or of one.
+If a mask has several frames, as strip makes of 4-D images, each frame is scored and the worst counts.
+The column frame has its number, from 0 on. Picture, --tta and --reference use the same frame; image and
+reference have as many frames, or one.
 
 {MASK_RULE}"""
 
@@ -71,7 +78,7 @@ EXAMPLES = """\
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    def paths(group, *names: str, metavar: str, help: str) -> None:
+    def paths(group: argparse._ArgumentGroup, *names: str, metavar: str, help: str) -> None:
         group.add_argument(
             *names, nargs="+", action="extend", default=[], metavar=metavar, type=input_file, help=help
         )
@@ -79,30 +86,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("FILES")
     paths(files, "-m", "--mask", metavar="MASK", help="brain mask to score")
     paths(files, "-i", "--image", metavar="IMAGE", help="image of each mask, in the same order")
-    paths(files, "--reference", metavar="MASK", help="true mask of each mask, in the same order")
+    paths(files, "--reference", metavar="MASK", help="true mask for each mask, in the same order")
     files.add_argument(
         "--table",
         nargs="+",
         action="extend",
         type=input_table,
         metavar="FILE",
-        help="TSV with columns mask, image, reference, in place of the above; several are gathered",
+        help="TSV with columns mask, image, reference, in place of the options above; several are joined",
     )
     files.add_argument("-o", "--out", type=output_file, metavar="TABLE", help="scores to write, .tsv or .json")
-    files.add_argument(
-        "--report", type=output_folder, metavar="DIR", help="folder of the page to write, made if missing"
-    )
+    files.add_argument("--report", type=output_folder, metavar="DIR", help="folder for the page, made if missing")
     add_quality_model(files)
     scores = parser.add_argument_group("SCORE OPTIONS")
     add_flag_options(scores)
-    scores.add_argument("--tta", action="store_true", help="also score by test-time augmentation; needs images")
+    scores.add_argument(
+        "--tta", action="store_true", help="also score by test-time augmentation; needs the images"
+    )
     scores.add_argument(
         "--model",
         type=model,
         metavar="FILE",
-        help="model that strips for --tta (default: the weights that come with it)",
+        help="model that strips for --tta (default: the weights that come with singlestrip)",
     )
-    scores.add_argument("--seed", type=seed, metavar="N", help="of --tta and --train (default 0)")
+    scores.add_argument("--seed", type=seed, metavar="N", help="seed of --tta and --train (default 0)")
     training = parser.add_argument_group("TRAINING OPTIONS")
     training.add_argument(
         "--train", type=output_file, metavar="MODEL", help="train a quality model from the one mask, .safetensors"
@@ -118,14 +125,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--kind",
         choices=KINDS,
-        help="volume: sees masks whole and mends faults; slices: the published network (default volume)",
+        help="volume: a network that sees whole masks; slices: the published network (default volume)",
     )
     training.add_argument(
         "--axes",
         nargs="+",
         choices=AXES,
         metavar="AXIS",
-        help="sagittal, coronal, axial, for slices (default axial)",
+        help="sagittal, coronal, axial: the slices of --kind slices (default axial)",
     )
     add_processor_options(parser)
 
@@ -133,6 +140,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.train is not None:
         return _train(args)
+    _check_options(args)
+    flags = chosen_flags(args)
+    cases = _cases(args)
+    from ...batch.quality_table import check_table, write_table
+    from ...batch.report import write_report
+    from ...io.output import make_folder
+
+    if args.report is not None:
+        make_folder(args.report)
+    if args.out is not None:
+        check_table(args.out)
+    apply_threads(args)
+    assessments = _assess(args, cases, flags)
+    if args.out is not None:
+        write_table(args.out, assessments)
+    if args.report is not None:
+        about = f"Quality model: {args.qc_model or 'shipped'}. {len(assessments)} masks."
+        write_report(args.report, assessments, args.report.resolve().name, about)
+    return show_assessments(args, assessments)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """End the program where options do not go together when masks are scored."""
     for name in ("epochs", "kind", "axes", "resume"):
         if getattr(args, name):
             args.parser.error(f"--{name} goes with --train")
@@ -140,97 +170,92 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--tta needs the image of each mask, -i")
     if not args.tta and (args.model is not None or args.seed is not None):
         args.parser.error("--model and --seed go with --tta")
-    flags = chosen_flags(args)
-    cases = _cases(args)
+
+
+def _cases(args: argparse.Namespace) -> list[Case]:
+    """The masks to score, from --table or from -m, -i and --reference, each once."""
+    from ...batch.quality_table import read_table
+    from ...io.images.volume import without_repeats
+    from ...io.output import check_distinct
+
+    if args.table is None:
+        cases = _named_cases(args)
+    elif args.mask or args.image or args.reference:
+        args.parser.error("--table stands in place of -m, -i and --reference")
+    else:
+        cases = [case for table in args.table for case in read_table(table)]
+    cases = without_repeats(cases, lambda case: (case.mask, case.image, case.reference))
+    if args.out is not None:
+        paths = {path for case in cases for path in (case.mask, case.image, case.reference) if path is not None}
+        check_distinct(paths.union(args.table or ()), [args.out])
+    return cases
+
+
+def _named_cases(args: argparse.Namespace) -> list[Case]:
+    """The masks of -m, with their images and references if there are any."""
+    from ...batch.assessment import Case
+    from ...io.images.volume import merge_pairs
+
+    if not args.mask:
+        args.parser.error("name a mask with -m, or a table with --table")
+    masks, images, references = (merge_pairs(paths) for paths in (args.mask, args.image, args.reference))
+    for name, paths in (("image", images), ("reference", references)):
+        if paths and len(paths) != len(masks):
+            args.parser.error(f"{len(masks)} masks and {len(paths)} with --{name}: give one a mask")
+    return [Case(*paths) for paths in zip_longest(masks, images, references)]
+
+
+def _assess(args: argparse.Namespace, cases: list[Case], flags: FlagConfig) -> list[Assessment]:
+    """Score the masks, worst first, and draw their pictures for the page if there is one."""
     from ...batch.assess import Assessor, assess_files
-    from ...batch.quality_table import check_table, write_table
-    from ...batch.report import write_report
-    from ...io.output import make_folder
     from ...quality.scores import QualityModel
     from ...stripping.stripper import Stripper
 
-    if args.report is not None:
-        make_folder(args.report)
-    if args.out is not None:
-        check_table(args.out)
-    apply_threads(args)
     assessor = Assessor(
         QualityModel.load(args.qc_model, args.device, flags),
         Stripper.load(args.model, args.device) if args.tta else None,
         args.seed or 0,
         args.report,
     )
-    progress = len(cases) > 1 and shows_lines(args)
+    shows_progress = len(cases) > 1 and shows_lines(args)
 
-    def done(number: int, assessment) -> None:
-        if progress:
+    def done(number: int, assessment: Assessment) -> None:
+        if shows_progress:
             show_progress(f"{number}/{len(cases)} {assessment.case.mask.name}")
 
     assessments = assess_files(assessor, cases, done, args.debug)
     clear_progress()
-    if args.out is not None:
-        write_table(args.out, assessments)
-    if args.report is not None:
-        about = f"Quality model: {args.qc_model or 'shipped'}. {len(assessments)} masks."
-        write_report(args.report, assessments, args.report.resolve().name, about)
+    return assessments
+
+
+def show_assessments(args: argparse.Namespace, assessments: Sequence[Assessment]) -> int:
+    """Print one line per mask and tell why masks could not be scored. Returns the exit status."""
     if not args.quiet:
-        print(listing(assessments))
-    unread = [a for a in assessments if a.note]
-    for assessment in unread:
-        tell(assessment.note)
-    return 1 if unread else 0
+        print("\n".join(_assessment_lines(assessments)))
+    notes = [assessment.note for assessment in assessments if assessment.note]
+    for note in notes:
+        tell(note)
+    return 1 if notes else 0
 
 
-def _cases(args: argparse.Namespace):
-    from ...batch.assessment import Case
-    from ...batch.quality_table import read_table
-    from ...io.images.volume import merge_pairs, without_repeats
-    from ...io.output import check_distinct
-
-    if args.table is not None:
-        if args.mask or args.image or args.reference:
-            args.parser.error("--table stands in place of -m, -i and --reference")
-        cases = [case for table in args.table for case in read_table(table)]
-    else:
-        if not args.mask:
-            args.parser.error("name a mask with -m, or a table with --table")
-        for name in ("mask", "image", "reference"):
-            setattr(args, name, merge_pairs(getattr(args, name)))
-        for name in ("image", "reference"):
-            given = getattr(args, name)
-            if given and len(given) != len(args.mask):
-                args.parser.error(f"{len(args.mask)} masks and {len(given)} with --{name}: give one a mask")
-        images, references = (given or [None] * len(args.mask) for given in (args.image, args.reference))
-        cases = [Case(*paths) for paths in zip(args.mask, images, references, strict=True)]
-    cases = without_repeats(cases, lambda case: (case.mask, case.image, case.reference))
-    if args.out is not None:
-        inputs = {path for case in cases for path in (case.mask, case.image, case.reference)}
-        inputs.update(args.table or [])
-        check_distinct(inputs - {None}, [args.out])
-    return cases
-
-
-def listing(assessments) -> str:
-    """A line a mask, worst first."""
-    names = [printable(a.case.name) for a in assessments]
-    wide = max(map(len, names))
-    lines = []
-    for name, a in zip(names, assessments, strict=True):
-        if a.note:
-            lines.append(f"{name:<{wide}}  fail  could not be scored")
+def _assessment_lines(assessments: Sequence[Assessment]) -> Iterator[str]:
+    """One line per mask: name, flag, estimated Dice, other Dice where known, and volume."""
+    names = [printable(assessment.case.name) for assessment in assessments]
+    width = max(map(len, names))
+    for name, assessment in zip(names, assessments, strict=True):
+        if assessment.note:
+            yield f"{name:<{width}}  fail  could not be scored"
             continue
-        text = f"{name:<{wide}}  {a.flag}  estimated Dice {a.estimated_dice:.3f}"
-        text += f" (frame {a.values['frame']})" if "frame" in a.values else ""
-        text += "".join(
-            f", {title} {a.values[column]:.3f}"
-            for column, title in (("tta_dice", "TTA Dice"), ("dice", "true Dice"))
-            if column in a.values
-        )
-        lines.append(f"{text}, {a.values['volume_ml']:.0f} ml")
-    return "\n".join(lines)
+        values = assessment.values
+        text = f"{name:<{width}}  {assessment.flag}  estimated Dice {assessment.estimated_dice:.3f}"
+        text += f" (frame {values['frame']})" if "frame" in values else ""
+        for column, title in (("tta_dice", "TTA Dice"), ("dice", "true Dice")):
+            text += f", {title} {values[column]:.3f}" if column in values else ""
+        yield f"{text}, {values['volume_ml']:.0f} ml"
 
 
 def _train(args: argparse.Namespace) -> int:
+    """Train a quality model from one mask."""
     if len(args.mask) != 1 or args.table is not None:
         args.parser.error("--train takes one mask, -m")
     for name in ("image", "reference", "out", "report", "qc_model", "model", "tta", "pass_from", "look_from"):

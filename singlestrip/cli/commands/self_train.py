@@ -1,4 +1,4 @@
-"""singlestrip self-train: a model that learns from scans nobody labelled."""
+"""singlestrip self-train: from one labelled scan and many unlabelled ones to a model."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ log = logging.getLogger(__name__)
 DEFAULTS = Options()
 RANKS = ("ae", "tta", "truth")
 
-DESCRIPTION = f"""improve a model on scans nobody labelled
-In rounds: strips all unlabelled images, scores the masks with no truth at hand as qc does, keeps the
-best as pseudo-labels, fits classes to those as fit-gmm does, and goes on training on images
-synthesised from the labelled example and the pseudo-labels, each drawn as often.
+DESCRIPTION = f"""improve a model on unlabelled scans
+Works in rounds. Each round strips all unlabelled images, scores the masks as qc does, and keeps the best
+as pseudo-labels. It fits classes to these as fit-gmm does, and goes on training on images synthesised
+from the label maps of the labelled example and of the pseudo-labels, each drawn equally often.
 
-Without --model the first model, and without --qc-model the quality model, is made from the labelled
-example before the first round.
+Before the first round, the command makes the first model from the labelled example unless --model gives
+one, and the quality model unless --qc-model gives one.
 
-Everything is on record in DIR: each round's scores.tsv with every scan, whether it was kept and why
-not, the label maps kept, models and curves; run.json with configuration, seeds, versions and
-checksums; index.html, the page of the last round's masks; model.safetensors, for strip --model. A
-run that was stopped goes on with --resume and ends as if it had not been. Scans that cannot be used
-are listed and passed over.
+DIR holds the record of the run: for each round scores.tsv (every scan, whether it was kept, and why not),
+the label maps kept, the model and its curve; run.json with configuration, seeds, versions and checksums;
+index.html, the page of the last round's masks; model.safetensors, for strip --model. --resume goes on
+with a run that was stopped and gives the same result as without the stop. Scans that cannot be used are
+listed and left out.
 
 {MASK_RULE}"""
 
@@ -64,12 +64,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=input_list,
         required=True,
         metavar="LIST",
-        help="text file with the path of one unlabelled image a line",
+        help="text file with the path of one unlabelled image per line",
     )
     files.add_argument("-o", "--out", type=output_folder, required=True, metavar="DIR", help="folder of the run")
     files.add_argument("--model", type=model, metavar="FILE", help="model to begin with (default: train one)")
     files.add_argument("--qc-model", type=model, metavar="FILE", help="quality model (default: train one)")
-    add_validation(files, "pair to score after each round; the model of the best round is kept; may be repeated")
+    add_validation(
+        files, "image and mask to score after each round; the model of the best round is kept; may be repeated"
+    )
     files.add_argument(
         "--references",
         type=input_list,
@@ -85,22 +87,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--keep",
         type=positive_int,
         metavar="N",
-        help=f"most pseudo-labels of a round (default {DEFAULTS.rounds.keep})",
+        help=f"highest number of pseudo-labels of a round (default {DEFAULTS.rounds.keep})",
     )
     rounds.add_argument(
         "--threshold",
         type=positive_float,
         metavar="SCORE",
-        help="lowest score of a pseudo-label (default: with ae what qc flags look, else none)",
+        help="lowest score of a pseudo-label (default: with ae that of the flag look, otherwise none)",
     )
     rounds.add_argument(
         "--rank",
         choices=RANKS,
-        help="score: ae, the quality model's estimated Dice; tta, agreement of augmented masks; truth, for "
-        "experiments (default ae)",
+        help="score to rank by: ae, the quality model's estimated Dice; tta, the agreement of augmented masks; "
+        "truth, the Dice to --references, for experiments (default ae)",
     )
     rounds.add_argument(
-        "--from-scratch", action="store_true", help="train new networks in each round (default: those before)"
+        "--from-scratch",
+        action="store_true",
+        help="train new networks in each round (default: go on with those of the round before)",
     )
     training = parser.add_argument_group("TRAINING OPTIONS")
     training.add_argument(
@@ -119,7 +123,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"passes of the quality model's training, without --qc-model (default {DEFAULTS.quality.epochs})",
     )
     training.add_argument(
-        "--batch", type=positive_int, metavar="N", help=f"images a step (default {DEFAULTS.first.batch})"
+        "--batch", type=positive_int, metavar="N", help=f"images per step (default {DEFAULTS.first.batch})"
     )
     training.add_argument(
         "--lr", type=positive_float, metavar="RATE", help=f"highest learning rate (default {DEFAULTS.first.lr:g})"
@@ -169,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    """How the run works: the defaults, but for what the command line says."""
+    """The options of the run: the defaults, replaced where the command line says otherwise."""
 
     def given(*names: str) -> dict[str, Any]:
         return {name: value for name in names if (value := getattr(args, name)) is not None}

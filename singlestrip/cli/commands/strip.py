@@ -1,9 +1,11 @@
-"""singlestrip strip: image to brain, mask and signed distance."""
+"""singlestrip strip: from images to brain images, masks and signed distances."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...batch.shards import slurm_shard, table_name
 from ...configuration import B0_LIMIT
@@ -14,6 +16,7 @@ from ..options import (
     add_processor_options,
     add_quality_options,
     apply_threads,
+    check_quality_options,
     chosen_flags,
     exit_status,
     finite_float,
@@ -27,36 +30,40 @@ from ..options import (
 )
 from ..streams import tell
 
+if TYPE_CHECKING:
+    from ...batch.jobs import Job
+    from ...batch.strip import Outcome
+
 KINDS = ("brain", "mask", "sdt", "picture")
 
 DESCRIPTION = """take the skull off head images
-Finds the brain in any image of a head, whatever the contrast, resolution, orientation or field of
-view, and writes the image without the rest, the mask, or the signed distance to the brain's
-surface, on the image's own grid and with its own geometry. Reads and writes NIfTI (.nii, .nii.gz,
+Finds the brain in a head image of any contrast, resolution, orientation and field of view. Writes the
+image with the background filled, the brain mask, the signed distance to the brain's surface, or a
+picture. Outputs have the image's own grid and geometry. Reads and writes NIfTI (.nii, .nii.gz,
 .img/.hdr) and MGH (.mgh, .mgz); the output's suffix sets its format.
 
-Many images go through one loaded model: name several, or a list, with --out-dir; --list /dev/stdin
-takes the list from a pipe. One that fails is reported and the others go on. Outputs are written
-under another name and renamed when whole.
+With --out-dir one loaded model strips many images: name them with -i, or a list of them with --list;
+--list /dev/stdin reads the list from a pipe. If an image fails, the command reports it and goes on with
+the others. Each output appears whole or not at all.
 
---resume goes on where a run stopped. What each output was made with, image, version, model, border,
-fill and frames, is on record in a hidden folder .singlestrip beside it: outputs that were made in
-another way, or of an image that has been replaced, are made anew. Those without a record, of another
-program or changed since, are kept.
+--resume goes on where a run stopped. A hidden folder .singlestrip beside the outputs records what each
+was made with: image, version, model, border, fill and frames. Outputs that were made in another way, or
+from an image that has been replaced, are made anew. Outputs without a record, and those that another
+program has changed, are kept.
 
-Several processes share the work with --shard K/N: the K-th, from 1 on, strips images K, K+N, K+2N
-and so on of the whole list, which all of them must be given; outputs have the names that they have without
-it. --shard slurm takes K and N from the variables of a SLURM job array. With --qc each process
-writes a table of its own, DIR/qc-K-of-N.tsv, so that none loses another's rows; qc --table
-DIR/qc-*-of-N.tsv gathers them.
+--shard K/N shares the work among several processes. Give all of them the whole list. Process K, counted
+from 1, strips images K, K+N, K+2N and so on; outputs have the same names as without --shard.
+--shard slurm reads K and N from the variables of a SLURM job array. With --qc each process writes a
+table of its own, DIR/qc-K-of-N.tsv; qc --table DIR/qc-*-of-N.tsv gathers them.
 
-Standard output has nothing, or with --qc a line an image. Errors and warnings go to standard error, a
-line each that begins with "singlestrip: "; the names of all images that failed follow at the end. The
-same number of threads, -t, gives the same mask again; another may change some voxels at the border.
+Standard output has one line per image with --qc, otherwise nothing. Errors and warnings go to standard
+error, one per line, each after "singlestrip: "; the names of all images that failed follow at the end.
+With the same number of threads, -t, the mask is the same again; with another number some voxels at the
+border may differ.
 
-The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB without --sdt
-and --border, which need 40 bytes a voxel more. The need is told by the image's header and checked
-against free memory before the image is read."""
+The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB. --sdt and
+--border take 40 bytes a voxel more. The command computes the need from the image's header and compares
+it with the free memory before it reads the image."""
 
 SYNOPSIS = [
     "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [OPTIONS]",
@@ -83,10 +90,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="image to strip; several with --out-dir",
     )
     files.add_argument(
-        "--list", type=input_list, metavar="FILE", help="text file with the path of one image a line"
+        "--list", type=input_list, metavar="FILE", help="text file with the path of one image per line"
     )
     files.add_argument(
-        "-o", "--out", type=output_file, metavar="FILE", help="image with the background filled, same type"
+        "-o",
+        "--out",
+        type=output_file,
+        metavar="FILE",
+        help="image with the background filled, of the input's type",
     )
     files.add_argument("-m", "--mask", type=output_file, metavar="FILE", help="brain mask, uint8, brain 1")
     files.add_argument(
@@ -107,7 +118,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out-dir",
         type=output_folder,
         metavar="DIR",
-        help="folder for NAME_mask and what else --save names, of each image; made if missing",
+        help="folder for the outputs of all images, such as NAME_mask; made if missing",
     )
     files.add_argument(
         "--save",
@@ -128,7 +139,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--resume",
         action="store_true",
-        help="pass over images whose outputs are there, whole, on their grid, and made in this way; see above",
+        help="keep outputs that are there, whole, on the image's grid, and made in this way; see above",
     )
     add_model(files)
     mask = parser.add_argument_group("MASK OPTIONS")
@@ -150,13 +161,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     mask.add_argument(
         "--mask-mean-frame",
         action="store_true",
-        help="4-D: one mask from the mean of all frames (default: each frame by itself)",
+        help="4-D: one mask from the mean of all frames (default: one mask per frame)",
     )
     mask.add_argument(
         "--bval",
         type=input_file,
         metavar="FILE",
-        help=f"b-values of a diffusion IMAGE: one mask from the mean of its frames up to {B0_LIMIT:g} s/mm²",
+        help=f"b-values of a diffusion IMAGE: one mask from the mean of the frames up to {B0_LIMIT:g} s/mm²",
     )
     add_quality_options(
         parser, "print each mask's estimated Dice and flag, pass, look or fail, and write DIR/qc.tsv; see qc"
@@ -165,45 +176,59 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_memory(parser)
 
 
-def _jobs(args: argparse.Namespace):
-    from ...batch.jobs import Job, plan_folder, take_images
+def _jobs(args: argparse.Namespace) -> list[Job]:
+    """The job of one image with the outputs that are named, or those of all images with --out-dir.
+
+    A wrong command line ends the program. Raises InputError or OutputError where a file cannot be used.
+    """
+    from ...batch.jobs import take_images
     from ...io.images.lists import read_list
-    from ...io.images.volume import SUFFIXES, check_output
-    from ...io.output import check_distinct
-    from ...io.pictures.figures import check_picture
 
     images = take_images(args.image + (read_list(args.list) if args.list else []))
-    for name in ("qc_model", "pass_from", "look_from"):
-        if getattr(args, name) is not None and not args.qc:
-            args.parser.error(f"--{name.replace('_', '-')} goes with --qc")
+    check_quality_options(args)
     if args.qc and args.save and "mask" not in args.save:
         args.parser.error("--qc needs the mask among what --save names")
-    single = {
-        kind: path
-        for kind, path in zip(KINDS, (args.out, args.mask, args.sdt, args.picture), strict=True)
-        if path is not None
-    }
     if not images:
         args.parser.error("name an image with -i, or a list with --list")
     if args.bval is not None and (args.out_dir is not None or args.mask_mean_frame):
         args.parser.error("--bval goes with one image, without --out-dir and --mask-mean-frame")
+    paths = zip(KINDS, (args.out, args.mask, args.sdt, args.picture), strict=True)
+    outputs = {kind: path for kind, path in paths if path is not None}
     if args.out_dir is None:
-        if args.save or args.suffix or args.shard:
-            args.parser.error("--save, --suffix and --shard go with --out-dir")
-        if len(images) > 1:
-            args.parser.error("several images need --out-dir")
-        if not single:
-            args.parser.error("name at least one output: -o, -m, -d or -p")
-        if args.qc and args.resume and args.mask is None:
-            args.parser.error("--qc with --resume needs -m: there is no mask to score otherwise")
-        try:
-            check_distinct(images + ([args.bval] if args.bval else []), single.values())
-        except OutputError as error:
-            args.parser.error(str(error))
-        for kind, path in single.items():
-            check_picture(path) if kind == "picture" else check_output(path)
-        return [Job(images[0], single, args.bval)]
-    if single:
+        return [_single_job(args, images, outputs)]
+    return _folder_jobs(args, images, outputs)
+
+
+def _single_job(args: argparse.Namespace, images: list[Path], outputs: dict[str, Path]) -> Job:
+    """The job of one image, without --out-dir."""
+    from ...batch.jobs import Job
+    from ...io.images.volume import check_output
+    from ...io.output import check_distinct
+    from ...io.pictures.figures import check_picture
+
+    if args.save or args.suffix or args.shard:
+        args.parser.error("--save, --suffix and --shard go with --out-dir")
+    if len(images) > 1:
+        args.parser.error("several images need --out-dir")
+    if not outputs:
+        args.parser.error("name at least one output: -o, -m, -d or -p")
+    if args.qc and args.resume and args.mask is None:
+        args.parser.error("--qc with --resume needs -m: there is no mask to score otherwise")
+    try:
+        check_distinct(images + ([args.bval] if args.bval else []), outputs.values())
+    except OutputError as error:
+        args.parser.error(str(error))
+    for kind, path in outputs.items():
+        check_picture(path) if kind == "picture" else check_output(path)
+    return Job(images[0], outputs, args.bval)
+
+
+def _folder_jobs(args: argparse.Namespace, images: list[Path], outputs: dict[str, Path]) -> list[Job]:
+    """The jobs of all images with --out-dir, with which no output may be named."""
+    from ...batch.jobs import plan_folder
+    from ...io.images.volume import SUFFIXES
+
+    if outputs:
         args.parser.error("-o, -m, -d and -p name the outputs of one image; with --out-dir use --save")
     if args.suffix and args.suffix not in SUFFIXES:
         args.parser.error(f"--suffix: choose from {', '.join(SUFFIXES)}")
@@ -231,12 +256,11 @@ def run(args: argparse.Namespace) -> int:
         from ...batch.quality_table import read_growing_table
 
         read_growing_table(table)
+    quality = None
     if args.qc:
         from ...quality.scores import QualityModel
 
         quality = QualityModel.load(args.qc_model, args.device, chosen_flags(args))
-    else:
-        quality = None
     path = find_model(args.model)
     stripper = Stripper.load(path, args.device)
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory)
@@ -251,12 +275,12 @@ def run(args: argparse.Namespace) -> int:
         done=show_stripping(args, len(jobs)),
     )
     if table is not None:
-        _write_qc(outcomes, table)
+        _write_quality_table(outcomes, table)
     return exit_status(outcomes)
 
 
-def _write_qc(outcomes, path: Path) -> None:
-    """The table of the masks in its folder, worst first, with the failures."""
+def _write_quality_table(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Add the masks that were assessed and the images that failed to the table of quality, worst first."""
     from ...batch.assessment import Assessment, Case, quality_values
     from ...batch.quality_table import update_table
 

@@ -1,4 +1,4 @@
-"""singlestrip train: labelled scans to a model."""
+"""singlestrip train: from labelled scans to a model."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from ...training.cascade import TrainingData
 
 DESCRIPTION = f"""train a model from one labelled scan, or several
-Makes a label map of each scan as fit-gmm does (or takes those given with -l), synthesises images of
-random shape, contrast and quality from it, and trains the two networks that strip uses: one finds
-the brain in the whole scan, the other draws its border. The networks never learn from the scan
-itself; at the end it says where exactly the border is drawn, so that its own mask keeps its volume
-(not with -l, which gives no scan).
+Makes a label map of each scan as fit-gmm does, or takes the label maps given with -l. Synthesises images
+of random shape, contrast and quality from the label maps, and trains the two networks that strip uses:
+one finds the brain in the whole scan, the other draws its border. The networks never learn from the scan
+itself. After the training the scan sets the exact border, so that its predicted mask has the volume of
+its own. With -l there is no scan, and this step is left out.
 
 Beside the model lie NAME.checkpoint, from which --resume continues exactly where the run stopped,
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
@@ -101,10 +101,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=input_file,
         metavar="LABELS",
-        help="label maps from fit-gmm, in place of or beside images with masks",
+        help="label maps from fit-gmm, instead of or beside images with masks",
     )
     files.add_argument("-o", "--out", type=output_file, metavar="MODEL", help="model to write, .safetensors")
-    add_validation(files, "pair to score during training; the weights that score best are kept; may be repeated")
+    add_validation(files, "image and mask to score during training; the best weights are kept; may be repeated")
     files.add_argument(
         "--init", type=model, metavar="MODEL", help="start from the weights of this model, and take its voxel size"
     )
@@ -117,7 +117,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--samples",
         type=output_file,
         metavar="FILE",
-        help="write a sheet of 16 synthetic images, and train only if -o is there too",
+        help="write a picture of 16 synthetic images; train only if -o is given too",
     )
     group = parser.add_argument_group("TRAINING OPTIONS")
     for name, (kind, metavar, text) in NUMBERS.items():
@@ -132,13 +132,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--amp",
         choices=("auto", "on", "off"),
         default=None,
-        help="bfloat16 networks: auto, on or off (default auto: where the processor has it)",
+        help="train in bfloat16: auto, on or off (default auto: if the processor supports it)",
     )
     group.add_argument(
         "--voxel-size",
         type=positive_millimetres,
         metavar="MM",
-        help="voxel size of the finer network (default: an adult brain gets 2 mm, others in proportion)",
+        help="voxel size of the finer network (default: 2 mm for an adult brain, others in proportion)",
     )
     group.add_argument(
         "--norm",
@@ -151,7 +151,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if len(args.image) != len(args.mask):
-        args.parser.error(f"{len(args.image)} images and {len(args.mask)} masks: give one mask an image")
+        args.parser.error(f"{len(args.image)} images and {len(args.mask)} masks: give one mask per image")
     if not args.image and not args.labels:
         args.parser.error("name a labelled scan with -i and -m, or a label map with -l")
     if args.out is None and args.samples is None:
@@ -161,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
     if args.init and (args.voxel_size or args.norm):
         args.parser.error("--voxel-size and --norm come with the weights of --init")
     _check_files(args)
+    _check_checkpoint(args.out)
+    init, header = _initial_networks(args.init)
     from ...synthesis.labelling import labelled_scan, read_label_map
 
     validation = [labelled_scan(*pair) for pair in args.val]
@@ -174,8 +176,6 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
     config = TrainConfig(**chosen)
-    _check_checkpoint(args.out)
-    init, header = _initial_networks(args.init)
     outlines = [*map(_outline, args.mask), *given]
     cascade = init.config if init is not None else _fitting_networks(args, outlines)
     check_memory(outlines, cascade, config, device)
@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
 def _train(
     args: argparse.Namespace, data: TrainingData, cascade: CascadeConfig, config: TrainConfig, device: torch.device
 ) -> None:
-    """Train, and part from the other processes whatever happens."""
+    """Train; at the end, also after an error, leave the group of processes."""
     import torch
 
     from ...training.cascade import train_cascade
@@ -216,15 +216,15 @@ def _check_checkpoint(out: Path | None) -> None:
         read_state(path, Cascade)
 
 
-def _initial_networks(name: str | None) -> tuple[Cascade, dict[str, Any]] | tuple[None, None]:
-    """The model to begin with and its header, None without a name."""
+def _initial_networks(name: str | None) -> tuple[Cascade | None, dict[str, Any]]:
+    """The model to begin with and its header; without a name None, and an empty header."""
     from ...networks.checkpoint import find_model, load_model
 
-    return load_model(find_model(name)) if name else (None, None)
+    return load_model(find_model(name)) if name else (None, {})
 
 
 def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap]) -> CascadeConfig:
-    """Networks for the brains of label maps, with the voxel size and the layers that were asked for."""
+    """The sizes of networks for the brains of label maps, with the chosen voxel size and normalisation."""
     from ...configuration import UNetConfig
     from ...training.fitting import fitting_cascade
 
@@ -239,7 +239,7 @@ def _check_files(args: argparse.Namespace) -> None:
     from ...training.run_files import RunFiles
 
     inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]
-    outputs = []
+    outputs: list[Path] = []
     if args.out is not None:
         files = RunFiles(args.out)
         files.check(args.resume)
@@ -267,7 +267,7 @@ def _outline(mask_path: Path) -> NativeMap:
 
 
 def _training_data(args: argparse.Namespace, given: list[NativeMap]) -> TrainingData:
-    """Label maps fitted to the labelled scans and those that were given, with their provenance."""
+    """Label maps fitted to the labelled scans, label maps given with -l, and their provenance."""
     from ...io.checksum import checksum
     from ...synthesis.labelling import labelled_example
     from ...training.cascade import TrainingData
@@ -288,7 +288,7 @@ def _training_data(args: argparse.Namespace, given: list[NativeMap]) -> Training
 
 
 def _join_processes(device: torch.device) -> torch.device:
-    """Under torchrun: join the other processes, and take the GPU of this one's number."""
+    """Under torchrun, join the other processes. Returns the GPU with this process's number, or `device`."""
     if "WORLD_SIZE" not in os.environ:
         return device
     import torch

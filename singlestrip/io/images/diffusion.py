@@ -10,7 +10,7 @@ from ...configuration import B0_LIMIT
 from ...errors import InputError
 from ..text.textfile import read_text
 
-BVAL_LIMIT = 2**20  # bytes: some hundred thousand frames
+BVAL_LIMIT = 2**20  # bytes: about a hundred thousand frames
 
 
 def b0_frames(path: Path, frames: int) -> list[int]:
@@ -20,7 +20,7 @@ def b0_frames(path: Path, frames: int) -> list[int]:
     Raises InputError if the file is something else, or no frame has such a b-value.
     """
     if not os.path.lexists(path):
-        raise InputError(f"{path}: no such file; it has the b-values that tell which frames to strip")
+        raise InputError(f"{path}: no such file; its b-values are needed to choose the frames to strip")
     text = read_text(path, "b-values", limit=BVAL_LIMIT)
     try:
         values = [float(word) for word in text.split()]

@@ -1,4 +1,4 @@
-"""Lists of images: text files with a path a line, and folders."""
+"""Lists of images: text files with one path per line, and folders."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from ..output import atomic_write
 from ..text.textfile import named_path, read_text
 from . import volume
 
-LONGEST_PATH = 2**15  # bytes of a line: some times what systems allow
+LONGEST_PATH = 2**15  # bytes of a line; systems allow less
 COMMENT_MARK = "#"
 UNSAFE_STARTS = (COMMENT_MARK, "~", " ", "\t", "\r", "\ufeff")  # a path in a list begins with none of these
 
 
 def read_list(path: Path) -> list[Path]:
-    """Image paths of a text file or pipe, one a line; blank lines and lines from # on do not count.
+    """The image paths in a text file or pipe, one per line. Blank lines and lines that begin with # do not count.
 
-    Relative paths are as seen from the working folder. A line that names no file is a path all the same: its
-    job fails when its turn comes. Raises InputError if the file is no such list.
+    Relative paths start from the working folder. Whether the files exist is not checked. Raises InputError if the
+    file is no such list.
     """
     if volume.suffix_of(path):
-        raise InputError(f"{path}: an image by its name; a list is a text file with the path of one image a line")
+        raise InputError(
+            f"{path}: an image by its name; a list is a text file with the path of one image per line"
+        )
     lines = [line.strip(" \t\r") for line in read_text(path, "a list of paths", pipe=True).split("\n")]
     images = [named_path(line) for line in lines if line and not line.startswith(COMMENT_MARK)]
     if not images:
@@ -34,7 +36,7 @@ def read_list(path: Path) -> list[Path]:
 
 
 def write_list(path: Path, images: Iterable[Path]) -> None:
-    """Write a list that `read_list` reads; a file that is this list already is left alone.
+    """Write a list that `read_list` reads, unless the file has this content already.
 
     Raises InputError for a path that no list can hold, OutputError.
     """
@@ -51,7 +53,7 @@ def write_list(path: Path, images: Iterable[Path]) -> None:
 
 
 def images_below(folder: Path, leave_out: Path) -> list[Path]:
-    """The images in a folder and the folders below it, sorted, without what is hidden or below `leave_out`.
+    """The images in a folder and the folders below it, sorted, without hidden ones and those below `leave_out`.
 
     Raises InputError if there is no such folder, or it is `leave_out`.
     """

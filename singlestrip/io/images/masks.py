@@ -1,6 +1,6 @@
-"""Mask files: which of their voxels are brain, and whether they lie on the grid of an image.
+"""Reads mask files: decides which voxels are brain, and checks the grid against that of an image.
 
-A mask has one value in the brain, is soft, or is an image of the brain alone.
+A mask has one value in the brain, is soft (such as probabilities), or is an image of the brain alone.
 """
 
 from __future__ import annotations
@@ -11,49 +11,51 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ...errors import InputError
+from ...errors import InputError, errors_named
 from ...space.morphology import bounding_box
 from . import volume
 from .volume import Volume
 
 log = logging.getLogger(__name__)
 
-NEGATIVE_SHARE = 0.25  # of the maximum, so far below 0 what is no overshoot is no mask
-OVERSHOOT = 0.5  # of the level of a mask: what cubic splines in 3-D go below 0 at its border; 0.44 measured
-FEW_VALUES = 10  # whole numbers: fewer than a soft mask has, which holds nearly all up to its maximum
-EQUAL_SHARE = 0.7  # of neighbours with one value: measured 0.85 and more in label maps, up to 0.5 in soft masks
-# What is said of soft masks and of stripped images is measured: sharp and very smooth ones of human brains, and
-# T1w, T2w and FLAIR, as they are, smoothed, and with their brightest 2 % cut off.
-LEVEL = 0.9  # of the maximum: from here on voxels are as certainly brain as any
-SHARP_SHARE = (
-    0.5  # of the voxels from half the maximum on, so many there: a soft mask; 0.2 at most in stripped images
-)
-SMOOTH_SHARE = 0.05  # with fewer, also from half the maximum on one part without holes: stripped images have holes
+NEGATIVE_SHARE = 0.25  # of the maximum: a mask has no values so far below 0, except for overshoot
+OVERSHOOT = 0.5  # of a mask's level: cubic splines in 3-D go so far below 0 at its border; 0.44 was measured
+FEW_VALUES = 10  # different whole numbers: a label map may have so few, a soft mask has more
+EQUAL_SHARE = 0.7  # of pairs of neighbours with equal values: 0.85 and more in label maps, up to 0.5 in soft masks
+# The numbers for soft masks and for stripped images were measured on sharp and very smooth masks of human brains,
+# and on T1w, T2w and FLAIR images: as they are, smoothed, and with the brightest 2 % cut off.
+LEVEL = 0.9  # of the maximum: voxels from here on are certainly brain
+# Share of the voxels above LEVEL among those above half the maximum. From SHARP_SHARE on the file is a soft mask;
+# stripped images have 0.2 at most. From SMOOTH_SHARE on it is one if it also has no holes; stripped images have.
+SHARP_SHARE = 0.5
+SMOOTH_SHARE = 0.05
 INNER_SHARE = (
-    0.05  # of the voxels from 1 % of the maximum on, so many from half of it on: not some bright voxels alone
+    0.05  # of the voxels above 1 % of the maximum, those above half: with fewer only some voxels are bright
 )
-RAGGED_SHARE = 0.03  # of a part: holes, and pieces aside; 0 in smooth masks, from 0.05 on in stripped images
-FAINT = 0.1  # of the maximum: what is below is of the edge, or of nothing
-# Where the edge fades out, values beside 0 are small against those inside. Measured: in smoothed masks and
-# smoothed stripped images 0.13 at most; in stripped images with a sharp edge 0.5 and more, 0.18 if resampled.
+RAGGED_SHARE = (
+    0.03  # of a part, its holes and separate pieces: 0 in smooth masks, 0.05 and more in stripped images
+)
+FAINT = 0.1  # of the maximum: lower values belong to the edge or to the background
+# If the edge fades out, values beside the background are low against those inside. Measured: 0.13 at most in
+# smoothed masks and smoothed stripped images; in stripped images with a sharp edge 0.5 and more, resampled 0.18.
 FADING = 0.15  # of the level inside
-FADING_QUANTILE = 0.75  # of what is beside 0
-FADING_CUT = 0.4  # of the level: half would be right for a mask, and loses the dark rim of a T1w
-STRAY = 2.0  # times all but a thousandth of the values: what is above are stray voxels
-FULL = 0.9  # share of an image: what is above 0 in more of it does not tell where the brain ends
+FADING_QUANTILE = 0.75  # of the values beside the background
+FADING_CUT = 0.4  # of the level inside; half would suit a mask, but loses the dark rim of a T1w image
+STRAY = 2.0  # values above this many times the 99.9th percentile are stray
+FULL = 0.9  # share of an image: if more is above 0, the values do not show where the brain ends
 
 
 def read_masks(path: Path) -> tuple[Volume, np.ndarray]:
     """A mask file and its brain, boolean [X, Y, Z, T]; see `brain_voxels`. Raises InputError.
 
-    A warning is logged where the file is no plain mask but can be taken for one.
+    Logs a warning if the file is no plain mask but is taken for one.
     """
     file = volume.read(path)
     return file, _brain_of(file)
 
 
 def read_mask(path: Path) -> tuple[Volume, np.ndarray]:
-    """A mask file of one frame and its brain, boolean [X, Y, Z]; else as `read_masks`."""
+    """A mask file of one frame and its brain, boolean [X, Y, Z]; otherwise as `read_masks`."""
     file = volume.read_single(path)
     return file, _brain_of(file)[..., 0]
 
@@ -61,12 +63,10 @@ def read_mask(path: Path) -> tuple[Volume, np.ndarray]:
 def _brain_of(file: Volume) -> np.ndarray:
     """The brain in a mask file, boolean [X, Y, Z, T]."""
     values = [file.scaled(t) for t in range(file.frames)]
-    try:
-        brain, unusual = brain_voxels(values[0][..., None] if len(values) == 1 else np.stack(values, -1))
-    except InputError as error:
-        raise InputError(f"{file.path}: {error}") from error
-    if unusual:
-        log.warning("%s: %s", file.path, unusual)
+    with errors_named(file.path):
+        brain, remark = brain_voxels(values[0][..., None] if len(values) == 1 else np.stack(values, -1))
+    if remark:
+        log.warning("%s: %s", file.path, remark)
     return brain
 
 
@@ -78,7 +78,10 @@ def read_mask_on(path: Path, image: Volume) -> np.ndarray:
 
 
 def read_masks_on(path: Path, other: Volume) -> np.ndarray:
-    """A mask file, boolean [X, Y, Z, T], on the grid of another, with as many frames or one. Raises InputError."""
+    """A mask file, boolean [X, Y, Z, T], on the grid of another file, with as many frames or one.
+
+    Raises InputError if it lies on another grid or has another number of frames.
+    """
     file, masks = read_masks(path)
     check_grid(file, other, "resample the mask to it")
     if file.frames not in (1, other.frames):
@@ -87,33 +90,33 @@ def read_masks_on(path: Path, other: Volume) -> np.ndarray:
 
 
 def check_grid(file: Volume, other: Volume, advice: str) -> None:
-    """Raise InputError, with advice, unless one file lies on the grid of another."""
+    """Raise InputError, which ends with `advice`, unless one file lies on the grid of another."""
     difference = volume.grid_difference(file, other)
     if difference:
         raise InputError(f"{file.path}: not on the grid of {other.path}: {difference}; {advice}")
 
 
 def brain_voxels(values: np.ndarray) -> tuple[np.ndarray, str]:
-    """The brain in the values of a mask, boolean of their shape, and what is unusual in them, or "".
+    """The brain in a mask, boolean with the shape of `values`, and a remark on what is unusual, or "".
 
     values: [X, Y, Z] or [X, Y, Z, T], scaled. Voxels that are not finite are background.
 
-    - One value above 0: brain wherever it is.
-    - More values that rise to a level, or smoothly: a soft mask, such as probabilities. Brain from half the
-      maximum on, or of the level, where a spline has overshot it.
-    - Others, whose edge fades out: a soft mask of uneven values, or a smoothed image of the brain alone. Brain
+    - One value above 0: all voxels with it are brain.
+    - Several values that reach a level or rise smoothly: a soft mask, such as probabilities. Brain from half the
+      maximum on; if a spline has overshot the level, from half the level on.
+    - Other values, with an edge that fades out: an uneven soft mask, or a smoothed image of the brain alone. Brain
       from 0.4 of the level inside on.
-    - Others: an image of the brain alone, such as FreeSurfer's brainmask.mgz. Brain wherever above 0.
+    - Other values: an image of the brain alone, such as FreeSurfer's brainmask.mgz. All voxels above 0 are brain.
 
-    Raises InputError for a label map, whose numbers are names and may be of tissue outside the brain too; for
-    values far below 0, as in a signed distance; for an image without background.
+    Raises InputError for a label map, because its labels may name tissue outside the brain too; for values far
+    below 0, as in a signed distance; for an image without background.
     """
     finite = np.isfinite(values)
     bad = values.size - int(np.count_nonzero(finite))
-    said = [f"{bad} voxels are not finite and count as background"] if bad else []
+    remarks = [f"{bad} voxels are not finite and count as background"] if bad else []
     low = float(np.min(values, initial=0, where=finite))
     high = float(np.max(values, initial=0, where=finite))
-    top = _top_but_strays(values[finite & (values > 0)], high)
+    top = _maximum_without_strays(values[finite & (values > 0)], high)
     level = _overshot_level(values[finite & (values >= top / 2)], low) if low < 0 < high else None
     if level is None and low < -NEGATIVE_SHARE * top:
         raise InputError(
@@ -122,7 +125,7 @@ def brain_voxels(values: np.ndarray) -> tuple[np.ndarray, str]:
         )
     positive = finite & (values > 0)
     if np.array_equal(positive, values == high) or high == 0:
-        return positive, "; ".join(said)
+        return positive, "; ".join(remarks)
     count = len(np.unique(values[positive]))
     if _is_label_map(values, positive, count, high):
         raise InputError(
@@ -143,16 +146,20 @@ def brain_voxels(values: np.ndarray) -> tuple[np.ndarray, str]:
         cut, kind = level * FADING_CUT, "a soft mask or a brain whose edge fades out"
     else:
         cut, kind = 0.0, "an image of the brain alone"
-    said.append(f"{many}: taken as {kind}, brain {'' if cut else 'wherever '}{_from(cut)}")
-    return positive & (values >= cut), "; ".join(said)
+    remarks.append(f"{many}: taken as {kind}, brain {'' if cut else 'wherever '}{_from(cut)}")
+    return positive & (values >= cut), "; ".join(remarks)
 
 
 def _from(cut: float) -> str:
+    """The range of values from `cut` on, in words."""
     return f"from {cut:g} on" if cut else "above 0"
 
 
-def _top_but_strays(positive: np.ndarray, high: float) -> float:
-    """The maximum, `high`, of the values above 0; if it is far above nearly all, what these reach."""
+def _maximum_without_strays(positive: np.ndarray, high: float) -> float:
+    """The maximum of values above 0; if it is far above their 99.9th percentile, that percentile.
+
+    high: the maximum.
+    """
     if not len(positive):
         return high
     common = float(np.percentile(positive, 99.9, method="lower"))
@@ -160,7 +167,7 @@ def _top_but_strays(positive: np.ndarray, high: float) -> float:
 
 
 def _fading_level(values: np.ndarray, positive: np.ndarray, top: float) -> float | None:
-    """The level inside, if what is above 0 fades out towards what is not; else None."""
+    """The level inside, if the values above 0 fade out at their edge; otherwise None."""
     level = float(np.median(values[positive & (values >= FAINT * top)]))
     cross = ndimage.generate_binary_structure(3, 1).reshape(3, 3, 3, *[1] * (values.ndim - 3))
     shell = values[positive & ~ndimage.binary_erosion(positive, cross, border_value=1)]
@@ -168,7 +175,7 @@ def _fading_level(values: np.ndarray, positive: np.ndarray, top: float) -> float
 
 
 def _is_label_map(values: np.ndarray, positive: np.ndarray, count: int, high: float) -> bool:
-    """Whether values are whole numbers, and few, or in patches of one number each."""
+    """Whether values are whole numbers, and either few different ones or mostly equal to their neighbours."""
     numbers = values[positive]
     if not np.array_equal(numbers, np.round(numbers)):
         return False
@@ -176,15 +183,18 @@ def _is_label_map(values: np.ndarray, positive: np.ndarray, count: int, high: fl
 
 
 def _overshot_level(upper: np.ndarray, low: float) -> float | None:
-    """The level inside a mask that a spline has resampled: most of the values from half the maximum on lie near
-    it, and the lowest of all, `low`, goes below 0 as an overshoot does. None where there is none."""
+    """The level inside a mask that a spline has resampled; None if the values are not of such a mask.
+
+    Most of the values from half the maximum on, `upper`, lie near the level, and the minimum of all, `low`, is
+    negative as an overshoot is.
+    """
     level = float(np.median(upper))
     near = np.count_nonzero(np.abs(upper - level) <= (1 - LEVEL) * level)
     return level if near >= SHARP_SHARE * len(upper) and low >= -OVERSHOOT * level else None
 
 
 def _is_soft(values: np.ndarray, positive: np.ndarray, high: float) -> bool:
-    """Whether values rise from the outside in, up to their maximum, `high`."""
+    """Whether the values rise from the edge inwards to their maximum, `high`, as those of a soft mask do."""
     inner = positive & (values >= high / 2)
     if np.count_nonzero(inner) < INNER_SHARE * np.count_nonzero(positive & (values >= high / 100)):
         return False
@@ -197,7 +207,10 @@ def _is_soft(values: np.ndarray, positive: np.ndarray, high: float) -> bool:
 
 
 def _ragged_share(part: np.ndarray) -> float:
-    """The share of a part, boolean [X, Y, Z] or [X, Y, Z, T], that is not one component without holes a frame."""
+    """The voxels in holes or outside the largest component of each frame, as a share of all voxels of a part.
+
+    part: boolean [X, Y, Z] or [X, Y, Z, T].
+    """
     ragged = 0
     for frame in np.moveaxis(part.reshape(*part.shape[:3], -1), 3, 0):
         box = bounding_box(frame)
@@ -212,7 +225,7 @@ def _ragged_share(part: np.ndarray) -> float:
 
 
 def _equal_neighbours(values: np.ndarray, among: np.ndarray) -> float:
-    """Share of the pairs of 6-neighbours, both in `among`, that have one value."""
+    """The share of pairs of 6-neighbours, both in `among`, that have equal values."""
     pairs = equal = 0
     for axis in range(3):
         ends = [(slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None))]

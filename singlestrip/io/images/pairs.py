@@ -20,7 +20,7 @@ def read_pair(image_path: Path, mask_path: Path) -> tuple[Volume, np.ndarray]:
 
 
 def check_exist(paths: Iterable[Path]) -> None:
-    """Raise InputError if one of the images is missing: before any work is done."""
+    """Raise InputError if one of the images is missing; called before any work is done."""
     for path in paths:
         if not path.is_file():
             volume.read(path)  # says why

@@ -1,7 +1,7 @@
-"""The file boundary: images are read and written through this module alone.
+"""Reads and writes image files; other rooms do so through this module alone.
 
-Voxel values are kept as stored, in their own type and byte order, and scaled only where numbers
-are needed, so that an image can go back out with every voxel, its scaling and its header intact.
+Voxel values stay as stored, in their own type and byte order. They are scaled only where numbers are needed, so
+that an image can be written again with all voxels, scaling and header unchanged.
 """
 
 from __future__ import annotations
@@ -51,13 +51,15 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
-GRID_TOLERANCE_MM = 1e-2  # how far corners of one grid may lie apart: headers are rounded
-GRID_TOLERANCE_VOXELS = 0.05  # or this share of the smallest voxel: each voxel still lies on its own, by far
+GRID_TOLERANCE_MM = 1e-2  # how far corners of equal grids may lie apart, since headers are rounded
+GRID_TOLERANCE_VOXELS = 0.05  # the same as a share of the smallest voxel edge; the larger tolerance counts
 
 
 def distinct_names(paths: list[Path]) -> list[Path]:
-    """Names of image files without suffix; where two have one name, all keep their folders below the one that
-    they share. Names that differ in suffix alone stay alike. Raises InputError if a file is named twice."""
+    """Names of image files without suffix. If two are equal, all names keep their folders below the shared one.
+
+    Names of files that differ only in suffix stay equal. Raises InputError if a file is named twice.
+    """
     resolved = [Path(_absolute(path)) for path in paths]
     check_named_once(resolved)
     stems = [path.name[: len(path.name) - len(suffix_of(path))] or path.name for path in resolved]
@@ -68,16 +70,17 @@ def distinct_names(paths: list[Path]) -> list[Path]:
 
 
 def check_named_once(paths: Iterable[Path]) -> None:
-    """Raise InputError if two paths name one file; links are other files."""
+    """Raise InputError if two paths name the same file. A link counts as another file."""
     twice = [path for path, count in Counter(map(_absolute, paths)).items() if count > 1]
     if twice:
         raise InputError(f"{twice[0]}: named more than once")
 
 
 def without_repeats(items: Iterable[Item], files_of: Callable[[Item], tuple[Path | None, ...]]) -> list[Item]:
-    """The items, in their order, without those that name the same files as one before; a warning says which.
+    """The items in their order, without those that name the same files as an earlier one.
 
-    files_of: the files that an item names; a warning tells of the first. Links are other files.
+    files_of: the files that an item names; a warning about a repeat names the first. A link counts as another
+    file.
     """
     counts: Counter[tuple[str | None, ...]] = Counter()
     kept = []
@@ -92,11 +95,12 @@ def without_repeats(items: Iterable[Item], files_of: Callable[[Item], tuple[Path
 
 
 def _absolute(path: Path) -> str:
+    """The absolute path, with links as they are."""
     return os.path.abspath(path)  # noqa: PTH100 - links stay as named
 
 
 def merge_pairs(paths: Iterable[Path]) -> list[Path]:
-    """Paths of images, in their order; an .img/.hdr pair goes by its .img, whichever of both files is named."""
+    """Paths of images in their order; an .img/.hdr pair counts once, by its .img, whichever file is named."""
 
     def stem(path: Path) -> str:
         return _absolute(path.with_suffix(""))
@@ -113,18 +117,18 @@ def voxel_file(path: Path) -> Path:
 
 
 def check_output(path: Path) -> None:
-    """Raise OutputError if an image cannot be written at this path: before any work is done."""
+    """Raise OutputError if no image can be written at this path; called before any work is done."""
     if not suffix_of(path):
         raise OutputError(f"{path}: name outputs with one of {', '.join(SUFFIXES)}")
     check_writable(path)
 
 
-def read(path: str | os.PathLike) -> Volume:
+def read(path: str | os.PathLike[str]) -> Volume:
     """Read NIfTI-1, NIfTI-2 (single file or pair), MGH or MGZ.
 
-    What was assumed of an unusual file is kept in `remarks` and logged as warnings, which name the file.
-    Raises InputError for anything that is not a whole image of real numbers with a usable geometry, and for
-    one that is larger than the free memory.
+    If a file is unusual, `remarks` say what was assumed and each is logged as a warning that names the file.
+    Raises InputError unless the file is a complete image of real numbers with a usable geometry, and if it is
+    larger than the free memory.
     """
     image = _read_quietly(path)
     for remark in image.remarks:
@@ -132,7 +136,8 @@ def read(path: str | os.PathLike) -> Volume:
     return image
 
 
-def _read_quietly(path: str | os.PathLike) -> Volume:
+def _read_quietly(path: str | os.PathLike[str]) -> Volume:
+    """Read an image as `read` does, without logging its remarks."""
     header = read_header(path)
     memory_need.check_reading(header)
     data_path = voxel_file(header.path)
@@ -148,30 +153,30 @@ def _read_quietly(path: str | os.PathLike) -> Volume:
         remarks.append(f"{len(behind)} bytes follow its voxels and are ignored")
     if stream.stray:
         remarks.append("bytes that are not gzip data, or are damaged, follow the compressed image and are ignored")
-    known = vars(header) | {"remarks": tuple(remarks)}
-    return Volume(**known, stored=stored, footer=behind if header.is_mgh and not more else b"")
+    fields = vars(header) | {"remarks": tuple(remarks)}
+    return Volume(**fields, stored=stored, footer=behind if header.is_mgh and not more else b"")
 
 
 def _read_voxels(stream: ImageStream, header: ImageHeader) -> np.ndarray:
-    """Values as stored, [X, Y, Z, T], read-only; frames of several axes in the order of the file."""
+    """Values as stored, [X, Y, Z, T], read-only. Several axes after the third become one, in the file's order."""
     raw = np.empty(header.nbytes, np.uint8)
     filled = stream.fill(raw)
     if filled < raw.size:
-        raise EOFError(f"{filled} bytes of voxels, where the header tells of {raw.size}")
+        raise EOFError(f"{filled} bytes of voxels; by the header there are {raw.size}")
     raw.setflags(write=False)
     return raw.view(header.dtype).reshape((*header.space, -1), order="F")
 
 
 def has_one_frame(path: Path) -> bool:
-    """Whether an image has one frame; False where its header cannot be read."""
+    """Whether an image has one frame; False if its header cannot be read."""
     try:
         return read_header(path).frames == 1
     except InputError:
         return False
 
 
-def read_single(path: str | os.PathLike) -> Volume:
-    """Read an image of one frame, as `read` does. Raises InputError for more."""
+def read_single(path: str | os.PathLike[str]) -> Volume:
+    """Read an image of one frame, as `read` does. Raises InputError if it has more."""
     volume = read(path)
     if volume.frames > 1:
         raise InputError(f"{path}: has {volume.frames} frames; give one")
@@ -179,9 +184,9 @@ def read_single(path: str | os.PathLike) -> Volume:
 
 
 def is_complete(path: Path, image: Path | None = None) -> bool:
-    """Whether an image file is there with all its voxels, read through to the end.
+    """Whether an image file exists and has all its voxels; reads it to the end.
 
-    With another image named, it must also lie on the grid of that, but for the rounding of headers.
+    image: if given, the file must also lie on the grid of this image, except for the rounding of headers.
     """
     try:
         read_image = _read_quietly(path)
@@ -194,8 +199,10 @@ def is_complete(path: Path, image: Path | None = None) -> bool:
 
 
 def grid_difference(a: ImageHeader, b: ImageHeader) -> str:
-    """How the grid of `a` differs from that of `b`, in words; "" where they are one: same shape, corners within
-    GRID_TOLERANCE_MM or a small share of a voxel."""
+    """How the grid of `a` differs from that of `b`, in words; "" if they are equal.
+
+    Equal grids have the same shape, and corners that lie apart by less than the tolerance.
+    """
     if a.space != b.space:
         return "its shape is {}, not {}".format(*(" × ".join(map(str, image.space)) for image in (a, b)))
     apart = _corners_apart_mm(a, b)
@@ -205,6 +212,6 @@ def grid_difference(a: ImageHeader, b: ImageHeader) -> str:
 
 
 def _corners_apart_mm(a: ImageHeader, b: ImageHeader) -> float:
-    """The farthest that corners of two grids of one shape lie apart, along an axis of the world."""
+    """The largest distance, along a world axis, between corresponding corners of two grids with the same shape."""
     apart = (a.vox2world - b.vox2world) * np.array([*a.space, 1.0])
     return float(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()))

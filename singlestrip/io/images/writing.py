@@ -1,4 +1,4 @@
-"""Images on the grid of one that was read, with its header: NIfTI as single file or pair, MGH and MGZ."""
+"""Writes images with the grid and the header of one that was read: NIfTI (single file or pair), MGH and MGZ."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gzip
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import nibabel as nib
 import numpy as np
@@ -26,7 +26,7 @@ GZIP_LEVEL = 1
 INT32 = np.iinfo(np.int32)
 NIFTI1_LONGEST_AXIS = np.iinfo(np.int16).max
 ROUNDING_MM = 5e-3  # how far a corner may move when a geometry is stored in 32 bits
-MS_PER_UNIT = {16: 1.0, 24: 1e-3}  # by the bits of xyzt_units that tell the unit of time; seconds otherwise
+MS_PER_UNIT = {16: 1.0, 24: 1e-3}  # by the bits of xyzt_units for the unit of time; otherwise seconds
 
 
 def write_like(
@@ -38,14 +38,14 @@ def write_like(
     label: str = "",
     one_frame: bool = False,
 ) -> None:
-    """Write `stored` [X, Y, Z, T] on the grid of `volume`, format by suffix.
+    """Write `stored` [X, Y, Z, T] on the grid of `volume`, in the format of the path's suffix.
 
-    It gets the file's own number of axes if it has as many frames, else three; with `one_frame` three in any case.
+    The image gets the axes of `volume` if it has as many frames, otherwise three; with `one_frame` always three.
 
-    With the stored type and scaling of `volume` the header stays as it was, byte for byte in the same format, and
-    so do NIfTI's extensions and what MGH has behind the voxels; otherwise the type changes and fields about the
-    values (scaling, display range, intent) are reset, with `label` as intent name. The file appears whole or not
-    at all. Raises OutputError.
+    If `stored` has the stored type and scaling of `volume`, the header stays as it was, in the same format byte
+    for byte, with NIfTI's extensions and the bytes behind MGH's voxels. Otherwise the type changes, and the fields
+    about the values (scaling, display range, intent) are reset; the intent name becomes `label`. The file appears
+    whole or not at all. Raises OutputError.
     """
     if is_mgh(path):
         _write_mgh(volume, path, stored, slope, intercept)
@@ -68,49 +68,36 @@ def check_grid_fits(image: ImageHeader, path: Path) -> None:
     if not np.abs((held - image.vox2world) * [*image.space, 1]).sum(1).max() <= ROUNDING_MM:
         raise OutputError(
             f"{path}: this format cannot hold the geometry of {image.path}, whose origin is too far away; "
-            "write the input's own"
+            "write the format of the input"
         )
 
 
 def check_values_fit(volume: Volume, path: Path, *further: np.ndarray) -> None:
-    """Raise OutputError if the format of `path` cannot hold the values of an image, and those of further arrays
-    in its stored type."""
+    """Raise OutputError if the format of `path` cannot hold the values of an image.
+
+    further: arrays in the image's stored type, whose values must fit too.
+    """
     if is_mgh(path) and not volume.is_mgh:
         for stored in (volume.stored, *further):
             _mgh_values(volume, path, stored, volume.slope, volume.intercept)
 
 
-def _write_nifti(volume, path, stored, slope, intercept, label) -> None:
+def _write_nifti(
+    volume: Volume, path: Path, stored: np.ndarray, slope: float, intercept: float, label: str
+) -> None:
+    """Write `stored`, in the shape of the file, as NIfTI; see `write_like`."""
     header_path, data_path = header_and_data(path)
     single = header_path == data_path
-    like = not volume.is_mgh and (stored.dtype.newbyteorder("="), slope, intercept) == (
-        volume.dtype.newbyteorder("="),
-        volume.slope,
-        volume.intercept,
-    )
-    if volume.is_mgh:
-        check_grid_fits(volume, path)
-        fields = _new_nifti_fields(volume)
-        fields["pixdim"][4 : len(volume.shape) + 1] = _mgh_frame_ms(volume) / 1000
-    else:
-        fields = volume.fields.copy()
-    extensions = volume.extensions
-    if single:
-        extensions = extensions.ljust(4, b"\0")
+    fields = _nifti_fields(volume, path)
+    extensions = volume.extensions.ljust(4, b"\0") if single else volume.extensions
     fields["magic"] = NIFTI_MAGIC[fields.dtype.itemsize][0 if single else 1]
     fields["vox_offset"] = fields.dtype.itemsize + len(extensions) if single else 0
     axes = stored.ndim
     if stored.shape != volume.shape:
         fields["dim"][axes + 1 :], fields["pixdim"][axes + 1 :] = 1, 1
     fields["dim"][: axes + 1] = axes, *stored.shape
-    if not like:
-        fields["datatype"] = nib.nifti1.data_type_codes.code[stored.dtype.newbyteorder("=")]
-        fields["bitpix"] = 8 * stored.dtype.itemsize
-        fields["scl_slope"], fields["scl_inter"] = slope, intercept
-        fields["cal_min"] = fields["cal_max"] = 0
-        for name in ("intent_code", "intent_p1", "intent_p2", "intent_p3"):
-            fields[name] = 0
-        fields["intent_name"] = label.encode()
+    if volume.is_mgh or not _is_stored_alike(volume, stored.dtype, slope, intercept):
+        _describe_values(fields, stored.dtype, slope, intercept, label)
     head = fields.tobytes() + extensions
     voxels = _in_file_order(stored, byte_order(fields))
     if single:
@@ -119,8 +106,34 @@ def _write_nifti(volume, path, stored, slope, intercept, label) -> None:
         _save({data_path: voxels, header_path: iter([head])})
 
 
+def _nifti_fields(volume: Volume, path: Path) -> np.ndarray:
+    """The fields of a NIfTI header: those of the image, or new ones if it is MGH. Raises OutputError."""
+    if not volume.is_mgh:
+        return volume.fields.copy()
+    check_grid_fits(volume, path)
+    fields = _new_nifti_fields(volume)
+    fields["pixdim"][4 : len(volume.shape) + 1] = _mgh_frame_ms(volume) / 1000
+    return fields
+
+
+def _is_stored_alike(volume: Volume, dtype: np.dtype, slope: float, intercept: float) -> bool:
+    """Whether values have the stored type of an image, but for the byte order, and its scaling."""
+    same_type = dtype.newbyteorder("=") == volume.dtype.newbyteorder("=")
+    return same_type and (slope, intercept) == (volume.slope, volume.intercept)
+
+
+def _describe_values(fields: np.ndarray, dtype: np.dtype, slope: float, intercept: float, label: str) -> None:
+    """Set the fields about the values, and reset display range and intent."""
+    fields["datatype"] = nib.nifti1.data_type_codes.code[dtype.newbyteorder("=")]
+    fields["bitpix"] = 8 * dtype.itemsize
+    fields["scl_slope"], fields["scl_inter"] = slope, intercept
+    for name in ("cal_min", "cal_max", "intent_code", "intent_p1", "intent_p2", "intent_p3"):
+        fields[name] = 0
+    fields["intent_name"] = label.encode()
+
+
 def _new_nifti_fields(image: ImageHeader) -> np.ndarray:
-    """Shape and geometry of an MGH image as the fields of a new NIfTI header, of version 2 for long axes."""
+    """The fields of a new NIfTI header with the shape and geometry of an image; NIfTI-2 if an axis is long."""
     kind = nib.Nifti2Header if max(image.shape) > NIFTI1_LONGEST_AXIS else nib.Nifti1Header
     header = kind(endianness="<")
     header.set_data_shape(image.shape)
@@ -132,12 +145,12 @@ def _new_nifti_fields(image: ImageHeader) -> np.ndarray:
 
 
 def _mgh_frame_ms(volume: Volume) -> float:
-    """Time from frame to frame of an MGH image; 0 if it is not known."""
+    """The time between frames of an MGH image in ms; 0 if it is unknown."""
     return _sensible_time(struct.unpack(">f", volume.footer[:4])[0]) if len(volume.footer) >= 4 else 0.0
 
 
 def _nifti_frame_ms(volume: Volume) -> float:
-    """Time from frame to frame of a NIfTI image; 0 if it is not known."""
+    """The time between frames of a NIfTI image in ms; 0 if it is unknown."""
     if len(volume.shape) < 4:
         return 0.0
     unit = MS_PER_UNIT.get(int(volume.fields["xyzt_units"]) & 0x38, 1e3)
@@ -145,10 +158,12 @@ def _nifti_frame_ms(volume: Volume) -> float:
 
 
 def _sensible_time(time: float) -> float:
+    """The time, or 0 if no 32-bit field can hold it or it is negative."""
     return time if 0 <= time <= FLOAT32_MAX else 0.0
 
 
-def _write_mgh(volume, path, stored, slope, intercept) -> None:
+def _write_mgh(volume: Volume, path: Path, stored: np.ndarray, slope: float, intercept: float) -> None:
+    """Write `stored` [X, Y, Z, T] as MGH or MGZ; see `write_like`."""
     check_grid_fits(volume, path)
     stored = _mgh_values(volume, path, stored, slope, intercept)
     fields = _mgh_fields(volume, stored.shape, stored.dtype)
@@ -157,7 +172,7 @@ def _write_mgh(volume, path, stored, slope, intercept) -> None:
 
 
 def _mgh_fields(volume: ImageHeader, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """The fields of an MGH header: those of the image, if it has them, or its geometry."""
+    """The fields of an MGH header: those of the image, or new ones with its geometry if it is NIfTI."""
     if volume.is_mgh:
         fields = volume.fields.copy()
     else:
@@ -165,7 +180,7 @@ def _mgh_fields(volume: ImageHeader, shape: tuple[int, ...], dtype: np.dtype) ->
         size = voxel_sizes(volume.vox2world)
         fields["version"], fields["goodRASFlag"], fields["delta"] = 1, 1, size
         fields["Mdc"] = (volume.vox2world[:3, :3] / size).T
-        with np.errstate(over="ignore"):  # told by `check_grid_fits`
+        with np.errstate(over="ignore"):  # `check_grid_fits` reports it
             fields["Pxyz_c"] = volume.vox2world[:3] @ [*(n / 2 for n in volume.space), 1]
     fields["dims"] = shape
     fields["type"] = mghformat.data_type_codes.code[dtype.newbyteorder("=")]
@@ -173,8 +188,10 @@ def _mgh_fields(volume: ImageHeader, shape: tuple[int, ...], dtype: np.dtype) ->
 
 
 def _mgh_values(volume: Volume, path: Path, stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """Values in a type of MGH's: as they are, in 32 bits, or after scaling. Raises OutputError where they would
-    change by more than the rounding of numbers that are no integers."""
+    """The values in one of MGH's types: as they are, in 32 bits, or after scaling.
+
+    Numbers other than integers may be rounded. Raises OutputError if values would change by more than that.
+    """
     kind = stored.dtype.newbyteorder("=")
     try:
         if (slope, intercept) != (1.0, 0.0):
@@ -184,7 +201,7 @@ def _mgh_values(volume: Volume, path: Path, stored: np.ndarray, slope: float, in
         if kind.kind == "f":
             return scaled_float32(stored)
     except InputError as error:
-        raise OutputError(f"{path}: {error}, and MGH has no more; write NIfTI") from error
+        raise OutputError(f"{path}: {error}, and MGH has no type with more bits; write NIfTI") from error
     low, high = int(stored.min()), int(stored.max())
     if INT32.min <= low and high <= INT32.max:
         return stored.astype(np.int32)
@@ -195,21 +212,22 @@ def _mgh_values(volume: Volume, path: Path, stored: np.ndarray, slope: float, in
     raise OutputError(f"{path}: MGH cannot hold the integers from {low} to {high} of {volume.path}; write NIfTI")
 
 
-def _in_file_order(stored: np.ndarray, order: str) -> Iterator[bytes]:
-    """The bytes of an array [X, Y, Z, …], first axis fastest, plane by plane."""
+def _in_file_order(stored: np.ndarray, order: Literal["<", ">"]) -> Iterator[bytes]:
+    """The bytes of an array [X, Y, Z, …], plane by plane; the first axis varies fastest."""
     planes = stored.reshape((*stored.shape[:2], -1), order="F")
     for k in range(planes.shape[2]):
         yield planes[..., k].astype(stored.dtype.newbyteorder(order), copy=False).tobytes(order="F")
 
 
 def _chain(head: bytes, voxels: Iterator[bytes], footer: bytes = b"") -> Iterator[bytes]:
+    """The content of one file, in pieces."""
     yield head
     yield from voxels
     yield footer
 
 
 def _save(contents: dict[Path, Iterator[bytes]]) -> None:
-    """Write files of pieces of bytes, packed where their names say so: all of them whole, or none."""
+    """Write files from pieces of bytes, compressed if their suffix says so; either all files appear, or none."""
     with atomic_write(*contents) as partial:
         for name, (path, pieces) in zip(partial, contents.items(), strict=True):
             with name.open("wb") as file:
@@ -221,6 +239,6 @@ def _save(contents: dict[Path, Iterator[bytes]]) -> None:
                     _write_all(file, pieces)
 
 
-def _write_all(file: BinaryIO, pieces: Iterator[bytes]) -> None:
+def _write_all(file: BinaryIO | gzip.GzipFile, pieces: Iterator[bytes]) -> None:
     for piece in pieces:
         file.write(piece)

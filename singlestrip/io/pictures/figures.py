@@ -26,7 +26,7 @@ OUTLINE = "#ff3b30"
 TRUE_OUTLINE = "#34c759"
 REBUILT_OUTLINE = "#0a84ff"
 LOSS_COLOURS = ("#1f6fb4", "#9bb8d3")
-QUALITY_MARGIN_MM = 30.0  # shown around the mask, for what it misses and what it should not hold
+QUALITY_MARGIN_MM = 30.0  # shown around the mask, to see what it misses
 DISAGREEMENT = (1.0, 0.84, 0.04, 0.45)  # RGBA
 
 
@@ -38,7 +38,7 @@ def check_picture(path: Path) -> None:
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes [rows, columns], without frames; no window system is touched."""
+    """A figure, in inches, and its axes [rows, columns], without frames. Uses no window system."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -49,40 +49,41 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figur
 
 
 def _save(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all."""
     with atomic_write(path) as (partial,):
         figure.savefig(partial, dpi=110)
 
 
 def _in_font(text: str) -> str:
-    """The text with those characters escaped that the figures' font lacks: names of files may hold any."""
+    """The text with characters escaped that the figures' font lacks; file names may have any character."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
-    known = get_font(findfont(FontProperties())).get_charmap()
-    return "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in text)
+    charmap = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(c if ord(c) in charmap else c.encode("unicode_escape").decode() for c in text)
 
 
 def _upright(array: np.ndarray, vox2world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Axes turned and flipped to the nearest of right, anterior, superior; and voxel sizes [3] mm."""
+    """The array with its axes turned towards right, anterior and superior, and its voxel sizes [3] in mm."""
     order = nib.orientations.io_orientation(vox2world)
     size = voxel_sizes(vox2world)[np.argsort(order[:, 0])]
     return nib.orientations.apply_orientation(array, order), size
 
 
 def _views(array: np.ndarray, size: np.ndarray, at: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
-    """Sagittal, coronal and axial slice through voxel `at`, each with its height over width of a pixel."""
+    """The sagittal, coronal and axial slice through voxel `at`, each with its pixels' height over width."""
     for axis in range(3):
         across, up = (k for k in range(3) if k != axis)
         yield array.take(int(at[axis]), axis).T, size[up] / size[across]
 
 
 def _middle(mask: np.ndarray) -> np.ndarray:
-    """Voxel [3] in the middle of a mask, or of the image if it is empty."""
+    """The voxel [3] in the middle of a mask, or of the image if the mask is empty."""
     where = np.argwhere(mask)
     return where.mean(0).round().astype(int) if len(where) else np.array(mask.shape) // 2
 
 
 def _around(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
-    """Slices [3] of the box around a mask with a margin [3] in voxels; of all if the mask is empty."""
+    """Slices [3] of the box around a mask, with a margin [3] in voxels; of the image if the mask is empty."""
     box = bounding_box(mask)
     if box is None:
         return (slice(None),) * 3
@@ -90,7 +91,7 @@ def _around(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
 
 
 def _grey_range(image: np.ndarray) -> tuple[float, float]:
-    """Values that are shown black and white: the 0.5th and the 99.5th percentile of those that are finite."""
+    """The values shown as black and as white: the 0.5th and the 99.5th percentile of the finite values."""
     finite = image[np.isfinite(image)]
     if not finite.size:
         return 0.0, 1.0
@@ -99,12 +100,16 @@ def _grey_range(image: np.ndarray) -> tuple[float, float]:
 
 
 def _outline(axis: Axes, mask: np.ndarray, colour: str = OUTLINE) -> None:
+    """Draw the outline of a mask's slice, if it has one."""
     if mask.any() and not mask.all() and min(mask.shape) > 1:
         axis.contour(mask, levels=[0.5], colors=colour, linewidths=0.8)
 
 
 def mask_figure(scan: Scan, mask: np.ndarray, path: Path, title: str = "") -> None:
-    """Sagittal, coronal and axial slices through the brain with the mask's outline; mask: boolean [X, Y, Z]."""
+    """Draw sagittal, coronal and axial slices through the brain with the mask's outline.
+
+    mask: boolean [X, Y, Z].
+    """
     figure, axes = _figure(1, 3, 9, 3.2)
     image, size = _upright(scan.array, scan.vox2world)
     mask, _ = _upright(mask, scan.vox2world)
@@ -120,8 +125,10 @@ def mask_figure(scan: Scan, mask: np.ndarray, path: Path, title: str = "") -> No
 
 
 def quality_figure(scan: Scan, mask: np.ndarray, rebuilt: np.ndarray, path: Path) -> None:
-    """Axial, coronal and sagittal slices with the outlines of a mask in red and of its reconstruction in
-    blue, and where the two disagree in yellow. Masks: boolean [X, Y, Z]."""
+    """Draw axial, coronal and sagittal slices, with the outlines of a mask in red and its reconstruction in blue.
+
+    Voxels in which the two differ are yellow. mask, rebuilt: boolean [X, Y, Z].
+    """
     figure, axes = _figure(1, 3, 9, 3)
     figure.set(facecolor="black")
     figure.set_layout_engine("constrained", w_pad=0, h_pad=0, wspace=0.01, hspace=0)
@@ -143,9 +150,9 @@ def quality_figure(scan: Scan, mask: np.ndarray, rebuilt: np.ndarray, path: Path
 
 
 def comparison_figure(cases: list[tuple[Scan, np.ndarray, np.ndarray, str]], path: Path) -> None:
-    """A row of slices a scan, with the outline of a mask in red over the true one in green.
+    """Draw a row of slices for each scan, with the outline of a mask in red over that of the true mask in green.
 
-    cases: scan, mask and truth boolean [X, Y, Z], and title of each.
+    cases: the scan, the mask and the true mask, both boolean [X, Y, Z], and the title of each row.
     """
     figure, axes = _figure(len(cases), 3, 9, 3.2 * len(cases))
     for row, (scan, mask, truth, title) in zip(axes, cases, strict=True):
@@ -165,7 +172,7 @@ def comparison_figure(cases: list[tuple[Scan, np.ndarray, np.ndarray, str]], pat
 
 
 def label_figure(scan: Scan, labels: np.ndarray, path: Path) -> None:
-    """A scan above its label map, three slices each; classes outside blue, inside by a warm scale."""
+    """Draw three slices of a scan above those of its label map: classes outside in blue, inside warm colours."""
     from matplotlib import colormaps
 
     figure, axes = _figure(2, 3, 9, 6.4)
@@ -187,9 +194,9 @@ def label_figure(scan: Scan, labels: np.ndarray, path: Path) -> None:
 
 
 def synthesis_figure(images: np.ndarray, brains: np.ndarray, path: Path, columns: int = 8) -> None:
-    """A sheet of synthetic samples, three slices each, with the outline of the brain to learn.
+    """Draw three slices of each synthetic image, with the outline of the brain that the network should find.
 
-    images, brains: [N, X, Y, Z] in [0, 1], on a conformed grid.
+    images, brains: [N, X, Y, Z], values from 0 to 1, on a conformed grid.
     """
     rows = -(-len(images) // columns)
     figure, axes = _figure(3 * rows, columns, 2 * columns, 6 * rows)
@@ -205,7 +212,7 @@ def synthesis_figure(images: np.ndarray, brains: np.ndarray, path: Path, columns
 
 
 def curve_figure(rows: list[dict[str, str]], path: Path) -> None:
-    """Draw all losses, and the validation Dice if there is any, over steps. rows: those of metrics.csv."""
+    """Draw all losses, and the validation Dice if there is any, over the steps. rows: of metrics.csv."""
     figure, axes = _figure(1, 1, 7, 4)
     axis = axes[0, 0]
     axis.axis("on")
