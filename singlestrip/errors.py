@@ -1,9 +1,17 @@
-"""Errors that a user can put right, and what to tell about any error."""
+"""Errors that a user can put right, and what to tell about any error.
+
+The program imports this module before it handles signals: it imports as little as it can.
+"""
+
+from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+TYPE_CHECKING = False  # as in `typing`, which takes time to import
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 class SingleStripError(Exception):
