@@ -61,13 +61,14 @@ def wait_for_handler(process: subprocess.Popen) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell what is handled")
 def test_signals_are_handled_before_slow_imports():
-    body = "import sys; before = set(sys.modules); import singlestrip.interruption; print(*set(sys.modules) - before)"
-    done = subprocess.run([sys.executable, "-c", body], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    body = "import sys; old = set(sys.modules); import singlestrip.interruption; print(*set(sys.modules) - old)"
+    line = [sys.executable, "-c", body]
+    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert not {"logging", "pathlib", "re", "signal", "typing"} & set(done.stdout.split())
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell what is handled")
 @pytest.mark.parametrize("seconds", [0, 0.02, 0.1, 0.5, 1.0])  # while Python imports the program, then libraries
 @pytest.mark.parametrize("signals", [["SIGTERM"], ["SIGINT"], ["SIGINT", "SIGINT"]])
 def test_signals_at_any_moment(signals, seconds, tmp_path):
