@@ -702,7 +702,7 @@ def test_a_mask_is_an_array_or_a_scan(phantom):
     found = model.assess(mask, vox2world)
     assert found == model.assess(Scan(mask, vox2world)) == model.assess(mask, vox2world.tolist())
     assert found == model.measure(Scan(mask, vox2world), model.reconstruct(Scan(mask, vox2world)))
-    assert found.estimate == found.estimated_dice  # its former name
+    assert (found.estimate, found.border) == (found.estimated_dice, found.touches_edge)  # former names
     with pytest.raises(InputError, match="an array needs its vox2world"):
         model.assess(mask)
 

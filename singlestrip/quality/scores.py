@@ -92,6 +92,11 @@ class MaskQuality:
         """Another name of `estimated_dice`, for programs that know it by this one."""
         return self.estimated_dice
 
+    @property
+    def border(self) -> bool:
+        """Another name of `touches_edge`, for programs that know it by this one."""
+        return self.touches_edge
+
 
 def flag_of(estimated_dice: float, config: FlagConfig = FlagConfig()) -> str:
     """The flag of an estimated Dice: "pass", "look" or "fail"."""
