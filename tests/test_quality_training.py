@@ -153,7 +153,7 @@ def test_a_finished_run_can_be_resumed_to_more_epochs(mask, begun):
 
 
 def test_a_checkpoint_is_not_overwritten(mask, begun):
-    with pytest.raises(EarlierRunError, match="resume it, or remove the file"):
+    with pytest.raises(EarlierRunError, match="remove the file, or resume the run"):
         train_quality(mask, begun, recipe(), CPU)
 
 
@@ -244,7 +244,7 @@ def test_the_command_resumes_and_names_the_option(command, capsys):
     assert main(command) == 0 and capsys.readouterr() == ("", "")
     assert main(command) == 1
     assert capsys.readouterr().err == (
-        "singlestrip: m.checkpoint: holds an earlier run; resume it, or remove the file (--resume)\n"
+        "singlestrip: m.checkpoint: holds an earlier run; remove the file, or resume the run (--resume)\n"
     )
     assert main([*command[:6], "2", "--resume"]) == 0 and capsys.readouterr() == ("", "")
     assert checkpoint.read_header(Path("m.safetensors"), Autoencoder)["provenance"]["configuration"]["epochs"] == 2

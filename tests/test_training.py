@@ -239,7 +239,7 @@ def begun(one_step, tmp_path):
 
 def test_a_checkpoint_is_not_overwritten(labels, begun):
     before = RunFiles(begun).checkpoint.read_bytes()
-    with pytest.raises(EarlierRunError, match="resume it, or remove the file"):
+    with pytest.raises(EarlierRunError, match="remove the file, or resume the run"):
         train(labels, begun)
     assert RunFiles(begun).checkpoint.read_bytes() == before
 

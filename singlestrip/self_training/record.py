@@ -137,7 +137,7 @@ def _check_folder(folder: Path, record: Path, resume: bool) -> None:
     try:
         if record.exists():
             if not resume:
-                raise EarlierRunError(f"{folder}: holds an earlier run; continue it, or name another folder")
+                raise EarlierRunError(f"{folder}: holds an earlier run; name another folder, or resume the run")
         elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise OutputError(f"{folder}: not empty, and not a run of self-training; name a new folder")
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

@@ -48,7 +48,7 @@ class RunFiles:
         for path in self.all:
             check_writable(path)
         if self.checkpoint.exists() and not resume:
-            raise EarlierRunError(f"{self.checkpoint}: holds an earlier run; resume it, or remove the file")
+            raise EarlierRunError(f"{self.checkpoint}: holds an earlier run; remove the file, or resume the run")
 
 
 class Metrics:
