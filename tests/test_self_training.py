@@ -343,7 +343,7 @@ def test_a_second_run_is_refused(inputs, tmp_path):
     options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
     SelfTraining(folder, inputs, options, CPU).run()
     before = contents(folder)
-    with pytest.raises(EarlierRunError, match="holds an earlier run; continue it"):
+    with pytest.raises(EarlierRunError, match="holds an earlier run; name another folder, or resume"):
         SelfTraining(folder, inputs, options, CPU)
     with pytest.raises(InputError, match="configuration"):
         SelfTraining(folder, inputs, OPTIONS, CPU, resume=True)
