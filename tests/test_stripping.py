@@ -328,7 +328,7 @@ def test_extreme_scaling_does_not_matter(phantom_stripper, slope, intercept):
 def test_a_view_smaller_than_a_voxel_of_the_networks_holds_no_brain_or_some(phantom_stripper, spacing):
     """A turned grid may lie between the centres of the networks' voxels: one sentence, whatever is found."""
     image = np.random.default_rng(0).random((6, 6, 6))
-    for turn in Rotation.random(10, rng=1).as_matrix():
+    for turn in Rotation.random(10, np.random.default_rng(1)).as_matrix():
         vox2world = np.eye(4)
         vox2world[:3, :3] = turn * spacing
         try:
