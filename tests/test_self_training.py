@@ -357,11 +357,11 @@ def test_ranks_differ(inputs, tmp_path, monkeypatch):
     """By agreement under augmentation a scan whose copies agree comes first, whatever its estimate."""
     order = {"scan2.nii.gz": 0, "scan0.nii.gz": 3, "scan1.nii.gz": 5}
 
-    def copies(stripper, image, vox2world, *scaling):
+    def copies(stripper, scan):
         masks = np.zeros((4, 8, 8, 8), dtype=bool)
         masks[:, 2:6, 2:6, 2:6] = True
         name = next(
-            n for n in order if np.array_equal(np.asarray(nib.load(inputs.image.parent / n).dataobj), image)
+            n for n in order if np.array_equal(np.asarray(nib.load(inputs.image.parent / n).dataobj), scan.array)
         )
         masks[0, 2 : 2 + order[name] // 2] = False
         return masks
