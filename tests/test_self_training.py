@@ -268,7 +268,7 @@ def test_a_fault_in_one_scan_is_noted_and_a_full_disk_is_not(inputs, tmp_path, m
     def full(*arguments):
         raise OutputError("no space left")
 
-    monkeypatch.setattr(scans, "_draw", full)
+    monkeypatch.setattr(scans, "draw_picture", full)
     with pytest.raises(OutputError, match="no space"):
         SelfTraining(tmp_path / "full", inputs, options, CPU).run()
 
