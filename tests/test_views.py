@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from singlestrip.configuration import StrippingConfig
 from singlestrip.stripping.stripper import Stripper
 from singlestrip.stripping.views import VIEWS, View, mean_logit, peaked
 
@@ -11,6 +12,13 @@ from singlestrip.stripping.views import VIEWS, View, mean_logit, peaked
 def test_peaked_curve_by_hand():
     shown = peaked(torch.tensor([0, 0.35, 0.7, 0.85, 1]))
     torch.testing.assert_close(shown, torch.tensor([0, 0.5, 1, 0.5, 0]))
+
+
+def test_the_peak_of_the_configuration_is_that_of_the_view(phantom_stripper):
+    stripper = Stripper(phantom_stripper.model, stripping=StrippingConfig(peak=0.5))
+    torch.testing.assert_close(
+        stripper.views[1].curve(torch.tensor([0.25, 0.5, 0.75])), torch.tensor([0.5, 1, 0.5])
+    )
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -24,7 +24,7 @@ from ..space.scan import Scan, as_scan
 from .brain_field import FAR_LOGIT, BrainField
 from .brightness import Bright, find_bright
 from .intensities import Intensities, intensities_of
-from .views import VIEWS, View, mean_logit
+from .views import View, mean_logit, usual_views
 
 MAX_LOCATOR_VOXELS = MAX_LOCATOR_SIZE**3  # 640 mm a side for the human model; see io/images/memory_need.py
 NO_BRAIN = "no brain found: is this a head, and is the orientation in its header right?"
@@ -43,15 +43,16 @@ class Stripper:
     """A loaded model that strips one image after another.
 
     It may be used from any number of threads, and on a processor in forked workers too. views: what the segmenter
-    is shown of a window beside the window itself; without any, stripping is faster and less accurate.
+    is shown of a window beside the window itself. None stands for `usual_views`; an empty sequence makes stripping
+    faster and less accurate.
     """
 
     def __init__(
-        self, model: Cascade, views: Sequence[View] = VIEWS, stripping: StrippingConfig = StrippingConfig()
+        self, model: Cascade, views: Sequence[View] | None = None, stripping: StrippingConfig = StrippingConfig()
     ) -> None:
         self.model = model.eval()
         self.config = model.config
-        self.views = views
+        self.views = usual_views(stripping.peak) if views is None else views
         self.stripping = stripping
 
     @staticmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -36,8 +37,15 @@ class View:
         return self.mirror(self.curve(image))
 
 
-# Beside the window as it is. Each takes as long as the first look; more bring little (docs/tried.md).
-VIEWS = (View(torch.sqrt, mirrored=True), View(peaked, mirrored=False))
+def usual_views(peak: float = StrippingConfig.peak) -> tuple[View, ...]:
+    """The views beside the window as it is.
+
+    Each takes as long as the first look; more bring little (docs/tried.md). peak: see `peaked`.
+    """
+    return View(torch.sqrt, mirrored=True), View(partial(peaked, peak=peak), mirrored=False)
+
+
+VIEWS = usual_views()
 
 
 def mean_logit(
