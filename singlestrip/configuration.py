@@ -95,7 +95,7 @@ class SynthConfig:
     dark_intensity: tuple[float, float] = (0.0, 0.08)  # of a range of 0 to 1 for the other classes
     # Six classes are fewer than the tissues of a head: in parts of it the outside classes have other intensities.
     region_probability: float = 0.4
-    # Control points of the field that parts a map as large as the window.
+    # Control points of the field that parts the map.
     region_spacing_mm: tuple[float, float] = (40.0, 120.0)
     class_noise: tuple[float, float] = (0.0, 0.08)  # mean standard deviation of the classes; SynthSeg 0-25 of 255
     # Around the brain a layer of one intensity and uneven thickness, as fluid is: in a labelled T1w it shares its
@@ -103,10 +103,20 @@ class SynthConfig:
     layer_probability: float = 0.5
     layer_mm: tuple[float, float] = (0.0, 6.0)  # mean thickness
     layer_uneven_mm: tuple[float, float] = (0.0, 3.0)  # standard deviation of the thickness
-    layer_spacing_mm: tuple[float, float] = (20.0, 80.0)  # of its control points, in a map as large as the window
+    layer_spacing_mm: tuple[float, float] = (20.0, 80.0)  # of its control points
+    # Surroundings: beyond a rim around the brain other bodies of random shape, or blank space.
+    surroundings_probability: float = 0.3
+    surroundings_rim_mm: tuple[float, float] = (12.0, 80.0)  # log-uniform; the mean distance from the brain
+    surroundings_uneven: tuple[float, float] = (0.0, 0.4)  # standard deviation of the logarithm of the distance
+    surroundings_spacing_mm: tuple[float, float] = (20.0, 120.0)  # log-uniform; of control points of their shapes
+    bodies: tuple[int, int] = (1, 6)  # how many kinds; the first is dark as often as air is
     # Bias field and acquisition.
     bias_spacing_mm: tuple[float, float] = (50.0, 160.0)  # control points of the log bias field
     bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
+    # Beside a small receive coil the gain falls with the distance to it, as on the axis of a loop.
+    coil_probability: float = 0.25
+    coil_radius_mm: tuple[float, float] = (40.0, 120.0)  # log-uniform
+    coil_distance_mm: tuple[float, float] = (60.0, 110.0)  # of the coil from the middle of the brain
     smoothing_mm: tuple[float, float] = (0.0, 2.0)  # standard deviation per axis, SynthStrip 0-2
     slice_probability: float = 0.5
     slice_spacing_mm: tuple[float, float] = (2.0, 8.0)  # along one random axis, log-uniform, SynthSeg up to 8
@@ -180,6 +190,8 @@ class CascadeConfig:
     # Voxels along each side in training; in stripping the least.
     locator_size: Annotated[int, Meta(ge=2, le=MAX_LOCATOR_SIZE)] = 64
     locator_factor: Annotated[float, Meta(ge=1, le=16)] = 2.0  # voxel size over that of the segmenter
+    # How often the locator's voxel size may be doubled: it then sees a wider field, in which the brain is smaller.
+    locator_doublings: Annotated[int, Meta(ge=0, le=3)] = 2
 
     def __post_init__(self) -> None:
         for name in ("segmenter", "locator"):
@@ -203,25 +215,30 @@ class CascadeConfig:
 
     @staticmethod
     def fitting(brain_mm: float, voxel_size_mm: float | None = None, norm: str = UNetConfig.norm) -> CascadeConfig:
-        """For brains whose bounding box is up to `brain_mm` long: the windows keep the proportions that an
-        adult head has in the default ones. Without a voxel size they keep their number of voxels too."""
+        """The default networks for brains whose bounding box is up to `brain_mm` long; see `fitted_to`."""
         default = CascadeConfig()
-        scale = brain_mm / HEAD_BRAIN_MM
-        voxel_size_mm = voxel_size_mm or float(f"{scale * default.voxel_size_mm:.2g}")
         networks = {name: replace(getattr(default, name), norm=norm) for name in ("segmenter", "locator")}
+        return replace(default, **networks).fitted_to(brain_mm, voxel_size_mm)
 
-        def size(name: str, voxels: int) -> int:
-            finer = scale * default.voxel_size_mm / voxel_size_mm
-            multiple = networks[name].multiple
+    def fitted_to(self, brain_mm: float, voxel_size_mm: float | None = None) -> CascadeConfig:
+        """These networks for brains whose bounding box is up to `brain_mm` long.
+
+        The windows keep their proportions to the brain. Without a voxel size they keep their number of voxels too.
+        """
+        scale = brain_mm / (HEAD_BRAIN_MM * self.scale)
+        voxel_size_mm = voxel_size_mm or float(f"{scale * self.voxel_size_mm:.2g}")
+        finer = scale * self.voxel_size_mm / voxel_size_mm
+
+        def size(voxels: int, multiple: int) -> int:
             # 3 voxels at the deepest level: 1 leaves nothing to normalise, and of 2 the bfloat16 gradient of
             # oneDNN's convolution is now and then not finite (torch 2.13).
             return max(3, round(voxels * finer / multiple)) * multiple
 
-        return CascadeConfig(
+        return replace(
+            self,
             voxel_size_mm=voxel_size_mm,
-            segmenter_size=size("segmenter", default.segmenter_size),
-            locator_size=size("locator", default.locator_size),
-            **networks,
+            segmenter_size=size(self.segmenter_size, self.segmenter.multiple),
+            locator_size=size(self.locator_size, self.locator.multiple),
         )
 
     @property
@@ -241,6 +258,8 @@ class TrainConfig:
 
     steps: int = 8000
     batch: int = 1
+    # Batches of the locator in a step: it is small, a batch takes a sixth of the time of one of the segmenter.
+    locator_draws: int = 1
     lr: float = 1e-3
     warmup: int = 200
     decay: float = 0.6
@@ -255,26 +274,48 @@ class TrainConfig:
     report_every: int = 20  # steps between rows of metrics.csv
     source_factor: float = 0.75  # spacing of a label map over the voxel size: finer, so that nothing aliases
     locator_jitter_mm: float = 50.0  # ± of the brain's middle in the window, along each axis: it may be anywhere
+    wide_probability: float = 0.5  # how often the locator sees one of the wider fields
     segmenter_jitter_mm: float = 12.0  # the same; covers the locator's error
     largest_level: float = 2.0  # ± the border's logit may be moved by calibration: beyond, another thing is wrong
     synth: SynthConfig = field(default_factory=SynthConfig)
 
-    def windows(self, cascade: CascadeConfig) -> dict[str, Window]:
-        """The grid that each network of a cascade sees in training."""
-        sizes = {
-            "locator": (cascade.locator_size, cascade.locator_voxel_size_mm, self.locator_jitter_mm),
-            "segmenter": (cascade.segmenter_size, cascade.voxel_size_mm, self.segmenter_jitter_mm),
-        }
-        return {
-            name: Window((size,) * 3, voxel_size_mm, jitter_mm * cascade.scale)
-            for name, (size, voxel_size_mm, jitter_mm) in sizes.items()
-        }
+    def windows(self, cascade: CascadeConfig) -> dict[str, tuple[Window, ...]]:
+        """The grids that each network of a cascade sees in training; of the locator first its own, then wider
+        ones."""
+        size, jitter_mm = cascade.locator_size, self.locator_jitter_mm * cascade.scale
+        locator = []
+        for doublings in range(1 + cascade.locator_doublings):
+            voxel_size_mm = cascade.locator_voxel_size_mm * 2**doublings
+            wider_mm = size * (voxel_size_mm - cascade.locator_voxel_size_mm)
+            locator.append(Window((size,) * 3, voxel_size_mm, jitter_mm + wider_mm / 2))
+        jitter_mm = self.segmenter_jitter_mm * cascade.scale
+        segmenter = Window((cascade.segmenter_size,) * 3, cascade.voxel_size_mm, jitter_mm)
+        return {"locator": tuple(locator), "segmenter": (segmenter,)}
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
         rising = min(1.0, (step + 1) / max(1, self.warmup))
         falling = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
         return self.lr * rising * falling
+
+
+@dataclass(frozen=True)
+class TransferConfig(TrainConfig):
+    """How to train from the weights of another anatomy: networks that have learned need few steps. Figures:
+    docs/benchmarks.md."""
+
+    steps: int = 600
+    locator_draws: int = 3
+    lr: float = 5e-4
+    warmup: int = 20
+    average: float = 0.99
+
+
+@dataclass(frozen=True)
+class FittingConfig:
+    """When an anatomy counts as that of the networks to begin with, which then keep their voxel size."""
+
+    same_anatomy: tuple[float, float] = (0.75, 1.3)  # length of the brain over that of theirs
 
 
 @dataclass(frozen=True)
@@ -323,6 +364,7 @@ class StrippingConfig:
     recentre_mm: float = 8.0
     dim: float = 0.9  # or where all of it is darker than this share of the brightest in the window
     peak: float = 0.7  # the intensity that the peaked view makes the brightest
+    widest: float = 1.5  # field of view over the locator's window, beyond which its voxel size is doubled
     least_share: float = 0.02  # of the locator's voxels, taken as brain where none is positive
     intensities: IntensityConfig = IntensityConfig()
     brightness: BrightnessConfig = BrightnessConfig()

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from phantoms import BRAIN, make_head
 from scipy import ndimage
 
@@ -14,7 +15,7 @@ from singlestrip.configuration import ShapeConfig, SynthConfig, TrainConfig, Win
 from singlestrip.networks.normalisation import normalise
 from singlestrip.synthesis import image as synthesis
 from singlestrip.synthesis.acquisition import slice_matrix
-from singlestrip.synthesis.bias import BiasField
+from singlestrip.synthesis.bias import BiasField, SurfaceCoil, apply_bias
 from singlestrip.synthesis.class_intensities import Region
 from singlestrip.synthesis.field_of_view import Crop
 from singlestrip.synthesis.fields import integrate, profile_matrices
@@ -23,8 +24,9 @@ from singlestrip.synthesis.label_map import LabelMap
 from singlestrip.synthesis.layer import Layer
 from singlestrip.synthesis.shape import window_coordinates
 from singlestrip.synthesis.streams import RandomStreams
+from singlestrip.synthesis.surroundings import Surroundings, away_mm
 from singlestrip.training import maps as training_maps
-from singlestrip.training.maps import ImageSource
+from singlestrip.training.maps import ImageSource, WindowMaps
 
 SPACING = 6.0
 # An odd number of voxels, as the phantom's brain has: the grids of window and map coincide.
@@ -185,6 +187,11 @@ THINGS = {
     "class grain": {"classes.noise_seed"},
     "layer": {"layer.thickness_mm", "layer.intensity"},
     "bias": {"bias.log_gain"},
+    "coil": {"bias.coil.centre_mm", "bias.coil.radius_mm"},
+    "surroundings": {"surroundings.rim_mm"},
+    "bodies": {"surroundings.bodies", "surroundings.intensity"},
+    "body intensities": {"surroundings.intensity"},
+    "dark body": {"surroundings.intensity"},
     "blur": {"acquisition.blur_mm"},
     "slices": {f"acquisition.slices.{part}" for part in ("axis", "spacing_mm", "thickness_mm", "offset")},
     "noise": {"acquisition.noise"},
@@ -230,7 +237,7 @@ def test_a_sampler_that_draws_more_moves_no_other(monkeypatch):
 
     def draw_more(config, window, scale, streams):
         torch.rand(1000, generator=streams("ring artefact"))
-        return BiasField(torch.randn(1, 1, 9, 9, 9, generator=streams("bias")))
+        return BiasField(torch.randn(1, 1, 9, 9, 9, generator=streams("bias")), usual.bias.coil)
 
     monkeypatch.setattr(synthesis, "sample_bias", draw_more)
     assert differing(usual, draw(3, ALL, levels=LEVELS)) == {"bias.log_gain"}
@@ -244,7 +251,7 @@ def test_the_choice_of_the_label_map_depends_on_the_run_and_the_image_alone(monk
     )
     maps = [MAP, LabelMap.of(make_head().labels, SPACING)]
     for config, images in ((SynthConfig(), range(12)), (ALL, range(12)), (SynthConfig(), range(4, 7))):
-        ImageSource(maps, WINDOW, TrainConfig(synth=config), 1.0, 1).draw(images)
+        ImageSource([WindowMaps(WINDOW, maps)], TrainConfig(synth=config), 1.0, 1).draw(images)
     (usual, drawn), (with_all, _), (some, drawn_again) = chosen
     second = [[source is maps[1] for source in sources] for sources in (usual, with_all, some)]
     assert second[0] == second[1] and second[0][4:7] == second[2]
@@ -392,16 +399,16 @@ def test_regions_change_the_outside_and_leave_the_brain(seed):
     assert torch.equal(mean[101:], region_mean[101:])
     assert (mean[1:101] != region_mean[1:101]).all()
     half = torch.full((1, 1, 2, 2, 2), 1.0)
-    half[:, :, 0] = -1.0  # the first half of the map's first axis is one region, the rest the other
+    half[:, :, 0] = -1.0  # the first half of what is seen of the map is one region, the rest the other
     image, _, _ = make(
         replace(parameters, classes=replace(parameters.classes, region=Region(region_mean, half))), STILL
     )
     labels = around_brain(LABELS)
-    voxel = np.arange(25)[:, None, None] + MIDDLE[0] - 12  # of the map; of its 33 the middle one is in between
+    voxel = np.arange(25)[:, None, None]
     means = [mean.numpy(), region_mean.numpy()]
-    expected = np.where(voxel < 16, means[0][labels], means[1][labels])
+    expected = np.where(voxel < 12, means[0][labels], means[1][labels])
     expected = normalised(expected, labels > 0)
-    scanned = (labels > 0) & (voxel != 16)
+    scanned = (labels > 0) & (np.abs(voxel - 12) > 1)  # two voxels more of the map are seen at a face
     np.testing.assert_allclose(image.numpy()[scanned], expected[scanned], atol=1e-3)
 
 
@@ -506,7 +513,9 @@ def test_lengths_scale_with_the_anatomy():
     """A mouse at a tenth of the size gives the same images as a human."""
     small = LabelMap.of(LABELS, SPACING / 10)
     window = Window(WINDOW.shape, SPACING / 10, 0.6)
-    config = replace(SynthConfig(), bias=(0, 0))  # the bias field's spacing comes from the coil, not the head
+    config = SynthConfig(
+        bias=(0, 0), coil_probability=0.5, surroundings_probability=0.5
+    )  # the bias field's spacing comes from the coil, not the head
     for seed in range(3):
         image, brain, weight = make(draw(seed, config))
         image_2, brain_2, weight_2 = make(draw(seed, config, window, 0.1), window, small)
@@ -731,6 +740,14 @@ STRONG = {
     "dark_probability": 0.0,
     "dark_classes": (3, 3),
     "dark_intensity": (0.4, 0.5),
+    "surroundings_probability": 1.0,
+    "surroundings_rim_mm": (1.0, 2.0),
+    "surroundings_uneven": (1.0, 2.0),
+    "surroundings_spacing_mm": (10.0, 15.0),
+    "bodies": (9, 10),
+    "coil_probability": 1.0,
+    "coil_radius_mm": (10.0, 20.0),
+    "coil_distance_mm": (10.0, 20.0),
     "smoothing_mm": (10.0, 12.0),
     "slice_probability": 1.0,
     "slice_spacing_mm": (30.0, 40.0),
@@ -761,7 +778,8 @@ def with_strong(config, name):
 
 @pytest.mark.parametrize("name", STRONG)
 def test_every_field_changes_the_batch(name):
-    usual = SynthConfig(masked_probability=0.5)  # not rare, so that a few seeds show what belongs to it
+    # Not rare, so that a few seeds show what belongs to each.
+    usual = SynthConfig(masked_probability=0.5, coil_probability=0.5, surroundings_probability=0.5)
     strong = with_strong(usual, name)
     assert any(
         not same(*(make(draw(seed, config, levels=LEVELS)) for config in (usual, strong))) for seed in range(8)
@@ -782,6 +800,73 @@ def test_a_range_changes_its_own_parameter_alone(name, parameters):
     usual = SynthConfig(masked_probability=1.0, crop_probability=1.0, slice_probability=1.0, layer_probability=1.0)
     changed = differing(draw(3, usual), draw(3, with_strong(usual, name)))
     assert {re.sub(r"\.\d$", "", each) for each in changed} == parameters
+
+
+# What lies around, and the coil
+
+
+@pytest.mark.parametrize("rim_mm", [1.6 * SPACING, 4.55 * SPACING])
+def test_surroundings_begin_at_the_rim_and_have_data(rim_mm):
+    parameters = draw(1, OFF, STILL)
+    rim = torch.full((1, 1, 2, 2, 2), rim_mm)
+    bodies = torch.zeros(1, 2, 2, 2, 2)
+    bodies[:, 0, 0], bodies[:, 1, 1] = 1.0, 1.0  # one body on each side along the first axis
+    surroundings = Surroundings(rim, bodies, torch.tensor([0.25, 0.75]))
+    image, brain, weight = make(replace(parameters, surroundings=surroundings), STILL)
+    labels = around_brain(LABELS)
+    distance = SPACING * (ndimage.distance_transform_edt(around_brain(LABELS <= 100)) - 0.5)
+    side = np.where(np.arange(25) < 12, 0.25, 0.75)[:, None, None]
+    expected = np.where(distance > rim_mm, side, parameters.classes.mean.numpy()[labels])
+    has_data = (labels > 0) | (distance > rim_mm)
+    np.testing.assert_array_equal(weight, has_data)
+    at_middle = np.arange(25)[:, None, None] == 12  # between both bodies
+    compared = has_data & ~at_middle
+    expected = normalised(np.broadcast_to(expected, labels.shape).copy(), has_data)
+    np.testing.assert_allclose(image.numpy()[compared], expected[compared], atol=1e-3)
+    assert torch.equal(brain, make(parameters, STILL)[1])
+
+
+def test_surroundings_fill_a_window_that_reaches_beyond_the_map():
+    wide = Window(WINDOW.shape, 3 * SPACING, 0.0)
+    config = replace(OFF, surroundings_probability=1.0, surroundings_rim_mm=(SPACING, SPACING))
+    beyond = make(draw(0, OFF, wide), wide)[2] == 0
+    assert beyond.sum() > beyond.numel() / 2
+    image, _, weight = make(draw(0, config, wide), wide)
+    assert weight[beyond].all()
+    assert len(image[beyond].unique()) > 1 or int(config.bodies[0]) == 1
+
+
+def test_the_distance_to_the_brain_goes_on_beyond_the_map():
+    """Along the first axis from the last voxel, whose distance is known, each voxel is one spacing further."""
+    x = torch.arange(33, 43)
+    at = torch.zeros(1, 10, 1, 1, 3)
+    at[0, :, 0, 0, 2] = (2 * x + 1) / 33 - 1
+    face = MAP.away_mm[32, 15, 16]
+    expected = face + (x - 32.5) * SPACING
+    torch.testing.assert_close(away_mm(MAP, at)[0, :, 0, 0], expected, atol=1e-2, rtol=0)
+
+
+def test_the_gain_of_a_coil_by_hand():
+    window = Window((3, 1, 1), 20.0, 0.0)
+    coil = SurfaceCoil(torch.tensor([-15.0, 0.0, 0.0]), 10.0)
+    flat = BiasField(torch.zeros(1, 1, 2, 2, 2), coil)
+    gained = apply_bias(torch.ones(1, 3, 1, 1), window, [flat], [torch.tensor([-5.0, 0.0, 0.0])])
+    # The coil lies on the first voxel, at -20 mm; the others are 2 and 4 radii away.
+    torch.testing.assert_close(gained.flatten(), torch.tensor([1.0, 5**-1.5, 17**-1.5]))
+
+
+def test_the_part_around_points_is_sampled_as_the_whole():
+    generator = torch.Generator().manual_seed(0)
+    at = (torch.rand(1, 5, 6, 7, 3, generator=generator) - 0.5) * 1.2 + torch.tensor([0.3, -0.6, 0.5])
+    part, at_part = MAP.part_around(at)
+    assert part.labels.numel() < MAP.labels.numel() / 2
+    whole, cut = (
+        F.grid_sample(m.away_mm[None, None], p, align_corners=False) for m, p in ((MAP, at), (part, at_part))
+    )
+    inside = (at.abs() <= 1).all(-1)
+    assert 0 < inside.sum() < inside.numel()
+    assert torch.equal(inside, (at_part.abs() <= 1).all(-1))
+    torch.testing.assert_close(whole[:, 0][inside], cut[:, 0][inside], atol=1e-2, rtol=0)
 
 
 def test_the_maps_classes():

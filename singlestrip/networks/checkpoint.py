@@ -142,7 +142,9 @@ def load_model(
     """
     header = read_header(path, kind)
     try:
-        config: Any = typed.convert_all(header["configuration"], KINDS[kind].configuration)
+        config: Any = typed.convert_all(
+            _with_later_fields(header["configuration"], kind), KINDS[kind].configuration
+        )
     except ValueError as error:
         raise ModelError(f"{path}: the configuration of the model is wrong ({error})") from error
     with _open_safetensors(path) as file:
@@ -155,6 +157,11 @@ def load_model(
     model = kind(config)
     model.load_state_dict(weights)
     return model.to(device).eval(), header
+
+
+def _with_later_fields(configuration: dict[str, Any], kind: type[torch.nn.Module]) -> dict[str, Any]:
+    """The configuration of a file of an earlier version, with the fields that came later as was meant then."""
+    return {"locator_doublings": 0} | configuration if kind is Cascade else configuration
 
 
 def weight_fault(name: str, values: torch.Tensor) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -202,28 +203,59 @@ class Stripper:
             return getattr(self.model, network)(shown[None, None])[0, 0].float()
 
     def _locate(self, scan: Scan) -> np.ndarray:
-        """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it."""
-        multiple = self.config.locator.multiple
+        """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it.
+
+        The locator sees a wide field of view first at larger voxels, if it has learned to, then windows around
+        what it found at smaller ones.
+        """
         low, high = scan.grid.bounds_mm()
-        size = np.ceil((high - low) / self.config.locator_voxel_size_mm / multiple) * multiple
+        doublings = self._doublings(high - low)
+        grid = self._locator_grid((low + high) / 2, high - low, doublings)
+        middle = self._look(scan, grid)
+        while doublings:
+            doublings -= 1
+            grid = self._locator_grid(middle, np.zeros(3), doublings)
+            middle = self._look(scan, grid, middle)
+        return middle
+
+    def _doublings(self, extent_mm: np.ndarray) -> int:
+        """How often the locator's voxel size is doubled to see a field of view of this extent [3]."""
+        widest = self.stripping.widest * self.config.locator_size * self.config.locator_voxel_size_mm
+        needed = math.ceil(math.log2(max(1.0, float(extent_mm.max()) / widest)))
+        return min(needed, self.config.locator_doublings)
+
+    def _locator_grid(self, centre_mm: np.ndarray, extent_mm: np.ndarray, doublings: int) -> Grid:
+        """The locator's grid around a point that covers an extent [3]. Raises InputError if it is too large."""
+        voxel_size_mm = self.config.locator_voxel_size_mm * 2**doublings
+        multiple = self.config.locator.multiple
+        size = np.ceil(extent_mm / voxel_size_mm / multiple) * multiple
         shape = tuple(int(n) for n in np.maximum(size, self.config.locator_size))
         if np.prod(shape) > MAX_LOCATOR_VOXELS:
-            extent = " × ".join(f"{x:.0f}" for x in high - low)
+            extent = " × ".join(f"{x:.0f}" for x in extent_mm)
             raise InputError(
                 f"the field of view, {extent} mm, is too large for a model with {self.config.voxel_size_mm:g} mm "
                 "voxels; crop the image or use a model for this anatomy"
             )
-        grid = Grid.conformed((low + high) / 2, shape, self.config.locator_voxel_size_mm)
-        window = conform(scan, grid, self.device, fill=torch.nan)
+        return Grid.conformed(centre_mm, shape, voxel_size_mm)
+
+    def _look(self, scan: Scan, grid: Grid, otherwise_mm: np.ndarray | None = None) -> np.ndarray:
+        """RAS mm [3] of the middle of the brain that the locator sees on a grid.
+
+        If no voxel is positive, it is `otherwise_mm`, or of the highest ones: the segmenter decides.
+        """
+        window = conform(coarsened(scan, grid.voxel_sizes_mm[0]), grid, self.device, fill=torch.nan)
         logit = self._predict("locator", network_input(window))
         covered = ~window.isnan()
         if not covered.any():
+            low, high = scan.grid.bounds_mm()
             extent = " × ".join(f"{x:.3g}" for x in high - low)
             raise InputError(f"no brain found: the field of view, {extent} mm, is smaller than the model's voxels")
         values = logit.masked_fill(~covered, FAR_LOGIT).cpu().numpy()
-        # If no voxel is positive, take the highest ones: the segmenter decides.
-        quantile = 1 - self.stripping.least_share
-        threshold = 0.0 if (values > 0).any() else float(np.quantile(values[covered.cpu().numpy()], quantile))
+        threshold = 0.0
+        if not (values > 0).any():
+            if otherwise_mm is not None:
+                return otherwise_mm
+            threshold = float(np.quantile(values[covered.cpu().numpy()], 1 - self.stripping.least_share))
         middle = middle_mm(largest_component(values >= threshold), grid.vox2world)
         if middle is None:  # weights whose logits are not finite
             raise InputError(NO_BRAIN)

@@ -20,7 +20,7 @@ CURVE_CLASSES = 10.0  # a curve over the classes of one side has its number of k
 class Region:
     """A part of the head in which the classes look otherwise.
 
-    mean: [256]; field: [1, 1, x, y, z] over the label map, positive in the region.
+    mean: [256]; field: [1, 1, x, y, z] over what is seen of the map, positive in the region.
     """
 
     mean: torch.Tensor

@@ -24,6 +24,7 @@ from .label_map import LabelMap
 from .layer import Layer, add_layer, sample_layer
 from .shape import Shape, sample_shape, window_coordinates
 from .streams import RandomStreams
+from .surroundings import Surroundings, add_surroundings, sample_surroundings
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class SynthParameters:
     shape: Shape
     classes: ClassIntensities
     layer: Layer | None
+    surroundings: Surroundings | None
     bias: BiasField
     acquisition: Acquisition
     crop: Crop | None
@@ -55,6 +57,7 @@ def sample_parameters(
         shape=sample_shape(config.shape, window, scale, streams),
         classes=sample_class_intensities(config, window.extent_mm, scale, levels, streams),
         layer=sample_layer(config, window.extent_mm, scale, streams),
+        surroundings=sample_surroundings(config, window, scale, streams),
         bias=sample_bias(config, window, scale, streams),
         acquisition=sample_acquisition(config, scale, streams),
         crop=sample_crop(config, scale, streams),
@@ -77,7 +80,7 @@ def synthesise(
     to_grid = torch.stack([source.grid_from_mm() for source in maps])
     points = window_coordinates(window, [p.shape for p in parameters], device, to_grid)
     image, brain, covered = _in_window(maps, parameters, points)
-    image = apply_bias(image, [p.bias for p in parameters])
+    image = apply_bias(image, window, [p.bias for p in parameters], [p.shape.brain_mm for p in parameters])
     acquisitions = [p.acquisition for p in parameters]
     image = blur(image, window, acquisitions)
     image = add_noise(image, acquisitions)
@@ -95,12 +98,15 @@ def _in_window(
     """Image, brain and, as a boolean, where there are data, each [B, X, Y, Z], at points [B, X, Y, Z, 3] in the
     coordinates of grid_sample."""
     samples = []
-    for source, p, at in zip(maps, parameters, points.split(1), strict=True):
+    for whole, p, everywhere in zip(maps, parameters, points.split(1), strict=True):
+        source, at = whole.part_around(everywhere)
         image, brain = F.grid_sample(_paint(source, p), at, align_corners=False).unbind(1)
         if source.scanned is None:
             covered = (at.abs() <= 1).all(-1)
         else:
             covered = F.grid_sample(source.scanned[None, None], at, align_corners=False)[:, 0] > 0.5
+        if p.surroundings is not None:
+            image, covered = add_surroundings(image, covered, source, p.surroundings, at)
         samples.append((image, brain, covered))
     image, brain, covered = (torch.cat(channel) for channel in zip(*samples, strict=True))
     return image, brain, covered

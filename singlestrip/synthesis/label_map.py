@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,6 +53,28 @@ class LabelMap:
             torch.tensor(middle * spacing_mm, dtype=torch.float32),
             None if levels is None else torch.from_numpy(levels),
         )
+
+    def part_around(self, at: torch.Tensor) -> tuple[LabelMap, torch.Tensor]:
+        """The part of the map that points [1, X, Y, Z, 3] lie in, and the points in that part.
+
+        Both are in the coordinates of grid_sample, last axis first. Only such a part needs to be painted.
+        """
+        shape = self.labels.shape
+        low, high = (ends(at.flatten(0, 3), 0).flip(0).cpu() for ends in (torch.amin, torch.amax))
+        size = torch.tensor(shape)
+        start = (((low + 1) * size - 1) / 2 - 1).floor().clamp(torch.zeros(3), (size - 2).clamp(min=0))
+        stop = (((high + 1) * size - 1) / 2 + 2).ceil().clamp(start + 2, size)
+        box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+        scale = (size / (stop - start)).flip(0)
+        shift = ((size - start - stop) / (stop - start)).flip(0)
+        part = replace(
+            self,
+            labels=self.labels[box],
+            brain=self.brain[box],
+            scanned=None if self.scanned is None else self.scanned[box],
+            away_mm=self.away_mm[box],
+        )
+        return part, at * scale.to(at.device) + shift.to(at.device)
 
     def grid_from_mm(self) -> torch.Tensor:
         """[4, 4] on the CPU: mm from the middle of the brain to grid_sample's coordinates, ±1 at the edges."""

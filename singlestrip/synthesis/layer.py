@@ -15,7 +15,7 @@ from .streams import RandomStreams, happens, uniform
 
 @dataclass(frozen=True)
 class Layer:
-    """thickness_mm: a field [1, 1, x, y, z] over the label map."""
+    """thickness_mm: a field [1, 1, x, y, z] over what is seen of the map."""
 
     thickness_mm: torch.Tensor
     intensity: float

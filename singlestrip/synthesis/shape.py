@@ -26,6 +26,11 @@ class Shape:
     affine: torch.Tensor
     velocity: tuple[torch.Tensor, ...]
 
+    @property
+    def brain_mm(self) -> torch.Tensor:
+        """[3] where the middle of the brain lies in the window, but for the smooth deformation."""
+        return -torch.linalg.solve(self.affine[:3, :3], self.affine[:3, 3])
+
 
 def sample_shape(config: ShapeConfig, window: Window, scale: float, streams: RandomStreams) -> Shape:
     """Draw the shape of one subject. scale: size of the anatomy over that of an adult human head."""

@@ -76,13 +76,17 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
         return self.config.rate(step)
 
     def losses(self, step: int) -> Iterator[tuple[str, torch.Tensor]]:
-        first = (step * process_count() + process_number()) * self.config.batch
-        numbers = range(first, first + self.config.batch)
-        for name, source in self.sources.items():
-            image, brain, weight = source.draw(numbers)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-                logit = getattr(self.model, name)(image)
-            yield name, segmentation_loss(logit, brain, weight, self.config.cross_entropy)
+        for name, times in (("locator", self.config.locator_draws), ("segmenter", 1)):
+            first = (step * process_count() + process_number()) * times
+            yield name, torch.stack([self._loss(name, first + number) for number in range(times)]).mean()
+
+    def _loss(self, network: str, number: int) -> torch.Tensor:
+        """Loss [] of a network for the batch of this number, counted over all steps and processes."""
+        first = number * self.config.batch
+        image, brain, weight = self.sources[network].draw(range(first, first + self.config.batch))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            logit = getattr(self.model, network)(image)
+        return segmentation_loss(logit, brain, weight, self.config.cross_entropy)
 
     def clip_gradients(self) -> None:
         for network in (self.model.locator, self.model.segmenter):

@@ -14,6 +14,7 @@ from ..configuration import (
     MAX_LOCATOR_SIZE,
     MIN_SEGMENTER_SIZE,
     CascadeConfig,
+    FittingConfig,
     TrainConfig,
     UNetConfig,
 )
@@ -36,19 +37,32 @@ def brain_extent_mm(maps: Sequence[NativeMap]) -> float:
 
 
 def fitting_cascade(
-    maps: Sequence[NativeMap], voxel_size_mm: float | None = None, norm: str = UNetConfig.norm
+    maps: Sequence[NativeMap],
+    voxel_size_mm: float | None = None,
+    start: CascadeConfig | None = None,
+    norm: str = UNetConfig.norm,
+    config: FittingConfig = FittingConfig(),
 ) -> CascadeConfig:
-    """Networks for the brains of label maps. Raises InputError if the voxel size does not suit them."""
-    extent, adult = brain_extent_mm(maps), CascadeConfig()
-    in_proportion = adult.voxel_size_mm * extent / HEAD_BRAIN_MM
-    finest = in_proportion * adult.locator_size / MAX_LOCATOR_SIZE
-    coarsest = in_proportion * adult.segmenter_size / MIN_SEGMENTER_SIZE
+    """Networks for the brains of label maps. Raises InputError if the voxel size does not suit them.
+
+    start: of the networks whose weights they begin with; None for the default ones, with `norm`, that begin
+    without. Without a voxel size they are as `start` if the brains are about as long as those that it is for.
+    """
+    extent = brain_extent_mm(maps)
+    networks = start or CascadeConfig.fitting(HEAD_BRAIN_MM, norm=norm)
+    length = extent / (HEAD_BRAIN_MM * networks.scale)
+    shortest, longest = config.same_anatomy
+    if start is not None and voxel_size_mm is None and shortest <= length <= longest:
+        return start
+    in_proportion = networks.voxel_size_mm * length
+    finest = in_proportion * networks.locator_size / MAX_LOCATOR_SIZE
+    coarsest = in_proportion * networks.segmenter_size / MIN_SEGMENTER_SIZE
     if voxel_size_mm is not None and not finest <= voxel_size_mm <= coarsest:
         raise InputError(
             f"voxels of {voxel_size_mm:g} mm do not suit a brain {extent:.3g} mm long: choose more than "
             f"{finest:.2g} and less than {coarsest:.2g} mm"
         )
-    cascade = CascadeConfig.fitting(extent, voxel_size_mm, norm)
+    cascade = networks.fitted_to(extent, voxel_size_mm)
     try:
         return typed.convert_all(asdict(cascade), CascadeConfig)
     except ValueError as error:
@@ -61,7 +75,7 @@ def check_memory(
     """Raise InputError if conformed label maps and one step of training need more memory than is free."""
     left = memory.available() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     need = 0.0
-    for name, window in config.windows(cascade).items():
+    for name, (window, *_) in config.windows(cascade).items():
         spacing = window.voxel_size_mm * config.source_factor
         bounds = [source.scan.grid.bounds_mm() for source in maps]
         sizes = [math.prod((high - low) / spacing) for low, high in bounds]

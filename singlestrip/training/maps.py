@@ -19,28 +19,47 @@ from ..space.resample import conform_labels
 from ..synthesis.gmm import NativeMap, is_inside
 from ..synthesis.image import sample_parameters, synthesise
 from ..synthesis.label_map import LabelMap
-from ..synthesis.streams import RandomStreams, whole_number
+from ..synthesis.streams import RandomStreams, happens, whole_number
+
+
+@dataclass(frozen=True)
+class WindowMaps:
+    """A grid that a network sees, and the label maps at the voxel size for it."""
+
+    window: Window
+    maps: Sequence[LabelMap]
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Synthetic images for one network. network: its number, from 0; scale: of the anatomy, an adult's is 1."""
+    """Synthetic images for one network.
 
-    maps: Sequence[LabelMap]
-    window: Window
+    views: the grids it sees, its own first; scale: of the anatomy, an adult's is 1; network: its number, from 0.
+    """
+
+    views: Sequence[WindowMaps]
     config: TrainConfig
     scale: float
     network: int
 
     def draw(self, numbers: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images with these numbers, brain masks and weights, each [B, 1, X, Y, Z]: see `synthesise`."""
+        numbers = list(numbers)
+        view = self._view(RandomStreams((self.config.seed, self.network, numbers[0])))
         chosen, parameters = [], []
         for number in numbers:
             streams = RandomStreams((self.config.seed, self.network, number))
-            chosen.append(self.maps[whole_number(streams("label map"), 0, len(self.maps) - 1)])
+            chosen.append(view.maps[whole_number(streams("label map"), 0, len(view.maps) - 1)])
             levels = chosen[-1].levels
-            parameters.append(sample_parameters(self.config.synth, self.window, self.scale, streams, levels))
-        return synthesise(chosen, self.window, parameters)
+            parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, levels))
+        return synthesise(chosen, view.window, parameters)
+
+    def _view(self, streams: RandomStreams) -> WindowMaps:
+        """The grid of a batch, whose first image has these streams."""
+        generator = streams("view")
+        if len(self.views) == 1 or not happens(generator, self.config.wide_probability):
+            return self.views[0]
+        return self.views[whole_number(generator, 1, len(self.views) - 1)]
 
 
 def image_sources(
@@ -51,10 +70,12 @@ def image_sources(
     Raises InputError if nothing is left of a label map at the network's voxel size.
     """
     sources = {}
-    for network, (name, window) in enumerate(config.windows(cascade).items()):
-        spacing_mm = window.voxel_size_mm * config.source_factor
-        conformed = [_conform_map(native, spacing_mm, device) for native in maps]
-        sources[name] = ImageSource(conformed, window, config, cascade.scale, network)
+    for network, (name, windows) in enumerate(config.windows(cascade).items()):
+        views = []
+        for window in windows:
+            spacing_mm = window.voxel_size_mm * config.source_factor
+            views.append(WindowMaps(window, [_conform_map(native, spacing_mm, device) for native in maps]))
+        sources[name] = ImageSource(views, config, cascade.scale, network)
     return sources
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...configuration import GMMConfig, TrainConfig
+from ...configuration import GMMConfig, TrainConfig, TransferConfig
 from ...errors import InputError
 from ..options import (
     MASK_RULE,
@@ -42,7 +42,15 @@ one finds the brain in the whole scan, the other draws its border. The networks 
 itself. After the training the scan sets the exact border, so that its predicted mask has the volume of
 its own. With -l there is no scan, and this step is left out.
 
-Beside the model lie NAME.checkpoint, from which --resume continues exactly where the run stopped,
+The training begins with the weights that come with singlestrip, for any anatomy: networks see voxels, not
+millimetres. The voxel size is that at which the labelled brain is as many voxels long as an adult's. If
+the brain is about as long as those that the model is for, the voxel size stays. --init begins with
+another model, --init none from nothing, which takes more than ten times the steps.
+
+At the end the model strips the labelled scans. The command prints the Dice of each, and writes
+NAME.labelled.png, a picture of the first with the outline of its predicted mask.
+
+Beside the model lie also NAME.checkpoint, from which --resume continues exactly where the run stopped,
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
 
 {MASK_RULE}
@@ -57,8 +65,11 @@ SYNOPSIS = [
 EXAMPLES = """\
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors --steps 20000 --resume
-    singlestrip train -i ct.nii.gz -m mask.nii.gz -o ct.safetensors --init singlestrip --steps 2000
+    singlestrip train -i mouse2.nii.gz -m mask2.nii.gz -o mouse2.safetensors --init mouse.safetensors
+    singlestrip train -i t1.nii.gz -m mask.nii.gz -o own.safetensors --init none
     singlestrip train -i t1.nii.gz -m mask.nii.gz --samples sheet.png"""
+
+NO_INIT = "none"  # in place of a model to begin with
 
 # Training options that are fields of the one dataclass that holds their defaults.
 NUMBERS = {
@@ -69,6 +80,12 @@ NUMBERS = {
     "validate_every": (positive_int, "N", "steps between validations"),
     "save_every": (positive_int, "N", "steps between checkpoints"),
 }
+
+
+def _default(name: str) -> str:
+    """The default of a training option, in words if it depends on what the training begins with."""
+    from_weights, from_nothing = (f"{getattr(config, name):g}" for config in (TransferConfig(), TrainConfig()))
+    return from_weights if from_weights == from_nothing else f"{from_weights}; {from_nothing} with --init none"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +123,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument("-o", "--out", type=output_file, metavar="MODEL", help="model to write, .safetensors")
     add_validation(files, "image and mask to score during training; the best weights are kept; may be repeated")
     files.add_argument(
-        "--init", type=model, metavar="MODEL", help="start from the weights of this model, and take its voxel size"
+        "--init",
+        type=model,
+        metavar="MODEL",
+        help="begin with the weights of this model, or none (default: the weights that come with singlestrip)",
     )
     files.add_argument(
         "--resume",
@@ -126,7 +146,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             type=kind,
             metavar=metavar,
             default=None,
-            help=f"{text} (default {getattr(TrainConfig(), name):g})",
+            help=f"{text} (default {_default(name)})",
         )
     group.add_argument(
         "--amp",
@@ -138,13 +158,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--voxel-size",
         type=positive_millimetres,
         metavar="MM",
-        help="voxel size of the finer network (default: 2 mm for an adult brain, others in proportion)",
+        help="voxel size of the finer network (default: in proportion to the brain, 2 mm for an adult)",
     )
     group.add_argument(
         "--norm",
         choices=("instance", "none"),
         default=None,
-        help="normalisation layers: instance or none (default instance)",
+        help="normalisation layers: instance or none (default instance); needs --init none",
     )
     add_processor_options(parser)
 
@@ -158,8 +178,8 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("name the model to write with -o, or a picture with --samples")
     if args.out is not None and args.out.suffix != ".safetensors":
         args.parser.error("name the model with .safetensors")
-    if args.init and (args.voxel_size or args.norm):
-        args.parser.error("--voxel-size and --norm come with the weights of --init")
+    if args.norm and args.init != NO_INIT:
+        args.parser.error("--norm comes with the weights; --init none begins without any")
     _check_files(args)
     _check_checkpoint(args.out)
     init, header = _initial_networks(args.init)
@@ -175,13 +195,12 @@ def run(args: argparse.Namespace) -> int:
     keep_memory()
     device = choose_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
-    config = TrainConfig(**chosen)
+    config = TrainConfig(**chosen) if init is None else TransferConfig(**chosen)
     outlines = [*map(_outline, args.mask), *given]
-    cascade = init.config if init is not None else _fitting_networks(args, outlines)
+    cascade = _fitting_networks(args, outlines, init)
     check_memory(outlines, cascade, config, device)
     data = replace(_training_data(args, given), init=init, validation=validation)
-    if init is not None:
-        data.provenance["init"] = {"name": Path(args.init).name, "provenance": header["provenance"]}
+    data.provenance["init"] = header and {"name": header["name"], "provenance": header["provenance"]}
     device = _join_processes(device)
     if args.samples:
         _sample_sheet(data.maps, cascade, config, device, args.samples)
@@ -217,18 +236,26 @@ def _check_checkpoint(out: Path | None) -> None:
 
 
 def _initial_networks(name: str | None) -> tuple[Cascade | None, dict[str, Any]]:
-    """The model to begin with and its header; without a name None, and an empty header."""
+    """The model to begin with, and its header with its name; None and an empty header for none."""
     from ...networks.checkpoint import find_model, load_model
 
-    return load_model(find_model(name)) if name else (None, {})
+    if name == NO_INIT:
+        return None, {}
+    path = find_model(name)
+    model, header = load_model(path)
+    return model, {"name": path.name, **header}
 
 
-def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap]) -> CascadeConfig:
+def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap], init: Cascade | None) -> CascadeConfig:
     """The sizes of networks for the brains of label maps, with the chosen voxel size and normalisation."""
-    from ...configuration import UNetConfig
+    from ...configuration import CascadeConfig, UNetConfig
     from ...training.fitting import fitting_cascade
 
-    return fitting_cascade(outlines, args.voxel_size, args.norm or UNetConfig.norm)
+    if init is None:
+        return fitting_cascade(outlines, args.voxel_size, norm=args.norm or UNetConfig.norm)
+    # The wider fields are learned now, where the model did not know them.
+    start = replace(init.config, locator_doublings=CascadeConfig.locator_doublings)
+    return fitting_cascade(outlines, args.voxel_size, start)
 
 
 def _check_files(args: argparse.Namespace) -> None:
