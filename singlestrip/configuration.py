@@ -98,6 +98,14 @@ class SynthConfig:
     # Control points of the field that parts the map.
     region_spacing_mm: tuple[float, float] = (40.0, 120.0)
     class_noise: tuple[float, float] = (0.0, 0.08)  # mean standard deviation of the classes; SynthSeg 0-25 of 255
+    # Within the brain structures of one intensity each, such as ventricles: a labelled scan may not show its own.
+    structures_probability: float = 0.4
+    structures: tuple[int, int] = (1, 4)
+    structures_spacing_mm: tuple[float, float] = (15.0, 60.0)  # log-uniform; of control points of their shapes
+    structures_least: tuple[float, float] = (
+        0.0,
+        1.2,
+    )  # of a field of unit variance: what is above is the structure
     # Around the brain a layer of one intensity and uneven thickness, as fluid is: in a labelled T1w it shares its
     # classes with other dark tissue, in T2w it is alone in being bright.
     layer_probability: float = 0.5
@@ -113,10 +121,11 @@ class SynthConfig:
     # Bias field and acquisition.
     bias_spacing_mm: tuple[float, float] = (50.0, 160.0)  # control points of the log bias field
     bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
-    # Beside a small receive coil the gain falls with the distance to it, as on the axis of a loop.
-    coil_probability: float = 0.25
-    coil_radius_mm: tuple[float, float] = (40.0, 120.0)  # log-uniform
-    coil_distance_mm: tuple[float, float] = (60.0, 110.0)  # of the coil from the middle of the brain
+    # Beside a small receive coil the gain falls with the distance to it, as on the axis of a loop. Shares of the
+    # window's side: of wider fields of view the coils are larger and further away.
+    coil_probability: float = 0.35
+    coil_radius: tuple[float, float] = (0.2, 0.6)  # log-uniform
+    coil_distance: tuple[float, float] = (0.3, 0.6)  # of the coil from the middle of the brain
     smoothing_mm: tuple[float, float] = (0.0, 2.0)  # standard deviation per axis, SynthStrip 0-2
     slice_probability: float = 0.5
     slice_spacing_mm: tuple[float, float] = (2.0, 8.0)  # along one random axis, log-uniform, SynthSeg up to 8

@@ -24,6 +24,7 @@ from singlestrip.synthesis.label_map import LabelMap
 from singlestrip.synthesis.layer import Layer
 from singlestrip.synthesis.shape import window_coordinates
 from singlestrip.synthesis.streams import RandomStreams
+from singlestrip.synthesis.structures import Structure
 from singlestrip.synthesis.surroundings import Surroundings, away_mm
 from singlestrip.training import maps as training_maps
 from singlestrip.training.maps import ImageSource, WindowMaps
@@ -92,12 +93,10 @@ def numbers(drawn):
     found = {}
     for field in fields(drawn):
         value = getattr(drawn, field.name)
-        if is_dataclass(value):
-            found |= {f"{field.name}.{name}": part for name, part in numbers(value).items()}
-        elif isinstance(value, tuple):
-            found |= {f"{field.name}.{k}": part for k, part in enumerate(value)}
-        else:
-            found[field.name] = value
+        parts = {f".{k}": part for k, part in enumerate(value)} if isinstance(value, tuple) else {"": value}
+        for number, part in parts.items():
+            name = field.name + number
+            found |= {f"{name}.{k}": v for k, v in numbers(part).items()} if is_dataclass(part) else {name: part}
     return found
 
 
@@ -185,6 +184,7 @@ THINGS = {
     "region": {"classes.region.mean", "classes.region.field"},
     "class noise": {"classes.noise"},
     "class grain": {"classes.noise_seed"},
+    "structures": {f"structures.{k}.{part}" for k in range(4) for part in ("field", "intensity")},
     "layer": {"layer.thickness_mm", "layer.intensity"},
     "bias": {"bias.log_gain"},
     "coil": {"bias.coil.centre_mm", "bias.coil.radius_mm"},
@@ -433,6 +433,21 @@ def test_away_is_the_distance_to_the_surface_between_two_voxels():
     # Along a line that leaves the brain at its first face, voxel by voxel: half a voxel, one and a half, ...
     np.testing.assert_allclose(away[9:4:-1, 18, 12], SPACING * (np.arange(5) + 0.5))
     assert away[LABELS <= 100].min() == SPACING / 2
+
+
+def test_structures_lie_in_the_brain_later_ones_over_earlier_ones():
+    parameters = draw(1, OFF, STILL)
+    halves = torch.full((1, 1, 2, 2, 2), 1.0)
+    halves[:, :, 0] = -1.0
+    structures = Structure(torch.ones(1, 1, 2, 2, 2), 0.2), Structure(halves, 0.9)
+    image, brain, weight = make(replace(parameters, structures=structures), STILL)
+    labels, voxel = around_brain(LABELS), np.arange(25)[:, None, None]
+    inside = np.where(voxel < 12, 0.2, 0.9)
+    expected = np.where(labels > 100, inside, parameters.classes.mean.numpy()[labels])
+    expected = normalised(expected, labels > 0)
+    compared = (labels > 0) & (np.abs(voxel - 12) > 1)
+    np.testing.assert_allclose(image.numpy()[compared], expected[compared], atol=1e-3)
+    assert same((brain, weight), make(parameters, STILL)[1:])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -732,6 +747,10 @@ STRONG = {
     "joint_probability": 1.0,
     "region_probability": 1.0,
     "region_spacing_mm": (20.0, 30.0),
+    "structures_probability": 1.0,
+    "structures": (9, 10),
+    "structures_spacing_mm": (5.0, 6.0),
+    "structures_least": (-3.0, -2.0),
     "layer_probability": 1.0,
     "layer_mm": (12.0, 20.0),
     "layer_uneven_mm": (9.0, 12.0),
@@ -746,8 +765,8 @@ STRONG = {
     "surroundings_spacing_mm": (10.0, 15.0),
     "bodies": (9, 10),
     "coil_probability": 1.0,
-    "coil_radius_mm": (10.0, 20.0),
-    "coil_distance_mm": (10.0, 20.0),
+    "coil_radius": (0.05, 0.1),
+    "coil_distance": (0.05, 0.1),
     "smoothing_mm": (10.0, 12.0),
     "slice_probability": 1.0,
     "slice_spacing_mm": (30.0, 40.0),

@@ -35,15 +35,15 @@ def sample_bias(config: SynthConfig, window: Window, scale: float, streams: Rand
     deviation = uniform(generator, *config.bias)
     spacing_mm = uniform(generator, *config.bias_spacing_mm) * scale
     log_gain = deviation * random_field(window.extent_mm, spacing_mm, generator)
-    return BiasField(log_gain, _sample_coil(config, scale, streams("coil")))
+    return BiasField(log_gain, _sample_coil(config, max(window.extent_mm), streams("coil")))
 
 
-def _sample_coil(config: SynthConfig, scale: float, generator: torch.Generator) -> SurfaceCoil | None:
-    """A coil in a random direction from the brain, in some images."""
+def _sample_coil(config: SynthConfig, side_mm: float, generator: torch.Generator) -> SurfaceCoil | None:
+    """A coil in a random direction from the brain, in some images. side_mm: of the window."""
     if not happens(generator, config.coil_probability):
         return None
-    radius_mm = log_uniform(generator, *config.coil_radius_mm) * scale
-    distance_mm = uniform(generator, *config.coil_distance_mm) * scale
+    radius_mm = log_uniform(generator, *config.coil_radius) * side_mm
+    distance_mm = uniform(generator, *config.coil_distance) * side_mm
     direction = torch.randn(3, generator=generator)
     return SurfaceCoil(distance_mm * direction / direction.norm(), radius_mm)
 

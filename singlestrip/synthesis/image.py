@@ -24,6 +24,7 @@ from .label_map import LabelMap
 from .layer import Layer, add_layer, sample_layer
 from .shape import Shape, sample_shape, window_coordinates
 from .streams import RandomStreams
+from .structures import Structure, add_structures, sample_structures
 from .surroundings import Surroundings, add_surroundings, sample_surroundings
 
 
@@ -33,6 +34,7 @@ class SynthParameters:
 
     shape: Shape
     classes: ClassIntensities
+    structures: tuple[Structure, ...]
     layer: Layer | None
     surroundings: Surroundings | None
     bias: BiasField
@@ -56,6 +58,7 @@ def sample_parameters(
     return SynthParameters(
         shape=sample_shape(config.shape, window, scale, streams),
         classes=sample_class_intensities(config, window.extent_mm, scale, levels, streams),
+        structures=sample_structures(config, window.extent_mm, scale, streams),
         layer=sample_layer(config, window.extent_mm, scale, streams),
         surroundings=sample_surroundings(config, window, scale, streams),
         bias=sample_bias(config, window, scale, streams),
@@ -115,6 +118,7 @@ def _in_window(
 def _paint(source: LabelMap, p: SynthParameters) -> torch.Tensor:
     """Image and brain on the grid of the label map, [1, 2, X, Y, Z]."""
     image = paint_classes(source, p.classes)
+    image = add_structures(image, source, p.structures)
     image = add_layer(image, source, p.layer)
     image = add_class_noise(image, source, p.classes)
     return torch.stack([image, source.brain])[None]

@@ -144,11 +144,26 @@ def mixed_precision(device: torch.device, amp: str) -> bool:
 
 def validate(model: Cascade, scans: Sequence[LabelledScan]) -> float:
     """Mean Dice of stripping labelled scans against their masks. A scan in which no brain is found counts as 0."""
+    return float(np.mean([each.dice for each in strip_labelled(model, scans)]))
+
+
+@dataclass(frozen=True, eq=False)
+class StrippedLabelled:
+    """A labelled scan. mask: predicted, boolean [X, Y, Z], empty if no brain is found; dice: with its own mask."""
+
+    labelled: LabelledScan
+    mask: np.ndarray
+    dice: float
+
+
+def strip_labelled(model: Cascade, scans: Sequence[LabelledScan]) -> list[StrippedLabelled]:
+    """Strip labelled scans and compare with their masks."""
     stripper = Stripper(model)
-    scores = []
+    stripped = []
     for labelled in scans:
         try:
-            scores.append(dice(stripper.strip(labelled.scan).mask, labelled.mask))
+            mask = stripper.strip(labelled.scan).mask
         except InputError:
-            scores.append(0.0)
-    return float(np.mean(scores))
+            mask = np.zeros_like(labelled.mask)
+        stripped.append(StrippedLabelled(labelled, mask, dice(mask, labelled.mask)))
+    return stripped

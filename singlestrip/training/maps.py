@@ -71,10 +71,16 @@ def image_sources(
     """
     sources = {}
     for network, (name, windows) in enumerate(config.windows(cascade).items()):
-        views = []
+        views: list[WindowMaps] = []
         for window in windows:
             spacing_mm = window.voxel_size_mm * config.source_factor
-            views.append(WindowMaps(window, [_conform_map(native, spacing_mm, device) for native in maps]))
+            try:
+                conformed = [_conform_map(native, spacing_mm, device) for native in maps]
+            except InputError:
+                if not views:
+                    raise
+                break  # too small to be seen in a wider field
+            views.append(WindowMaps(window, conformed))
         sources[name] = ImageSource(views, config, cascade.scale, network)
     return sources
 

@@ -39,9 +39,14 @@ class RunFiles:
         return self.model.with_name(f"{self._stem}.curve.png")
 
     @property
+    def labelled(self) -> Path:
+        """The picture of the labelled scans as the finished model strips them."""
+        return self.model.with_name(f"{self._stem}.labelled.png")
+
+    @property
     def all(self) -> tuple[Path, ...]:
         """Every file of the run."""
-        return self.model, self.checkpoint, self.metrics, self.curve
+        return self.model, self.checkpoint, self.metrics, self.curve, self.labelled
 
     def check(self, resume: bool) -> None:
         """Raise OutputError if a file cannot be written, EarlierRunError if there is a run that is not resumed."""

@@ -25,6 +25,8 @@ from .state import TrainingState, check_same_run, read_state
 from .stop_signal import StopSignal
 from .task import LearningConfig, NetworkConfig, Setup, Task
 
+TRIAL_STEPS = 3  # after which a run first says how long it takes
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -75,16 +77,19 @@ class Trainer(Generic[Model, NetworkConfig, LearningConfig]):
         self.is_first = process_number() == 0
         if self.is_first:
             self.metrics = Metrics(files.metrics, task.setup.losses, task.validates, self.run.step)
-        self.reported = time.monotonic()
+        self.reported, self.reported_step = time.monotonic(), self.run.step
 
     def train(self) -> None:
         """Make all steps that are left and write the model.
 
         Raises Interrupted after SIGINT or SIGTERM, with a checkpoint written, and DivergedError.
         """
+        begun = self.run.step
         with StopSignal() as stop:
             while self.run.step < self.plan.steps:
                 self._update()
+                if self.run.step == begun + TRIAL_STEPS:
+                    self._tell(None)  # how long it takes should be known at once
                 score = self._validate() if self._is_due(self.plan.validate_every) else None
                 if score is not None or self._is_due(self.plan.report_every):
                     self._report(score)
@@ -126,14 +131,23 @@ class Trainer(Generic[Model, NetworkConfig, LearningConfig]):
         return score
 
     def _report(self, score: float | None) -> None:
-        run, losses = self.run, self.run.losses
+        run = self.run
         if self.is_first:
-            means = {name: float(np.mean(values)) for name, values in losses.items()}
-            self.metrics.add(run.step, means, self.task.rate(run.step - 1), score, run.seconds)
-            steps = max(map(len, losses.values()))
-            speed = steps / max(time.monotonic() - self.reported, 1e-9)
-            self.progress(Progress(run.step, self.plan.steps, means, score, speed))
-        run.losses, self.reported = {}, time.monotonic()
+            self.metrics.add(run.step, self._means(), self.task.rate(run.step - 1), score, run.seconds)
+            self._tell(score)
+        run.losses, self.reported, self.reported_step = {}, time.monotonic(), run.step
+
+    def _means(self) -> dict[str, float]:
+        """Mean of each loss since the last report."""
+        return {name: float(np.mean(values)) for name, values in self.run.losses.items()}
+
+    def _tell(self, score: float | None) -> None:
+        """Call the listener. score: validation Dice of this step, None without a validation."""
+        if not self.is_first:
+            return
+        run = self.run
+        speed = (run.step - self.reported_step) / max(time.monotonic() - self.reported, 1e-9)
+        self.progress(Progress(run.step, self.plan.steps, self._means(), score, speed))
 
     def _save(self) -> None:
         if self.is_first:

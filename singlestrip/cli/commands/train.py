@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...configuration import GMMConfig, TrainConfig, TransferConfig
 from ...errors import InputError
+from ...io.text.escaping import printable
 from ..options import (
     MASK_RULE,
     add_processor_options,
@@ -26,6 +27,7 @@ from ..options import (
     show_training,
     shows_lines,
 )
+from ..streams import clear_progress
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from ...configuration import CascadeConfig
     from ...networks.cascade import Cascade
     from ...synthesis.gmm import NativeMap
+    from ...synthesis.labelling import LabelledScan
     from ...training.cascade import TrainingData
 
 DESCRIPTION = f"""train a model from one labelled scan, or several
@@ -48,7 +51,7 @@ the brain is about as long as those that the model is for, the voxel size stays.
 another model, --init none from nothing, which takes more than ten times the steps.
 
 At the end the model strips the labelled scans. The command prints the Dice of each, and writes
-NAME.labelled.png, a picture of the first with the outline of its predicted mask.
+NAME.labelled.png, a picture with the outlines of both masks.
 
 Beside the model lie also NAME.checkpoint, from which --resume continues exactly where the run stopped,
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
@@ -216,13 +219,32 @@ def _train(
     import torch
 
     from ...training.cascade import train_cascade
+    from ...training.processes import process_number
 
     progress = show_training if shows_lines(args) else lambda progress: None
     try:
         train_cascade(data, args.out, cascade, config, device=device, resume=args.resume, progress=progress)
+        if data.scans and process_number() == 0:
+            _show_labelled(args, data.scans, device)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _show_labelled(args: argparse.Namespace, scans: Sequence[LabelledScan], device: torch.device) -> None:
+    """Strip the labelled scans with the new model, print the Dice of each and draw them."""
+    from ...io.pictures import figures
+    from ...networks.checkpoint import load_model
+    from ...training.cascade import strip_labelled
+    from ...training.run_files import RunFiles
+
+    stripped = strip_labelled(load_model(args.out, device)[0], scans)
+    titles = [f"{path.name}, Dice {each.dice:.3f}" for path, each in zip(args.image, stripped, strict=True)]
+    if not args.quiet:
+        clear_progress()
+        print("\n".join(f"{printable(title)} with its own mask" for title in titles))
+    cases = [(e.labelled.scan, e.mask, e.labelled.mask, title) for e, title in zip(stripped, titles, strict=True)]
+    figures.comparison_figure(cases, RunFiles(args.out).labelled)
 
 
 def _check_checkpoint(out: Path | None) -> None:
