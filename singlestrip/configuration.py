@@ -213,6 +213,11 @@ class CascadeConfig:
         return self.voxel_size_mm * self.locator_factor
 
     @property
+    def locator_mm(self) -> float:
+        """Side of the locator's window in training."""
+        return self.locator_voxel_size_mm * self.locator_size
+
+    @property
     def window_mm(self) -> float:
         """Side of the segmenter's window."""
         return self.voxel_size_mm * self.segmenter_size
@@ -373,7 +378,9 @@ class StrippingConfig:
     recentre_mm: float = 8.0
     dim: float = 0.9  # or where all of it is darker than this share of the brightest in the window
     peak: float = 0.7  # the intensity that the peaked view makes the brightest
-    widest: float = 1.5  # field of view over the locator's window, beyond which its voxel size is doubled
+    # In a field of view wider than the locator's window by this factor,
+    widest: float = 1.5
+    parts: int = 3  # so many parts of each look that may be the brain are looked at closer
     least_share: float = 0.02  # of the locator's voxels, taken as brain where none is positive
     intensities: IntensityConfig = IntensityConfig()
     brightness: BrightnessConfig = BrightnessConfig()

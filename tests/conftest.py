@@ -40,7 +40,7 @@ def phantom_stripper():
             return 10 * (image - self.level)
 
     tiny = UNetConfig(widths=(2, 2), patch=1)
-    config = CascadeConfig(segmenter=tiny, segmenter_size=48, locator=tiny, locator_size=32)
+    config = CascadeConfig(segmenter=tiny, segmenter_size=48, locator=tiny, locator_size=32, locator_doublings=0)
     model = Cascade(config)
     model.locator, model.segmenter = Threshold(), Threshold()
     return Stripper(model, views=())  # to a threshold the brain is none in other contrasts

@@ -1,5 +1,7 @@
 """Image to mask: a bright ball is its own brain, so the truth is known on every grid."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from singlestrip.space.scan import Scan
 from singlestrip.stripping import stripper as stripping
 from singlestrip.stripping.brain_field import FAR_LOGIT, BrainField
 from singlestrip.stripping.brightness import Bright, find_bright
+from singlestrip.stripping.stripper import promised_dice
 
 RADIUS = 30.0
 TURN = Rotation.from_euler("xyz", (20, -30, 40), degrees=True).as_matrix()
@@ -123,8 +126,61 @@ def test_voxels_that_are_not_finite_are_background(phantom_stripper, slope, inte
 def test_a_window_beside_the_brain_is_laid_anew(phantom_stripper, monkeypatch):
     image, vox2world, away = ball(*GRIDS["2 mm"])
     aside = np.array([5 + 45, -17 + 5, 40 + 3])  # the window ends 48 mm from here, the ball 75 mm
-    monkeypatch.setattr(phantom_stripper, "_locate", lambda coarse: aside)
+    monkeypatch.setattr(phantom_stripper, "_locate", lambda fine, coarse: aside)
     assert dice(phantom_stripper.strip(image, vox2world).mask, away < 0) > 0.97
+
+
+def two_balls(distance_mm):
+    """A ball of brightness 1 and beside it a larger one of 0.7, in a field of view of 400 mm at 4 mm."""
+    vox2world = np.diag([4.0, 4.0, 4.0, 1.0])
+    at = world((100, 60, 60), vox2world)
+    small = np.linalg.norm(at - [60, 120, 120], axis=-1) < RADIUS
+    large = np.linalg.norm(at - [60 + distance_mm, 120, 120], axis=-1) < RADIUS * 1.3
+    return (small + 0.7 * large).astype(np.float32), vox2world, small, large
+
+
+@pytest.mark.parametrize("doublings", [0, 1, 2])
+def test_in_a_wide_field_the_part_on_which_both_networks_agree_is_the_brain(phantom_stripper, doublings):
+    """The locator takes both balls for brain; of the larger one the segmenter sees nothing."""
+    image, vox2world, small, large = two_balls(240.0)
+    stripper = phantom_stripper
+    stripper.model.segmenter.level.data.fill_(0.85)
+    stripper.config = replace(stripper.config, locator_doublings=doublings)
+    if doublings:
+        assert dice(stripper.strip(image, vox2world).mask, small) > 0.85
+    else:  # the largest part, in whose window the brightness is relative
+        assert dice(stripper.strip(image, vox2world).mask, large) > 0.8
+
+
+def test_in_a_field_as_wide_as_the_window_the_locator_looks_once(phantom_stripper, monkeypatch):
+    image, vox2world, away = ball(*GRIDS["2 mm"])
+    stripper = phantom_stripper
+    stripper.config = replace(stripper.config, locator_doublings=2)
+    looks = []
+    see = type(stripper)._see
+    monkeypatch.setattr(
+        type(stripper), "_see", lambda self, scan, grid: looks.append(grid) or see(self, scan, grid)
+    )
+    assert dice(stripper.strip(image, vox2world).mask, away < 0) > 0.97
+    assert len(looks) == 1
+
+
+def test_a_field_too_wide_for_the_locators_voxels_is_seen_at_larger_ones(phantom_stripper, monkeypatch):
+    image, vox2world, small, large = two_balls(40.0)
+    monkeypatch.setattr(stripping, "MAX_LOCATOR_VOXELS", 60_000)  # 100 × 60 × 60 are more
+    stripper = phantom_stripper
+    with pytest.raises(InputError, match="too large for a model"):
+        stripper.strip(image, vox2world)
+    stripper.config = replace(stripper.config, locator_doublings=1)
+    assert dice(stripper.strip(image, vox2world).mask, small | large) > 0.9
+
+
+def test_promised_dice_by_hand():
+    logit = np.log(np.array([9.0, 3.0, 1.0, 1 / 3, 1 / 9]))  # probabilities 0.9, 0.75, 0.5, 0.25, 0.1
+    mask = np.array([True, True, True, False, False])
+    assert promised_dice(logit, mask) == pytest.approx(2 * 2.15 / (2.5 + 3))
+    assert promised_dice(np.array([FAR_LOGIT, -FAR_LOGIT]), np.array([False, True])) == pytest.approx(1)
+    assert promised_dice(logit, np.zeros(5, dtype=bool)) == 0
 
 
 @pytest.mark.parametrize("fat", [0.5, 1.5, 100.0])
@@ -145,7 +201,7 @@ def test_a_second_look_is_by_the_range_of_the_brain_if_that_was_dim_in_the_first
 
     centre = (vox2world @ [*(np.array(image.shape) / 2), 1])[:3]
     inside = resample.conform(Scan(away < 0, vox2world), Grid.conformed(centre, (48,) * 3, 2.0)).numpy() > 0.5
-    monkeypatch.setattr(phantom_stripper, "_locate", lambda coarse: centre)
+    monkeypatch.setattr(phantom_stripper, "_locate", lambda fine, coarse: centre)
     phantom_stripper.model.segmenter = Recorder()
     phantom_stripper.strip(image, vox2world)
     if fat < 1:

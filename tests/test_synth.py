@@ -251,7 +251,7 @@ def test_the_choice_of_the_label_map_depends_on_the_run_and_the_image_alone(monk
     )
     maps = [MAP, LabelMap.of(make_head().labels, SPACING)]
     for config, images in ((SynthConfig(), range(12)), (ALL, range(12)), (SynthConfig(), range(4, 7))):
-        ImageSource([WindowMaps(WINDOW, maps)], TrainConfig(synth=config), 1.0, 1).draw(images)
+        ImageSource([WindowMaps(WINDOW, maps)], TrainConfig(synth=config), 1.0, 1).draw(images, 0)
     (usual, drawn), (with_all, _), (some, drawn_again) = chosen
     second = [[source is maps[1] for source in sources] for sources in (usual, with_all, some)]
     assert second[0] == second[1] and second[0][4:7] == second[2]

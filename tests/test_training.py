@@ -358,7 +358,7 @@ def test_images_depend_on_their_number_alone(labels, head):
     source = image_sources([*labels, other.native], CASCADE, CONFIG, CPU)["segmenter"]
 
     def draw(*numbers, network=1, config=CONFIG):
-        return replace(source, network=network, config=config).draw(numbers)
+        return replace(source, network=network, config=config).draw(numbers, batch=0)
 
     together = draw(4, 5, 6)
     for k, number in enumerate((4, 5, 6)):
@@ -376,7 +376,9 @@ def test_processes_share_the_images_of_one_large_batch(labels, monkeypatch, rank
     """Step 5 of a run with four images a step has images 20 to 23, whoever draws them."""
     numbers = []
     draw = ImageSource.draw
-    monkeypatch.setattr(ImageSource, "draw", lambda source, given: numbers.append([*given]) or draw(source, given))
+    monkeypatch.setattr(
+        ImageSource, "draw", lambda source, given, batch: numbers.append([*given]) or draw(source, given, batch)
+    )
     run = make_run(labels, replace(CONFIG, batch=batch))
     monkeypatch.setattr(cascade_training, "process_number", lambda: rank)
     monkeypatch.setattr(cascade_training, "process_count", lambda: world)
@@ -415,9 +417,10 @@ def test_the_windows_fit_the_brain(scale):
     assert fitting == replace(adult, voxel_size_mm=pytest.approx(adult.voxel_size_mm * scale))
     assert fitting.scale == pytest.approx(scale)
     windows, adult_windows = CONFIG.windows(fitting), CONFIG.windows(adult)
-    for name, window in windows.items():
-        assert window.jitter_mm == pytest.approx(scale * adult_windows[name].jitter_mm)
-    assert [window.jitter_mm for window in adult_windows.values()] == [50, 12]
+    for name, views in windows.items():
+        for window, adult_window in zip(views, adult_windows[name], strict=True):
+            assert window.jitter_mm == pytest.approx(scale * adult_window.jitter_mm)
+    assert [[window.jitter_mm for window in views] for views in adult_windows.values()] == [[50, 178, 434], [12]]
 
 
 @pytest.mark.parametrize("voxel_size_mm", [1.0, 1.7, 3.0])
@@ -426,9 +429,9 @@ def test_another_voxel_size_keeps_the_extent_of_the_windows(voxel_size_mm):
     assert fitting.voxel_size_mm == voxel_size_mm
     assert fitting.segmenter.norm == fitting.locator.norm == "none"
     adult_windows = CONFIG.windows(CascadeConfig())
-    for name, window in CONFIG.windows(fitting).items():
+    for name, (window, *_) in CONFIG.windows(fitting).items():
         assert window.shape[0] % getattr(fitting, name).multiple == 0
-        extent = adult_windows[name].shape[0] * adult_windows[name].voxel_size_mm
+        extent = adult_windows[name][0].extent_mm[0]
         half_step = getattr(fitting, name).multiple * window.voxel_size_mm / 2
         assert window.shape[0] * window.voxel_size_mm == pytest.approx(extent, abs=half_step)
 
@@ -437,11 +440,14 @@ def test_another_voxel_size_keeps_the_extent_of_the_windows(voxel_size_mm):
 def test_the_maps_are_finer_than_the_windows(labels, factor):
     config = replace(CONFIG, source_factor=factor)
     images = image_sources(labels, CASCADE, config, CPU)
-    for name, window in config.windows(CASCADE).items():
-        (source,) = images[name].maps
-        assert source.spacing_mm == pytest.approx(factor * window.voxel_size_mm)
-        volume = source.brain.sum() * source.spacing_mm**3
-        assert volume == pytest.approx((labels[0].labels > 100).sum() * VOXEL_MM**3, rel=0.1)
+    brain_mm3 = (labels[0].labels > 100).sum() * VOXEL_MM**3
+    for name, windows in config.windows(CASCADE).items():
+        for window, view in zip(windows, images[name].views, strict=False):  # those that the brain is seen in
+            assert view.window == window
+            (source,) = view.maps
+            assert source.spacing_mm == pytest.approx(factor * window.voxel_size_mm)
+            tolerance = 0.1 if view is images[name].views[0] else 0.5  # in wider fields it is some voxels large
+            assert source.brain.sum() * source.spacing_mm**3 == pytest.approx(brain_mm3, rel=tolerance)
 
 
 SCRIPT = """
@@ -534,7 +540,7 @@ def test_a_row_cut_short_is_dropped(labels, begun):
 def test_networks_of_any_voxel_size_can_learn(voxel_size):
     """The deepest level keeps more than one voxel to normalise over."""
     config = CascadeConfig.fitting(165, voxel_size)
-    for name, window in CONFIG.windows(config).items():
+    for name, (window, *_) in CONFIG.windows(config).items():
         assert window.shape[0] // getattr(config, name).multiple > 2
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
 from ..errors import InputError
@@ -19,6 +19,7 @@ from ..networks.device import choose_device, fast_in_bfloat16, limit_threads_aft
 from ..networks.normalisation import bright_percentile, normalise
 from ..space.distance import signed_distance
 from ..space.grid import Grid, geometry_fault
+from ..space.metrics import dice
 from ..space.morphology import clean, largest_component, middle_mm
 from ..space.resample import coarsened, conform
 from ..space.scan import Scan, as_scan
@@ -132,16 +133,18 @@ class Stripper:
         config = self.stripping.brightness
         fine, coarse = self._coarsened(scan, intensities.of)
         bright = find_bright(coarse, config)
-        small = self._is_small(bright, scan.grid)
+        knows_wide_fields = self.config.locator_doublings > 0
+        small = not knows_wide_fields and self._is_small(bright, scan.grid)
         if not small:
-            field = self._segment(fine, self._locate(coarse), bright)
-            if field.brightness >= config.dim_brain and field.share_in_bright > config.most:
+            field = self._segment(fine, self._locate(fine, coarse), bright)
+            in_bright = knows_wide_fields or field.share_in_bright > config.most
+            if field.brightness >= config.dim_brain and in_bright:
                 return field
         closer = scan.part(scan.grid.box_around(bright.low_mm, bright.high_mm, config.margin))
         zoom = config.magnified * self.config.window_mm / bright.length_mm if small else 1.0
         magnify = np.diag([zoom, zoom, zoom, 1.0])
         fine, coarse = self._coarsened(replace(closer, vox2world=magnify @ closer.vox2world), intensities.of)
-        field = self._segment(fine, self._locate(coarse), bright)
+        field = self._segment(fine, self._locate(fine, coarse), bright)
         return replace(field, vox2world=np.linalg.inv(magnify) @ field.vox2world)
 
     def _is_small(self, bright: Bright, grid: Grid) -> bool:
@@ -202,64 +205,92 @@ class Stripper:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_in_bfloat16(self.device)):
             return getattr(self.model, network)(shown[None, None])[0, 0].float()
 
-    def _locate(self, scan: Scan) -> np.ndarray:
+    def _locate(self, fine: Scan, coarse: Scan) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it.
 
-        The locator sees a wide field of view first at larger voxels, if it has learned to, then windows around
-        what it found at smaller ones.
+        fine, coarse: the image near the voxel sizes of segmenter and locator. In a field of view wider than the
+        locator's window several parts may look like a brain. A locator that has learned wide fields then looks at
+        all of it at its own and at larger voxels. Both networks look closer at each part that it finds, and the
+        one on which they agree most is the brain.
         """
-        low, high = scan.grid.bounds_mm()
-        doublings = self._doublings(high - low)
-        grid = self._locator_grid((low + high) / 2, high - low, doublings)
-        middle = self._look(scan, grid)
-        while doublings:
-            doublings -= 1
-            grid = self._locator_grid(middle, np.zeros(3), doublings)
-            middle = self._look(scan, grid, middle)
-        return middle
+        low, high = coarse.grid.bounds_mm()
+        extent = high - low
+        usual = self._locator_grid((low + high) / 2, extent)
+        if extent.max() <= self.stripping.widest * self.config.locator_mm or not self.config.locator_doublings:
+            return self._middle(usual, self._see(coarse, usual))
+        grids = [self._locator_grid((low + high) / 2, extent, k) for k in range(1 + self.config.locator_doublings)]
+        fitting = [grid for grid in grids if np.prod(grid.shape) <= MAX_LOCATOR_VOXELS]
+        found = [middle for grid in fitting for middle in self._parts(grid, self._see(coarse, grid))]
+        closer = [each for middle in found if (each := self._look_closer(fine, coarse, middle)) is not None]
+        if closer:
+            return max(closer, key=lambda each: each[0])[1]
+        grid = (fitting or grids)[0]
+        return self._middle(grid, self._see(coarse, grid))
 
-    def _doublings(self, extent_mm: np.ndarray) -> int:
-        """How often the locator's voxel size is doubled to see a field of view of this extent [3]."""
-        widest = self.stripping.widest * self.config.locator_size * self.config.locator_voxel_size_mm
-        needed = math.ceil(math.log2(max(1.0, float(extent_mm.max()) / widest)))
-        return min(needed, self.config.locator_doublings)
-
-    def _locator_grid(self, centre_mm: np.ndarray, extent_mm: np.ndarray, doublings: int) -> Grid:
-        """The locator's grid around a point that covers an extent [3]. Raises InputError if it is too large."""
+    def _locator_grid(self, centre_mm: np.ndarray, extent_mm: np.ndarray, doublings: int = 0) -> Grid:
+        """The locator's grid around a point that covers an extent [3], its voxel size doubled so often."""
         voxel_size_mm = self.config.locator_voxel_size_mm * 2**doublings
         multiple = self.config.locator.multiple
         size = np.ceil(extent_mm / voxel_size_mm / multiple) * multiple
-        shape = tuple(int(n) for n in np.maximum(size, self.config.locator_size))
-        if np.prod(shape) > MAX_LOCATOR_VOXELS:
-            extent = " × ".join(f"{x:.0f}" for x in extent_mm)
+        shape = np.maximum(size, self.config.locator_size).astype(int)
+        return Grid.conformed(centre_mm, tuple(shape.tolist()), voxel_size_mm)
+
+    def _see(self, scan: Scan, grid: Grid) -> np.ndarray:
+        """The locator's logit [X, Y, Z] on a grid, FAR_LOGIT beyond the scan. Raises InputError if the grid is too
+        large, or if the scan has no voxel on it."""
+        low, high = scan.grid.bounds_mm()
+        if np.prod(grid.shape) > MAX_LOCATOR_VOXELS:
+            extent = " × ".join(f"{x:.0f}" for x in high - low)
             raise InputError(
                 f"the field of view, {extent} mm, is too large for a model with {self.config.voxel_size_mm:g} mm "
                 "voxels; crop the image or use a model for this anatomy"
             )
-        return Grid.conformed(centre_mm, shape, voxel_size_mm)
-
-    def _look(self, scan: Scan, grid: Grid, otherwise_mm: np.ndarray | None = None) -> np.ndarray:
-        """RAS mm [3] of the middle of the brain that the locator sees on a grid.
-
-        If no voxel is positive, it is `otherwise_mm`, or of the highest ones: the segmenter decides.
-        """
         window = conform(coarsened(scan, grid.voxel_sizes_mm[0]), grid, self.device, fill=torch.nan)
-        logit = self._predict("locator", network_input(window))
-        covered = ~window.isnan()
-        if not covered.any():
-            low, high = scan.grid.bounds_mm()
+        if window.isnan().all():
             extent = " × ".join(f"{x:.3g}" for x in high - low)
             raise InputError(f"no brain found: the field of view, {extent} mm, is smaller than the model's voxels")
-        values = logit.masked_fill(~covered, FAR_LOGIT).cpu().numpy()
+        logit = self._predict("locator", network_input(window))
+        return logit.masked_fill(window.isnan(), FAR_LOGIT).cpu().numpy()
+
+    def _middle(self, grid: Grid, logit: np.ndarray) -> np.ndarray:
+        """RAS mm [3] of the middle of the largest part that the locator takes for brain.
+
+        If no voxel is positive, it is of the highest ones: the segmenter decides.
+        """
         threshold = 0.0
-        if not (values > 0).any():
-            if otherwise_mm is not None:
-                return otherwise_mm
-            threshold = float(np.quantile(values[covered.cpu().numpy()], 1 - self.stripping.least_share))
-        middle = middle_mm(largest_component(values >= threshold), grid.vox2world)
+        if not (logit > 0).any():
+            threshold = float(np.quantile(logit[logit > FAR_LOGIT], 1 - self.stripping.least_share))
+        middle = middle_mm(largest_component(logit >= threshold), grid.vox2world)
         if middle is None:  # weights whose logits are not finite
             raise InputError(NO_BRAIN)
         return middle
+
+    def _parts(self, grid: Grid, logit: np.ndarray) -> list[np.ndarray]:
+        """RAS mm [3] of the middles of the largest parts that the locator takes for brain."""
+        labels, _ = ndimage.label(logit > 0)
+        sizes = np.bincount(labels.ravel())[1:]
+        largest = np.argsort(-sizes)[: self.stripping.parts]
+        middles = (middle_mm(labels == 1 + part, grid.vox2world) for part in largest)
+        return [middle for middle in middles if middle is not None]
+
+    def _look_closer(self, fine: Scan, coarse: Scan, start_mm: np.ndarray) -> tuple[float, np.ndarray] | None:
+        """How far both networks agree on a brain near a point, and the middle [3] of what the locator sees there.
+
+        None if the locator sees no brain there at its own voxel size.
+        """
+        middle = start_mm
+        for _ in range(2):  # the second time in the middle of the window
+            grid = self._locator_grid(middle, np.zeros(3))
+            brain = largest_component(self._see(coarse, grid) > 0)
+            seen = middle_mm(brain, grid.vox2world)
+            if seen is None:
+                return None
+            middle = seen
+        window_grid, window = self._window(fine, middle, (self.config.segmenter_size,) * 3)
+        logit = self._predict("segmenter", network_input(window)).masked_fill(window.isnan(), FAR_LOGIT)
+        segmented = largest_component((logit > 0).cpu().numpy())
+        located = conform(Scan(brain, grid.vox2world), window_grid).numpy() > 0.5
+        return dice(located, segmented) * promised_dice(logit.cpu().numpy(), segmented), middle
 
 
 def _checked(image: Scan | np.ndarray, vox2world: np.ndarray | None, slope: float, intercept: float) -> Scan:
@@ -276,6 +307,13 @@ def _checked(image: Scan | np.ndarray, vox2world: np.ndarray | None, slope: floa
     if fault:
         raise InputError(fault)
     return scan
+
+
+def promised_dice(logit: np.ndarray, mask: np.ndarray) -> float:
+    """The Dice of a mask with the truth that the logit [X, Y, Z] promises: expected overlap over expected mean
+    size. 0 for an empty mask."""
+    probability = 1 / (1 + np.exp(-logit.clip(FAR_LOGIT, -FAR_LOGIT)))
+    return 2 * float(probability[mask].sum()) / float(probability.sum() + np.count_nonzero(mask))
 
 
 def network_input(window: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:

@@ -77,13 +77,13 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
 
     def losses(self, step: int) -> Iterator[tuple[str, torch.Tensor]]:
         for name, times in (("locator", self.config.locator_draws), ("segmenter", 1)):
-            first = (step * process_count() + process_number()) * times
-            yield name, torch.stack([self._loss(name, first + number) for number in range(times)]).mean()
+            batches = range(step * times, (step + 1) * times)
+            yield name, torch.stack([self._loss(name, batch) for batch in batches]).mean()
 
-    def _loss(self, network: str, number: int) -> torch.Tensor:
-        """Loss [] of a network for the batch of this number, counted over all steps and processes."""
-        first = number * self.config.batch
-        image, brain, weight = self.sources[network].draw(range(first, first + self.config.batch))
+    def _loss(self, network: str, batch: int) -> torch.Tensor:
+        """Loss [] of a network for this process's images of the batch of this number."""
+        first = (batch * process_count() + process_number()) * self.config.batch
+        image, brain, weight = self.sources[network].draw(range(first, first + self.config.batch), batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
             logit = getattr(self.model, network)(image)
         return segmentation_loss(logit, brain, weight, self.config.cross_entropy)

@@ -42,10 +42,13 @@ class ImageSource:
     scale: float
     network: int
 
-    def draw(self, numbers: Iterable[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images with these numbers, brain masks and weights, each [B, 1, X, Y, Z]: see `synthesise`."""
-        numbers = list(numbers)
-        view = self._view(RandomStreams((self.config.seed, self.network, numbers[0])))
+    def draw(self, numbers: Iterable[int], batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images with these numbers, brain masks and weights, each [B, 1, X, Y, Z]: see `synthesise`.
+
+        batch: number of the batch that they belong to, of which other processes may draw other images. All its
+        images are on the same grid.
+        """
+        view = self._view(RandomStreams((self.config.seed, self.network, batch)))
         chosen, parameters = [], []
         for number in numbers:
             streams = RandomStreams((self.config.seed, self.network, number))
@@ -55,7 +58,7 @@ class ImageSource:
         return synthesise(chosen, view.window, parameters)
 
     def _view(self, streams: RandomStreams) -> WindowMaps:
-        """The grid of a batch, whose first image has these streams."""
+        """The grid of a batch with these streams."""
         generator = streams("view")
         if len(self.views) == 1 or not happens(generator, self.config.wide_probability):
             return self.views[0]

@@ -359,6 +359,6 @@ def _sample_sheet(
     from ...training.maps import image_sources
 
     source = image_sources(maps, cascade, config, device)["segmenter"]
-    batches = [source.draw([number]) for number in range(16)]
+    batches = [source.draw([number], number) for number in range(16)]
     images, brains = (np.stack([batch[part][0, 0].cpu().numpy() for batch in batches]) for part in (0, 1))
     figures.synthesis_figure(images, brains, path)
