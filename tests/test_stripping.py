@@ -166,13 +166,14 @@ def test_in_a_field_as_wide_as_the_window_the_locator_looks_once(phantom_strippe
 
 
 def test_a_field_too_wide_for_the_locators_voxels_is_seen_at_larger_ones(phantom_stripper, monkeypatch):
-    image, vox2world, small, large = two_balls(40.0)
+    _, vox2world, _, large = two_balls(40.0)
+    image = large.astype(np.float32)
     monkeypatch.setattr(stripping, "MAX_LOCATOR_VOXELS", 60_000)  # 100 × 60 × 60 are more
     stripper = phantom_stripper
     with pytest.raises(InputError, match="too large for a model"):
         stripper.strip(image, vox2world)
     stripper.config = replace(stripper.config, locator_doublings=1)
-    assert dice(stripper.strip(image, vox2world).mask, small | large) > 0.9
+    assert dice(stripper.strip(image, vox2world).mask, large) > 0.9
 
 
 def test_promised_dice_by_hand():

@@ -259,7 +259,7 @@ class Stripper:
         """
         threshold = 0.0
         if not (logit > 0).any():
-            threshold = float(np.quantile(logit[logit > FAR_LOGIT], 1 - self.stripping.least_share))
+            threshold = float(np.quantile(logit[logit != FAR_LOGIT], 1 - self.stripping.least_share))
         middle = middle_mm(largest_component(logit >= threshold), grid.vox2world)
         if middle is None:  # weights whose logits are not finite
             raise InputError(NO_BRAIN)
