@@ -71,7 +71,8 @@ class GenerationConfig:
     )  # with an image, each label is parted by its intensities into about so many classes
     outside: int = 6  # without an image, a label is parted where it takes more than so great a part of its side,
     inside: int = 4  # not counting air
-    most: int = 40  # labels of a side; neighbours in number are merged where there are more
+    most: int = 24  # labels of a side; neighbours in number are taken together where there are more
+    mirror: float = 0.08  # how far apart a left and a right label of one structure lie in a mirror between them
     blob: float = 0.2  # control points of the fields that part a label
     unevenness: float = 2.0  # their standard deviation; 1 is from a layer to the next
     island: float = (

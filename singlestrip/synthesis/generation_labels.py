@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from ..space.morphology import bounding_box
 from .brain_labels import BACKGROUND
 from .fields import enlarge, random_field
 from .gmm import NativeMap, count_distinct, fit_classes, intensity_range, levels_of, with_finite_voxels
+from .label_groups import group_labels
 from .streams import RandomStreams
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def generation_labels(
 
     Raises BrainLabelsError if no label is brain, or all are.
     """
-    regions = _merged_regions(values, brain, voxel_sizes(vox2world), config.most)
+    regions = _grouped(_regions_of(values, brain, voxel_sizes(vox2world)), vox2world, config)
     regions = _without_islands(regions, config.island)
     air = _background(regions)
     holds_head = air is not None and _holds_head(regions, air, config)
@@ -138,42 +138,27 @@ def generation_labels(
     return _numbered(regions, parted, order, vox2world, image)
 
 
-def _merged_regions(values: np.ndarray, brain: Collection[int], voxel_mm: np.ndarray, most: int) -> _Regions:
-    """A region for each label; on a side with more than `most` labels, for each run of labels."""
-    present = np.unique(values)
-    inside = np.isin(present, list(brain))
+def _regions_of(values: np.ndarray, brain: Collection[int], voxel_mm: np.ndarray) -> _Regions:
+    """A region for each label of a map."""
+    labels = np.unique(values)
+    inside = np.isin(labels, list(brain))
     if not inside.any():
         raise BrainLabelsError("has none of the labels that are brain")
     if inside.all():
         raise BrainLabelsError("all of its labels are brain; there is nothing outside to learn from")
-    position = np.searchsorted(present, values)
-    volumes = np.bincount(position.ravel(), minlength=len(present))
-    runs = [run for side in (False, True) for run in _runs(np.flatnonzero(inside == side), volumes, most)]
-    region = np.empty(len(present), dtype=np.uint8)
-    for number, run in enumerate(runs):
-        region[run] = number
-    if len(runs) < len(present):
-        log.warning(
-            "%d labels are more than images need: small ones are merged, %d are left", len(present), len(runs)
-        )
-    labels = [present[run].tolist() for run in runs]
-    return _Regions(region[position], np.array([inside[run[0]] for run in runs]), labels, voxel_mm)
+    number = np.searchsorted(labels, values).astype(np.int32)
+    return _Regions(number, inside, labels[:, None].tolist(), voxel_mm)
 
 
-def _runs(labels: np.ndarray, volumes: np.ndarray, most: int) -> list[list[int]]:
-    """Labels, in the order of their numbers, as `most` runs at the most.
-
-    The two neighbours that are smallest together become one until no more are left: programs give parts of one
-    tissue neighbouring numbers.
-    """
-    runs = [[int(label)] for label in labels]
-    sizes = [int(volumes[label]) for label in labels]
-    while len(runs) > most:
-        joint = [a + b for a, b in pairwise(sizes)]
-        first = joint.index(min(joint))
-        runs[first : first + 2] = [runs[first] + runs[first + 1]]
-        sizes[first : first + 2] = [joint[first]]
-    return runs
+def _grouped(regions: _Regions, vox2world: np.ndarray, config: GenerationConfig) -> _Regions:
+    """The regions, of which some are joined; see `group_labels`."""
+    groups = group_labels(regions.number, regions.inside, vox2world, regions.brain_mm, config)
+    group_of = np.empty(len(regions.inside), dtype=np.uint8)
+    for number, group in enumerate(groups):
+        group_of[group] = number
+    labels = [[label for region in group for label in regions.labels[region]] for group in groups]
+    inside = regions.inside[[group[0] for group in groups]]
+    return _Regions(group_of[regions.number], inside, labels, regions.voxel_mm)
 
 
 def _without_islands(regions: _Regions, least: float) -> _Regions:
@@ -183,7 +168,7 @@ def _without_islands(regions: _Regions, least: float) -> _Regions:
     """
     box = bounding_box(regions.brain)
     assert box is not None, "a label is brain"
-    pieces, _ = ndimage.label(regions.brain[box], np.ones((3, 3, 3)))
+    pieces, _ = ndimage.label(regions.brain[box])
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     small = (sizes > 0) & (sizes < least * sizes.max())
