@@ -78,8 +78,9 @@ class GenerationConfig:
     island: float = (
         0.08  # pieces of brain labels apart from the brain are outside where they are smaller than this
     )
-    # The background holds head as well as air where it takes more than half of the voxels this near to the brain.
-    rim: float = 0.1
+    # The background holds head as well as air where the other labels outside have less than so many volumes of the
+    # brain: fluid has up to 0.5; skull, scalp and the rest have 2.5 in adults, 6 in monkeys and more in rodents.
+    tissue: float = 1.0
     head: float = 0.15  # so much around the brain is then head, the rest air: median, and
     head_uneven: float = 0.5  # standard deviation of its logarithm,
     head_blob: float = 0.5  # and control points of the field that makes it uneven

@@ -198,12 +198,15 @@ def _background(regions: _Regions) -> int | None:
 
 
 def _holds_head(regions: _Regions, air: int, config: GenerationConfig) -> bool:
-    """Whether the background holds tissue too: always if it has a label of its own, as no program marks air alone;
-    label 0 where it takes more than half of the brain's surroundings."""
+    """Whether the background holds tissue too.
+
+    Label 0 does where the other labels outside have too little volume for a head. A background with a label of its
+    own always counts as such, as no program marks air alone.
+    """
     if BACKGROUND not in regions.labels[air]:
         return True
-    around = (regions.surface_mm < config.rim * regions.brain_mm) & ~regions.brain
-    return bool(np.count_nonzero(regions.number[around] == air) > np.count_nonzero(around) / 2)
+    inside = regions.volumes[regions.inside].sum()
+    return bool(regions.volumes.sum() - regions.volumes[air] - inside < config.tissue * inside)
 
 
 def _part_head_from_air(regions: _Regions, air: int, config: GenerationConfig, streams: RandomStreams) -> _Regions:

@@ -29,6 +29,7 @@ from .streams import RandomStreams
 log = logging.getLogger(__name__)
 
 ROUNDING = 1e-3  # how far a scaled label may lie from a whole number
+NOT_WHOLE = "not a label map: its values are not whole numbers"
 LARGEST = 2.0**53  # beyond it not every whole number is there in 64 bits
 
 
@@ -115,10 +116,11 @@ def _whole_numbers(file: Volume) -> np.ndarray:
     if stored.dtype.kind in "iu" and (file.slope, file.intercept) == (1.0, 0.0):
         return stored
     values = stored * np.float64(file.slope) + file.intercept
+    if not (np.abs(values) < LARGEST).all():
+        raise InputError(NOT_WHOLE)
     whole = np.round(values)
-    # NaN is near nothing; infinity is beyond the limit.
-    if not (np.abs(values - whole) < ROUNDING).all() or np.abs(whole).max() > LARGEST:
-        raise InputError("not a label map: its values are not whole numbers")
+    if (np.abs(values - whole) > ROUNDING).any():
+        raise InputError(NOT_WHOLE)
     return whole.astype(np.int64)
 
 
