@@ -23,9 +23,11 @@ def group_labels(
     """Groups of labels, each inside or outside, whose members are to share a class.
 
     number: [X, Y, Z] number of each voxel's label, from 0 to before N; inside: [N] whether each is brain;
-    brain_mm: length of the brain. A left and a right label of one structure are a group (SynthSeg). Where there are
-    more than `config.most` groups inside or outside, neighbours in number are joined, the smallest first: programs
-    give parts of one tissue neighbouring numbers.
+    brain_mm: length of the brain.
+
+    A left and a right label of one structure are a group (SynthSeg). Where there are more than `config.most` groups
+    inside or outside, neighbours in number are joined, the smallest first: programs give parts of one tissue
+    neighbouring numbers.
     """
     volumes = np.bincount(number.ravel(), minlength=len(inside))
     partner = dict(_mirrored_pairs(number, inside, volumes, vox2world, config.mirror * brain_mm))
