@@ -72,7 +72,7 @@ def test_brain_is_what_is_said_and_air_is_the_first_class(head, values):
     made = make(values, IS_BRAIN, head.vox2world)
     np.testing.assert_array_equal(is_inside(made.map.labels), head.mask)
     np.testing.assert_array_equal(made.map.labels == 1, values == 0)
-    assert made.map.levels is None
+    assert made.map.levels is None and made.remarks == ()
     assert made.map.vox2world is head.vox2world
 
 
@@ -201,7 +201,7 @@ def test_what_lies_within_another_is_no_partner():
     assert all(len(of) == 1 for of in made.labels.values())
 
 
-def test_many_labels_are_taken_together(caplog):
+def test_many_labels_are_taken_together():
     """Neighbours in number, the smallest first; large ones stay alone."""
     number = np.repeat(np.arange(60), 50 * np.r_[40, np.ones(58, dtype=int), 40]).reshape(-1, 1, 1)
     inside = np.arange(60) >= 30
@@ -210,7 +210,6 @@ def test_many_labels_are_taken_together(caplog):
     assert [label for group in groups for label in group] == list(range(60))
     assert [0] in groups and [59] in groups
     assert all(len({bool(inside[label]) for label in group}) == 1 for group in groups)
-    assert "10 are left" in caplog.text
 
 
 def test_a_parcellation_fits_into_a_label_map(head):
@@ -222,18 +221,18 @@ def test_a_parcellation_fits_into_a_label_map(head):
     made = make(values, range(11101, 11281), head.vox2world)
     np.testing.assert_array_equal(is_inside(made.map.labels), head.mask)
     assert max(count_sides(made)) <= CONFIG.most + 10
+    assert f"{2 * CONFIG.most} are left" in made.remarks[0]
 
 
-def test_pieces_apart_from_the_brain_are_outside(head, values, caplog):
+def test_pieces_apart_from_the_brain_are_outside(head, values):
     """Eyes, in some maps. Large ones stay: hemispheres."""
-    caplog.set_level("INFO")
     eye = np.zeros_like(head.mask)
     eye[3:7, 14:18, 14:18] = True
     assert not (eye & ndimage.binary_dilation(head.mask)).any()
     values = np.where(eye, 3, values)
     made = make(values, IS_BRAIN, head.vox2world)
     np.testing.assert_array_equal(is_inside(made.map.labels), head.mask)
-    assert "apart from the brain" in caplog.text
+    assert "apart from the brain" in made.remarks[0]
     made = make(values, IS_BRAIN, head.vox2world, config=replace(CONFIG, island=0.0))
     np.testing.assert_array_equal(is_inside(made.map.labels), head.mask | eye)
 
@@ -349,6 +348,15 @@ def test_labels_of_any_type(head, values, label_file, tmp_path, kind, slope):
     words = [*map(str, IS_BRAIN)]
     (expected,), (made,) = (read_generation_maps([each], words) for each in (label_file, path))
     np.testing.assert_array_equal(made.map.labels, expected.map.labels)
+
+
+def test_what_is_unusual_is_said(head, tmp_path, caplog):
+    values = np.where(head.mask, 5, 0).astype(np.int16)
+    values[1:6, 1:6, 1:6] = 5
+    path = save(tmp_path / "m.nii", values, head.vox2world)
+    (made,) = read_generation_maps([path], ["5"])
+    np.testing.assert_array_equal(is_inside(made.map.labels), head.mask)
+    assert f"{path}: " in caplog.text and "apart from the brain" in caplog.text
 
 
 def test_negative_labels_are_labels(head, values, tmp_path):

@@ -143,8 +143,8 @@ def _label_share(
 ) -> tuple[torch.Tensor, Box]:
     """The share of a label in the voxels of a target grid, float32, within a box of that grid; it is 0 beyond.
 
-    box: around all voxels of the label; blocks: grid of the `block_mean` of the labels. The time grows with the box:
-    most labels of an anatomical map are small.
+    box: around all voxels of the label; blocks: grid of the `block_mean` of the labels. Most labels of an
+    anatomical map are small, and a small box saves time.
     """
     sizes = block_sizes(labels.grid, spacing_mm)
     within = tuple(slice(side.start // n, -(-side.stop // n)) for side, n in zip(box, sizes, strict=True))

@@ -8,7 +8,6 @@ brain's surface that random smooth fields break up.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,8 +27,6 @@ from .gmm import NativeMap, count_distinct, fit_classes, intensity_range, levels
 from .label_groups import group_labels
 from .streams import RandomStreams
 
-log = logging.getLogger(__name__)
-
 RANKS = np.linspace(0, 1, 257)  # at which the quantiles of distances are known
 COARSE_VOXELS = 48  # along a brain on the grid that distances are measured on
 SAMPLED = 1_000_000  # voxels that the quantiles of distances are taken of
@@ -41,11 +38,13 @@ WORTH_SAYING = 0.01  # share of the brain in pieces apart from it; less are spec
 class GenerationLabels:
     """Classes made of a label map.
 
-    map: the classes; labels: for each class the labels that it is of, or of which it is a part.
+    map: the classes; labels: for each class the labels that it is of, or of which it is a part; remarks: sentences
+    about what is unusual.
     """
 
     map: NativeMap
     labels: dict[int, list[int]]
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +52,14 @@ class _Regions:
     """A label map as regions, each of one label or of several that were merged.
 
     number: [X, Y, Z] region of each voxel, from 0; inside: [R] whether each is brain; labels: of each region;
-    voxel_mm: [3].
+    voxel_mm: [3]; remarks: see `GenerationLabels`.
     """
 
     number: np.ndarray
     inside: np.ndarray
     labels: list[list[int]]
     voxel_mm: np.ndarray
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def brain(self) -> np.ndarray:
@@ -158,7 +158,10 @@ def _grouped(regions: _Regions, vox2world: np.ndarray, config: GenerationConfig)
         group_of[group] = number
     labels = [[label for region in group for label in regions.labels[region]] for group in groups]
     inside = regions.inside[[group[0] for group in groups]]
-    return _Regions(group_of[regions.number], inside, labels, regions.voxel_mm)
+    remarks: tuple[str, ...] = ()
+    if any(len(group) > 2 for group in groups):  # more than a left and a right one
+        remarks = (f"has more labels than images need; small ones are taken together, {len(groups)} are left",)
+    return _Regions(group_of[regions.number], inside, labels, regions.voxel_mm, remarks)
 
 
 def _without_islands(regions: _Regions, least: float) -> _Regions:
@@ -175,13 +178,17 @@ def _without_islands(regions: _Regions, least: float) -> _Regions:
     if not small.any():
         return regions
     share = sizes[small].sum() / sizes.sum()
+    remarks = regions.remarks
     if share > WORTH_SAYING:
-        log.info("%.2g %% of the brain's labels lie apart from the brain: that counts as outside", 100 * share)
+        remarks += (
+            f"{100 * share:.2g} % of what its labels say is brain lies apart from the brain; taken as outside",
+        )
     number = regions.number.copy()
     island = small[pieces]
     labels = [label for region in np.unique(number[box][island]) for label in regions.labels[region]]
     number[box][island] = len(regions.inside)
-    return _Regions(number, np.append(regions.inside, False), [*regions.labels, sorted(labels)], regions.voxel_mm)
+    inside = np.append(regions.inside, False)
+    return _Regions(number, inside, [*regions.labels, sorted(labels)], regions.voxel_mm, remarks)
 
 
 def _background(regions: _Regions) -> int | None:
@@ -218,7 +225,7 @@ def _part_head_from_air(regions: _Regions, air: int, config: GenerationConfig, s
     head = (regions.number == air) & (regions.surface_mm < config.head * regions.brain_mm * thickness)
     number = np.where(head, np.uint8(len(regions.inside)), regions.number)
     labels = [*regions.labels, regions.labels[air]]
-    return _Regions(number, np.append(regions.inside, False), labels, regions.voxel_mm)
+    return _Regions(number, np.append(regions.inside, False), labels, regions.voxel_mm, regions.remarks)
 
 
 def _part_counts(regions: _Regions, air: int | None, inside: int, outside: int) -> np.ndarray:
@@ -335,4 +342,4 @@ def _numbered(
             record[side] = {"label": label[chosen].tolist(), "mean": means[chosen].tolist()}
     levels = None if image is None else levels_of(record | {"intensity_range": intensity_range(image)})
     labels = {int(label[c]): regions.labels[classes.region[c]] for c in np.flatnonzero(present)}
-    return GenerationLabels(NativeMap(label[classes.number], vox2world, levels), labels)
+    return GenerationLabels(NativeMap(label[classes.number], vox2world, levels), labels, regions.remarks)

@@ -138,6 +138,8 @@ def _generation_map(
     values = None if image is None else image.scaled()
     with errors_named(file.path):
         made = generation_labels(map_read.values, brain, file.vox2world, config, streams, values)
+    for remark in made.remarks:
+        log.warning("%s: %s", file.path, remark)
     inside = sum(label > INSIDE_BASE for label in made.labels)
     parted_by = "position" if image is None else "image"
     log.info(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
 
 from ..configuration import GenerationConfig
-
-log = logging.getLogger(__name__)
 
 SAMPLED = 1_000_000  # voxels that the middles of labels are taken of
 OPPOSITE = 0.8  # least difference between the shares of a left and a right label that lie right of the mirror
@@ -25,7 +22,7 @@ def group_labels(
     number: [X, Y, Z] number of each voxel's label, from 0 to before N; inside: [N] whether each is brain;
     brain_mm: length of the brain.
 
-    A left and a right label of one structure are a group (SynthSeg). Where there are more than `config.most` groups
+    A left and a right label of one structure are a group (SynthSeg). If there are more than `config.most` groups
     inside or outside, neighbours in number are joined, the smallest first: programs give parts of one tissue
     neighbouring numbers.
     """
@@ -36,8 +33,6 @@ def group_labels(
         labels = [int(label) for label in np.flatnonzero(inside == side) if label not in partner.values()]
         single = [[label, partner[label]] if label in partner else [label] for label in labels]
         groups += _joined(single, volumes, config.most)
-    if len(groups) < len(inside) - len(partner):
-        log.warning("has more labels than images need; small ones are taken together, %d are left", len(groups))
     return groups
 
 

@@ -41,7 +41,10 @@ Makes a label map of each scan as fit-gmm does, or takes the label maps given wi
 of random shape, contrast and quality from the label maps, and trains the two networks that strip uses:
 one finds the brain in the whole scan, the other draws its border. The networks never learn from the scan
 itself. After the training the scan sets the exact border, so that its predicted mask has the volume of
-its own. With -l there is no scan, and this step is left out.
+its own. If there is no scan, this step is left out.
+
+With --brain the label maps may be of any program. Labels that are a large part of the brain, or of what
+is outside, are parted so that images have contrast: by the image of the map, or by position.
 
 Beside the model lie NAME.checkpoint, from which --resume continues exactly where the run stopped,
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
@@ -53,12 +56,14 @@ On several devices: torchrun --nproc-per-node N -m singlestrip train ..."""
 SYNOPSIS = [
     "singlestrip train -i IMAGE [IMAGE ...] -m MASK [MASK ...] -o MODEL [OPTIONS]",
     "singlestrip train -l LABELS [LABELS ...] -o MODEL [OPTIONS]",
+    "singlestrip train -l LABELS [LABELS ...] [-i IMAGE [IMAGE ...]] --brain LABEL [LABEL ...] -o MODEL [OPTIONS]",
 ]
 
 EXAMPLES = """\
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors --steps 20000 --resume
     singlestrip train -i ct.nii.gz -m mask.nii.gz -o ct.safetensors --init singlestrip --steps 2000
+    singlestrip train -l dseg.nii.gz --brain 3 4 -o my-anatomy.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz --samples sheet.png"""
 
 # Training options that are fields of the one dataclass that holds their defaults.
