@@ -59,6 +59,35 @@ class GMMConfig:
 
 
 @dataclass(frozen=True)
+class GenerationConfig:
+    """How label maps of other programs become classes that images are made of; lengths are shares of the brain's.
+
+    Few labels are parted: where all tissue outside has one label, images show nothing like skull, fat and muscle
+    (SynthSeg; FetalSynthSeg, Zalevskyi et al., MICCAI 2024).
+    """
+
+    gmm: GMMConfig = (
+        GMMConfig()
+    )  # with an image, each label is parted by its intensities into about so many classes
+    outside: int = 6  # without an image, a label is parted where it takes more than so great a part of its side,
+    inside: int = 4  # not counting air
+    most: int = 24  # labels of a side; neighbours in number are taken together where there are more
+    mirror: float = 0.08  # how far apart a left and a right label of one structure lie in a mirror between them
+    blob: float = 0.2  # control points of the fields that part a label
+    unevenness: float = 2.0  # their standard deviation; 1 is from a layer to the next
+    island: float = (
+        0.08  # pieces of brain labels apart from the brain are outside where they are smaller than this
+    )
+    # The background holds head as well as air where the other labels outside have less than so many volumes of the
+    # brain: fluid has up to 0.5; skull, scalp and the rest have 2.5 in adults, 6 in monkeys and more in rodents.
+    tissue: float = 1.0
+    head: float = 0.15  # so much around the brain is then head, the rest air: median, and
+    head_uneven: float = 0.5  # standard deviation of its logarithm,
+    head_blob: float = 0.5  # and control points of the field that makes it uneven
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class ShapeConfig:
     """How the shape and pose of a subject vary; lengths are millimetres of an adult human head.
 

@@ -22,6 +22,14 @@ class InputError(SingleStripError):
     """An image, mask, label map or list cannot be used."""
 
 
+class BrainLabelsError(InputError):
+    """It is not said which labels of a map are brain, or what is said does not fit the map."""
+
+
+class LabelNamesError(InputError):
+    """A label of a map is named, and no table has this name."""
+
+
 class ModelError(SingleStripError):
     """A model file is missing, damaged, or made for another version."""
 
@@ -48,7 +56,7 @@ def errors_named(*paths: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{', '.join(map(str, paths))}: {error}") from error
+        raise type(error)(f"{', '.join(map(str, paths))}: {error}") from error
 
 
 # Texts that say that memory ran out, of errors other than MemoryError: of torch and of what it calls, on processor

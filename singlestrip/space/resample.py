@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
-from .grid import Grid
+from .grid import Box, Grid
 from .scan import Scan
 
 ValuesOf = Callable[[np.ndarray], np.ndarray]
@@ -29,8 +30,7 @@ def block_mean(scan: Scan, target_mm: float, values_of: ValuesOf = to_float32) -
     centre lies off by less than half a target voxel.
     """
     data = scan.array
-    factors = np.maximum(1, np.round(target_mm / scan.grid.voxel_sizes_mm).astype(int))
-    factors = np.minimum(factors, data.shape)
+    factors = block_sizes(scan.grid, target_mm)
     shape = [-(-n // f) for n, f in zip(data.shape, factors, strict=True)]
     out = np.empty(shape, dtype=np.float32)
     fx, fy, fz = factors
@@ -44,6 +44,11 @@ def block_mean(scan: Scan, target_mm: float, values_of: ValuesOf = to_float32) -
     scale = np.diag([*factors, 1.0]).astype(float)
     scale[:3, 3] = (factors - 1) / 2  # centre of the first block, in old voxels
     return Scan(out, scan.vox2world @ scale)
+
+
+def block_sizes(grid: Grid, target_mm: float) -> np.ndarray:
+    """Number of voxels along each axis, [3], of the blocks that `block_mean` averages."""
+    return np.minimum(np.maximum(1, np.round(target_mm / grid.voxel_sizes_mm).astype(int)), grid.shape)
 
 
 def coarsened(scan: Scan, voxel_size_mm: float, values_of: ValuesOf = to_float32) -> Scan:
@@ -61,20 +66,23 @@ def sample(
     a voxel beyond its centre, so that a single slice has its thickness; beyond that is `fill`.
     Returns float32 of `shape`, on the device of `data`. It works in slabs of bounded memory.
     """
+    return _sample_box(data, source_from_target, tuple(slice(0, n) for n in shape), fill)
+
+
+def _sample_box(data: torch.Tensor, source_from_target: np.ndarray, box: Box, fill: float) -> torch.Tensor:
+    """`sample` at the voxels of the target grid within a box."""
+    shape = tuple(part.stop - part.start for part in box)
     out = torch.empty(shape, dtype=torch.float32, device=data.device)
     rows = max(1, SLAB_VOXELS // max(1, shape[1] * shape[2]))
     for start in range(0, shape[0], rows):
-        stop = min(start + rows, shape[0])
-        out[start:stop] = _sample_rows(data, source_from_target, (start, stop), shape, fill)
+        slab = slice(box[0].start + start, min(box[0].start + start + rows, box[0].stop))
+        out[start : start + rows] = _sample_slab(data, source_from_target, (slab, *box[1:]), fill)
     return out
 
 
-def _sample_rows(
-    data: torch.Tensor, source_from_target: np.ndarray, rows: tuple[int, int], shape: tuple[int, ...], fill: float
-) -> torch.Tensor:
-    """`sample` for the rows from the first to before the last."""
-    axes = [torch.arange(*rows, dtype=torch.float32, device=data.device)]
-    axes += [torch.arange(n, dtype=torch.float32, device=data.device) for n in shape[1:]]
+def _sample_slab(data: torch.Tensor, source_from_target: np.ndarray, box: Box, fill: float) -> torch.Tensor:
+    """`_sample_box` of a box that is small enough to be done at once."""
+    axes = [torch.arange(part.start, part.stop, dtype=torch.float32, device=data.device) for part in box]
     matrix = torch.as_tensor(source_from_target, dtype=torch.float32, device=data.device)
     inside = torch.ones((), dtype=torch.bool, device=data.device)
     normalised = []
@@ -110,19 +118,39 @@ def conform_labels(labels: Scan, spacing_mm: float, inside_base: int) -> Scan:
     shape = tuple(int(n) for n in np.ceil((high - low) / spacing_mm).astype(int))
     target = Grid.conformed((low + high) / 2, shape, spacing_mm)
 
-    def share(where: np.ndarray) -> torch.Tensor:
-        return conform(block_mean(Scan(where, labels.vox2world), spacing_mm), target)
-
-    inside = share(labels.array > inside_base)
-    covered = share(np.ones(labels.shape, dtype=bool))
+    inside = conform(block_mean(Scan(labels.array > inside_base, labels.vox2world), spacing_mm), target)
+    blocks = block_mean(Scan(np.ones(labels.shape, dtype=bool), labels.vox2world), spacing_mm)
+    covered = conform(blocks, target)
     best = [torch.full(shape, -1.0), torch.full(shape, -1.0)]
     chosen = [torch.zeros(shape, dtype=torch.uint8), torch.zeros(shape, dtype=torch.uint8)]
-    for label in np.unique(labels.array):
+    for label, box in enumerate(ndimage.find_objects(labels.array.astype(np.int16) + 1)):
+        if box is None:
+            continue
         side = int(label > inside_base)
-        votes = share(labels.array == label)
-        better = votes > best[side]
-        best[side] = torch.where(better, votes, best[side])
-        chosen[side] = torch.where(better, torch.tensor(int(label), dtype=torch.uint8), chosen[side])
+        if best[side].max() < 0:  # the first label of a side is taken where none has a share
+            box = tuple(slice(0, n) for n in labels.shape)
+        votes, part = _label_share(labels, label, box, spacing_mm, blocks.grid, target)
+        better = votes > best[side][part]
+        best[side][part] = torch.where(better, votes, best[side][part])
+        chosen[side][part] = torch.where(better, torch.tensor(label, dtype=torch.uint8), chosen[side][part])
     result = torch.where(2 * inside > covered, chosen[1], chosen[0])
     result[covered < 0.5] = 0
     return Scan(result.numpy(), target.vox2world)
+
+
+def _label_share(
+    labels: Scan, label: int, box: Box, spacing_mm: float, blocks: Grid, target: Grid
+) -> tuple[torch.Tensor, Box]:
+    """The share of a label in the voxels of a target grid, float32, within a box of that grid; it is 0 beyond.
+
+    box: around all voxels of the label; blocks: grid of the `block_mean` of the labels. Most labels of an
+    anatomical map are small, and a small box saves time.
+    """
+    sizes = block_sizes(labels.grid, spacing_mm)
+    within = tuple(slice(side.start // n, -(-side.stop // n)) for side, n in zip(box, sizes, strict=True))
+    whole = tuple(slice(side.start * n, side.stop * n) for side, n in zip(within, sizes, strict=True))
+    means = np.zeros(blocks.shape, dtype=np.float32)
+    means[within] = block_mean(Scan(labels.array[whole] == label, labels.vox2world), spacing_mm).array
+    reach = tuple(slice(side.start - 1, side.stop + 1) for side in within)  # of the interpolation
+    part = target.box_around(*blocks.part(reach).bounds_mm(), 0.0)
+    return _sample_box(torch.from_numpy(means), blocks.index_of(target), part, 0.0), part

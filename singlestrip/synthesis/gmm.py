@@ -113,15 +113,16 @@ def fit_label_map(image: np.ndarray, mask: np.ndarray, config: GMMConfig) -> tup
     mask = np.asarray(mask, dtype=bool)
     _check_mask(mask, image.shape)
     check_classes(config)
-    image = _with_finite_voxels(image)
+    image = with_finite_voxels(image)
     labels = np.zeros(image.shape, dtype=np.uint8)
-    ends = float(image.min()), float(np.percentile(image[:: 1 + image.size // 10_000_000], 99.5))
-    record: dict[str, Any] = {"seed": config.seed, "intensity_range": ends}
+    record: dict[str, Any] = {"seed": config.seed, "intensity_range": intensity_range(image)}
     for side, where, classes, base in (
         ("inside", mask, config.inside, INSIDE_BASE),
         ("outside", ~mask, config.outside, 0),
     ):
-        assigned, fit = _fit_side(image[where], classes, config, side)
+        values = image[where]
+        _check_values(values, classes, config, side)
+        assigned, fit = fit_classes(values, classes, config)
         labels[where] = assigned + (base + 1)
         record[side] = fit | {"label": list(range(base + 1, base + 1 + classes))}
     return labels, record
@@ -137,8 +138,13 @@ def _check_mask(mask: np.ndarray, shape: tuple[int, ...]) -> None:
         raise InputError("the brain mask covers the whole image: there is nothing outside to learn from")
 
 
-def _with_finite_voxels(image: np.ndarray) -> np.ndarray:
-    """The image with its lowest finite intensity where it is not finite."""
+def intensity_range(image: np.ndarray) -> tuple[float, float]:
+    """The lowest intensity of an image [X, Y, Z] and its 99.5th percentile: levels 0 and 1 of `NativeMap`."""
+    return float(image.min()), float(np.percentile(image[:: 1 + image.size // 10_000_000], 99.5))
+
+
+def with_finite_voxels(image: np.ndarray) -> np.ndarray:
+    """The image with its lowest finite intensity where it is not finite. Raises InputError if none is finite."""
     finite = np.isfinite(image)
     if finite.all():
         return image
@@ -147,13 +153,12 @@ def _with_finite_voxels(image: np.ndarray) -> np.ndarray:
     return np.where(finite, image, image[finite].min())
 
 
-def _fit_side(values: np.ndarray, classes: int, config: GMMConfig, side: str) -> tuple[np.ndarray, dict[str, Any]]:
+def fit_classes(values: np.ndarray, classes: int, config: GMMConfig) -> tuple[np.ndarray, dict[str, Any]]:
     """Fit one mixture and assign every value to its most probable class.
 
-    values: float [N] intensities. Returns class numbers 0 … classes-1 [N], sorted by class mean,
-    and a record with `mean`, `standard_deviation`, `weight` and `count` per class.
+    values: float [N] intensities, of which at least `classes` differ. Returns class numbers 0 … classes-1 [N],
+    sorted by class mean, and a record with `mean`, `standard_deviation`, `weight` and `count` per class.
     """
-    _check_values(values, classes, config, side)
     rng = np.random.default_rng(config.seed)
     sample = values if len(values) <= config.sample else rng.choice(values, config.sample, replace=False)
     sample, centre, spread = _standardised(sample)
@@ -183,7 +188,7 @@ def _check_values(values: np.ndarray, classes: int, config: GMMConfig, side: str
             f"only {len(values)} voxels {side} the brain mask: too few for {classes} classes; "
             "check the mask or ask for fewer classes"
         )
-    distinct = len(np.unique(values[:: max(1, len(values) // 100_000)]))
+    distinct = count_distinct(values)
     if distinct < 2:
         raise InputError(f"the image is constant {side} the brain mask: there is nothing to fit classes to")
     if distinct < classes:
@@ -191,6 +196,11 @@ def _check_values(values: np.ndarray, classes: int, config: GMMConfig, side: str
             f"only {distinct} different intensities {side} the brain mask: too few for {classes} classes; "
             "ask for fewer classes"
         )
+
+
+def count_distinct(values: np.ndarray) -> int:
+    """Number of different values [N]; of about 100 000 of them where there are more."""
+    return len(np.unique(values[:: max(1, len(values) // 100_000)]))
 
 
 def _standardised(sample: np.ndarray) -> tuple[np.ndarray, float, float]:

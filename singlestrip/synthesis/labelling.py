@@ -12,7 +12,7 @@ import numpy as np
 
 from .._version import __version__
 from ..configuration import INSIDE_BASE, GMMConfig
-from ..errors import InputError, errors_named
+from ..errors import BrainLabelsError, InputError, errors_named
 from ..io.checksum import checksum
 from ..io.images import volume
 from ..io.images.pairs import check_exist, read_pair
@@ -137,13 +137,16 @@ def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if scan.frames > 1 or not np.isfinite(values).all() or (values != np.round(values)).any():
         raise InputError(f"{path}: not a label map of whole numbers")
     if values.min() < 0 or values.max() > 255:
-        raise InputError(f"{path}: labels go from {values.min():g} to {values.max():g}; fit-gmm writes 1 to 190")
+        raise BrainLabelsError(
+            f"{path}: labels go from {values.min():g} to {values.max():g}; fit-gmm writes 1 to 190. If another "
+            "program made the map, say which of its labels are brain"
+        )
     labels = values.astype(np.uint8)
     inside = is_inside(labels)
     if not inside.any() or not ((labels > 0) & ~inside).any():
-        raise InputError(
-            f"{path}: needs labels of both sides, 1 to {INSIDE_BASE} outside the brain and from "
-            f"{INSIDE_BASE + 1} inside"
+        raise BrainLabelsError(
+            f"{path}: needs labels of both sides, 1 to {INSIDE_BASE} outside the brain and from {INSIDE_BASE + 1} "
+            "inside. If another program made the map, say which of its labels are brain"
         )
     return labels, scan.vox2world
 

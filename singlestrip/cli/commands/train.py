@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from ...configuration import CascadeConfig
     from ...networks.cascade import Cascade
+    from ...synthesis.generation_maps import GenerationMap
     from ...synthesis.gmm import NativeMap
     from ...synthesis.labelling import LabelledScan
     from ...training.cascade import TrainingData
@@ -43,7 +44,10 @@ Makes a label map of each scan as fit-gmm does, or takes the label maps given wi
 of random shape, contrast and quality from the label maps, and trains the two networks that strip uses:
 one finds the brain in the whole scan, the other draws its border. The networks never learn from the scan
 itself. After the training the scan sets the exact border, so that its predicted mask has the volume of
-its own. With -l there is no scan, and this step is left out.
+its own. If there is no scan, this step is left out.
+
+With --brain the label maps may be of any program. Labels that are a large part of the brain, or of what
+is outside, are parted so that images have contrast: by the image of the map, or by position.
 
 The training begins with the weights that come with singlestrip, for any anatomy: networks see voxels, not
 millimetres. The voxel size is that at which the labelled brain is as many voxels long as an adult's. If
@@ -63,13 +67,15 @@ On several devices: torchrun --nproc-per-node N -m singlestrip train ..."""
 SYNOPSIS = [
     "singlestrip train -i IMAGE [IMAGE ...] -m MASK [MASK ...] -o MODEL [OPTIONS]",
     "singlestrip train -l LABELS [LABELS ...] -o MODEL [OPTIONS]",
+    "singlestrip train -l LABELS [LABELS ...] [-i IMAGE [IMAGE ...]] --brain LABEL [LABEL ...] -o MODEL [OPTIONS]",
 ]
 
 EXAMPLES = """\
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors
-    singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors --steps 20000 --resume
+    singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors --steps 2000 --resume
     singlestrip train -i mouse2.nii.gz -m mask2.nii.gz -o mouse2.safetensors --init mouse.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o own.safetensors --init none
+    singlestrip train -l dseg.nii.gz --brain 3 4 -o my-anatomy.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz --samples sheet.png"""
 
 NO_INIT = "none"  # in place of a model to begin with
@@ -121,7 +127,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=input_file,
         metavar="LABELS",
-        help="label maps from fit-gmm, instead of or beside images with masks",
+        help="label maps, instead of or beside images with masks: of fit-gmm, or with --brain of any program",
+    )
+    files.add_argument(
+        "--brain",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="LABEL",
+        help="labels that are brain: numbers, ranges such as 1001-1035, or names; all others are outside. Large "
+        "labels are parted, by the image of each map given with -i if there is no -m, else by position",
+    )
+    files.add_argument(
+        "--label-table",
+        type=input_file,
+        metavar="FILE",
+        help="names of labels: FreeSurfer colour table or BIDS dseg.tsv (default: the dseg.tsv beside a map)",
     )
     files.add_argument("-o", "--out", type=output_file, metavar="MODEL", help="model to write, .safetensors")
     add_validation(files, "image and mask to score during training; the best weights are kept; may be repeated")
@@ -173,7 +194,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if len(args.image) != len(args.mask):
+    if args.brain and not args.labels:
+        args.parser.error("--brain is about label maps: name them with -l")
+    if args.label_table and not args.brain:
+        args.parser.error("--label-table has the names for --brain: say which are brain")
+    images_of_maps = args.brain and not args.mask
+    if images_of_maps and len(args.image) not in (0, len(args.labels)):
+        args.parser.error(f"{len(args.image)} images and {len(args.labels)} label maps: give one image per map")
+    if len(args.image) != len(args.mask) and not images_of_maps:
         args.parser.error(f"{len(args.image)} images and {len(args.mask)} masks: give one mask per image")
     if not args.image and not args.labels:
         args.parser.error("name a labelled scan with -i and -m, or a label map with -l")
@@ -186,10 +214,10 @@ def run(args: argparse.Namespace) -> int:
     _check_files(args)
     _check_checkpoint(args.out)
     init, header = _initial_networks(args.init)
-    from ...synthesis.labelling import labelled_scan, read_label_map
+    from ...synthesis.labelling import labelled_scan
 
     validation = [labelled_scan(*pair) for pair in args.val]
-    given = [read_label_map(path) for path in args.labels]
+    given = _read_label_maps(args)
     from ...networks.device import choose_device
     from ...training.allocator import keep_memory
     from ...training.fitting import check_memory
@@ -199,7 +227,7 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
     config = TrainConfig(**chosen) if init is None else TransferConfig(**chosen)
-    outlines = [*map(_outline, args.mask), *given]
+    outlines = [*map(_outline, args.mask), *(example.map for example in given)]
     cascade = _fitting_networks(args, outlines, init)
     check_memory(outlines, cascade, config, device)
     data = replace(_training_data(args, given), init=init, validation=validation)
@@ -315,7 +343,22 @@ def _outline(mask_path: Path) -> NativeMap:
     return NativeMap(mask * np.uint8(INSIDE_BASE) + np.uint8(1), scan.vox2world)
 
 
-def _training_data(args: argparse.Namespace, given: list[NativeMap]) -> TrainingData:
+def _read_label_maps(args: argparse.Namespace) -> list[GenerationMap]:
+    """The label maps given with -l: of any program where --brain says which labels are brain, else of fit-gmm."""
+    from ...io.checksum import checksum
+    from ...synthesis.generation_maps import GenerationMap, read_generation_maps
+    from ...synthesis.labelling import read_label_map
+
+    if args.brain:
+        images = [] if args.mask else args.image
+        return read_generation_maps(args.labels, args.brain, args.label_table, images)
+    return [
+        GenerationMap(read_label_map(path), None, {"labels": {"name": path.name, "sha256": checksum(path)}})
+        for path in args.labels
+    ]
+
+
+def _training_data(args: argparse.Namespace, given: list[GenerationMap]) -> TrainingData:
     """Label maps fitted to the labelled scans, label maps given with -l, and their provenance."""
     from ...io.checksum import checksum
     from ...synthesis.labelling import labelled_example
@@ -323,15 +366,18 @@ def _training_data(args: argparse.Namespace, given: list[NativeMap]) -> Training
 
     gmm = GMMConfig()
     maps, scans, sources = [], [], []
-    for image_path, mask_path in zip(args.image, args.mask, strict=True):
-        example, scan = labelled_example(image_path, mask_path, gmm)
-        maps.append(example)
+    images = args.image if args.mask else []  # without masks they are of the label maps
+    for image_path, mask_path in zip(images, args.mask, strict=True):
+        fitted, scan = labelled_example(image_path, mask_path, gmm)
+        maps.append(fitted)
         scans.append(scan)
         named = {"image": image_path, "mask": mask_path}
         sources.append({kind: {"name": p.name, "sha256": checksum(p)} for kind, p in named.items()})
-    for path, source in zip(args.labels, given, strict=True):
-        maps.append(source)
-        sources.append({"labels": {"name": path.name, "sha256": checksum(path)}})
+    for example in given:
+        maps.append(example.map)
+        if example.scan is not None:
+            scans.append(example.scan)
+        sources.append(example.source)
     provenance = {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
     return TrainingData(maps, scans=scans, provenance=provenance)
 

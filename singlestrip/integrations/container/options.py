@@ -46,6 +46,8 @@ OPTIONS = {
         ("input", "+", "-i", "--image"),
         ("input", "+", "-m", "--mask"),
         ("input", "+", "-l", "--labels"),
+        ("value", "+", "--brain"),
+        ("input", None, "--label-table"),
         ("output", None, "-o", "--out"),
         ("input", 2, "--val"),
         ("model", None, "--init"),
