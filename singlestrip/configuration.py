@@ -59,6 +59,20 @@ class GMMConfig:
 
 
 @dataclass(frozen=True)
+class MaskGridConfig:
+    """How far the grid of a mask may lie from that of its image. Both have the same shape.
+
+    The distance is the largest one between corresponding corners. Voxels that lie less than half a voxel aside are
+    nearest to those of the same index: to resample the mask would change nothing.
+    """
+
+    # Of a voxel. The surface of a mask is known to 0.3 voxels, the standard deviation of rounding to whole ones.
+    share: float = 0.1
+    rounding_mm: float = 0.01  # headers are rounded: such a difference is none, however small the voxels
+    trust_voxels: bool = False  # take the mask's voxels for those of the image however far the grids lie apart
+
+
+@dataclass(frozen=True)
 class ShapeConfig:
     """How the shape and pose of a subject vary; lengths are millimetres of an adult human head.
 

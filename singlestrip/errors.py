@@ -22,6 +22,10 @@ class InputError(SingleStripError):
     """An image, mask, label map or list cannot be used."""
 
 
+class GridError(InputError):
+    """A mask has as many voxels as its image, but its header puts them elsewhere."""
+
+
 class ModelError(SingleStripError):
     """A model file is missing, damaged, or made for another version."""
 
@@ -44,11 +48,11 @@ class DivergedError(SingleStripError):
 
 @contextmanager
 def errors_named(*paths: Path) -> Iterator[None]:
-    """Put the paths of the files at fault before the text of an InputError from within."""
+    """Put the paths of the files at fault before the text of an InputError from within; its type stays."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{', '.join(map(str, paths))}: {error}") from error
+        raise type(error)(f"{', '.join(map(str, paths))}: {error}") from error
 
 
 # Texts that say that memory ran out, of errors other than MemoryError: of torch and of what it calls, on processor
