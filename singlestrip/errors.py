@@ -26,6 +26,10 @@ class GridError(InputError):
     """A mask has as many voxels as its image, but its header puts them elsewhere."""
 
 
+class NoBrainError(InputError):
+    """No brain is found in an image. It may be found if a person says where its middle is."""
+
+
 class ModelError(SingleStripError):
     """A model file is missing, damaged, or made for another version."""
 

@@ -59,7 +59,6 @@ def test_whole_percents_that_are_low_but_not_0_in_the_background():
     brain, said = brain_voxels(values.astype(np.float32))
     np.testing.assert_array_equal(brain, values >= values.max() / 2)
     assert said.endswith(f"taken as a soft mask, brain from {values.max() / 2:g} on")
-    assert dice(brain, BALL) > 0.99
 
 
 def test_a_mask_resampled_with_overshoot_is_soft():

@@ -11,6 +11,7 @@ from ..errors import (
     EarlierRunError,
     GridError,
     Interrupted,
+    NoBrainError,
     describe_error,
     describe_file_error,
 )
@@ -20,6 +21,7 @@ ADVISED_OPTIONS: dict[type[Exception], tuple[str, ...]] = {
     Interrupted: ("resume",),
     DivergedError: ("resume", "amp", "lr"),
     GridError: ("trust-voxels",),
+    NoBrainError: ("centre",),
 }
 
 

@@ -50,6 +50,11 @@ class Grid:
         towards = [(row, column[row] > 0) for column in columns for row in [np.abs(column).argmax()]]
         return "".join(("LR", "PA", "IS")[row][int(positive)] for row, positive in towards)
 
+    def contains(self, point_mm: np.ndarray) -> bool:
+        """Whether a point, RAS mm [3], lies in a voxel or on its border."""
+        index = np.linalg.solve(self.vox2world[:3, :3], point_mm - self.vox2world[:3, 3])
+        return bool(((index >= -0.5) & (index <= np.array(self.shape) - 0.5)).all())
+
     def part(self, box: Box) -> Grid:
         """The part within a box; it may reach beyond the grid."""
         vox2world = self.vox2world.copy()
