@@ -48,13 +48,13 @@ With --out-dir one loaded model strips many images: name them with -i, or a list
 the others. Each output appears whole or not at all.
 
 If no brain is found, or another part is taken for it, --centre says where its middle is. X, Y and Z are
-millimetres to the right, front and top of the scanner's origin, as FSLeyes and freeview show for the
-cursor. The networks then do not search the image. 20 mm aside do no harm to an adult's brain.
+RAS mm, to the right, front and top of the origin, as FSLeyes and freeview show them for the cursor. The
+networks then do not search the image. In an adult's head 20 mm aside do no harm.
 
 --resume goes on where a run stopped. A hidden folder .singlestrip beside the outputs records what each
-was made with: image, version, model, border, centre, fill and frames. Outputs that were made in another way, or
-from an image that has been replaced, are made anew. Outputs without a record, and those that another
-program has changed, are kept.
+was made with: image, version, model, border, centre, fill and frames. Outputs that were made in another
+way, or from an image that has been replaced, are made anew. Outputs without a record, and those that
+another program has changed, are kept.
 
 --shard K/N shares the work among several processes. Give all of them the whole list. Process K, counted
 from 1, strips images K, K+N, K+2N and so on; outputs have the same names as without --shard.
@@ -162,7 +162,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=millimetres,
         nargs=3,
         metavar=("X", "Y", "Z"),
-        help="where the middle of the brain is in the one IMAGE, RAS mm as viewers show it; see above",
+        help="RAS mm of the middle of the brain, for one IMAGE in which it is not found (default: search)",
     )
     mask.add_argument(
         "-f",
