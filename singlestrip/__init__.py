@@ -17,6 +17,7 @@ from .errors import SingleStripError
 
 TYPE_CHECKING = False  # as in `typing`, which the program shall not wait for
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -66,6 +67,7 @@ def strip(
     *,
     border_mm: float = 0.0,
     sdt: bool = False,
+    centre_mm: Sequence[float] | np.ndarray | None = None,
     model: str | os.PathLike | None = None,
     device: str = "auto",
 ) -> Stripped:
@@ -73,11 +75,12 @@ def strip(
 
     image: [X, Y, Z] of any real type; vox2world: 4×4, voxel index to RAS mm (nibabel's `affine`). A `Scan`
     holds both, and is given alone. border_mm moves the surface out or in; sdt asks for the signed distance
-    too. Returns an object with `mask`, boolean [X, Y, Z], and `sdt`, float32 [X, Y, Z] in mm, negative
-    inside, or None. Raises SingleStripError with one sentence if no brain can be found.
+    too. centre_mm: RAS mm [3] of the middle of the brain, for images in which none is found; None to search.
+    Returns an object with `mask`, boolean [X, Y, Z], and `sdt`, float32 [X, Y, Z] in mm, negative inside, or
+    None. Raises SingleStripError with one sentence if no brain can be found.
     """
     session = _session(model, device)
-    return session.strip(image, vox2world, border_mm=border_mm, sdt=sdt)
+    return session.strip(image, vox2world, border_mm=border_mm, sdt=sdt, centre_mm=centre_mm)
 
 
 def strip_file(
@@ -89,13 +92,14 @@ def strip_file(
     border_mm: float = 0.0,
     fill: float | None = None,
     mean_frame: bool = False,
+    centre_mm: tuple[float, float, float] | None = None,
     model: str | os.PathLike | None = None,
     device: str = "auto",
 ) -> None:
     """Strip an image file, as `singlestrip strip` does; name at least one output.
 
     out: the image with its background set to `fill` (None: min(image minimum, 0)); mask: uint8;
-    sdt: float32 mm. mean_frame: one mask for all frames of a 4-D image.
+    sdt: float32 mm. mean_frame: one mask for all frames of a 4-D image. centre_mm: as for `strip`, in all frames.
     Raises SingleStripError with one sentence; no output is left in part.
     """
     from pathlib import Path
@@ -108,4 +112,4 @@ def strip_file(
     if not outputs:
         raise SingleStripError("name at least one output: out, mask or sdt")
     session = _session(model, device)
-    run(session, Job(Path(image), outputs), StripOptions(border_mm, fill, mean_frame))
+    run(session, Job(Path(image), outputs), StripOptions(border_mm, fill, mean_frame, centre_mm=centre_mm))

@@ -66,18 +66,17 @@ class GenerationConfig:
     (SynthSeg; FetalSynthSeg, Zalevskyi et al., MICCAI 2024).
     """
 
-    gmm: GMMConfig = (
-        GMMConfig()
-    )  # with an image, each label is parted by its intensities into about so many classes
-    outside: int = 6  # without an image, a label is parted where it takes more than so great a part of its side,
-    inside: int = 4  # not counting air
+    # With an image, each label is parted by its intensities into about so many classes,
+    gmm: GMMConfig = GMMConfig()
+    # without an image, where it takes more than so great a part of its side, not counting air.
+    outside: int = 6
+    inside: int = 4
     most: int = 24  # labels of a side; neighbours in number are taken together where there are more
     mirror: float = 0.08  # how far apart a left and a right label of one structure lie in a mirror between them
     blob: float = 0.2  # control points of the fields that part a label
     unevenness: float = 2.0  # their standard deviation; 1 is from a layer to the next
-    island: float = (
-        0.08  # pieces of brain labels apart from the brain are outside where they are smaller than this
-    )
+    # Pieces of brain labels apart from the brain are outside where they are smaller than this share of it.
+    island: float = 0.08
     # The background holds head as well as air where the other labels outside have less than so many volumes of the
     # brain: fluid has up to 0.5; skull, scalp and the rest have 2.5 in adults, 6 in monkeys and more in rodents.
     tissue: float = 1.0
@@ -85,6 +84,20 @@ class GenerationConfig:
     head_uneven: float = 0.5  # standard deviation of its logarithm,
     head_blob: float = 0.5  # and control points of the field that makes it uneven
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class MaskGridConfig:
+    """How far the grid of a mask may lie from that of its image. Both have the same shape.
+
+    The distance is the largest one between corresponding corners. Voxels that lie less than half a voxel aside are
+    nearest to those of the same index: to resample the mask would change nothing.
+    """
+
+    # Of a voxel. The surface of a mask is known to 0.3 voxels, the standard deviation of rounding to whole ones.
+    share: float = 0.1
+    rounding_mm: float = 0.01  # headers are rounded: such a difference is none, however small the voxels
+    trust_voxels: bool = False  # take the mask's voxels for those of the image however far the grids lie apart
 
 
 @dataclass(frozen=True)

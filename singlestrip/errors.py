@@ -30,6 +30,14 @@ class LabelNamesError(InputError):
     """A label of a map is named, and no table has this name."""
 
 
+class GridError(InputError):
+    """A mask has as many voxels as its image, but its header puts them elsewhere."""
+
+
+class NoBrainError(InputError):
+    """No brain is found in an image. It may be found if a person says where its middle is."""
+
+
 class ModelError(SingleStripError):
     """A model file is missing, damaged, or made for another version."""
 
@@ -52,7 +60,7 @@ class DivergedError(SingleStripError):
 
 @contextmanager
 def errors_named(*paths: Path) -> Iterator[None]:
-    """Put the paths of the files at fault before the text of an InputError from within."""
+    """Put the paths of the files at fault before the text of an InputError from within; its type stays."""
     try:
         yield
     except InputError as error:

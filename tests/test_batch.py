@@ -317,6 +317,7 @@ def resumed(caplog):
         ("brain", {"fill": -5.0}, {}, "fill default (now -5)"),
         ("mask", {"fill": -5.0}, {}, ""),
         ("mask", {"mean_frame": True}, {}, "frames each (now mean)"),
+        ("sdt", {"centre_mm": (30.0, -20.0, 0.5)}, {}, "centre in mm default (now 30 -20 0.5)"),
         ("mask", {}, {"SingleStripVersion": "2"}, "version 1 (now 2)"),
         ("mask", {}, {"ModelSHA256": "b" * 64}, "model a.safetensors aaaaaaaa (now a.safetensors bbbbbbbb)"),
         ("mask", {}, {"Model": "copy.safetensors"}, ""),  # another name of the same model

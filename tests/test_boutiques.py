@@ -88,6 +88,7 @@ def test_inputs_say_what_the_manual_page_says():
     assert (found["threads"]["minimum"], found["threads"]["integer"]) == (1, True)
     assert (found["pass_from"]["minimum"], found["pass_from"]["maximum"]) == (0, 1)
     assert inputs("train")["val"]["max-list-entries"] == 2
+    assert found["centre"]["min-list-entries"] == found["centre"]["max-list-entries"] == 3
     assert not inputs("fit-gmm")["image"]["optional"] and found["image"]["optional"]
 
 
@@ -146,7 +147,10 @@ def example(option):
     wanted = value if option.role in ("none", "value", "model") else Path(value)
     if option.nargs == "+":
         return [value, value], [wanted, wanted]
-    return ([value] * 2, [[wanted] * 2]) if option.nargs == 2 else (value, wanted)
+    if isinstance(option.nargs, int) and option.role != "none":
+        wanted = [wanted] * option.nargs
+        return [value] * option.nargs, [wanted] if option.name == "val" else wanted
+    return value, wanted
 
 
 @pytest.mark.parametrize("command", COMMANDS)

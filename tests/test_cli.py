@@ -180,6 +180,9 @@ def test_what_needs_no_network_loads_no_torch(module):
         "strip -i image.nii.gz --out-dir out --bval b.bval",
         "strip -i image.nii.gz -m out.nii.gz --bval b.bval --mask-mean-frame",
         "strip -i image.nii.gz -m b.bval --bval b.bval",
+        "strip -i image.nii.gz -m out.nii.gz --centre 1 2",
+        "strip -i image.nii.gz -m out.nii.gz --centre 1 2 inf",
+        "strip -i image.nii.gz mask.nii.gz --out-dir out --centre 1 2 3",
         "bids . out",
         "bids . out session",
         "bids . out participant --qc-model quality",
@@ -404,6 +407,69 @@ def test_border_moves_the_surface(trained):
     assert not (plain & ~large).any()
     radius = [(mask.sum() * 6**3 * 3 / 4 / np.pi) ** (1 / 3) for mask in (small, plain, large)]
     assert np.diff(radius) == pytest.approx([8, 8], abs=2.5)
+
+
+BLOBS_MM = ((60.0, -20.0, 0.0), (-70.0, 30.0, 10.0))  # of which the first is the larger
+BLOB_RADII_MM = (40.0, 25.0)
+
+
+def blob(number):
+    """One of two bright balls in one field of view, boolean, and the vox2world."""
+    vox2world = np.diag([-6.0, 6, 6, 1])
+    vox2world[:3, 3] = 117, -93, -93
+    world = np.moveaxis(np.indices((40, 32, 32)), 0, -1) * [-6, 6, 6] + vox2world[:3, 3]
+    return np.linalg.norm(world - np.array(BLOBS_MM[number]), axis=-1) < BLOB_RADII_MM[number], vox2world
+
+
+def words(point):
+    return " ".join(f"{value:g}" for value in point)
+
+
+def test_the_centre_says_which_part_is_the_brain(trained):
+    """In every frame; the same from Python; with one image in a folder too."""
+    (large, vox2world), (small, _) = blob(0), blob(1)
+    image = np.where(large | small, 100, 0).astype(np.float32)
+    nib.save(nib.Nifti1Image(image, vox2world), "two.nii.gz")
+    nib.save(nib.Nifti1Image(np.stack([image, 2 * image], -1), vox2world), "frames.nii.gz")
+    assert run("strip -i two.nii.gz -m found.nii.gz") == 0
+    assert dice(load("found.nii.gz") > 0, large) > 0.95
+    for number, truth in enumerate((large, small)):
+        centre = words(BLOBS_MM[number])
+        assert run(f"strip -i two.nii.gz -m given.nii.gz --centre {centre}") == 0
+        given = load("given.nii.gz")
+        assert dice(given > 0, truth) > 0.95
+        assert run(f"strip -i frames.nii.gz -m frames-mask.nii.gz --centre {centre}") == 0
+        np.testing.assert_array_equal(load("frames-mask.nii.gz"), np.stack([given] * 2, -1))
+    assert run(f"strip -i two.nii.gz --out-dir out --save mask --centre {centre}") == 0
+    singlestrip._load.cache_clear()
+    singlestrip.strip_file("two.nii.gz", mask="library.nii.gz", centre_mm=BLOBS_MM[1])
+    for name in ("out/two_mask.nii.gz", "library.nii.gz"):
+        np.testing.assert_array_equal(load(name), given)
+    mask = singlestrip.strip(image, vox2world, centre_mm=BLOBS_MM[1]).mask
+    np.testing.assert_array_equal(mask, given > 0)
+    singlestrip._load.cache_clear()
+
+
+def test_a_centre_outside_the_field_of_view_is_refused(trained, capsys):
+    """Voxels of 6 mm from -93 to 93: the outer ones reach 96 mm."""
+    bounds = "which has x from -96 to 96, y from -96 to 96, z from -96 to 96 mm"
+    for x, shown in ((96.1, "96.1"), (-1e5, "-100000")):
+        sentence = f"image.nii.gz: the centre ({shown}, 0, 2 mm) lies outside the field of view, {bounds}"
+        assert_fails(f"strip -i image.nii.gz -m m.nii.gz --centre {x} 0 2", capsys, sentence)
+    run("strip -i image.nii.gz -m m.nii.gz --centre 95.9 95 -95")  # in the corner
+    assert "outside" not in capsys.readouterr().err
+
+
+def test_what_has_no_brain_is_told_of_the_centre_once(trained, monkeypatch, capsys):
+    monkeypatch.setattr(Stripper, "_is_black", lambda *arguments: True)
+    sentence = ("image.nii.gz: no brain found: ", "the middle of its brain given (--centre)\n")
+    assert_fails("strip -i image.nii.gz -m m.nii.gz", capsys, *sentence)
+    around = "no brain found around (1, 2, 3 mm): is this its middle"
+    assert_fails("strip -i image.nii.gz -m m.nii.gz --centre 1 2 3", capsys, around)
+    run("strip -i image.nii.gz -m m.nii.gz --centre 1 2 3")
+    assert "--centre" not in capsys.readouterr().err
+    assert run("strip -i image.nii.gz mask.nii.gz --out-dir out") == 1
+    assert capsys.readouterr().err.count("(--centre)\n") == 2
 
 
 def test_fill_is_the_background(trained):

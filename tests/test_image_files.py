@@ -16,6 +16,7 @@ from singlestrip.errors import InputError, OutputError
 from singlestrip.io import memory
 from singlestrip.io.images import volume
 from singlestrip.io.images.pairs import read_pair
+from singlestrip.space.grid import corners_apart
 from singlestrip.space.metrics import dice
 from singlestrip.synthesis.labelling import fit_files
 
@@ -52,6 +53,11 @@ def plenty_of_memory(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 64 * memory.GIB)
 
 
+def lies_on(image, other):
+    """Whether an image has the shape of another, and its voxels in the same places but for rounding in headers."""
+    return image.space == other.space and corners_apart(image.grid, other.grid)[0] < 0.01
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("suffix", [".mgz", ".mgh", ".nii.gz", ".hdr"])
 def test_outputs_of_every_shape(phantom_stripper, tmp_path, shape, suffix):
@@ -60,7 +66,7 @@ def test_outputs_of_every_shape(phantom_stripper, tmp_path, shape, suffix):
     scan, mask = volume.read(todo.image), volume.read(todo.outputs["mask"])
     for kind in KINDS:
         found = volume.read(todo.outputs[kind])
-        assert not volume.grid_difference(found, scan) and found.frames == scan.frames and not found.remarks
+        assert lies_on(found, scan) and found.frames == scan.frames and not found.remarks
     assert all(dice(mask.frame(t) > 0, HEAD.mask) > 0.9 for t in range(mask.frames))
 
 
@@ -144,7 +150,7 @@ def test_a_head_in_another_unit(phantom_stripper, tmp_path, unit, per_mm, suffix
         strip_file(phantom_stripper, todo)
     for kind in KINDS:
         expected, found = (volume.read(todo.outputs[kind]) for todo in (in_mm, other))
-        assert not volume.grid_difference(found, expected)
+        assert lies_on(found, expected)
         apart = np.abs(found.stored.astype(float) - expected.stored)
         assert np.quantile(apart, 0.99) < 1e-3  # but for voxels at the border, by rounding
 

@@ -52,6 +52,15 @@ def test_soft_masks_are_cut_at_half_their_maximum(scale, whole, sigma):
     )
 
 
+def test_whole_percents_that_are_low_but_not_0_in_the_background():
+    """A network's probabilities never are 0: the background has the same low value everywhere."""
+    values = np.round(100 / (1 + np.exp(-8 * (SOFT - 0.5))))
+    assert values.min() == 2 and len(np.unique(values)) > 70
+    brain, said = brain_voxels(values.astype(np.float32))
+    np.testing.assert_array_equal(brain, values >= values.max() / 2)
+    assert said.endswith(f"taken as a soft mask, brain from {values.max() / 2:g} on")
+
+
 def test_a_mask_resampled_with_overshoot_is_soft():
     """Splines go below 0 and above the level at a border, which is at half the level."""
     values = affine_transform(BALL.astype(np.float32), np.diag([0.93, 1.07, 0.98]), [0.3, 0.4, 0.6], order=3)
@@ -87,6 +96,7 @@ PATCHES = (INDEX // 4 * [1, 8, 56]).sum(-1) + 1  # 336 regions of 4³ voxels
         np.where(BALL, PATCHES, 0),
         np.where(BALL, 1000 * (1 + INDEX[..., 0] // 16) + PATCHES % 36, 0),  # as aparc: lh 1000s, rh 2000s
         np.where(BALL, PATCHES % 255 + 1, 0),
+        np.where(depth() > 8, 1000, np.where(BALL, PATCHES % 14 + 1, 0)),  # all but one below a tenth of it
         np.where(BALL, 101, 1 + INDEX[..., 2] // 8),  # no background, and labels outside the brain
     ],
 )

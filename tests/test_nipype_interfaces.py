@@ -82,6 +82,8 @@ def example(option):
         value, wanted = "1/2", Shard(1, 2)
     else:
         value = wanted = "some text"
+    if isinstance(option.nargs, int) and option.role != "none":
+        return [value] * option.nargs, [wanted] * option.nargs
     return value, [wanted] if option.nargs == "+" else wanted
 
 
@@ -100,13 +102,15 @@ def test_every_input_reaches_the_parser(folder, command, name):
 
 
 def test_values_are_of_their_kind(folder):
-    for wrong in ({"border": "wide"}, {"num_threads": 1.5}, {"save": ["hat"]}, {"in_file": "missing.nii.gz"}):
+    numbers = ({"border": "wide"}, {"num_threads": 1.5}, {"centre": [1, 2]})
+    for wrong in (*numbers, {"save": ["hat"]}, {"in_file": "missing.nii.gz"}):
         with pytest.raises(Exception, match=next(iter(wrong))):
             Strip(**wrong)
 
 
 def test_negative_and_small_numbers(folder):
     assert parsed(Strip(in_file="a.nii.gz", border=-1e-5))["border"] == -1e-5
+    assert parsed(Strip(in_file="a.nii.gz", centre=[-1e-5, -12, 3.5]))["centre"] == [-1e-5, -12, 3.5]
 
 
 def test_a_model_is_a_file_or_a_name(folder):

@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from singlestrip.errors import InputError
 from singlestrip.space import resample
-from singlestrip.space.grid import Grid
+from singlestrip.space.grid import Grid, corners_apart
 from singlestrip.space.scan import Scan
 
 
@@ -214,6 +214,24 @@ def test_a_part_of_a_grid_by_hand():
     assert part.shape == (2, 7, 3)
     np.testing.assert_allclose(part.vox2world, [[0, -2, 0, 6], [1, 0, 0, 1], [0, 0, 3, -9], [0, 0, 0, 1]])
     np.testing.assert_array_equal(grid.vox2world, before)
+
+
+def test_how_far_corners_lie_apart_by_hand():
+    """Voxels of 1 × 2 × 4 mm; the other grid begins 3 mm and 4 mm aside, and is longer along the last axis."""
+    grid = Grid((10, 10, 10), np.diag([1.0, 2, 4, 1]))
+    aside = Grid((10, 10, 10), np.array([[1, 0, 0, 3], [0, 2, 0, 4], [0, 0, 4, 0], [0, 0, 0, 1.0]]))
+    assert corners_apart(aside, grid) == pytest.approx((5, np.hypot(3, 2)))
+    longer = Grid((10, 10, 10), np.diag([1.0, 2, 5, 1]))
+    assert corners_apart(longer, grid) == pytest.approx((9.5, 9.5 / 4))
+    assert corners_apart(grid, longer) == pytest.approx((9.5, 9.5 / 5))
+    assert corners_apart(grid, grid) == (0, 0)
+
+
+def test_codes_of_axes_by_hand():
+    assert Grid((1, 1, 1), np.eye(4)).axis_codes() == "RAS"
+    assert Grid((1, 1, 1), np.diag([-2.0, -1, 3, 1])).axis_codes() == "LPS"
+    sagittal = np.array([[0, 0, -1.2, 0], [-1, 0.3, 0, 0], [0.3, -1, 0, 0], [0, 0, 0, 1]])
+    assert Grid((1, 1, 1), sagittal).axis_codes() == "PIL"
 
 
 def test_index_of_another_grid_by_hand():

@@ -24,10 +24,11 @@ from singlestrip.configuration import (
     AutoencoderConfig,
     AutoencoderTrainConfig,
     GMMConfig,
+    MaskGridConfig,
     SelfTrainConfig,
     TrainConfig,
 )
-from singlestrip.errors import EarlierRunError, InputError, Interrupted, OutputError, SingleStripError
+from singlestrip.errors import EarlierRunError, GridError, InputError, Interrupted, OutputError, SingleStripError
 from singlestrip.io.checksum import checksum
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
@@ -321,6 +322,45 @@ def test_everything_from_the_labelled_example(inputs, tmp_path, monkeypatch):
     assert header["provenance"]["step"] == 2
     assert checkpoint.load_model(folder / "quality.safetensors", kind=Autoencoder)
     assert not list(folder.rglob("*.checkpoint"))
+
+
+def test_masks_without_geometry_are_those_of_right_headers_if_voxels_are_trusted(inputs, tmp_path, monkeypatch):
+    """The example, what the quality network learns from, and references to rank by."""
+    bare = replace(by_truth(inputs), quality=None)
+    masks, trained = [bare.mask, *bare.references], []
+    options = replace(TRUTH, rounds=replace(TRUTH.rounds, rounds=1))
+
+    def train(mask_path, out, *others, mask, **keywords):
+        trained.append(mask)
+        out.write_bytes(inputs.quality.read_bytes())
+
+    monkeypatch.setattr(rounds, "train_quality", train)
+    SelfTraining(tmp_path / "right", bare, options, CPU).run()
+    for path in set(masks):
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(path).dataobj), np.eye(4)), path)
+    with pytest.raises(GridError, match="aside"):
+        SelfTraining(tmp_path / "trusted", bare, options, CPU)
+    trusting = replace(bare, grids=MaskGridConfig(trust_voxels=True))
+    SelfTraining(tmp_path / "trusted", trusting, options, CPU).run()
+    np.testing.assert_array_equal(trained[1].array, trained[0].array)
+    np.testing.assert_array_equal(trained[1].vox2world, trained[0].vox2world)
+    right, trusted = (
+        {name: value for name, value in contents(tmp_path / run).items() if name.endswith(("tsv", "gz"))}
+        for run in ("right", "trusted")
+    )
+    assert right
+    assert_same(right, trusted)
+    with pytest.raises(InputError, match="began with another trust_voxels"):
+        SelfTraining(tmp_path / "trusted", bare, options, CPU, resume=True)
+
+
+def test_a_record_of_an_older_version_trusted_no_voxels(inputs, tmp_path):
+    SelfTraining(tmp_path / "run", inputs, OPTIONS, CPU)
+    path = tmp_path / "run" / "run.json"
+    values = json.loads(path.read_text())
+    assert values.pop("trust_voxels") is False
+    path.write_text(json.dumps(values))
+    SelfTraining(tmp_path / "run", inputs, OPTIONS, CPU, resume=True)
 
 
 def test_the_record(inputs, tmp_path):

@@ -55,7 +55,7 @@ CLASS_KEYS = ["label", "mean", "standard_deviation", "weight", "count"]
 MODEL_KEYS = ["format", "format_version", "configuration", "provenance"]
 OPTIONS = {
     "strip": "image list out mask sdt picture out-dir save suffix shard resume model border fill mask-mean-frame "
-    "bval qc qc-model pass-from look-from device threads memory quiet debug",
+    "bval centre qc qc-model pass-from look-from device threads memory quiet debug",
     "fit-gmm": "image mask out figure inside outside seed quiet debug",
     "train": "image mask labels out val init resume samples steps batch lr seed validate-every save-every amp "
     "voxel-size norm device threads quiet debug",

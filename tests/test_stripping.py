@@ -10,7 +10,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from singlestrip.configuration import StrippingConfig
-from singlestrip.errors import InputError
+from singlestrip.errors import InputError, NoBrainError
 from singlestrip.space import resample
 from singlestrip.space.grid import Grid
 from singlestrip.space.metrics import dice, volume_ml
@@ -224,11 +224,67 @@ def test_nothing_to_see(phantom_stripper, fill, sentence):
         phantom_stripper.strip(np.full((9, 9, 9), fill, np.float32), np.eye(4))
 
 
+@pytest.mark.parametrize("name", ["1 mm", "thick slices", "oblique", "left-handed", "far off centre"])
+def test_the_window_is_put_at_a_given_centre_and_follows_the_brain(phantom_stripper, monkeypatch, name):
+    """The locator is not asked; up to 30 mm aside the second look sees the whole ball."""
+    image, vox2world, away = ball(*GRIDS[name])
+    expected = phantom_stripper.strip(image, vox2world).mask
+    monkeypatch.setattr(stripping.Stripper, "_locate", lambda *arguments: pytest.fail("asked"))
+    middle = np.array([5, -17, 40]) + GRIDS[name][2]
+    for aside in ((0, 0, 0), (0, -30, 0), (20, 0, 15)):
+        found = phantom_stripper.strip(image, vox2world, centre_mm=middle + aside)
+        assert dice(found.mask, away < 0) > 0.97 and dice(found.mask, expected) > 0.98
+        field = phantom_stripper.field(image, vox2world, centre_mm=tuple(middle + aside))
+        seen = field.grid.bounds_mm()
+        assert np.abs((seen[0] + seen[1]) / 2 - middle).max() < (8 if any(aside) else 2)
+
+
+def test_a_given_centre_is_taken_in_the_image_as_it_is(phantom_stripper, monkeypatch):
+    """What is small in a wide black field is not magnified."""
+    image, vox2world, truth = in_black_field(34, 160)
+    sizes = []
+    segment = stripping.Stripper._segment
+
+    def spy(self, scan, *rest):
+        sizes.append(scan.grid.voxel_sizes_mm[0])
+        return segment(self, scan, *rest)
+
+    monkeypatch.setattr(stripping.Stripper, "_segment", spy)
+    assert dice(phantom_stripper.strip(image, vox2world, centre_mm=(21, 21, 21)).mask, truth) > 0.97
+    assert sizes == [2.0]
+
+
+@pytest.mark.parametrize("name", ["1 mm", "oblique", "single slice"])
+def test_a_centre_outside_the_voxels_is_refused(phantom_stripper, name):
+    """On an oblique grid also within its bounds along the axes of the world."""
+    image, vox2world, _ = ball(*GRIDS[name])
+    shape = np.array(image.shape)
+    low, high = Grid(image.shape, vox2world).bounds_mm()
+    for index, inside in ((shape - 0.6, True), (shape - 0.4, False), (np.full(3, -0.6), False)):
+        centre = vox2world[:3, :3] @ index + vox2world[:3, 3]
+        if inside:
+            phantom_stripper.field(image, vox2world, centre_mm=centre)
+            continue
+        with pytest.raises(InputError, match="lies outside the field of view, which has x from ") as error:
+            phantom_stripper.field(image, vox2world, centre_mm=centre)
+        assert f"z from {low[2]:.4g} to {high[2]:.4g} mm" in str(error.value)
+
+
+@pytest.mark.parametrize("centre", [(1, 2), (1, 2, np.nan), (1, 2, 3, 4), 5])
+def test_a_centre_is_three_numbers(phantom_stripper, centre):
+    image, vox2world, _ = ball(*GRIDS["2 mm"])
+    with pytest.raises(InputError, match="three finite numbers"):
+        phantom_stripper.strip(image, vox2world, centre_mm=centre)
+
+
 def test_no_brain(phantom_stripper):
     phantom_stripper.model.segmenter.level.data += 1  # so that nothing is bright enough
     image, vox2world, _ = ball(*GRIDS["2 mm"])
-    with pytest.raises(InputError, match="no brain found"):
+    with pytest.raises(NoBrainError, match="no brain found"):
         phantom_stripper.strip(image, vox2world)
+    with pytest.raises(InputError, match=r"no brain found around \(5, -17, 40.5 mm\)") as error:
+        phantom_stripper.strip(image, vox2world, centre_mm=(5, -17, 40.5))
+    assert not isinstance(error.value, NoBrainError)  # which advises to give a centre
 
 
 def in_black_field(diameter_mm, field_mm, noise=0.0, spacing_mm=2.0):

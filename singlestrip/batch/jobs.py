@@ -18,13 +18,15 @@ class StripOptions:
 
     border_mm: how far the mask's surface is moved out, or in if negative. fill: background value of the brain
     image; None for min(image minimum, 0). mean_frame: make one mask from the mean of all frames. memory_gib:
-    refuse images that take more memory; None for what is free.
+    refuse images that take more memory; None for what is free. centre_mm: RAS mm of the middle of the brain, in
+    all frames of the one image; None to search for it.
     """
 
     border_mm: float = 0.0
     fill: float | None = None
     mean_frame: bool = False
     memory_gib: float | None = None
+    centre_mm: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,8 @@ class Ledger:
     def _options_of(self, kind: str) -> dict[str, Any]:
         """The options that an output of this kind depends on, without those that have their default."""
         options: dict[str, Any] = {}
+        if self.options.centre_mm is not None:
+            options["CentreMM"] = self.options.centre_mm
         if self.options.border_mm and kind != "sdt":
             options["BorderMM"] = self.options.border_mm
         if self.options.fill is not None and kind == "brain":

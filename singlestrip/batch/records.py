@@ -27,12 +27,13 @@ WORDS = {
     "SingleStripVersion": "version",
     "ModelSHA256": "model",
     "BorderMM": "border in mm",
+    "CentreMM": "centre in mm",
     "Fill": "fill",
     "Frames": "frames",
     "BvalSHA256": "b-values",
     "ImageSHA256": "image",
 }
-DEFAULTS = {"BorderMM": 0.0, "Fill": None}
+DEFAULTS = {"BorderMM": 0.0, "CentreMM": None, "Fill": None}
 
 
 def made_with(model: Path) -> dict[str, Any]:
@@ -89,6 +90,8 @@ def _value(record: dict[str, Any], key: str, other: dict[str, Any]) -> str:
 
 def _text(value: object) -> str:
     """A value as text; equal numbers have equal texts."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(_text, value))
     return f"{value:.9g}" if isinstance(value, int | float) else str(value)
 
 

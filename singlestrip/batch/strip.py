@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def strip_file(
         fill = stored_fill(image, options.fill)
         if "brain" in job.outputs:
             volume.check_values_fit(image, job.outputs["brain"], fill)
-        masks, sdts = _strip_frames(stripper, frames, options.border_mm, "sdt" in job.outputs)
+        masks, sdts = _strip_frames(stripper, frames, options, "sdt" in job.outputs)
     begin()
     _write_outputs(job, image, masks, sdts, fill, one_mask=options.mean_frame or job.bval is not None)
     return None if quality is None else quality.assess_worst(masks, image.vox2world)[0]
@@ -123,17 +124,19 @@ def _frames_to_strip(image: Volume, job: Job, options: StripOptions) -> list[Sca
 
 
 def _strip_frames(
-    stripper: Stripper, frames: list[Scan], border_mm: float, sdt: bool
+    stripper: Stripper, frames: list[Scan], options: StripOptions, sdt: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Masks boolean [X, Y, Z, T], and SDTs float32 [X, Y, Z, T] mm if `sdt`, otherwise None."""
     stripped = []
     for number, frame in enumerate(frames):
         try:
-            stripped.append(stripper.strip(frame, border_mm=border_mm, sdt=sdt))
+            stripped.append(
+                stripper.strip(frame, border_mm=options.border_mm, sdt=sdt, centre_mm=options.centre_mm)
+            )
         except InputError as error:
             if len(frames) == 1:
                 raise
-            raise InputError(
+            raise type(error)(
                 f"frame {number} of 0 to {len(frames) - 1}: {error}; a single mask of their mean may work"
             ) from error
     masks = _stack_frames([each.mask for each in stripped])
@@ -216,6 +219,7 @@ def strip_files(
     made_with: dict[str, Any] | None = None,
     done: Callable[[Outcome], None] = lambda outcome: None,
     finish: Callable[[Job, bool, MaskQuality | None], None] = lambda job, kept, quality: None,
+    describe: Callable[[Path, Exception], str] = describe_file_error,
 ) -> list[Outcome]:
     """Strip the image of each job. Returns the outcomes. A job that fails does not stop the others.
 
@@ -223,7 +227,8 @@ def strip_files(
     on the grid of the image. debug: raise the first failure. made_with: of `records.made_with`; each output then
     gets a record of how it was made, and `resume` makes anew what was made in another way, but keeps outputs
     without a record. done: called after each job. finish: called at the end of each job that did not fail, with
-    whether its outputs were kept and the quality of its mask; if it raises, the job fails.
+    whether its outputs were kept and the quality of its mask; if it raises, the job fails. describe: makes the
+    text of the outcome from an error in the work on an image.
     """
     batch = _Batch(stripper, options, quality, resume, None if made_with is None else Ledger(made_with, options))
     outcomes = []
@@ -236,7 +241,7 @@ def strip_files(
         except Exception as error:  # a fault in one scan must not stop the others
             if debug:
                 raise
-            text = describe_file_error(job.image, error)
+            text = describe(job.image, error)
         outcomes.append(Outcome(number, job, text, time.monotonic() - start, mask_quality))
         done(outcomes[-1])
     if batch.ledger is not None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 
 from ..errors import (
     BrainLabelsError,
     DivergedError,
     EarlierRunError,
+    GridError,
     Interrupted,
     LabelNamesError,
+    NoBrainError,
     describe_error,
+    describe_file_error,
 )
 
 ADVISED_OPTIONS: dict[type[Exception], tuple[str, ...]] = {
@@ -18,13 +23,24 @@ ADVISED_OPTIONS: dict[type[Exception], tuple[str, ...]] = {
     Interrupted: ("resume",),
     DivergedError: ("resume", "amp", "lr"),
     BrainLabelsError: ("brain",),
-    LabelNamesError: ("brain", "label_table"),
+    LabelNamesError: ("brain", "label-table"),
+    GridError: ("trust-voxels",),
+    NoBrainError: ("centre",),
 }
 
 
 def describe_with_options(error: Exception, args: argparse.Namespace) -> str:
     """What to tell the user about an error, with the names of those options that the command has."""
-    text = describe_error(error)
+    return describe_error(error) + _options_in_brackets(error, args)
+
+
+def describer_with_options(args: argparse.Namespace) -> Callable[[Path, Exception], str]:
+    """`describe_file_error`, with the names of those options that the command has."""
+    return lambda path, error: describe_file_error(path, error) + _options_in_brackets(error, args)
+
+
+def _options_in_brackets(error: Exception, args: argparse.Namespace) -> str:
+    """The options that do what an error advises, as far as the command has them; "" if it has none."""
     names = ADVISED_OPTIONS.get(type(error), ())
-    options = ", ".join(f"--{name.replace('_', '-')}" for name in names if hasattr(args, name))
-    return f"{text} ({options})" if options else text
+    options = ", ".join(f"--{name}" for name in names if hasattr(args, name.replace("-", "_")))
+    return f" ({options})" if options else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..batch.shards import Shard, parse_shard
-from ..configuration import FlagConfig
+from ..configuration import FlagConfig, MaskGridConfig
 from ..io.text.escaping import printable
 from .streams import show_progress, tell
 
@@ -26,6 +26,11 @@ percent, is cut at half its maximum. In an image of the brain alone, such as Fre
 brainmask.mgz, all voxels above 0 are brain. Uneven values that fade out at the edge are cut at 0.4 of
 the level inside. A warning says which of these a file was taken for. Label maps and signed distances are
 refused."""
+GRID_RULE = """A mask lies on the grid of its image: the shape is the same, and corners are within a tenth of a
+voxel. A warning tells of a difference of 0.01 mm or more. The geometry of the image counts.
+--trust-voxels takes the voxels of a mask of the same shape as they lie, however far its header puts them
+from the image; a warning says how far. Use it if the mask was drawn on the image and only the header is
+wrong."""
 
 
 def input_file(text: str) -> Path:
@@ -201,6 +206,20 @@ def add_validation(group: argparse._ArgumentGroup, text: str) -> None:
     group.add_argument(
         "--val", nargs=2, action="append", default=[], type=input_file, metavar=("IMAGE", "MASK"), help=text
     )
+
+
+def add_trust_voxels(group: argparse._ArgumentGroup, what: str = "a mask") -> None:
+    """Add --trust-voxels. what: whose header may be wrong."""
+    group.add_argument(
+        "--trust-voxels",
+        action="store_true",
+        help=f"take the voxels of {what} for those of its image where only the headers differ; see above",
+    )
+
+
+def mask_grids(args: argparse.Namespace) -> MaskGridConfig:
+    """How far the grids of masks may lie from those of their images."""
+    return MaskGridConfig(trust_voxels=args.trust_voxels)
 
 
 def add_processor_options(parser: argparse.ArgumentParser) -> None:

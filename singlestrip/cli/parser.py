@@ -43,6 +43,8 @@ class ManualParser(argparse.ArgumentParser):
         self, prog: str | None = None, *, synopsis: Sequence[str] = (), examples: str = "", **keywords: Any
     ) -> None:
         super().__init__(prog, add_help=False, allow_abbrev=False, **keywords)
+        # Values, not options: argparse before Python 3.14 takes -1e-5 and -12. for options.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
         self.synopsis, self.examples = synopsis, examples
         self.add_argument("-h", "--help", action="help", help="show this page and stop")
 

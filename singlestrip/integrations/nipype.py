@@ -94,6 +94,8 @@ def _trait(option: Option) -> Any:
         kind = traits.Int if option.range.integer else traits.Float
     else:
         kind = Str
+    if isinstance(option.nargs, int):
+        return traits.List(kind(), minlen=option.nargs, maxlen=option.nargs, **about)
     return InputMultiObject(kind(), **about) if several else kind(**about)
 
 

@@ -113,12 +113,14 @@ def train_quality(
     recipe: QualityRecipe,
     device: torch.device,
     *,
+    mask: Scan | None = None,
     resume: bool = False,
     progress: Callable[[QualityProgress], None] = lambda progress: None,
 ) -> Path:
     """Train a quality network from one mask file and write it, with its provenance, to `out`, which is returned.
 
-    Beside it lie a checkpoint, from which `resume` continues exactly, metrics.csv and a picture of the curve.
+    mask: the brain of the file, boolean, on the grid of its image; None to take the grid of the file. Beside `out`
+    lie a checkpoint, from which `resume` continues exactly, metrics.csv and a picture of the curve.
 
     Raises InputError if the mask cannot be read or gives nothing to learn from; Interrupted after SIGINT or
     SIGTERM, with a checkpoint written; EarlierRunError if a checkpoint is there and `resume` is not asked for;
@@ -126,8 +128,9 @@ def train_quality(
     """
     files = RunFiles(out)
     files.check(resume)
-    image, brain = read_mask(mask_path)
-    mask = Scan(brain, image.vox2world)
+    if mask is None:
+        file, brain = read_mask(mask_path)
+        mask = Scan(brain, file.vox2world)
     with errors_named(mask_path):
         config = AutoencoderConfig.fitting(brain_mm(mask), recipe.kind, recipe.axes)
         task = quality_task(mask, config, recipe.train, device)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..configuration import AutoencoderTrainConfig, GMMConfig, RoundTrainConfig, SelfTrainConfig, TrainConfig
+from ..configuration import (
+    AutoencoderTrainConfig,
+    GMMConfig,
+    MaskGridConfig,
+    RoundTrainConfig,
+    SelfTrainConfig,
+    TrainConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -14,7 +21,8 @@ class Inputs:
 
     image, mask: the labelled example. unlabelled: images, 3-D. references: their true masks, in their order, to
     rank by truth; else empty. model, quality: the model to begin with and the quality model; None to train one.
-    validation: pairs of image and mask that are scored after each round.
+    validation: pairs of image and mask that are scored after each round. grids: how far the grids of masks may lie
+    from those of their images.
     """
 
     image: Path
@@ -24,6 +32,7 @@ class Inputs:
     model: Path | None = None
     quality: Path | None = None
     validation: tuple[tuple[Path, Path], ...] = ()
+    grids: MaskGridConfig = MaskGridConfig()
 
 
 @dataclass(frozen=True)

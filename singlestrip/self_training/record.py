@@ -31,6 +31,7 @@ from .plan import Inputs, Options
 from .select import Fraction, Score
 
 DECIMALS = 6  # of scores, from the start, so that those read back are the same
+DEFAULTS = {"trust_voxels": False}  # of what the run.json of older versions lacks
 SCORE_COLUMNS = ("image", "score", "estimate", "flag", "kept", "note", "sha256")
 MAX_RECORD_BYTES = 256 * 2**20  # some 200 for each of a million scans
 
@@ -54,7 +55,7 @@ class RunRecord:
         self.values: dict[str, Any] = given | {"finished": [], "validation_dice": {}}
         if self.path.exists():
             self.values = _read_record(self.path, options.rounds.rounds, bool(inputs.validation))
-            changed = [name for name, value in given.items() if self.values.get(name) != value]
+            changed = [name for name, value in given.items() if self.values.get(name, DEFAULTS.get(name)) != value]
             if changed:
                 raise InputError(
                     f"{folder}: the run began with another {', '.join(changed)}; resume with the same"
@@ -109,6 +110,7 @@ def _describe_run(inputs: Inputs, options: Options) -> dict[str, Any]:
         ],
         "unlabelled": [str(path) for path in inputs.unlabelled],
         "references": [str(path) for path in inputs.references],
+        "trust_voxels": inputs.grids.trust_voxels,
     }
     return json.loads(json.dumps(given))
 

@@ -30,6 +30,7 @@ from ..networks.cascade import Cascade
 from ..networks.checkpoint import load_model
 from ..quality.scores import QualityModel
 from ..quality.training import QualityProgress, QualityRecipe, train_quality
+from ..space.scan import Scan
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
 from ..synthesis.labelling import labelled_example, labelled_scan
@@ -113,8 +114,8 @@ class SelfTraining:
         self.scans = unlabelled_scans(inputs)
         self.record = RunRecord(folder, inputs, options, resume)
         _check_models(inputs)
-        self.validation = [labelled_scan(*pair) for pair in inputs.validation]
-        self.example, self.labelled = labelled_example(inputs.image, inputs.mask, options.gmm)
+        self.validation = [labelled_scan(*pair, inputs.grids) for pair in inputs.validation]
+        self.example, self.labelled = labelled_example(inputs.image, inputs.mask, options.gmm, inputs.grids)
         self.record.begin()
 
     def run(self) -> Path:
@@ -151,6 +152,7 @@ class SelfTraining:
                     path,
                     QualityRecipe(self.options.quality),
                     self.device,
+                    mask=Scan(self.labelled.mask, self.labelled.scan.vox2world),
                     resume=True,
                     progress=self.listeners.quality,
                 )
@@ -175,7 +177,7 @@ class SelfTraining:
         if files.scores.exists():
             return read_scores(files.scores, self.inputs.unlabelled, self.options.rounds.keep)
         page_folder = self.folder if files == self._files(self.options.rounds.rounds) else None
-        scorer = Scorer(stripper, quality, self.options.rounds.rank, page_folder)
+        scorer = Scorer(stripper, quality, self.options.rounds.rank, page_folder, self.inputs.grids)
         scores = self._select(files, self._score_all(files, scorer), stripper)
         if page_folder is not None:
             write_round_page(page_folder, scores, {scan.image: scan.name for scan in self.scans})

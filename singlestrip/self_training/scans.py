@@ -11,7 +11,7 @@ import numpy as np
 
 from ..batch.assessment import name_files
 from ..batch.report import draw_picture
-from ..configuration import GMMConfig
+from ..configuration import GMMConfig, MaskGridConfig
 from ..errors import InputError, OutputError, describe_error, errors_named
 from ..io.checksum import checksum
 from ..io.images import memory_need, volume
@@ -55,13 +55,14 @@ class Scorer:
     """Strips and scores unlabelled scans with one pair of models.
 
     rank: what scans are ranked by, as in SelfTrainConfig. page_folder: where pictures are drawn for the page; None
-    to draw none.
+    to draw none. grids: how far the grid of a reference may lie from that of its image.
     """
 
     stripper: Stripper
     quality: QualityModel
     rank: str
     page_folder: Path | None = None
+    grids: MaskGridConfig = MaskGridConfig()
 
     def score(self, scan: UnlabelledScan) -> Score:
         """The score of one scan. One that cannot be stripped has none, and a note that says why.
@@ -104,7 +105,7 @@ class Scorer:
             return agreement(augmented_masks(self.stripper, image.scan()))[0]
         if self.rank == "truth":
             assert scan.reference is not None  # checked when the run begins
-            return dice(mask, read_mask_on(scan.reference, image))
+            return dice(mask, read_mask_on(scan.reference, image, self.grids))
         return estimated_dice
 
 

@@ -34,11 +34,26 @@ class Grid:
         """Edge lengths of a voxel, [3]."""
         return voxel_sizes(self.vox2world)
 
+    def corners_mm(self) -> np.ndarray:
+        """RAS mm of the outer corners of the voxels at the corners, [8, 3]."""
+        corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in self.shape], indexing="ij"), -1).reshape(-1, 3)
+        return corners @ self.vox2world[:3, :3].T + self.vox2world[:3, 3]
+
     def bounds_mm(self) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest RAS mm, [3] each, that any part of a voxel reaches."""
-        corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in self.shape], indexing="ij"), -1).reshape(-1, 3)
-        world = corners @ self.vox2world[:3, :3].T + self.vox2world[:3, 3]
+        world = self.corners_mm()
         return world.min(0), world.max(0)
+
+    def axis_codes(self) -> str:
+        """The side of the head that each axis points to most, as letters: "RAS" or, for example, "LPI"."""
+        columns = self.vox2world[:3, :3].T
+        towards = [(row, column[row] > 0) for column in columns for row in [np.abs(column).argmax()]]
+        return "".join(("LR", "PA", "IS")[row][int(positive)] for row, positive in towards)
+
+    def contains(self, point_mm: np.ndarray) -> bool:
+        """Whether a point, RAS mm [3], lies in a voxel or on its border."""
+        index = np.linalg.solve(self.vox2world[:3, :3], point_mm - self.vox2world[:3, 3])
+        return bool(((index >= -0.5) & (index <= np.array(self.shape) - 0.5)).all())
 
     def part(self, box: Box) -> Grid:
         """The part within a box; it may reach beyond the grid."""
@@ -72,6 +87,17 @@ class Grid:
     def index_of(self, other: Grid) -> np.ndarray:
         """4×4, voxel index of another grid to voxel index of this one."""
         return np.linalg.inv(self.vox2world) @ other.vox2world
+
+
+def corners_apart(grid: Grid, other: Grid) -> tuple[float, float]:
+    """The largest distance between corresponding corners of two grids of the same shape.
+
+    Returns it in mm, and in voxels of the other grid.
+    """
+    apart_mm = grid.corners_mm() - other.corners_mm()
+    apart_voxels = np.linalg.solve(other.vox2world[:3, :3], apart_mm.T).T
+    mm, voxels = (float(np.linalg.norm(apart, axis=1).max()) for apart in (apart_mm, apart_voxels))
+    return mm, voxels
 
 
 def voxel_sizes(vox2world: np.ndarray) -> np.ndarray:

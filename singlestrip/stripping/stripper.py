@@ -12,7 +12,7 @@ import torch
 from scipy import ndimage
 
 from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
-from ..errors import InputError
+from ..errors import InputError, NoBrainError
 from ..networks.cascade import Cascade
 from ..networks.checkpoint import find_model, load_model
 from ..networks.device import choose_device, fast_in_bfloat16, limit_threads_after_fork
@@ -29,7 +29,11 @@ from .intensities import Intensities, intensities_of
 from .views import View, mean_logit, usual_views
 
 MAX_LOCATOR_VOXELS = MAX_LOCATOR_SIZE**3  # 640 mm a side for the human model; see io/images/memory_need.py
-NO_BRAIN = "no brain found: is this a head, and is the orientation in its header right?"
+NO_BRAIN = (
+    "no brain found: is this a head, and is the orientation in its header right? if so, strip it with the middle "
+    "of its brain given"
+)
+Point = Sequence[float] | np.ndarray  # RAS mm [3]
 MEDIAN_VOXELS = 30_000  # a median is taken of about as many
 
 
@@ -75,27 +79,29 @@ class Stripper:
         sdt: bool = False,
         slope: float = 1.0,
         intercept: float = 0.0,
+        centre_mm: Point | None = None,
     ) -> Stripped:
         """Brain mask of one image.
 
         image: a Scan, or an array [X, Y, Z] of any real type with its vox2world (4×4, voxel index to RAS mm)
         and, if it has them, its slope and intercept. Voxels that are not finite count as background.
         border_mm moves the surface outward (positive) or inward. sdt: also return the signed distance to the
-        surface before `border_mm` moved it.
+        surface before `border_mm` moved it. centre_mm: RAS mm [3], where a person sees the middle of the brain;
+        the window is then put there, and the networks do not search. None to search.
 
-        Raises InputError if the image is constant or too large, or if no brain is found in it. A mask most of
-        which is as dark as the darkest of the image is no brain.
+        Raises InputError if the image is constant or too large, or if the centre lies outside it; NoBrainError if
+        no brain is found. A mask most of which is as dark as the darkest of the image is no brain.
         """
         scan = _checked(image, vox2world, slope, intercept)
         intensities = intensities_of(scan, self.stripping.intensities)
-        box, logit = self._field(scan, intensities).around_brain(scan.grid)
+        box, logit = self._field(scan, intensities, centre_mm).around_brain(scan.grid)
         if scan.array.dtype.kind == "f":
             logit[~np.isfinite(scan.array[box])] = FAR_LOGIT
         mask = np.zeros_like(scan.array, dtype=bool)  # in memory as the image: mixed orders are slow to combine
         mask[box] = logit > 0
         mask = clean(mask)
         if not mask.any() or self._is_black(scan.array[box][mask[box]], intensities):
-            raise InputError(NO_BRAIN)
+            raise NoBrainError(NO_BRAIN) if centre_mm is None else InputError(_nothing_around(centre_mm))
         if sdt and mask.all():
             raise InputError("the brain found fills the image: there is no surface to measure distances from")
         if not sdt and border_mm == 0:
@@ -118,13 +124,14 @@ class Stripper:
         vox2world: np.ndarray | None = None,
         slope: float = 1.0,
         intercept: float = 0.0,
+        centre_mm: Point | None = None,
     ) -> BrainField:
         """The brain's logit in the segmenter's window; arguments and errors as for `strip`."""
         scan = _checked(image, vox2world, slope, intercept)
-        return self._field(scan, intensities_of(scan, self.stripping.intensities))
+        return self._field(scan, intensities_of(scan, self.stripping.intensities), centre_mm)
 
-    def _field(self, scan: Scan, intensities: Intensities) -> BrainField:
-        """The brain's logit in the segmenter's window.
+    def _field(self, scan: Scan, intensities: Intensities, centre_mm: Point | None = None) -> BrainField:
+        """The brain's logit in the segmenter's window, which is put at `centre_mm` if that is given.
 
         The networks look at the bright part alone where it is small in a wide field of view, and where what they
         find in the whole image is dark or lies beside the bright part.
@@ -133,6 +140,8 @@ class Stripper:
         config = self.stripping.brightness
         fine, coarse = self._coarsened(scan, intensities.of)
         bright = find_bright(coarse, config)
+        if centre_mm is not None:
+            return self._segment(fine, _checked_centre(centre_mm, scan.grid), bright)
         knows_wide_fields = self.config.locator_doublings > 0
         small = not knows_wide_fields and self._is_small(bright, scan.grid)
         if not small:
@@ -262,7 +271,7 @@ class Stripper:
             threshold = float(np.quantile(logit[logit != FAR_LOGIT], 1 - self.stripping.least_share))
         middle = middle_mm(largest_component(logit >= threshold), grid.vox2world)
         if middle is None:  # weights whose logits are not finite
-            raise InputError(NO_BRAIN)
+            raise NoBrainError(NO_BRAIN)
         return middle
 
     def _parts(self, grid: Grid, logit: np.ndarray) -> list[np.ndarray]:
@@ -314,6 +323,28 @@ def promised_dice(logit: np.ndarray, mask: np.ndarray) -> float:
     size. 0 for an empty mask."""
     probability = 1 / (1 + np.exp(-logit.clip(FAR_LOGIT, -FAR_LOGIT)))
     return 2 * float(probability[mask].sum()) / float(probability.sum() + np.count_nonzero(mask))
+
+
+def _checked_centre(centre_mm: Point, grid: Grid) -> np.ndarray:
+    """The centre [3], RAS mm. Raises InputError if it lies outside a grid."""
+    centre = np.asarray(centre_mm, dtype=float)
+    if centre.shape != (3,) or not np.isfinite(centre).all():
+        raise InputError(f"the centre of the brain is three finite numbers, RAS mm, not {centre_mm}")
+    if not grid.contains(centre):
+        bounds = zip("xyz", *grid.bounds_mm(), strict=True)
+        reach = ", ".join(f"{axis} from {low:.4g} to {high:.4g}" for axis, low, high in bounds)
+        raise InputError(f"the centre {_in_words(centre)} lies outside the field of view, which has {reach} mm")
+    return centre
+
+
+def _nothing_around(centre_mm: Point) -> str:
+    """What to say if no brain is found where a person sees one."""
+    return f"no brain found around {_in_words(centre_mm)}: is this its middle, and is the model for this anatomy?"
+
+
+def _in_words(point_mm: Point) -> str:
+    """A point in RAS mm as text."""
+    return f"({', '.join(f'{value:g}' for value in point_mm)} mm)"
 
 
 def network_input(window: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:

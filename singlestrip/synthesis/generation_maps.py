@@ -134,7 +134,7 @@ def _generation_map(
     if image_path is not None:
         image = volume.read_single(image_path)
         image.check_not_overflowed()
-        check_grid(file, image, "resample the label map to it, each voxel to the nearest")
+        check_grid(file, image, advice="resample the label map to it, each voxel to the nearest")
     values = None if image is None else image.scaled()
     with errors_named(file.path):
         made = generation_labels(map_read.values, brain, file.vox2world, config, streams, values)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from ..configuration import INSIDE_BASE, GMMConfig
+from ..configuration import INSIDE_BASE, GMMConfig, MaskGridConfig
 from ..errors import BrainLabelsError, InputError, errors_named
 from ..io.checksum import checksum
 from ..io.images import volume
@@ -36,15 +36,17 @@ class LabelledScan:
     mask: np.ndarray
 
 
-def labelled_scan(image_path: Path, mask_path: Path) -> LabelledScan:
-    """A labelled scan to strip and compare. Raises InputError."""
-    image, mask = read_pair(image_path, mask_path)
+def labelled_scan(image_path: Path, mask_path: Path, grids: MaskGridConfig = MaskGridConfig()) -> LabelledScan:
+    """A labelled scan to strip and compare. grids: see `read_pair`. Raises InputError."""
+    image, mask = read_pair(image_path, mask_path, grids)
     return LabelledScan(Scan(image.scaled(), image.vox2world), mask)
 
 
-def labelled_example(image_path: Path, mask_path: Path, config: GMMConfig) -> tuple[NativeMap, LabelledScan]:
-    """The label map of a labelled scan, to train on, and the scan. Raises InputError."""
-    labelled = labelled_scan(image_path, mask_path)
+def labelled_example(
+    image_path: Path, mask_path: Path, config: GMMConfig, grids: MaskGridConfig = MaskGridConfig()
+) -> tuple[NativeMap, LabelledScan]:
+    """The label map of a labelled scan, to train on, and the scan. grids: see `read_pair`. Raises InputError."""
+    labelled = labelled_scan(image_path, mask_path, grids)
     labels, record = _fit(labelled.scan.array, labelled.mask, image_path, mask_path, config)
     return NativeMap(labels, labelled.scan.vox2world, levels_of(record)), labelled
 
@@ -151,17 +153,24 @@ def _read_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return labels, scan.vox2world
 
 
-def fit_files(image_path: Path, mask_path: Path, out: Path, config: GMMConfig, figure: Path | None = None) -> None:
+def fit_files(
+    image_path: Path,
+    mask_path: Path,
+    out: Path,
+    config: GMMConfig,
+    figure: Path | None = None,
+    grids: MaskGridConfig = MaskGridConfig(),
+) -> None:
     """Fit classes to a labelled scan. Write the label map, its JSON record beside it, and a picture if named.
 
-    Raises InputError and OutputError.
+    grids: see `read_pair`. Raises InputError and OutputError.
     """
     _check_files(image_path, mask_path, out, figure)
     check_classes(config)
     check_exist([image_path, mask_path])
     import sklearn
 
-    image, mask = read_pair(image_path, mask_path)
+    image, mask = read_pair(image_path, mask_path, grids)
     values = image.scaled()
     labels, record = _fit(values, mask, image_path, mask_path, config)
     record |= {

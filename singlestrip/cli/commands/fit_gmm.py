@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import MASK_RULE, input_file, output_file, positive_int, seed
+from ..options import (
+    GRID_RULE,
+    MASK_RULE,
+    add_trust_voxels,
+    input_file,
+    mask_grids,
+    output_file,
+    positive_int,
+    seed,
+)
 
 DESCRIPTION = f"""fit Gaussian mixtures to a labelled scan
 Fits one mixture to the intensities inside the brain mask and one to those outside. Writes the most
@@ -15,7 +24,9 @@ each side are sorted by mean intensity.
 A JSON file beside the output, with the same name, holds the mean, standard deviation, weight and number
 of voxels of each class, the seed and the versions used.
 
-{MASK_RULE}"""
+{MASK_RULE}
+
+{GRID_RULE}"""
 
 SYNOPSIS = ["singlestrip fit-gmm -i IMAGE -m MASK -o LABELS [OPTIONS]"]
 
@@ -40,6 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MASK",
         help="its brain mask on the same grid",
     )
+    add_trust_voxels(files, "the mask")
     files.add_argument("-o", "--out", type=output_file, required=True, metavar="LABELS", help="label map, uint8")
     files.add_argument(
         "--figure", type=output_file, metavar="FILE", help="picture of the label map beside the image"
@@ -73,5 +85,5 @@ def run(args: argparse.Namespace) -> int:
     from ...synthesis.labelling import fit_files
 
     config = GMMConfig(args.inside, args.outside, args.seed)
-    fit_files(args.image, args.mask, args.out, config, args.figure)
+    fit_files(args.image, args.mask, args.out, config, args.figure, mask_grids(args))
     return 0

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Literal
 
 from ...configuration import AutoencoderTrainConfig, FlagConfig
 from ...io.text.escaping import printable
+from ..advice import describer_with_options
 from ..options import (
+    GRID_RULE,
     MASK_RULE,
     add_flag_options,
     add_processor_options,
     add_quality_model,
+    add_trust_voxels,
     apply_threads,
     chosen_flags,
     input_file,
     input_table,
+    mask_grids,
     model,
     output_file,
     output_folder,
@@ -61,7 +65,9 @@ If a mask has several frames, as strip makes of 4-D images, each frame is scored
 The column frame has its number, from 0 on. Picture, --tta and --reference use the same frame; image and
 reference have as many frames, or one.
 
-{MASK_RULE}"""
+{MASK_RULE}
+
+{GRID_RULE}"""
 
 SYNOPSIS = [
     "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--report DIR] [OPTIONS]",
@@ -95,6 +101,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="TSV with columns mask, image, reference, in place of the options above; several are joined",
     )
+    add_trust_voxels(files)
     files.add_argument("-o", "--out", type=output_file, metavar="TABLE", help="scores to write, .tsv or .json")
     files.add_argument("--report", type=output_folder, metavar="DIR", help="folder for the page, made if missing")
     add_quality_model(files)
@@ -216,6 +223,7 @@ def _assess(args: argparse.Namespace, cases: list[Case], flags: FlagConfig) -> l
         Stripper.load(args.model, args.device) if args.tta else None,
         args.seed or 0,
         args.report,
+        mask_grids(args),
     )
     shows_progress = len(cases) > 1 and shows_lines(args)
 
@@ -223,7 +231,7 @@ def _assess(args: argparse.Namespace, cases: list[Case], flags: FlagConfig) -> l
         if shows_progress:
             show_progress(f"{number}/{len(cases)} {assessment.case.mask.name}")
 
-    assessments = assess_files(assessor, cases, done, args.debug)
+    assessments = assess_files(assessor, cases, done, args.debug, describer_with_options(args))
     clear_progress()
     return assessments
 
@@ -258,7 +266,18 @@ def _train(args: argparse.Namespace) -> int:
     """Train a quality model from one mask."""
     if len(args.mask) != 1 or args.table is not None:
         args.parser.error("--train takes one mask, -m")
-    for name in ("image", "reference", "out", "report", "qc_model", "model", "tta", "pass_from", "look_from"):
+    for name in (
+        "image",
+        "reference",
+        "out",
+        "report",
+        "qc_model",
+        "model",
+        "tta",
+        "pass_from",
+        "look_from",
+        "trust_voxels",
+    ):
         if getattr(args, name):
             args.parser.error(f"--{name.replace('_', '-')} does not go with --train")
     if args.train.suffix != ".safetensors":

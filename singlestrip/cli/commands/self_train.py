@@ -9,12 +9,15 @@ from typing import Any
 from ...configuration import AutoencoderTrainConfig, RoundTrainConfig, SelfTrainConfig, TrainConfig
 from ...self_training.plan import Inputs, Options
 from ..options import (
+    GRID_RULE,
     MASK_RULE,
     add_processor_options,
+    add_trust_voxels,
     add_validation,
     apply_threads,
     input_file,
     input_list,
+    mask_grids,
     model,
     output_folder,
     positive_float,
@@ -43,7 +46,9 @@ index.html, the page of the last round's masks; model.safetensors, for strip --m
 with a run that was stopped and gives the same result as without the stop. Scans that cannot be used are
 listed and left out.
 
-{MASK_RULE}"""
+{MASK_RULE}
+
+{GRID_RULE}"""
 
 SYNOPSIS = ["singlestrip self-train -i IMAGE -m MASK --unlabelled LIST -o DIR [OPTIONS]"]
 
@@ -78,6 +83,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="true masks of the unlabelled images, in their order, for --rank truth",
     )
+    add_trust_voxels(files)
     files.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     rounds = parser.add_argument_group("ROUND OPTIONS")
     rounds.add_argument(
@@ -164,6 +170,7 @@ def run(args: argparse.Namespace) -> int:
         find_model(args.model) if args.model else None,
         find_model(args.qc_model, Autoencoder) if args.qc_model else None,
         tuple(tuple(pair) for pair in args.val),
+        mask_grids(args),
     )
     listeners = Listeners(show_training, show_quality_training) if shows_lines(args) else Listeners()
     device = choose_device(args.device)

@@ -9,15 +9,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...configuration import GMMConfig, TrainConfig, TransferConfig
+from ...configuration import GMMConfig, MaskGridConfig, TrainConfig, TransferConfig
 from ...errors import InputError
 from ...io.text.escaping import printable
 from ..options import (
+    GRID_RULE,
     MASK_RULE,
     add_processor_options,
+    add_trust_voxels,
     add_validation,
     apply_threads,
     input_file,
+    mask_grids,
     model,
     output_file,
     positive_float,
@@ -61,6 +64,8 @@ Beside the model lie also NAME.checkpoint, from which --resume continues exactly
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
 
 {MASK_RULE}
+
+{GRID_RULE}
 
 On several devices: torchrun --nproc-per-node N -m singlestrip train ..."""
 
@@ -146,6 +151,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("-o", "--out", type=output_file, metavar="MODEL", help="model to write, .safetensors")
     add_validation(files, "image and mask to score during training; the best weights are kept; may be repeated")
+    add_trust_voxels(files)
     files.add_argument(
         "--init",
         type=model,
@@ -216,7 +222,7 @@ def run(args: argparse.Namespace) -> int:
     init, header = _initial_networks(args.init)
     from ...synthesis.labelling import labelled_scan
 
-    validation = [labelled_scan(*pair) for pair in args.val]
+    validation = [labelled_scan(image, mask, mask_grids(args)) for image, mask in args.val]
     given = _read_label_maps(args)
     from ...networks.device import choose_device
     from ...training.allocator import keep_memory
@@ -227,7 +233,8 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
     config = TrainConfig(**chosen) if init is None else TransferConfig(**chosen)
-    outlines = [*map(_outline, args.mask), *(example.map for example in given)]
+    pairs = zip(args.image if args.mask else [], args.mask, strict=True)
+    outlines = [*(_outline(*pair, mask_grids(args)) for pair in pairs), *(example.map for example in given)]
     cascade = _fitting_networks(args, outlines, init)
     check_memory(outlines, cascade, config, device)
     data = replace(_training_data(args, given), init=init, validation=validation)
@@ -329,18 +336,20 @@ def _check_files(args: argparse.Namespace) -> None:
     check_exist(inputs)
 
 
-def _outline(mask_path: Path) -> NativeMap:
+def _outline(image_path: Path, mask_path: Path, grids: MaskGridConfig) -> NativeMap:
     """A label map with one class on each side of a mask: the sizes of networks and maps depend on nothing else."""
     import numpy as np
 
     from ...configuration import INSIDE_BASE
-    from ...io.images.masks import read_mask
+    from ...io.images.masks import read_mask_on
+    from ...io.images.volume import read_header
     from ...synthesis.gmm import NativeMap
 
-    scan, mask = read_mask(mask_path)
+    image = read_header(image_path)
+    mask = read_mask_on(mask_path, image, grids)
     if not mask.any():
         raise InputError(f"{mask_path}: the brain mask is empty")
-    return NativeMap(mask * np.uint8(INSIDE_BASE) + np.uint8(1), scan.vox2world)
+    return NativeMap(mask * np.uint8(INSIDE_BASE) + np.uint8(1), image.vox2world)
 
 
 def _read_label_maps(args: argparse.Namespace) -> list[GenerationMap]:
@@ -368,7 +377,7 @@ def _training_data(args: argparse.Namespace, given: list[GenerationMap]) -> Trai
     maps, scans, sources = [], [], []
     images = args.image if args.mask else []  # without masks they are of the label maps
     for image_path, mask_path in zip(images, args.mask, strict=True):
-        fitted, scan = labelled_example(image_path, mask_path, gmm)
+        fitted, scan = labelled_example(image_path, mask_path, gmm, mask_grids(args))
         maps.append(fitted)
         scans.append(scan)
         named = {"image": image_path, "mask": mask_path}

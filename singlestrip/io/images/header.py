@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...space.grid import Grid
+
 SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
 
 
@@ -45,6 +47,11 @@ class ImageHeader:
         """The first three axes; a single slice has one voxel along the third."""
         x, y, z = (*self.shape[:3], 1)[:3]
         return x, y, z
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels of a frame lie."""
+        return Grid(self.space, self.vox2world)
 
     @property
     def frames(self) -> int:

@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ...errors import InputError, errors_named
+from ...configuration import MaskGridConfig
+from ...errors import GridError, InputError, errors_named
+from ...space.grid import corners_apart
 from ...space.morphology import bounding_box
 from . import volume
+from .header import ImageHeader
 from .volume import Volume
 
 log = logging.getLogger(__name__)
@@ -70,30 +73,65 @@ def _brain_of(file: Volume) -> np.ndarray:
     return brain
 
 
-def read_mask_on(path: Path, image: Volume) -> np.ndarray:
+def read_mask_on(path: Path, image: ImageHeader, grids: MaskGridConfig = MaskGridConfig()) -> np.ndarray:
     """A mask file, boolean [X, Y, Z], on the grid of an image. Raises InputError if it lies on another."""
     file, mask = read_mask(path)
-    check_grid(file, image, "resample the mask to it")
+    check_grid(file, image, grids)
     return mask
 
 
-def read_masks_on(path: Path, other: Volume) -> np.ndarray:
-    """A mask file, boolean [X, Y, Z, T], on the grid of another file, with as many frames or one.
+def read_masks_on(
+    path: Path, image: ImageHeader, frames: int, grids: MaskGridConfig = MaskGridConfig()
+) -> np.ndarray:
+    """A mask file, boolean [X, Y, Z, T], on the grid of an image or of another mask, with `frames` frames or one.
 
     Raises InputError if it lies on another grid or has another number of frames.
     """
     file, masks = read_masks(path)
-    check_grid(file, other, "resample the mask to it")
-    if file.frames not in (1, other.frames):
-        raise InputError(f"{path}: has {file.frames} frames; give one, or as many as {other.path}: {other.frames}")
+    check_grid(file, image, grids)
+    if file.frames not in (1, frames):
+        raise InputError(f"{path}: has {file.frames} frames; give one, or as many as the mask: {frames}")
     return masks
 
 
-def check_grid(file: Volume, other: Volume, advice: str) -> None:
-    """Raise InputError, which ends with `advice`, unless one file lies on the grid of another."""
-    difference = volume.grid_difference(file, other)
-    if difference:
-        raise InputError(f"{file.path}: not on the grid of {other.path}: {difference}; {advice}")
+def check_grid(
+    mask: ImageHeader,
+    image: ImageHeader,
+    grids: MaskGridConfig = MaskGridConfig(),
+    advice: str = "resample the mask to it",
+) -> None:
+    """Check that the voxels of a mask can be taken for those of an image, whose geometry then counts.
+
+    Logs a warning where the geometry of the mask differs and does not count. Raises InputError, which ends with
+    `advice`, if the shape is another; GridError if the shape is the same, but the grid lies further aside than
+    `grids` allows.
+    """
+    fault = f"{mask.path}: not on the grid of {image.path}"
+    if mask.space != image.space:
+        shapes = [" × ".join(map(str, header.space)) for header in (mask, image)]
+        raise InputError(f"{fault}: its shape is {shapes[0]}, not {shapes[1]}; {advice}")
+    apart_mm, apart_voxels = corners_apart(mask.grid, image.grid)
+    rounded, near = apart_mm < grids.rounding_mm, apart_voxels <= grids.share
+    if rounded and near:
+        return
+    difference = f"up to {apart_mm:.3g} mm ({apart_voxels:.3g} voxels)"
+    if rounded or near:
+        log.warning("%s: lies %s beside %s, whose geometry counts", mask.path, difference, image.path)
+        return
+    codes = [header.grid.axis_codes() for header in (mask, image)]
+    turned = f", with axes to {codes[0]}, not {codes[1]}" if codes[0] != codes[1] else ""
+    if not grids.trust_voxels:
+        raise GridError(
+            f"{fault}: of the same shape, but {difference} aside{turned}; {advice}, or trust the voxels of the "
+            "mask if only its header is wrong"
+        )
+    log.warning(
+        "%s: its header puts it %s beside %s%s; its voxels are taken for those of that image",
+        mask.path,
+        difference,
+        image.path,
+        turned,
+    )
 
 
 def brain_voxels(values: np.ndarray) -> tuple[np.ndarray, str]:
@@ -179,7 +217,12 @@ def _is_label_map(values: np.ndarray, positive: np.ndarray, count: int, high: fl
     numbers = values[positive]
     if not np.array_equal(numbers, np.round(numbers)):
         return False
-    return count <= FEW_VALUES or _equal_neighbours(values, positive & (values < LEVEL * high)) > EQUAL_SHARE
+    if count <= FEW_VALUES:
+        return True
+    edge = positive & (values < LEVEL * high)
+    # Probabilities that are low but not 0 are equal all over the background.
+    above = edge & (values >= FAINT * high)
+    return _equal_neighbours(values, above if above.any() else edge) > EQUAL_SHARE
 
 
 def _overshot_level(upper: np.ndarray, low: float) -> float | None:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from ...errors import InputError, OutputError
-from ...space.grid import voxel_sizes
+from ...space.grid import corners_apart
 from ...space.scaling import finite_range
 from ..output import check_writable, path_exists
 from . import memory_need
@@ -36,7 +36,6 @@ __all__ = [
     "check_values_fit",
     "distinct_names",
     "finite_range",
-    "grid_difference",
     "has_one_frame",
     "is_complete",
     "merge_pairs",
@@ -52,7 +51,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 GRID_TOLERANCE_MM = 1e-2  # how far corners of equal grids may lie apart, since headers are rounded
-GRID_TOLERANCE_VOXELS = 0.05  # the same as a share of the smallest voxel edge; the larger tolerance counts
 
 
 def distinct_names(paths: list[Path]) -> list[Path]:
@@ -195,23 +193,4 @@ def is_complete(path: Path, image: Path | None = None) -> bool:
         other = read_header(image)
     except InputError:
         return False
-    return read_image.space == other.space and _corners_apart_mm(read_image, other) < GRID_TOLERANCE_MM
-
-
-def grid_difference(a: ImageHeader, b: ImageHeader) -> str:
-    """How the grid of `a` differs from that of `b`, in words; "" if they are equal.
-
-    Equal grids have the same shape, and corners that lie apart by less than the tolerance.
-    """
-    if a.space != b.space:
-        return "its shape is {}, not {}".format(*(" × ".join(map(str, image.space)) for image in (a, b)))
-    apart = _corners_apart_mm(a, b)
-    if apart < max(GRID_TOLERANCE_MM, GRID_TOLERANCE_VOXELS * voxel_sizes(b.vox2world).min()):
-        return ""
-    return f"of the same shape, but up to {apart:.3g} mm aside"
-
-
-def _corners_apart_mm(a: ImageHeader, b: ImageHeader) -> float:
-    """The largest distance, along a world axis, between corresponding corners of two grids with the same shape."""
-    apart = (a.vox2world - b.vox2world) * np.array([*a.space, 1.0])
-    return float(max(np.abs(apart.sum(1)).max(), np.abs(apart).max()))
+    return read_image.space == other.space and corners_apart(read_image.grid, other.grid)[0] < GRID_TOLERANCE_MM
