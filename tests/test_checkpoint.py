@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -462,3 +464,11 @@ def test_weights_that_cannot_be_stored_are_no_model(tmp_path, value):
     with pytest.raises(ModelError, match="too large to store"):
         checkpoint.save_model(tmp_path / "m.safetensors", cascade, {}, half=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_header_is_read_without_torch(path):
+    code = "import sys; from pathlib import Path; from singlestrip.networks import model_header\n"
+    code += f"print(model_header.read_header(Path({str(path)!r}), model_header.CASCADE)['format_version'])\n"
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(checkpoint.FORMAT_VERSION), "False"]
