@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from singlestrip.configuration import AutoencoderConfig, CascadeConfig, UNetConfig
 from singlestrip.errors import ModelError, OutputError
-from singlestrip.networks import checkpoint, training_state
+from singlestrip.networks import checkpoint, model_files, training_state
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
 
@@ -346,6 +346,7 @@ def test_find_model_by_path_and_by_name(path, monkeypatch, tmp_path_factory):
 
 def test_the_default_model_comes_from_the_models_folder(path, monkeypatch):
     monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(path.parent))
+    monkeypatch.setattr(model_files, "shipped_folder", lambda: path.parent / "empty")
     with pytest.raises(ModelError, match=checkpoint.MODELS_VARIABLE):
         checkpoint.find_model(None)
     default = path.rename(path.with_name(checkpoint.KINDS[Cascade].shipped))

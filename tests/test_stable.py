@@ -323,9 +323,22 @@ def test_model_files(monkeypatch, name, kind):
 # Environment
 
 
-def test_the_folder_of_models(files):
+def test_the_folders_of_models(files, monkeypatch):
     assert checkpoint.find_model(None) == files / "models/singlestrip.safetensors"
     assert checkpoint.find_model(None, Autoencoder) == files / "models/quality.safetensors"
     Path("models/mouse.safetensors").write_bytes(Path("models/singlestrip.safetensors").read_bytes())
     assert checkpoint.find_model("mouse") == files / "models/mouse.safetensors"
+    monkeypatch.setenv("SINGLESTRIP_MODELS", f"{files / 'missing'}:{files / 'models'}")
+    assert checkpoint.find_model("mouse") == files / "models/mouse.safetensors"
+    Path("missing").mkdir()
+    Path("missing/mouse").touch()
+    assert checkpoint.find_model("mouse") == files / "missing/mouse"
+    monkeypatch.setenv("SINGLESTRIP_MODELS", str(files / "missing"))
+    shipped = Path(__file__).parents[1] / "models"
+    assert checkpoint.find_model(None) == shipped / "singlestrip.safetensors"
+    assert (
+        checkpoint.find_model(None, Autoencoder)
+        == checkpoint.find_model("quality")
+        == shipped / "quality.safetensors"
+    )
     assert "`SINGLESTRIP_MODELS`" in PAGE

@@ -19,13 +19,12 @@ from safetensors.torch import save
 
 from ..errors import ModelError
 from ..io import memory
-from ..io.file_kind import path_kind
 from ..io.output import atomic_write
 from ..io.text import typed
 from . import model_header
 from .autoencoder import Autoencoder
 from .cascade import Cascade
-from .model_files import MODELS_VARIABLE, models_folder
+from .model_files import MODELS_VARIABLE, describe_folders, find_by_name, find_in_folders
 from .model_header import AUTOENCODER, CASCADE, FORMAT_VERSION, Kind
 
 MAX_WEIGHTS = 64_000_000  # the shipped model has 3 million
@@ -37,26 +36,19 @@ KINDS: dict[type[torch.nn.Module], Kind] = {Cascade: CASCADE, Autoencoder: AUTOE
 
 
 def find_model(name: str | os.PathLike[str] | None, kind: type[torch.nn.Module] = Cascade) -> Path:
-    """Path of a model: of a file, or of the model of that name in the models folder; None names the shipped model.
+    """Path of a model: of a file, or of the model of that name on the search path; None names the default model.
 
-    Raises ModelError if there is none.
+    The search path is `model_files.model_folders`. Raises ModelError if there is none.
     """
-    folder = models_folder()
-    if name is None:
-        path = folder / KINDS[kind].shipped
-        if not path.is_file():
-            raise ModelError(
-                f"{path}: the default model is not there; set {MODELS_VARIABLE} to the folder that holds "
-                "it or name a model file"
-            )
-        return path
-    for path in (Path(name), folder / name, folder / f"{name}.safetensors"):
-        if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that no file can have
-            return path
-    other_kind = path_kind(name)
-    if other_kind:
-        raise ModelError(f"{name}: {other_kind}, not a model file")
-    raise ModelError(f"{name}: no such model file, and none of that name in {folder}")
+    if name is not None:
+        return find_by_name(name)
+    default = find_in_folders(KINDS[kind].shipped)
+    if default is None:
+        raise ModelError(
+            f"{KINDS[kind].shipped}: the default model is not in {describe_folders()}; name its folder in "
+            f"{MODELS_VARIABLE}, or name a model file"
+        )
+    return default
 
 
 def save_model(path: Path, model: Cascade | Autoencoder, provenance: dict[str, Any], half: bool = False) -> None:
