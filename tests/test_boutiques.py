@@ -144,7 +144,7 @@ def example(option):
     else:
         value = by_role.get(option.role, "some-text" if option.role == "value" else "a.nii.gz")
     wanted = value if option.role in ("none", "value", "model") else Path(value)
-    if option.nargs == "+":
+    if option.nargs in ("+", "*"):
         return [value, value], [wanted, wanted]
     return ([value] * 2, [[wanted] * 2]) if option.nargs == 2 else (value, wanted)
 

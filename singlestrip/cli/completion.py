@@ -23,5 +23,5 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
             kind = shtab.DIRECTORY if role in ("folder", "input-folder") else shtab.FILE
             action.complete = kind  # type: ignore[attr-defined]  # shtab reads an attribute that argparse lacks
             # After an option with "+" shtab's script for bash completes files alone, and no further option.
-            action.nargs = None if action.nargs == "+" else action.nargs
+            action.nargs = None if action.nargs in ("+", "*") else action.nargs
     return shtab.complete(parser, shell)
