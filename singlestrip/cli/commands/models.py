@@ -38,8 +38,8 @@ SYNOPSIS = ["singlestrip models [MODEL ...] [OPTIONS]"]
 EXAMPLES = """\
     singlestrip models
     singlestrip models singlestrip
-    singlestrip models mouse.safetensors --json
-    SINGLESTRIP_MODELS=/data/models:$HOME/models singlestrip models"""
+    singlestrip models mouse.safetensors
+    singlestrip models --json"""
 
 COLUMNS = ("model", "does", "anatomy", "learned from", "voxel", "date", "MB", "licence", "Dice")
 WIDEST_CELL = 32  # characters; longer text is cut
