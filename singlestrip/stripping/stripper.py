@@ -57,7 +57,7 @@ class Stripper:
 
     @staticmethod
     def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Stripper:
-        """From a model file, or the name of a model; None for the default weights."""
+        """From a model file, or a name in the models folder; None for the shipped weights."""
         return Stripper(load_model(find_model(model), choose_device(device))[0])
 
     @property
