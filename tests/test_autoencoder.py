@@ -12,7 +12,7 @@ from torch import nn
 from singlestrip.configuration import SLICE_LAYERS, VOLUME_LAYERS, AutoencoderConfig
 from singlestrip.errors import ModelError
 from singlestrip.io.text import typed
-from singlestrip.networks import checkpoint
+from singlestrip.networks import checkpoint, model_files
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
 
@@ -212,6 +212,7 @@ def test_weights_of_another_configuration_are_refused(tmp_path):
 
 def test_the_shipped_quality_model_has_a_name_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(model_files, "shipped_folder", lambda: tmp_path / "empty")
     checkpoint.save_model(tmp_path / "singlestrip.safetensors", Cascade(tiny_cascade()), {})
     with pytest.raises(ModelError, match=r"quality\.safetensors.*" + checkpoint.MODELS_VARIABLE):
         checkpoint.find_model(None, Autoencoder)

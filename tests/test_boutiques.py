@@ -145,7 +145,7 @@ def example(option):
     else:
         value = by_role.get(option.role, "some-text" if option.role == "value" else "a.nii.gz")
     wanted = value if option.role in ("none", "value", "model") else Path(value)
-    if option.nargs == "+":
+    if option.nargs in ("+", "*"):
         return [value, value], [wanted, wanted]
     if isinstance(option.nargs, int) and option.role != "none":
         wanted = [wanted] * option.nargs

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from singlestrip.configuration import AutoencoderConfig, CascadeConfig, UNetConfig
 from singlestrip.errors import ModelError, OutputError
-from singlestrip.networks import checkpoint, training_state
+from singlestrip.networks import checkpoint, model_files, training_state
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
 
@@ -344,6 +346,7 @@ def test_find_model_by_path_and_by_name(path, monkeypatch, tmp_path_factory):
 
 def test_the_default_model_comes_from_the_models_folder(path, monkeypatch):
     monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(path.parent))
+    monkeypatch.setattr(model_files, "shipped_folder", lambda: path.parent / "empty")
     with pytest.raises(ModelError, match=checkpoint.MODELS_VARIABLE):
         checkpoint.find_model(None)
     default = path.rename(path.with_name(checkpoint.KINDS[Cascade].shipped))
@@ -462,3 +465,11 @@ def test_weights_that_cannot_be_stored_are_no_model(tmp_path, value):
     with pytest.raises(ModelError, match="too large to store"):
         checkpoint.save_model(tmp_path / "m.safetensors", cascade, {}, half=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_header_is_read_without_torch(path):
+    code = "import sys; from pathlib import Path; from singlestrip.networks import model_header\n"
+    code += f"print(model_header.read_header(Path({str(path)!r}), model_header.CASCADE)['format_version'])\n"
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(checkpoint.FORMAT_VERSION), "False"]

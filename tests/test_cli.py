@@ -19,7 +19,7 @@ from singlestrip.batch.shards import SLURM_VARIABLES
 from singlestrip.cli.main import main
 from singlestrip.cli.parser import COMMANDS, build_parser
 from singlestrip.errors import SingleStripError
-from singlestrip.networks import checkpoint
+from singlestrip.networks import checkpoint, model_files
 from singlestrip.networks.cascade import Cascade
 from singlestrip.space.metrics import dice
 from singlestrip.stripping.stripper import Stripper
@@ -282,6 +282,7 @@ def test_failures_are_one_line(line, part, trained, head, capsys):
 
 def test_a_missing_model_fails(files, capsys, monkeypatch):
     monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(files))
+    monkeypatch.setattr(model_files, "shipped_folder", lambda: files / "empty")
     assert_fails("strip -i image.nii.gz -m out.nii.gz --model missing", capsys, "missing", str(files))
     assert_fails("strip -i image.nii.gz -m out.nii.gz", capsys, checkpoint.MODELS_VARIABLE)
 

@@ -14,6 +14,9 @@ from singlestrip.cli.completion import script
 from singlestrip.cli.interface import command_options
 from singlestrip.cli.main import main
 from singlestrip.cli.parser import COMMANDS, SHELLS, build_parser
+from singlestrip.networks.model_files import MODELS_VARIABLE, shipped_folder
+
+SHIPPED = {path.stem for path in shipped_folder().glob("*.safetensors")}
 
 
 def needs(shell):
@@ -28,6 +31,15 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def models(folder, tmp_path_factory, monkeypatch):
+    """Two folders of models on the search path, and one that is missing."""
+    first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second of two")
+    for path in (first / "mouse.safetensors", second / "mole.v2.safetensors", second / "notes.txt"):
+        path.touch()
+    monkeypatch.setenv(MODELS_VARIABLE, f"{first}:{first / 'missing'}::{second}")
 
 
 @pytest.fixture
@@ -90,6 +102,13 @@ def test_bash_completes_paths_by_their_role(bash, command):
 
 
 @needs("bash")
+def test_bash_knows_the_names_of_models(bash, models):
+    for line in ("singlestrip strip --model ", "singlestrip qc --qc-model ", "singlestrip models "):
+        assert bash(line) == SHIPPED | {"mouse", "mole.v2", "folder", "found.txt", "t1.nii.gz", "t2.nii.gz"}
+        assert bash(f"{line}mo") == {"mouse", "mole.v2"}
+
+
+@needs("bash")
 def test_bash_knows_what_is_told_by_its_place(bash):
     assert bash("singlestrip bids fo") == bash("singlestrip bids folder fo") == {"folder"}
     assert bash("singlestrip bids folder folder ") == {"participant", "group"}
@@ -139,11 +158,14 @@ class Terminal:
         ("singlestrip strip --out-dir f", "singlestrip strip --out-dir folder/"),
         ("singlestrip strip --list foun", "singlestrip strip --list found.txt "),
         ("singlestrip strip --model foun", "singlestrip strip --model found.txt "),
+        ("singlestrip strip --model mou", "singlestrip strip --model mouse "),
+        ("singlestrip models mol", "singlestrip models mole.v2 "),
+        ("singlestrip models qua", "singlestrip models quality "),
         ("singlestrip strip -i t1.nii.gz --out-d", "singlestrip strip -i t1.nii.gz --out-dir "),
         ("singlestrip self-train --rank tr", "singlestrip self-train --rank truth "),
     ],
 )
-def test_zsh_completes(folder, tmp_path_factory, typed, completed):
+def test_zsh_completes(models, tmp_path_factory, typed, completed):
     home = tmp_path_factory.mktemp("zsh")
     (home / "completion").write_text(script(build_parser(), "zsh"))
     (home / ".zshrc").write_text(
@@ -172,9 +194,12 @@ def test_zsh_completes(folder, tmp_path_factory, typed, completed):
         ("singlestrip strip --save ", {"brain", "mask", "sdt", "picture"}),
         ("singlestrip strip --out-dir fo", {"folder/"}),
         ("singlestrip strip --model fo", {"folder/", "found.txt"}),
+        ("singlestrip strip --model mo", {"mouse", "mole.v2"}),
+        ("singlestrip models mo", {"mouse", "mole.v2"}),
+        ("singlestrip models qua", {"quality"}),
     ],
 )
-def test_fish_completes(folder, tmp_path_factory, typed, offered):
+def test_fish_completes(models, tmp_path_factory, typed, offered):
     path = tmp_path_factory.mktemp("fish") / "script"
     path.write_text(script(build_parser(), "fish"))
     done = subprocess.run(

@@ -158,9 +158,9 @@ def test_options_are_those_of_the_parser():
 
 @pytest.mark.parametrize("role", PATH_ROLES.values())
 def test_every_role_is_known(tmp_path, role):
-    plan.plan_mounts([(role, str(tmp_path))], None, create=False)
+    plan.plan_mounts([(role, str(tmp_path))], [], create=False)
     with pytest.raises(KeyError):
-        plan.plan_mounts([("no-such-role", str(tmp_path))], None, create=False)
+        plan.plan_mounts([("no-such-role", str(tmp_path))], [], create=False)
 
 
 @pytest.mark.parametrize("module", [WRAPPER, *sorted(MODULES.glob("*.py"))], ids=lambda path: path.stem)
@@ -191,7 +191,7 @@ def test_every_path_option_of_every_command_reaches_its_file(run, command, engin
         if option.role in ("value", "none"):
             positional += [] if option.flags else ["value"]
             continue
-        count = {"+": 2, None: 1}.get(option.nargs, option.nargs)
+        count = {"+": 2, "*": 2, None: 1}.get(option.nargs, option.nargs)
         values = []
         for part in range(count):
             place = run.work.parent / f"place {number} {part}"
@@ -446,12 +446,20 @@ def test_models_are_files_or_names(run, tmp_path):
     assert not given.outside(str(model))[1]
 
 
+def test_each_folder_of_models_is_mounted(run, tmp_path):
+    models = [touch(tmp_path / place / "mouse.safetensors") for place in ("first", "second")]
+    folders = f"{models[0].parent}::{tmp_path / 'missing'}:{models[1].parent}"
+    given = run("strip", "-i", "a", "-o", "b", "--model", "mouse", SINGLESTRIP_MODELS=folders)
+    assert given.inside["SINGLESTRIP_MODELS"] == folders
+    assert all(given.reads(model) and not given.outside(str(model))[1] for model in models)
+
+
 def test_a_folder_to_read_is_there_with_what_its_links_lead_to(tmp_path, monkeypatch):
     outside = touch(tmp_path / "store" / "key")
     inside = touch(tmp_path / "bids" / "sub-1" / "t1.nii.gz")
     (tmp_path / "bids" / "linked.nii.gz").symlink_to(outside)
     monkeypatch.chdir(tmp_path / "bids")
-    mounts, _ = plan.plan_mounts([("input-folder", "."), ("folder", "derivatives")], None, True)
+    mounts, _ = plan.plan_mounts([("input-folder", "."), ("folder", "derivatives")], [], True)
     found = {place: (host, writable) for host, place, writable in mounts}
     assert found[str(inside.parents[1])] == (str(inside.parents[1]), False)
     assert found[str(outside.parent)] == (str(outside.parent), False)

@@ -53,6 +53,7 @@ PATHS = {
         "references": "list",
         "val": "input",
     },
+    "models": {"model": "model"},
     "bids": {
         "bids-dir": "input-folder",
         "output-dir": "folder",

@@ -16,7 +16,7 @@ from singlestrip.cli.commands import qc
 from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig, AutoencoderTrainConfig
 from singlestrip.errors import SingleStripError
-from singlestrip.networks import checkpoint
+from singlestrip.networks import checkpoint, model_files
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
 from singlestrip.quality.scores import QualityModel
@@ -252,7 +252,7 @@ def test_augmentation(trained, capsys):
     assert scores[1]["tta_dice"] != row["tta_dice"] and scores[1]["estimated_dice"] == row["estimated_dice"]
 
 
-def test_augmentation_with_a_model_of_ones_own(files, capsys):
+def test_augmentation_with_a_model_of_ones_own(files, capsys, monkeypatch):
     torch.manual_seed(0)
     cascade = Cascade(tiny_cascade(8.0))
     checkpoint.save_model(Path("tiny.safetensors"), cascade, {})
@@ -269,6 +269,7 @@ def test_augmentation_with_a_model_of_ones_own(files, capsys):
     before = names()
     assert run(f"{line} --model models/quality.safetensors") == 1
     assert "name one that strips heads" in capsys.readouterr().err
+    monkeypatch.setattr(model_files, "shipped_folder", lambda: files / "empty")
     assert run(line) == 1  # no weights to strip with come with the phantom
     assert checkpoint.MODELS_VARIABLE in capsys.readouterr().err
     assert names() == before
@@ -547,7 +548,7 @@ def test_strip_prints_the_flag_of_its_mask(trained, head, knowing, capsys):
     assert Path("plain.nii.gz").read_bytes()[10:] == Path("m.nii.gz").read_bytes()[10:]
 
 
-def test_strip_with_a_quality_model_of_ones_own(trained, capsys):
+def test_strip_with_a_quality_model_of_ones_own(trained, capsys, monkeypatch):
     torch.manual_seed(1)
     checkpoint.save_model(Path("other.safetensors"), Autoencoder(CONFIG), {})
     said = []
@@ -556,6 +557,7 @@ def test_strip_with_a_quality_model_of_ones_own(trained, capsys):
         said.append(capsys.readouterr().out)
     assert said[0] == said[1] != said[2]
     Path("models/quality.safetensors").unlink()
+    monkeypatch.setattr(model_files, "shipped_folder", lambda: Path("empty"))
     Path("m.nii.gz").unlink()
     assert run("strip -i image.nii.gz -m m.nii.gz --qc") == 1
     assert "quality.safetensors" in capsys.readouterr().err and "m.nii.gz" not in names()

@@ -52,6 +52,21 @@ QUALITY_METRICS_COLUMNS = ["step", "reconstruction_loss", "rate", "seconds"]
 SCORES_COLUMNS = ["image", "score", "estimate", "flag", "kept", "note", "sha256"]
 RUN_KEYS = ["configuration", "labelled", "unlabelled", "versions"]
 CLASS_KEYS = ["label", "mean", "standard_deviation", "weight", "count"]
+CARD_KEYS = [
+    "anatomy", "learned_from", "source", "licence", "date", "version", "scores", "intended_use", "limits",
+]  # fmt: skip
+SCORE_KEYS = ["data", "contrast", "scans", "dice", "hd95_mm", "dice_error", "dice_correlation"]
+LIST_KEYS = [
+    "name",
+    "path",
+    "error",
+    "format",
+    "format_version",
+    "strips",
+    "has_quality",
+    "voxel_size_mm",
+    "size_bytes",
+]
 MODEL_KEYS = ["format", "format_version", "configuration", "provenance"]
 OPTIONS = {
     "strip": "image list out mask sdt picture out-dir save suffix shard resume model border fill mask-mean-frame "
@@ -63,6 +78,7 @@ OPTIONS = {
     "resume axes device threads quiet debug",
     "self-train": "image mask unlabelled out model qc-model val references resume rounds keep threshold rank "
     "from-scratch steps first-steps epochs batch lr seed save-every device threads quiet debug",
+    "models": "model json quiet debug",
     "bids": "bids-dir output-dir level participant-label session-label suffix save resume model border qc "
     "qc-model pass-from look-from device threads memory quiet debug",
 }
@@ -116,6 +132,9 @@ def columns(path, delimiter: str) -> list[str]:
         *RUN_KEYS,
         *CLASS_KEYS,
         *MODEL_KEYS,
+        *CARD_KEYS,
+        *SCORE_KEYS,
+        *LIST_KEYS,
         "slice_dice",
     ],
 )
@@ -320,12 +339,42 @@ def test_model_files(monkeypatch, name, kind):
     assert f"`{kind}`" in PAGE
 
 
+def test_cards_and_the_list_of_models(files, capsys):
+    card = dict.fromkeys(CARD_KEYS, "text") | {"date": "2026-11-26", "limits": ["text"]}
+    card["scores"] = [dict.fromkeys(SCORE_KEYS, 1) | {"data": "text", "contrast": "text"}]
+    Path("models/singlestrip.json").write_text(json.dumps(card))
+    Path("models/damaged.safetensors").touch()
+    assert run("models --json") == 0
+    out, err = capsys.readouterr()
+    models = {model["name"]: model for model in json.loads(out)}
+    assert not err and {"singlestrip", "quality", "damaged"} <= set(models)
+    for model in models.values():
+        assert {*LIST_KEYS, *CARD_KEYS} <= set(model)
+    assert {key: models["singlestrip"][key] for key in CARD_KEYS} == card
+    assert models["quality"]["anatomy"] is None and models["quality"]["scores"] == []
+    assert models["damaged"]["error"] and models["damaged"]["format"] is None
+    assert run("models damaged") == 1
+
+
 # Environment
 
 
-def test_the_folder_of_models(files):
+def test_the_folders_of_models(files, monkeypatch):
     assert checkpoint.find_model(None) == files / "models/singlestrip.safetensors"
     assert checkpoint.find_model(None, Autoencoder) == files / "models/quality.safetensors"
     Path("models/mouse.safetensors").write_bytes(Path("models/singlestrip.safetensors").read_bytes())
     assert checkpoint.find_model("mouse") == files / "models/mouse.safetensors"
+    monkeypatch.setenv("SINGLESTRIP_MODELS", f"{files / 'missing'}:{files / 'models'}")
+    assert checkpoint.find_model("mouse") == files / "models/mouse.safetensors"
+    Path("missing").mkdir()
+    Path("missing/mouse").touch()
+    assert checkpoint.find_model("mouse") == files / "missing/mouse"
+    monkeypatch.setenv("SINGLESTRIP_MODELS", str(files / "missing"))
+    shipped = Path(__file__).parents[1] / "models"
+    assert checkpoint.find_model(None) == shipped / "singlestrip.safetensors"
+    assert (
+        checkpoint.find_model(None, Autoencoder)
+        == checkpoint.find_model("quality")
+        == shipped / "quality.safetensors"
+    )
     assert "`SINGLESTRIP_MODELS`" in PAGE

@@ -169,7 +169,7 @@ def add_model(group: argparse._ArgumentGroup) -> None:
         "--model",
         type=model,
         metavar="FILE",
-        help="model file, or name in $SINGLESTRIP_MODELS (default: the weights that come with singlestrip)",
+        help="model file, or name that singlestrip models lists (default: the weights that come with singlestrip)",
     )
 
 
@@ -179,7 +179,7 @@ def add_quality_model(group: argparse._ArgumentGroup) -> None:
         "--qc-model",
         type=model,
         metavar="FILE",
-        help="quality model, or name in $SINGLESTRIP_MODELS (default: the one that comes with singlestrip)",
+        help="quality model, or name that singlestrip models lists (default: the one that comes with singlestrip)",
     )
 
 

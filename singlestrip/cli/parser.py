@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from .commands import bids, fit_gmm, qc, self_train, strip, train
+from .commands import bids, fit_gmm, models, qc, self_train, strip, train
 from .streams import tell
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -20,6 +20,7 @@ COMMANDS = {
     "train": train,
     "qc": qc,
     "self-train": self_train,
+    "models": models,
     "bids": bids,
 }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from .._version import __version__
 from ..io.checksum import checksum
 from ..io.versions import library_version
-from ..networks.model_files import models_folder
+from ..networks.model_files import describe_folders, list_models
 
 # What the package needs (pyproject.toml), and what it uses where that is installed.
 LIBRARIES = (
@@ -26,7 +26,7 @@ def describe() -> str:
     """Lines of text, the first of which is `singlestrip X.Y.Z` in all versions."""
     rows = {"python": platform.python_version(), "platform": platform.platform()}
     rows |= {name: library_version(name) or "not installed" for name in LIBRARIES}
-    rows |= {"models": str(models_folder())}
+    rows |= {"models": describe_folders()}
     rows |= {f"  {name}": f"sha256 {digest}" for name, digest in _model_checksums().items()}
     rows |= {"processor": f"{_cores()} cores, {_memory_gib()}", "GPU": ", ".join(_gpus()) or "none seen"}
     wide = max(map(len, rows)) + 2
@@ -35,8 +35,7 @@ def describe() -> str:
 
 def _model_checksums() -> dict[str, str]:
     """The first digits of the SHA-256 of each model file that can be named, as `sha256sum` has it."""
-    paths = sorted(models_folder().glob("[!.]*.safetensors"))
-    return {path.name: _checksum(path) for path in paths}
+    return {path.name: _checksum(path) for path in list_models().values()}
 
 
 def _checksum(path: Path) -> str:

@@ -81,12 +81,12 @@ def _input(option: Option) -> dict[str, Any]:
         "name": _title(option),
         "type": TYPES.get(option.role, "Number" if option.range else "String"),
         "description": option.action.help,
-        "optional": not option.action.required,
+        "optional": option.nargs == "*" or not option.action.required,
         "value-key": _key(option),
     }
     if option.flags:
         fields["command-line-flag"] = option.flags[-1]
-    if option.nargs == "+":
+    if option.nargs in ("+", "*"):
         fields |= {"list": True, "min-list-entries": 1}
     elif option.nargs is None and option.flags:
         fields["command-line-flag-separator"] = "="  # a value may begin with a dash

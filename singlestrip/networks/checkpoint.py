@@ -1,4 +1,4 @@
-"""Model files: the only module that reads and writes them.
+"""Model files: reads and writes their weights. `model_header` reads their headers.
 
 A model is one safetensors file. It holds the weights, and in its header the configuration, provenance and format
 version as JSON. Reading it cannot run code and takes no more memory than the file: before anything is built, the
@@ -10,78 +10,45 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
-from ..configuration import AutoencoderConfig, CascadeConfig
 from ..errors import ModelError
 from ..io import memory
-from ..io.file_kind import path_kind
 from ..io.output import atomic_write
 from ..io.text import typed
+from . import model_header
 from .autoencoder import Autoencoder
 from .cascade import Cascade
-from .model_files import MODELS_VARIABLE, models_folder
+from .model_files import MODELS_VARIABLE, describe_folders, find_by_name, find_in_folders
+from .model_header import AUTOENCODER, CASCADE, FORMAT_VERSION, Kind
 
-FORMAT_VERSION = 1
-MAX_HEADER_BYTES = 16 * 2**20  # the shipped model's header has 24 kB; safetensors itself reads 100 MB
 MAX_WEIGHTS = 64_000_000  # the shipped model has 3 million
 WEIGHT_TYPES = ("F16", "BF16", "F32")  # safetensors' names
 COUNTER_TYPES = ("I64",)
 
-Config = CascadeConfig | AutoencoderConfig
 Model = TypeVar("Model", Cascade, Autoencoder)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of model file.
-
-    format: its name in the header. shipped: the name of the file that comes with the package.
-    purpose: what such a model does. configuration: the class of its configuration.
-    """
-
-    format: str
-    shipped: str
-    purpose: str
-    configuration: type[Config]
-
-
-KINDS: dict[type[torch.nn.Module], Kind] = {
-    Cascade: Kind("singlestrip-cascade", "singlestrip.safetensors", "strips heads", CascadeConfig),
-    Autoencoder: Kind(
-        "singlestrip-autoencoder", "quality.safetensors", "estimates the quality of masks", AutoencoderConfig
-    ),
-}
+KINDS: dict[type[torch.nn.Module], Kind] = {Cascade: CASCADE, Autoencoder: AUTOENCODER}
 
 
 def find_model(name: str | os.PathLike[str] | None, kind: type[torch.nn.Module] = Cascade) -> Path:
-    """Path of a model: of a file, or of the model of that name in the models folder; None names the shipped model.
+    """Path of a model: of a file, or of the model of that name on the search path; None names the default model.
 
-    Raises ModelError if there is none.
+    The search path is `model_files.model_folders`. Raises ModelError if there is none.
     """
-    folder = models_folder()
-    if name is None:
-        path = folder / KINDS[kind].shipped
-        if not path.is_file():
-            raise ModelError(
-                f"{path}: the default model is not there; set {MODELS_VARIABLE} to the folder that holds "
-                "it or name a model file"
-            )
-        return path
-    for path in (Path(name), folder / name, folder / f"{name}.safetensors"):
-        if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that no file can have
-            return path
-    other_kind = path_kind(name)
-    if other_kind:
-        raise ModelError(f"{name}: {other_kind}, not a model file")
-    raise ModelError(f"{name}: no such model file, and none of that name in {folder}")
+    if name is not None:
+        return find_by_name(name)
+    default = find_in_folders(KINDS[kind].shipped)
+    if default is None:
+        raise ModelError(
+            f"{KINDS[kind].shipped}: the default model is not in {describe_folders()}; name its folder in "
+            f"{MODELS_VARIABLE}, or name a model file"
+        )
+    return default
 
 
 def save_model(path: Path, model: Cascade | Autoencoder, provenance: dict[str, Any], half: bool = False) -> None:
@@ -110,25 +77,7 @@ def save_model(path: Path, model: Cascade | Autoencoder, provenance: dict[str, A
 
 def read_header(path: Path, kind: type[torch.nn.Module] = Cascade) -> dict[str, Any]:
     """Configuration, provenance and format version of a model file, without its weights. Raises ModelError."""
-    with _open_safetensors(path) as file:
-        header = file.metadata() or {}
-    wanted = KINDS[kind]
-    if header.get("format") != wanted.format:
-        raise ModelError(f"{path}: not a {wanted.format} model; name one that {wanted.purpose}")
-    try:
-        version = _parse_version(header["format_version"])
-        if version > FORMAT_VERSION:
-            raise ModelError(
-                f"{path}: its format version is newer than this singlestrip reads ({FORMAT_VERSION}); update it"
-            )
-        parts = {name: typed.parse(header[name]) for name in ("configuration", "provenance")}
-    except KeyError as error:
-        raise ModelError(f"{path}: the header of the model is damaged (no {error.args[0]})") from error
-    except ValueError as error:
-        raise ModelError(f"{path}: the header of the model is damaged ({error})") from error
-    if not all(isinstance(part, dict) for part in parts.values()):
-        raise ModelError(f"{path}: the header of the model is damaged (configuration and provenance are objects)")
-    return {"format_version": version, **parts}
+    return model_header.read_header(path, KINDS[kind])
 
 
 def load_model(
@@ -141,13 +90,8 @@ def load_model(
     Raises ModelError for a file that is damaged, inconsistent or of a newer format.
     """
     header = read_header(path, kind)
-    try:
-        config: Any = typed.convert_all(
-            _with_later_fields(header["configuration"], kind), KINDS[kind].configuration
-        )
-    except ValueError as error:
-        raise ModelError(f"{path}: the configuration of the model is wrong ({error})") from error
-    with _open_safetensors(path) as file:
+    config = model_header.parse_configuration(path, header, KINDS[kind])
+    with model_header.open_safetensors(path, "pt") as file:
         _check_weights(path, file, kind, config)
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     for name, values in weights.items():
@@ -159,11 +103,6 @@ def load_model(
     return model.to(device).eval(), header
 
 
-def _with_later_fields(configuration: dict[str, Any], kind: type[torch.nn.Module]) -> dict[str, Any]:
-    """The configuration of a file of an earlier version, with the fields that came later as was meant then."""
-    return {"locator_doublings": 0} | configuration if kind is Cascade else configuration
-
-
 def weight_fault(name: str, values: torch.Tensor) -> str | None:
     """What is wrong with the values of a weight, as a clause after "the weights"; None if they are right."""
     if not bool(torch.isfinite(values).all()):
@@ -171,27 +110,6 @@ def weight_fault(name: str, values: torch.Tensor) -> str | None:
     if name.endswith("running_var") and bool((values < 0).any()):
         return "hold a variance below 0"
     return None
-
-
-def _open_safetensors(path: Path) -> safe_open:
-    """A safetensors file of which the header was read; it covers the file exactly. Raises ModelError."""
-    try:
-        with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-        if header_bytes > MAX_HEADER_BYTES:
-            raise ModelError(f"{path}: not a model file, or damaged (its header is too long)")
-        return safe_open(path, "pt")
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, ValueError) as error:
-        raise ModelError(f"{path}: not a model file, or damaged ({typed.shortened(str(error))})") from error
-
-
-def _parse_version(text: str) -> int:
-    """A format version: a whole number from 1. Raises ValueError."""
-    if not re.fullmatch("[1-9][0-9]{0,8}", text, re.ASCII):
-        raise ValueError(f"format_version is {typed.shortened(ascii(text), 20)}, not a whole number")
-    return int(text)
 
 
 def _check_weights(path: Path, file: safe_open, kind: type[Model], config: Any) -> None:

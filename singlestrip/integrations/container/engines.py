@@ -55,7 +55,8 @@ def engine_command(
     """
     paths, device = named_paths(command, arguments)
     gpu = gpu or device.startswith("cuda")
-    mounts, working_folder = plan_mounts(paths, os.environ.get(MODELS_VARIABLE), create)
+    model_folders = os.environ.get(MODELS_VARIABLE, "").split(os.pathsep)
+    mounts, working_folder = plan_mounts(paths, model_folders, create)
     variables = passed_variables(gpu)
     environment: Dict[str, str] = {}
     if engine in IMAGE_FILE_ENGINES:

@@ -122,6 +122,12 @@ OPTIONS = {
         ("none", 0, "-q", "--quiet"),
         ("none", 0, "--debug"),
     ),
+    "models": (
+        ("model", "*", "model"),
+        ("none", 0, "--json"),
+        ("none", 0, "-q", "--quiet"),
+        ("none", 0, "--debug"),
+    ),
     "bids": (
         ("input-folder", None, "bids_dir"),
         ("folder", None, "output_dir"),

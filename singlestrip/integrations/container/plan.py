@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import stat
-from typing import Any, Iterable, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Iterable, List, NoReturn, Sequence, Tuple
 
 from .mounts import Mount, Mounts
 from .options import OPTIONS
@@ -53,17 +53,18 @@ def _flat(value: Any) -> List[str]:
 
 
 def plan_mounts(
-    paths: Iterable[Tuple[str, str]], models_folder: Optional[str], create: bool
+    paths: Iterable[Tuple[str, str]], model_folders: Iterable[str], create: bool
 ) -> Tuple[List[Mount], str]:
-    """The mounts for the paths of a command line and for a folder of models, and the working folder inside.
+    """The mounts for the paths of a command line and for folders of models, and the working folder inside.
 
-    paths: role and value, as of `named_paths`. create: make output folders that are missing.
+    paths: role and value, as of `named_paths`. model_folders: empty names are skipped. create: make output folders
+    that are missing.
     """
     mounts = Mounts(os.getcwd())
     for role, value in paths:
         _add(mounts, role, mounts.absolute(value), create)
-    if models_folder:
-        mounts.add_linked_folder(mounts.absolute(models_folder))
+    for folder in filter(None, model_folders):
+        mounts.add_linked_folder(mounts.absolute(folder))
     working_folder = mounts.working_folder
     if can_be_mounted(working_folder):
         mounts.add_folder(working_folder)

@@ -1,0 +1,100 @@
+"""What is known of a model file from its header and its card, without its weights. Imports no torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from . import model_header
+from .model_card import ModelCard, Score, read_card
+from .model_header import AUTOENCODER, CASCADE
+
+log = logging.getLogger(__name__)
+
+QUALITY_PREFIX = "quality_"  # of the names of those header texts that describe a quality network
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model file. What neither its header nor its card says is None, or empty.
+
+    name: by which it is found on the search path, or as it was given. error: why it cannot be read; the fields
+    below it are then unknown. strips: whether it has networks that strip heads. has_quality: whether it has one
+    that estimates the quality of masks. learned_from: the card's text, or the names of the files that it learned
+    from. date: the card's, or that of the last change of the file, YYYY-MM-DD. voxel_size_mm: of the segmenter, or
+    of the quality network. Other texts and the scores are the card's.
+    """
+
+    name: str
+    path: str
+    error: str | None = None
+    format: str | None = None
+    format_version: int | None = None
+    strips: bool | None = None
+    has_quality: bool | None = None
+    anatomy: str | None = None
+    learned_from: str | None = None
+    source: str | None = None
+    licence: str | None = None
+    date: str | None = None
+    version: str | None = None
+    voxel_size_mm: float | None = None
+    size_bytes: int | None = None
+    scores: tuple[Score, ...] = ()
+    intended_use: str | None = None
+    limits: tuple[str, ...] = ()
+
+
+def describe_model(name: str, path: Path) -> ModelDescription:
+    """The description of a model file. A card that cannot be used is reported to the log, and left out."""
+    try:
+        metadata = model_header.read_metadata(path)
+        kind = AUTOENCODER if metadata.get("format") == AUTOENCODER.format else CASCADE
+        header = model_header.parse_header(path, metadata, kind)
+        config = model_header.parse_configuration(path, header, kind)
+        status = path.stat()
+    except (ModelError, OSError) as error:
+        return ModelDescription(name, str(path), error=str(error))
+    card = _usable_card(path)
+    return ModelDescription(
+        name=name,
+        path=str(path),
+        format=kind.format,
+        format_version=header["format_version"],
+        strips=kind is CASCADE,
+        has_quality=kind is AUTOENCODER or any(text.startswith(QUALITY_PREFIX) for text in metadata),
+        anatomy=card.anatomy if card else None,
+        learned_from=(card and card.learned_from) or ", ".join(_source_names(header["provenance"])) or None,
+        source=card.source if card else None,
+        licence=card.licence if card else None,
+        date=(card and card.date) or datetime.fromtimestamp(status.st_mtime, timezone.utc).date().isoformat(),
+        version=card.version if card else None,
+        voxel_size_mm=config.voxel_size_mm,
+        size_bytes=status.st_size,
+        scores=card.scores if card else (),
+        intended_use=card.intended_use if card else None,
+        limits=card.limits if card else (),
+    )
+
+
+def _usable_card(path: Path) -> ModelCard | None:
+    """The card of a model file; None, and a warning in the log, if it cannot be used."""
+    try:
+        return read_card(path)
+    except ModelError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _source_names(provenance: dict[str, Any]) -> Iterator[str]:
+    """The name of each labelled image that a model learned from; without an image, of its label map or mask."""
+    labelled = provenance.get("labelled")
+    for example in labelled if isinstance(labelled, list) else [labelled]:
+        files = [example.get(kind) for kind in ("image", "labels", "mask")] if isinstance(example, dict) else []
+        names = [file["name"] for file in files if isinstance(file, dict) and isinstance(file.get("name"), str)]
+        yield from names[:1]
