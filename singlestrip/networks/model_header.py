@@ -7,10 +7,8 @@ has a text each for the format, the format version, the configuration and the pr
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
@@ -38,7 +36,7 @@ class Kind:
     shipped: str
     purpose: str
     configuration: type[Config]
-    later: Mapping[str, Any] = MappingProxyType({})
+    later: tuple[tuple[str, Any], ...] = ()
 
 
 CASCADE = Kind(
@@ -46,7 +44,7 @@ CASCADE = Kind(
     "singlestrip.safetensors",
     "strips heads",
     CascadeConfig,
-    MappingProxyType({"locator_doublings": 0}),
+    (("locator_doublings", 0),),
 )
 AUTOENCODER = Kind(
     "singlestrip-autoencoder", "quality.safetensors", "estimates the quality of masks", AutoencoderConfig
@@ -87,7 +85,7 @@ def parse_header(path: Path, metadata: dict[str, str], kind: Kind) -> dict[str, 
 def parse_configuration(path: Path, header: dict[str, Any], kind: Kind) -> Any:
     """The configuration in a header of `read_header`, an instance of `kind.configuration`. Raises ModelError."""
     try:
-        return typed.convert_all({**kind.later, **header["configuration"]}, kind.configuration)
+        return typed.convert_all({**dict(kind.later), **header["configuration"]}, kind.configuration)
     except ValueError as error:
         raise ModelError(f"{path}: the configuration of the model is wrong ({error})") from error
 
