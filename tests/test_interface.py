@@ -27,6 +27,7 @@ PATHS = {
         "image": "input",
         "mask": "input",
         "labels": "input",
+        "label-table": "input",
         "out": "output",
         "val": "input",
         "init": "model",

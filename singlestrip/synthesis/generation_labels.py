@@ -30,7 +30,6 @@ from .streams import RandomStreams
 RANKS = np.linspace(0, 1, 257)  # at which the quantiles of distances are known
 COARSE_VOXELS = 48  # along a brain on the grid that distances are measured on
 SAMPLED = 1_000_000  # voxels that the quantiles of distances are taken of
-
 WORTH_SAYING = 0.01  # share of the brain in pieces apart from it; less are specks
 
 
