@@ -645,7 +645,7 @@ def test_what_can_be_checked_is_checked_before_the_fit(inputs, tmp_path, monkeyp
         (replace(inputs, validation=((inputs.image, gone),)), "run", "gone"),
         (replace(inputs, model=damaged), "run", "damaged"),
         (replace(inputs, quality=damaged), "run", "damaged"),
-        (replace(inputs, quality=inputs.model), "run", "not a singlestrip-autoencoder"),
+        (replace(inputs, quality=inputs.model), "run", "holds no quality network"),
         (inputs, "file", "file"),
         (inputs, "file/run", "file"),
         (inputs, "x" * 300, "cannot be made"),

@@ -267,6 +267,6 @@ def show_training(progress: Progress) -> None:
 
 def show_quality_training(progress: QualityProgress) -> None:
     """Show on one line where the training of a quality network stands."""
-    text = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
+    text = f"quality network: epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
     text += f", {progress.seconds_left / 60:.0f} min left"
     show_progress(text, keep=progress.epoch == progress.epochs)
