@@ -102,6 +102,7 @@ def test_json_has_all_that_is_known(folder, capsys):
         "strips": True,
         "has_quality": False,
         "voxel_size_mm": 8.0,
+        "brain_ml": [],
         "size_bytes": (folder / "mouse.safetensors").stat().st_size,
         "scores": [nothing | score for score in CARD["scores"]],
     }
@@ -153,6 +154,19 @@ def test_quality_networks_are_told(folder, capsys):
     assert (row["voxel"], row["Dice"]) == ("12", "error 0.050")
     found = {model["name"]: (model["strips"], model["has_quality"]) for model in listed(capsys)}
     assert found == {"both": (True, True), "mouse": (True, False), "quality": (False, True)}
+
+
+@pytest.mark.parametrize(
+    ("volumes", "shown"), [((0.4512,), "0.45 ml"), ((1500.0, 1200.0, 1300.0), "1200-1500 ml")]
+)
+def test_the_volume_of_the_brain_stands_for_the_anatomy(folder, capsys, volumes, shown):
+    path = folder / "mouse.safetensors"
+    checkpoint.save_model(path, Cascade(tiny_cascade(8.0)), {}, anatomy=checkpoint.Anatomy(volumes))
+    assert cells(capsys)["mouse"]["anatomy"] == shown and listed(capsys)[0]["brain_ml"] == list(volumes)
+    write_card("models/mouse.json")
+    assert cells(capsys)["mouse"]["anatomy"] == "mouse head"
+    assert main(["models", "mouse"]) == 0
+    assert shown in capsys.readouterr().out
 
 
 def test_of_models_of_one_name_the_first_on_the_search_path_is_listed(folder, capsys):

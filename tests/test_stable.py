@@ -65,6 +65,7 @@ LIST_KEYS = [
     "strips",
     "has_quality",
     "voxel_size_mm",
+    "brain_ml",
     "size_bytes",
 ]
 MODEL_KEYS = ["format", "format_version", "configuration", "provenance"]

@@ -24,7 +24,7 @@ class ModelDescription:
     below it are then unknown. strips: whether it has networks that strip heads. has_quality: whether it has one
     that estimates the quality of masks. learned_from: the card's text, or the names of the files that it learned
     from. date: the card's, or that of the last change of the file, YYYY-MM-DD. voxel_size_mm: of the segmenter, or
-    of the quality network. Other texts and the scores are the card's.
+    of the quality network. brain_ml: volumes of the labelled brains. Other texts and the scores are the card's.
     """
 
     name: str
@@ -41,6 +41,7 @@ class ModelDescription:
     date: str | None = None
     version: str | None = None
     voxel_size_mm: float | None = None
+    brain_ml: tuple[float, ...] = ()
     size_bytes: int | None = None
     scores: tuple[Score, ...] = ()
     intended_use: str | None = None
@@ -70,6 +71,7 @@ def describe_model(name: str, path: Path) -> ModelDescription:
         date=(card and card.date) or datetime.fromtimestamp(status.st_mtime, timezone.utc).date().isoformat(),
         version=card.version if card else None,
         voxel_size_mm=part.config.voxel_size_mm,
+        brain_ml=header.anatomy.brain_ml if header.anatomy else (),
         size_bytes=status.st_size,
         scores=card.scores if card else (),
         intended_use=card.intended_use if card else None,
