@@ -191,7 +191,7 @@ def test_every_path_option_of_every_command_reaches_its_file(run, command, engin
         if option.role in ("value", "none"):
             positional += [] if option.flags else ["value"]
             continue
-        count = {"+": 2, None: 1}.get(option.nargs, option.nargs)
+        count = {"+": 2, "*": 2, None: 1}.get(option.nargs, option.nargs)
         values = []
         for part in range(count):
             place = run.work.parent / f"place {number} {part}"

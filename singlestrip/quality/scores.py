@@ -116,7 +116,7 @@ class QualityModel:
     def load(
         model: str | os.PathLike[str] | None = None, device: str = "auto", flags: FlagConfig = FlagConfig()
     ) -> QualityModel:
-        """From a model file, or a name in the models folder; None for the shipped weights."""
+        """From a model file, or the name of a model; None for the default weights."""
         path = find_model(model, Autoencoder)
         return QualityModel(load_model(path, choose_device(device), Autoencoder)[0], flags)
 
