@@ -31,7 +31,7 @@ from singlestrip.training.run_files import QUALITY_PART, RunFiles
 CPU = torch.device("cpu")
 LAYERS = ((4, 2, 8), (4, 2, 12), (4, 2, 16), (3, 2, 16), (4, 2, 16))  # 24 voxels to a code of one
 SHIPPED = AutoencoderConfig(voxel_size_mm=8.0, size=24, layers=LAYERS)
-FITTING = AutoencoderConfig(voxel_size_mm=3.0, size=24, layers=LAYERS)
+FITTING = AutoencoderConfig(voxel_size_mm=7.0, size=24, layers=LAYERS)
 MODEL = Path("new.safetensors")
 LINE = "train -l labels.nii.gz -o new.safetensors --init tiny --steps 4 --save-every 2 --amp off --seed 3 -q"
 CASCADE_STEPS = 4

@@ -77,6 +77,14 @@ def find_model(name: str | os.PathLike[str] | None, kind: type[torch.nn.Module] 
     return default
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether the file of a cascade is the shipped one, which is taken if none is named."""
+    try:
+        return path.samefile(find_model(None))
+    except (ModelError, OSError):
+        return False
+
+
 def save_model(
     path: Path,
     model: Cascade | Autoencoder,
