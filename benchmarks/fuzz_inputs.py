@@ -91,7 +91,7 @@ TEXTS = (
 
 
 FIT = "fit-gmm -i image.nii -m mask.nii -o fitted.nii --inside 3 --outside 3"
-TRAIN = "train -l labels.nii --init untrained -o trained.safetensors --amp off --batch 1"
+TRAIN = "train -l labels.nii --init untrained -o trained.safetensors --amp off --batch 1 --no-quality"
 SELF_TRAIN = (
     "self-train -i image.nii -m mask.nii --unlabelled scans.txt -o run --model untrained --qc-model quality "
     "--rounds 1 --keep 1 --steps 1 --batch 1 --threshold 1e-6"

@@ -48,7 +48,7 @@ COMMANDS = {  # each with --resume where there is one; all write below out/
     "bids": "bids raw out participant --save brain --qc --resume",
     "fit-gmm": "fit-gmm -i image.nii -m mask.nii -o out/labels.nii.gz --figure out/labels.png",
     "train": "train -l labels.nii --init untrained -o out/model.safetensors --steps 20 --save-every 5 --amp off "
-    "--batch 1 --resume",
+    "--batch 1 --no-quality --resume",
     "qc --train": "qc --train out/quality.safetensors -m mask.nii --epochs 1 --kind slices --resume",
     "self-train": "self-train -i image.nii -m mask.nii --unlabelled scans.txt -o out --model untrained --qc-model "
     "quality --rounds 2 --keep 2 --steps 4 --save-every 2 --batch 1 --threshold 1e-6 --resume",

@@ -413,6 +413,20 @@ class BrightnessConfig:
 
 
 @dataclass(frozen=True)
+class VolumeConfig:
+    """Which volumes a brain may have before stripping remarks on it."""
+
+    # Shares of the smallest and of the largest labelled brain. Adults have 1000 to 2000 ml: any of them may be the
+    # labelled one, and none is remarked on.
+    least: float = 0.5
+    greatest: float = 2.0
+    # If a model does not tell its labelled brains: the volume of an adult's brain, which is scaled as the networks
+    # are, and the least share of it. Brains of rodents are long, and have half of this volume.
+    adult_ml: float = 1400.0
+    least_in_proportion: float = 0.3
+
+
+@dataclass(frozen=True)
 class StrippingConfig:
     """How the networks are shown an image; lengths in mm of an adult human head."""
 
@@ -426,6 +440,7 @@ class StrippingConfig:
     least_share: float = 0.02  # of the locator's voxels, taken as brain where none is positive
     intensities: IntensityConfig = IntensityConfig()
     brightness: BrightnessConfig = BrightnessConfig()
+    volume: VolumeConfig = VolumeConfig()
 
 
 @dataclass(frozen=True)
@@ -561,6 +576,17 @@ class AutoencoderTrainConfig:
         """Learning rate of an epoch, counted from 0."""
         left = 1 - epoch / self.epochs
         return self.lr * min(1.0, left / max(self.decay, 1e-9))
+
+
+@dataclass(frozen=True)
+class QualityPartTrainConfig(AutoencoderTrainConfig):
+    """How to train the quality network that goes into the file of a cascade.
+
+    It starts from the weights of the shipped one, and takes about a minute on 2 cores: a step takes 0.2 s.
+    """
+
+    epochs: int = 60
+    save_every: int = 10
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,15 @@ def data() -> Path:
 
 @pytest.fixture
 def phantom_stripper():
-    """A stripper to which whatever is brighter than half is brain, at 2 mm in a window of 96 mm."""
+    """A stripper to which whatever is brighter than half is brain, at 2 mm in a window of 96 mm.
+
+    Brains of 6 to 120 ml are usual for it.
+    """
     import torch
 
     from singlestrip.configuration import CascadeConfig, UNetConfig
     from singlestrip.networks.cascade import Cascade
+    from singlestrip.networks.model_header import Anatomy
     from singlestrip.stripping.stripper import Stripper
 
     class Threshold(torch.nn.Module):
@@ -43,4 +47,6 @@ def phantom_stripper():
     config = CascadeConfig(segmenter=tiny, segmenter_size=48, locator=tiny, locator_size=32, locator_doublings=0)
     model = Cascade(config)
     model.locator, model.segmenter = Threshold(), Threshold()
-    return Stripper(model, views=())  # to a threshold the brain is none in other contrasts
+    return Stripper(
+        model, views=(), anatomy=Anatomy((12.0, 60.0))
+    )  # to a threshold the brain is none in other contrasts

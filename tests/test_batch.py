@@ -182,6 +182,49 @@ def test_warning_about_values_that_are_not_finite(phantom_stripper, tmp_path, ca
     assert caplog.records[0].levelname == "WARNING" and caplog.records[0].name.startswith("singlestrip.")
 
 
+def test_a_brain_of_unusual_volume_is_remarked_on_and_stripped(phantom_stripper, tmp_path, caplog):
+    """Here 6 to 120 ml are usual."""
+    frames = {"usual": [20], "small": [8], "large": [36], "several": [20, 8, 20, 9]}
+    images = {
+        name: scan(tmp_path / f"{name}.nii", [ball(radius=radius) for radius in radii])
+        for name, radii in frames.items()
+    }
+    for image in images.values():
+        strip_one(phantom_stripper, image)
+    advice = "is this another anatomy? see 'singlestrip models'"
+    usual = "than any that this model is for (6 to 120 ml)"
+    volumes = [float(text.split("brain of ")[1].split(" ml")[0]) for text in caplog.messages]
+    assert volumes == pytest.approx([2.1, 195, 2.1], rel=0.2)
+    small, large, several = (f"{volume:.3g}" for volume in volumes)
+    assert caplog.messages == [
+        f"{images['small']}: brain of {small} ml, smaller {usual}: {advice}",
+        f"{images['large']}: brain of {large} ml, larger {usual}: {advice}",
+        f"{images['several']}: frame 1 of 0 to 3: brain of {several} ml, smaller {usual}: {advice}",
+    ]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+def test_a_moved_border_makes_no_unusual_volume(phantom_stripper, tmp_path, caplog):
+    usual, small = (scan(tmp_path / f"{r}.nii", [ball(radius=r)]) for r in (15, 9))
+    masks = [
+        strip_one(phantom_stripper, image, StripOptions(border_mm=border))["mask"].frame(0)
+        for image, border in ((usual, -6), (small, 6))
+    ]
+    voxel_ml = abs(np.linalg.det(VOX2WORLD[:3, :3])) / 1000
+    assert masks[0].sum() * voxel_ml < 6 < masks[1].sum() * voxel_ml
+    assert len(caplog.messages) == 1 and f"{small}: brain of 2." in caplog.messages[0]
+
+
+def test_a_small_brain_that_the_image_cuts_off_is_not_remarked_on(phantom_stripper, tmp_path, caplog):
+    image = scan(tmp_path / "a.nii")
+    slab = volume.read(image).stored[:, :, 14:16, 0]
+    nib.Nifti1Image(np.ascontiguousarray(slab), VOX2WORLD).to_filename(tmp_path / "slab.nii")
+    mask = strip_one(phantom_stripper, tmp_path / "slab.nii")["mask"].frame(0)
+    voxel_ml = abs(np.linalg.det(VOX2WORLD[:3, :3])) / 1000
+    assert 0 < mask.sum() * voxel_ml < 15
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("options", [StripOptions(), StripOptions(mean_frame=True)])
 def test_values_that_became_too_large_are_refused_in_one_sentence(phantom_stripper, tmp_path, caplog, options):
     bright = 1000 * np.clip(0.5 - ball() / 4, 0, 1)

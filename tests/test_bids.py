@@ -457,6 +457,29 @@ def test_the_group_level_refuses_what_is_not_its_own(study, capsys):
     assert stop.value.code == 2 and "--border goes with the participant level" in capsys.readouterr().err
 
 
+def test_the_quality_network_of_the_model_scores(study, capsys):
+    cascade, quality = Cascade(tiny_cascade(8.0)), Autoencoder(QUALITY)
+    with torch.no_grad():
+        quality.decoder[-1].bias.fill_(5)  # it reconstructs a brain everywhere
+    part = checkpoint.QualityPart(quality, {})
+    checkpoint.save_model(study / "own.safetensors", cascade, {}, quality=part)
+    checkpoint.save_model(study / "other.safetensors", quality, {})
+    shown = []
+    for options in ("", "--model own.safetensors", "--qc-model other.safetensors"):
+        shutil.rmtree(study / "out", ignore_errors=True)
+        assert run(f"bids raw out participant --suffix T1w --qc {options}") == 0
+        assert run(f"bids raw out group --suffix T1w {options}") == 0
+        told, err = capsys.readouterr()
+        page = (study / "out/reports/index.html").read_text()
+        shown.append((told, page.split("Quality model: ")[1].split('."')[0]))
+        assert err == ""
+    assert shown[1][0] == shown[2][0] != shown[0][0]
+    assert [name for _, name in shown] == ["shipped", "own.safetensors", "other.safetensors"]
+    with pytest.raises(SystemExit):
+        run("bids raw out group --model own.safetensors --qc-model other.safetensors")
+    assert "--model goes with the participant level" in capsys.readouterr().err
+
+
 def test_resume(study):
     """A mask without its JSON file is not finished; one that is kept can still be scored."""
     assert run("bids raw out participant --suffix T1w") == 0

@@ -47,7 +47,7 @@ def test_round_trip(path, model):
     loaded, header = checkpoint.load_model(path)
     assert loaded.config == model.config
     assert header["provenance"] == PROVENANCE
-    assert header["format_version"] == checkpoint.FORMAT_VERSION
+    assert (header["format_version"], header["quality"], header["anatomy"]) == (1, None, None)
     assert not loaded.training
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight)
@@ -133,7 +133,7 @@ def missing_weight(path):
 
 def not_a_number(path):
     weights = load_file(path)
-    next(iter(weights.values())).flatten()[0] = torch.nan
+    weights["locator.head.bias"][0] = torch.nan
     rewrite(path, weights)
 
 
@@ -148,6 +148,183 @@ def test_unusable_files_are_named(path, damage):
     damage(path)
     with pytest.raises(ModelError, match=str(path)):
         checkpoint.load_model(path)
+
+
+# The quality network and the anatomy in the file of a cascade
+
+ANATOMY = checkpoint.Anatomy((1400.0, 1100.5))
+QUALITY_PROVENANCE = {"seed": 4}
+
+
+def quality_part(seed=1):
+    torch.manual_seed(seed)
+    network = Autoencoder(AutoencoderConfig(size=16, layers=((4, 2, 4), (4, 2, 4))))
+    return checkpoint.QualityPart(network, QUALITY_PROVENANCE | {"seed": seed})
+
+
+@pytest.fixture
+def joint(tmp_path, model):
+    path = tmp_path / "joint.safetensors"
+    checkpoint.save_model(path, model, PROVENANCE, quality=quality_part(4), anatomy=ANATOMY)
+    return path
+
+
+def assert_same_weights(model, other):
+    weights, expected = model.state_dict(), other.state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_round_trip_of_both_networks_and_the_anatomy(joint, model):
+    cascade, header = checkpoint.load_model(joint)
+    quality, quality_header = checkpoint.load_model(joint, kind=Autoencoder)
+    assert_same_weights(cascade, model)
+    assert_same_weights(quality, quality_part(4).model)
+    assert header == checkpoint.read_header(joint)
+    assert (header["format_version"], header["provenance"], header["anatomy"]) == (2, PROVENANCE, ANATOMY)
+    assert header["quality"]["provenance"] == QUALITY_PROVENANCE
+    assert quality_header == {"format_version": 2, **header["quality"]}
+    assert quality.config == quality_part().model.config
+
+
+def test_the_anatomy_without_a_quality_network(tmp_path, model):
+    path = tmp_path / "m.safetensors"
+    checkpoint.save_model(path, model, {}, anatomy=ANATOMY)
+    header = checkpoint.read_header(path)
+    assert (header["format_version"], header["quality"], header["anatomy"]) == (2, None, ANATOMY)
+    with pytest.raises(ModelError, match=f"{path}: holds no quality network; name one"):
+        checkpoint.load_model(path, kind=Autoencoder)
+
+
+@pytest.mark.parametrize("name", ["path", "joint"])
+def test_a_quality_network_is_added_or_replaced(request, name, model):
+    path = request.getfixturevalue(name)
+    anatomy = checkpoint.read_header(path)["anatomy"]
+    checkpoint.add_quality(path, quality_part(7))
+    cascade, header = checkpoint.load_model(path)
+    assert_same_weights(cascade, model)
+    assert_same_weights(checkpoint.load_model(path, kind=Autoencoder)[0], quality_part(7).model)
+    assert (header["provenance"], header["anatomy"]) == (PROVENANCE, anatomy)
+    assert header["quality"]["provenance"] == {"seed": 7}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_weights_of_the_cascade_keep_their_bits_when_a_quality_network_is_added(tmp_path, model):
+    path = tmp_path / "m.safetensors"
+    checkpoint.save_model(path, model, {}, half=True)
+    before = load_file(path)
+    checkpoint.add_quality(path, quality_part())
+    after = load_file(path)
+    assert all(after[name].dtype == before[name].dtype for name in before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert after["quality.encoder.0.weight"].dtype == torch.float32
+    checkpoint.add_quality(path, quality_part(), half=True)
+    assert load_file(path)["quality.encoder.0.weight"].dtype == torch.float16
+
+
+def test_a_quality_network_is_added_to_sound_cascades_alone(tmp_path, path):
+    quality = tmp_path / "q.safetensors"
+    checkpoint.save_model(quality, quality_part().model, {})
+    with pytest.raises(ModelError, match=f"{quality}: holds no networks to strip with"):
+        checkpoint.add_quality(quality, quality_part())
+    not_a_number(path)
+    before = path.read_bytes()
+    with pytest.raises(ModelError, match="not finite"):
+        checkpoint.add_quality(path, quality_part())
+    assert path.read_bytes() == before
+
+
+def no_quality_provenance(path):
+    rewrite(path, quality_provenance=None)
+
+
+def no_quality_configuration(path):
+    rewrite(path, quality_configuration=None)
+
+
+def quality_of_other_things(path):
+    rewrite(path, quality_provenance="[]")
+
+
+def quality_out_of_range(path):
+    rewrite(path, quality_configuration=json.dumps(dataclasses.asdict(quality_part().model.config) | {"size": 7}))
+
+
+def quality_of_another_shape(path):
+    config = AutoencoderConfig(size=16, layers=((4, 2, 4), (4, 2, 8)))
+    rewrite(path, quality_configuration=json.dumps(dataclasses.asdict(config)))
+
+
+def quality_of_one_weight_less(path):
+    weights = load_file(path)
+    weights.pop("quality.encoder.0.weight")
+    rewrite(path, weights)
+
+
+def quality_of_one_weight_more(path):
+    rewrite(path, load_file(path) | {"quality.more": torch.ones(1)})
+
+
+def quality_not_finite(path):
+    weights = load_file(path)
+    weights["quality.encoder.0.weight"][0] = torch.inf
+    rewrite(path, weights)
+
+
+def quality_of_another_type(path):
+    weights = load_file(path)
+    rewrite(path, weights | {"quality.encoder.0.weight": weights["quality.encoder.0.weight"].double()})
+
+
+@pytest.mark.parametrize("kind", [Cascade, Autoencoder])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated, newer, strange_version, no_configuration, no_provenance, other_shape, not_a_number,
+        no_quality_provenance, no_quality_configuration, quality_of_other_things, quality_out_of_range,
+        quality_of_another_shape, quality_of_one_weight_less, quality_of_one_weight_more, quality_not_finite,
+        quality_of_another_type,
+    ],
+)  # fmt: skip
+def test_damage_to_either_network_is_named(joint, damage, kind):
+    damage(joint)
+    with pytest.raises(ModelError, match=str(joint)):
+        checkpoint.load_model(joint, kind=kind)
+
+
+@pytest.mark.parametrize(
+    "anatomy",
+    [
+        "", "[]", "{}", "null", '{"brain_ml": []}', '{"brain_ml": 1400}', '{"brain_ml": [0]}',
+        '{"brain_ml": [-1400]}', '{"brain_ml": [1e999]}', '{"brain_ml": ["1400"]}', '{"brain_ml": [NaN]}',
+        '{"brain_ml": [1400], "colour": "red"}',
+    ],
+)  # fmt: skip
+def test_an_anatomy_of_other_things_is_damaged(joint, anatomy):
+    rewrite(joint, anatomy=anatomy)
+    with pytest.raises(ModelError, match=f"{joint}: the header of the model is damaged"):
+        checkpoint.read_header(joint)
+
+
+def test_the_memory_of_the_wanted_network_counts(joint, monkeypatch):
+    cascade, quality = tiny_cascade().working_bytes, quality_part().model.config.working_bytes
+    assert quality < cascade
+    monkeypatch.setattr(checkpoint.memory, "available", lambda: quality)
+    checkpoint.load_model(joint, kind=Autoencoder)
+    with pytest.raises(ModelError, match=f"{joint}: the model needs about"):
+        checkpoint.load_model(joint)
+    monkeypatch.setattr(checkpoint.memory, "available", lambda: quality - 1)
+    with pytest.raises(ModelError, match=f"{joint}: the model needs about"):
+        checkpoint.load_model(joint, kind=Autoencoder)
+
+
+def test_a_quality_network_that_cannot_be_stored_leaves_the_file(path):
+    before, part = path.read_bytes(), quality_part()
+    with torch.no_grad():
+        part.model.encoder[0].weight[0] = 1e6
+    with pytest.raises(ModelError, match="too large to store"):
+        checkpoint.add_quality(path, part, half=True)
+    assert path.read_bytes() == before
 
 
 WRONG_FIELDS = [
@@ -469,7 +646,7 @@ def test_weights_that_cannot_be_stored_are_no_model(tmp_path, value):
 
 def test_a_header_is_read_without_torch(path):
     code = "import sys; from pathlib import Path; from singlestrip.networks import model_header\n"
-    code += f"print(model_header.read_header(Path({str(path)!r}), model_header.CASCADE)['format_version'])\n"
+    code += f"print(model_header.read_header(Path({str(path)!r}), model_header.CASCADE).version)\n"
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(checkpoint.FORMAT_VERSION), "False"]
+    assert done.stdout.split() == [str(checkpoint.PLAIN_VERSION), "False"]

@@ -644,7 +644,7 @@ def test_samples_alone_write_a_picture(tiny):
 
 
 def test_train_and_strip(tiny, capsys):
-    line = f"train -l labels.nii.gz -o new.safetensors --init {tiny} --batch 2 --seed 3 --amp off"
+    line = f"train -l labels.nii.gz -o new.safetensors --init {tiny} --batch 2 --seed 3 --amp off --no-quality"
     assert run(f"{line} --steps 2 --val image.nii.gz mask.nii.gz --validate-every 1") == 0
     header = checkpoint.read_header(Path("new.safetensors"))
     provenance = header["provenance"]
@@ -662,11 +662,16 @@ def test_train_and_strip(tiny, capsys):
     assert "labels.nii.gz: no record of its fit lies beside it" in capsys.readouterr().err
     status = run("strip -i image.nii.gz -m m.nii.gz --model new.safetensors")
     err = capsys.readouterr().err
-    assert (status, err) == (0, "") or (status == 1 and "no brain found" in err)
+    if status == 0:
+        assert err == "" or (err.count("\n") == 1 and "is this another anatomy" in err)
+    else:
+        assert status == 1 and "no brain found" in err
 
 
 def test_train_from_an_image_and_its_mask(tiny):
-    assert run(f"train -i image.nii.gz -m mask.nii.gz -o new.safetensors --init {tiny} --steps 1") == 0
+    assert (
+        run(f"train -i image.nii.gz -m mask.nii.gz -o new.safetensors --init {tiny} --steps 1 --no-quality") == 0
+    )
     provenance = checkpoint.read_header(Path("new.safetensors"))["provenance"]
     named = {kind: source["name"] for kind, source in provenance["labelled"][0].items()}
     assert named == {"image": "image.nii.gz", "mask": "mask.nii.gz"}
@@ -675,7 +680,7 @@ def test_train_from_an_image_and_its_mask(tiny):
 
 @pytest.mark.slow
 def test_train_with_the_default_networks(files):
-    assert run("train -l labels.nii.gz -o new.safetensors --steps 1 --norm none --voxel-size 3") == 0
+    assert run("train -l labels.nii.gz -o new.safetensors --steps 1 --norm none --voxel-size 3 --no-quality") == 0
     model, _ = checkpoint.load_model(Path("new.safetensors"))
     assert model.config.voxel_size_mm == 3
     assert model.config.segmenter.norm == model.config.locator.norm == "none"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import ModelError
-from singlestrip.networks import checkpoint, model_files
+from singlestrip.networks import checkpoint, model_files, model_header
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
 from singlestrip.networks.model_card import read_card
@@ -98,10 +98,11 @@ def test_json_has_all_that_is_known(folder, capsys):
         "path": str(folder / "mouse.safetensors"),
         "error": None,
         "format": "singlestrip-cascade",
-        "format_version": checkpoint.FORMAT_VERSION,
+        "format_version": checkpoint.PLAIN_VERSION,
         "strips": True,
         "has_quality": False,
         "voxel_size_mm": 8.0,
+        "brain_ml": [],
         "size_bytes": (folder / "mouse.safetensors").stat().st_size,
         "scores": [nothing | score for score in CARD["scores"]],
     }
@@ -140,13 +141,12 @@ def test_what_it_learned_from_is_read_from_the_provenance(folder, labelled, show
 
 
 def test_quality_networks_are_told(folder, capsys):
-    """A model of its own, and one in the file of another, which has texts in the header for it."""
+    """In a file of its own, and in the file of a cascade."""
     config = AutoencoderConfig(size=16, voxel_size_mm=12.0, layers=((4, 2, 4),) * 4)
     checkpoint.save_model(folder / "quality.safetensors", Autoencoder(config), {})
     write_card("models/quality.json", scores=[{"data": "masks", "scans": 9, "dice_error": 0.05}])
-    with safe_open(folder / "mouse.safetensors", "pt") as file:
-        header = file.metadata() | {"quality_configuration": "{}"}
-    save_file(load_file(folder / "mouse.safetensors"), folder / "both.safetensors", header)
+    part = checkpoint.QualityPart(Autoencoder(config), {})
+    checkpoint.save_model(folder / "both.safetensors", Cascade(tiny_cascade(8.0)), {}, quality=part)
     assert {name: row["does"] for name, row in cells(capsys).items()} == {
         "both": "strip, qc", "mouse": "strip", "quality": "qc",
     }  # fmt: skip
@@ -154,6 +154,19 @@ def test_quality_networks_are_told(folder, capsys):
     assert (row["voxel"], row["Dice"]) == ("12", "error 0.050")
     found = {model["name"]: (model["strips"], model["has_quality"]) for model in listed(capsys)}
     assert found == {"both": (True, True), "mouse": (True, False), "quality": (False, True)}
+
+
+@pytest.mark.parametrize(
+    ("volumes", "shown"), [((0.4512,), "0.45 ml"), ((1500.0, 1200.0, 1300.0), "1200-1500 ml")]
+)
+def test_the_volume_of_the_brain_stands_for_the_anatomy(folder, capsys, volumes, shown):
+    path = folder / "mouse.safetensors"
+    checkpoint.save_model(path, Cascade(tiny_cascade(8.0)), {}, anatomy=checkpoint.Anatomy(volumes))
+    assert cells(capsys)["mouse"]["anatomy"] == shown and listed(capsys)[0]["brain_ml"] == list(volumes)
+    write_card("models/mouse.json")
+    assert cells(capsys)["mouse"]["anatomy"] == "mouse head"
+    assert main(["models", "mouse"]) == 0
+    assert shown in capsys.readouterr().out
 
 
 def test_of_models_of_one_name_the_first_on_the_search_path_is_listed(folder, capsys):
@@ -205,12 +218,15 @@ def wrong_configuration(path):
 
 @pytest.mark.parametrize("damage", [truncated, of_another_program, long_header, wrong_configuration])
 def test_a_model_that_cannot_be_read_has_a_line_that_says_why(folder, capsys, damage):
-    """The reason is the one that `strip` gives. It is an error only if the model was named."""
+    """The reason is the one that `strip` gives for the same file. It is an error only if the model was named."""
     path = folder / "broken.safetensors"
     path.write_bytes((folder / "mouse.safetensors").read_bytes())
     damage(path)
     with pytest.raises(ModelError) as caught:
-        checkpoint.load_model(path)
+        model_header.read_header(path)
+    if damage is not of_another_program:
+        with pytest.raises(ModelError, match=f"^{re.escape(str(caught.value))}$"):
+            checkpoint.load_model(path)
     assert main(["models"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == f"broken: cannot be read: {caught.value}" and not err

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from phantoms import PhantomCascade, make_head, tiny_cascade
+from phantoms import PhantomCascade, make_head, threshold_cascade, tiny_cascade
 from scipy.ndimage import gaussian_filter
 
 from singlestrip.cli.commands import qc
@@ -70,7 +70,7 @@ def files(head, knowing, tmp_path, monkeypatch):
 @pytest.fixture
 def trained(files, monkeypatch):
     """The files, and a stripper that knows the phantom in place of the shipped weights."""
-    Path("models/singlestrip.safetensors").touch()
+    checkpoint.save_model(Path("models/singlestrip.safetensors"), Cascade(tiny_cascade(8.0)), {})
     monkeypatch.setattr(
         Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
     )
@@ -261,7 +261,7 @@ def test_augmentation_with_a_model_of_ones_own(files, capsys, monkeypatch):
             network.head.weight.zero_()
             network.head.bias.fill_(-5)
     checkpoint.save_model(Path("blind.safetensors"), cascade, {})
-    line = "qc -m good_mask.nii.gz -i image.nii.gz --tta -o q.tsv"
+    line = "qc -m good_mask.nii.gz -i image.nii.gz --tta -o q.tsv --qc-model quality"
     assert run(f"{line} --model tiny.safetensors") == 0
     assert 0 <= float(table("q.tsv")[0]["tta_dice"]) <= 1
     assert run(f"{line} --model blind.safetensors") == 0  # no copy has a brain
@@ -335,6 +335,8 @@ def test_quiet_says_nothing_but_errors(files, capsys):
         ("-m good_mask.nii.gz --report image.nii.gz", "cannot be made"),
         ("-m good_mask.nii.gz --qc-model gone", "gone"),
         ("-m good_mask.nii.gz --qc-model image.nii.gz", "image.nii.gz"),
+        ("-m good_mask.nii.gz --model gone", "gone"),
+        ("-m good_mask.nii.gz --model models/quality.safetensors", "name one that strips heads"),
         ("--table gone.tsv", "gone.tsv"),
         ("--table image.nii.gz", "image.nii.gz"),
         ("--train no/m.safetensors -m good_mask.nii.gz", "no/m.safetensors"),
@@ -354,6 +356,73 @@ def test_a_cascade_is_no_quality_model(files, capsys):
     checkpoint.save_model(Path("tiny.safetensors"), Cascade(tiny_cascade(8.0)), {})
     assert run("qc -m good_mask.nii.gz --qc-model tiny.safetensors") == 1
     assert "name one that estimates the quality of masks" in capsys.readouterr().err
+
+
+def other_network() -> Autoencoder:
+    torch.manual_seed(1)
+    return Autoencoder(CONFIG)
+
+
+@pytest.fixture
+def own(files):
+    """own.safetensors: a cascade with a quality network. bare.safetensors: one without. other.safetensors: the
+    quality network alone."""
+    cascade = threshold_cascade()
+    part = checkpoint.QualityPart(other_network(), {})
+    checkpoint.save_model(Path("own.safetensors"), cascade, {}, quality=part)
+    checkpoint.save_model(Path("bare.safetensors"), cascade, {})
+    checkpoint.save_model(Path("other.safetensors"), part.model, {})
+    checkpoint.save_model(Path("models/singlestrip.safetensors"), cascade, {"made": "as shipped"})
+
+
+REMARK = (
+    "singlestrip: bare.safetensors: holds no quality network; the one for adult human brains estimates the "
+    "quality of its masks\n"
+)
+
+
+def test_qc_takes_the_quality_network_of_a_model(own, capsys):
+    def said(options):
+        assert run(f"qc -m good_mask.nii.gz --report report {options}") == 0
+        named = Path("report/index.html").read_text().split("Quality model: ")[1].split(". 1 masks")[0]
+        return *capsys.readouterr(), named
+
+    shipped, other = said(""), said("--qc-model other.safetensors")
+    assert shipped[0] != other[0] and shipped[1] == other[1] == ""
+    assert (shipped[2], other[2]) == ("shipped", "other.safetensors")
+    for option in ("--model", "--qc-model"):
+        assert said(f"{option} own.safetensors") == (other[0], "", "own.safetensors")
+    assert said("--model bare.safetensors") == (shipped[0], REMARK, "shipped")
+    assert said("--model singlestrip") == shipped
+    assert run("qc -m good_mask.nii.gz --qc-model bare.safetensors") == 1
+    assert "bare.safetensors: holds no quality network" in capsys.readouterr().err
+
+
+def test_qc_with_augmentation_takes_both_networks_of_a_model(own, capsys):
+    line = "qc -m good_mask.nii.gz -i image.nii.gz --tta"
+    rows = []
+    for options in ("", "--model own.safetensors", "--model own.safetensors --qc-model quality"):
+        assert run(f"{line} -o q.tsv {options}") == 0
+        rows.append(table("q.tsv")[0])
+    assert rows[0] == rows[2] != rows[1]
+    assert rows[1]["tta_dice"] == rows[0]["tta_dice"]
+    assert capsys.readouterr().err == ""
+
+
+def test_strip_takes_the_quality_network_of_its_model(own, capsys):
+    def said(options):
+        assert run(f"strip -i image.nii.gz -m m.nii.gz --qc {options}") == 0
+        return capsys.readouterr()
+
+    shipped, other = said(""), said("--qc-model other.safetensors")
+    assert shipped.out != other.out and shipped.err == other.err == ""
+    assert said("--model own.safetensors") == other
+    assert said("--model own.safetensors --qc-model quality") == shipped
+    assert said("--model singlestrip") == shipped
+    assert said("--model bare.safetensors") == (shipped.out, REMARK)
+    assert said("--model bare.safetensors --qc-model other.safetensors") == other
+    assert run("strip -i image.nii.gz -m m.nii.gz --model bare.safetensors") == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_debug_shows_where_an_error_came_from(files):
@@ -377,7 +446,7 @@ def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
         ("-m good_mask.nii.gz --resume", "--resume goes with --train"),
         ("-m good_mask.nii.gz --kind volume", "--kind goes with --train"),
         ("-m good_mask.nii.gz --axes axial", "--axes goes with --train"),
-        ("-m good_mask.nii.gz --model m", "--tta"),
+        ("-m good_mask.nii.gz --model m --qc-model quality", "--model goes with --tta"),
         ("-m good_mask.nii.gz --seed 0", "--tta"),
         ("-m good_mask.nii.gz --tta", "--tta needs the image"),
         ("-m good_mask.nii.gz cut_mask.nii.gz -i image.nii.gz", "2 masks and 1"),

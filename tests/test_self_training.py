@@ -521,6 +521,27 @@ def test_the_command(inputs, tmp_path, capsys):
     assert main([*line, "--resume", "-q"]) == 0 and capsys.readouterr().err == ""
 
 
+def test_the_quality_network_in_the_file_of_the_model_is_taken(inputs, tmp_path):
+    """Unless another one is named, or asked to be trained."""
+    path = tmp_path / "own.safetensors"
+    quality = checkpoint.load_model(inputs.quality, kind=Autoencoder)[0]
+    cascade = checkpoint.load_model(inputs.model)[0]
+    checkpoint.save_model(path, cascade, {}, quality=checkpoint.QualityPart(quality, {}))
+
+    def chosen(*options):
+        line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run", *options]
+        return self_train._quality_file(build_parser().parse_args([str(part) for part in line]))
+
+    assert chosen("--model", path) == path
+    assert chosen("--model", path, "--qc-model", inputs.quality) == inputs.quality
+    assert chosen("--qc-model", path) == path
+    assert chosen() is chosen("--model", inputs.model) is chosen("--model", path, "--epochs", "3") is None
+    folder = SelfTraining(tmp_path / "run", replace(inputs, quality=path), OPTIONS, CPU).run().parent
+    assert not (folder / "quality.safetensors").exists()
+    expected = SelfTraining(tmp_path / "expected", inputs, OPTIONS, CPU).run().parent
+    assert rows(folder) == rows(expected)
+
+
 def test_the_defaults_of_the_command_are_those_of_the_dataclasses():
     line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run"]
     assert self_train._options(build_parser().parse_args(line)) == Options()
@@ -685,7 +706,7 @@ def test_what_can_be_checked_is_checked_before_the_fit(inputs, tmp_path, monkeyp
         (replace(inputs, validation=((inputs.image, gone),)), "run", "gone"),
         (replace(inputs, model=damaged), "run", "damaged"),
         (replace(inputs, quality=damaged), "run", "damaged"),
-        (replace(inputs, quality=inputs.model), "run", "not a singlestrip-autoencoder"),
+        (replace(inputs, quality=inputs.model), "run", "holds no quality network"),
         (inputs, "file", "file"),
         (inputs, "file/run", "file"),
         (inputs, "x" * 300, "cannot be made"),

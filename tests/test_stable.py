@@ -65,6 +65,7 @@ LIST_KEYS = [
     "strips",
     "has_quality",
     "voxel_size_mm",
+    "brain_ml",
     "size_bytes",
 ]
 MODEL_KEYS = ["format", "format_version", "configuration", "provenance"]
@@ -294,12 +295,19 @@ def test_files_of_fit_gmm(files):
         assert all(len(record[side][key]) == count for key in CLASS_KEYS)
 
 
-def test_files_of_train(files):
+def test_files_of_train(files, monkeypatch):
     before = names()
-    assert run("train -l labels.nii.gz -o new.safetensors --init singlestrip --steps 1") == 0
+    line = "train -l labels.nii.gz -o new.safetensors --init singlestrip --steps 1"
+    assert run(f"{line} --no-quality") == 0
     added = {f"new.{ending}" for ending in ("safetensors", "checkpoint", "metrics.csv", "curve.png")}
     assert names() - before == added
     assert set(METRICS_COLUMNS) <= set(columns("new.metrics.csv", ","))
+    quality = checkpoint.load_model(Path("models/quality.safetensors"), kind=Autoencoder)[0].config
+    monkeypatch.setattr(AutoencoderConfig, "fitting", staticmethod(lambda *arguments: quality))
+    assert run(f"{line} --resume") == 0
+    added |= {f"new.quality.{ending}" for ending in ("checkpoint", "metrics.csv", "curve.png")}
+    assert names() - before == added
+    assert set(QUALITY_METRICS_COLUMNS) <= set(columns("new.quality.metrics.csv", ","))
 
 
 def test_files_of_qc_train(files):

@@ -52,7 +52,9 @@ def strip_file(
         fill = stored_fill(image, options.fill)
         if "brain" in job.outputs:
             volume.check_values_fit(image, job.outputs["brain"], fill)
-        masks, sdts = _strip_frames(stripper, frames, options, "sdt" in job.outputs)
+        masks, sdts, unusual = _strip_frames(stripper, frames, options, "sdt" in job.outputs)
+    if unusual:
+        log.warning("%s: %s: is this another anatomy? see 'singlestrip models'", job.image, unusual)
     begin()
     _write_outputs(job, image, masks, sdts, fill, one_mask=options.mean_frame or job.bval is not None)
     return None if quality is None else quality.assess_worst(masks, image.vox2world)[0]
@@ -125,8 +127,11 @@ def _frames_to_strip(image: Volume, job: Job, options: StripOptions) -> list[Sca
 
 def _strip_frames(
     stripper: Stripper, frames: list[Scan], options: StripOptions, sdt: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Masks boolean [X, Y, Z, T], and SDTs float32 [X, Y, Z, T] mm if `sdt`, otherwise None."""
+) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """Masks boolean [X, Y, Z, T], SDTs float32 [X, Y, Z, T] mm if `sdt`, otherwise None, and a clause.
+
+    The clause says what is unusual in the first brain of an unusual size; "" if there is none.
+    """
     stripped = []
     for number, frame in enumerate(frames):
         try:
@@ -140,7 +145,16 @@ def _strip_frames(
                 f"frame {number} of 0 to {len(frames) - 1}: {error}; a single mask of their mean may work"
             ) from error
     masks = _stack_frames([each.mask for each in stripped])
-    return masks, _stack_frames([each.sdt for each in stripped if each.sdt is not None]) if sdt else None
+    sdts = _stack_frames([each.sdt for each in stripped if each.sdt is not None]) if sdt else None
+    return masks, sdts, _first_unusual([each.unusual for each in stripped])
+
+
+def _first_unusual(clauses: list[str]) -> str:
+    """The first clause that is not empty; of several frames, with the number of its frame."""
+    for number, clause in enumerate(clauses):
+        if clause:
+            return clause if len(clauses) == 1 else f"frame {number} of 0 to {len(clauses) - 1}: {clause}"
+    return ""
 
 
 def _stack_frames(frames: list[np.ndarray]) -> np.ndarray:

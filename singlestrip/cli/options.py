@@ -16,6 +16,7 @@ from .streams import show_progress, tell
 
 if TYPE_CHECKING:  # their modules import torch
     from ..batch.strip import Outcome
+    from ..quality.scores import QualityModel
     from ..quality.training import QualityProgress
     from ..training.trainer import Progress
 
@@ -179,8 +180,18 @@ def add_quality_model(group: argparse._ArgumentGroup) -> None:
         "--qc-model",
         type=model,
         metavar="FILE",
-        help="quality model, or name that singlestrip models lists (default: the one that comes with singlestrip)",
+        help="model file with a quality network, or name that singlestrip models lists (default: the quality "
+        "network in the file of --model, or else the one that comes with singlestrip)",
     )
+
+
+def load_quality(args: argparse.Namespace, model_file: Path | None, flags: FlagConfig) -> QualityModel:
+    """The quality network of --qc-model, or else the one that goes with the file of --model, None if not given."""
+    from ..quality.scores import QualityModel
+
+    if args.qc_model is None and model_file is not None:
+        return QualityModel.load_for(model_file, args.device, flags)
+    return QualityModel.load(args.qc_model, args.device, flags)
 
 
 def add_quality_options(parser: argparse.ArgumentParser, about: str) -> None:
@@ -286,6 +297,6 @@ def show_training(progress: Progress) -> None:
 
 def show_quality_training(progress: QualityProgress) -> None:
     """Show on one line where the training of a quality network stands."""
-    text = f"epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
+    text = f"quality network: epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"
     text += f", {progress.seconds_left / 60:.0f} min left"
     show_progress(text, keep=progress.epoch == progress.epochs)

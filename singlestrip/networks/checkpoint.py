@@ -1,8 +1,11 @@
 """Model files: reads and writes their weights. `model_header` reads their headers.
 
 A model is one safetensors file. It holds the weights, and in its header the configuration, provenance and format
-version as JSON. Reading it cannot run code and takes no more memory than the file: before anything is built, the
-ranges of the configuration and the shapes of the weights are checked.
+version as JSON. The file of a cascade may also hold the quality network of the same anatomy, with a configuration
+and a provenance of its own, and the volumes of the labelled brains.
+
+Reading a file cannot run code and takes no more memory than the file: before anything is built, the ranges of the
+configurations and the shapes of the weights are checked, those of all networks in the file.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,14 +29,36 @@ from . import model_header
 from .autoencoder import Autoencoder
 from .cascade import Cascade
 from .model_files import MODELS_VARIABLE, describe_folders, find_by_name, find_in_folders
-from .model_header import AUTOENCODER, CASCADE, FORMAT_VERSION, Kind
+from .model_header import (
+    AUTOENCODER,
+    CASCADE,
+    FORMAT_VERSION,
+    PLAIN_VERSION,
+    QUALITY_KEY,
+    QUALITY_WEIGHT,
+    Anatomy,
+    Config,
+    Header,
+    Kind,
+)
 
 MAX_WEIGHTS = 64_000_000  # the shipped model has 3 million
 WEIGHT_TYPES = ("F16", "BF16", "F32")  # safetensors' names
 COUNTER_TYPES = ("I64",)
 
 Model = TypeVar("Model", Cascade, Autoencoder)
+Weights = dict[str, torch.Tensor]
+
+
 KINDS: dict[type[torch.nn.Module], Kind] = {Cascade: CASCADE, Autoencoder: AUTOENCODER}
+
+
+@dataclass(frozen=True, eq=False)
+class QualityPart:
+    """A quality network in the file of a cascade, and how it was made."""
+
+    model: Autoencoder
+    provenance: dict[str, Any]
 
 
 def find_model(name: str | os.PathLike[str] | None, kind: type[torch.nn.Module] = Cascade) -> Path:
@@ -51,33 +77,83 @@ def find_model(name: str | os.PathLike[str] | None, kind: type[torch.nn.Module] 
     return default
 
 
-def save_model(path: Path, model: Cascade | Autoencoder, provenance: dict[str, Any], half: bool = False) -> None:
+def is_shipped(path: Path) -> bool:
+    """Whether the file of a cascade is the shipped one, which is taken if none is named."""
+    try:
+        return path.samefile(find_model(None))
+    except (ModelError, OSError):
+        return False
+
+
+def save_model(
+    path: Path,
+    model: Cascade | Autoencoder,
+    provenance: dict[str, Any],
+    half: bool = False,
+    *,
+    quality: QualityPart | None = None,
+    anatomy: Anatomy | None = None,
+) -> None:
     """Write a model, whole or not at all.
 
-    half: store weights in 16 bits, which halves the file. Raises ModelError for weights that are not finite in the
-    bits they are stored in, and OutputError.
+    half: store weights in 16 bits, which halves the file. quality, anatomy: what else to write into the file of a
+    cascade. Raises ModelError for weights that are not finite in the bits they are stored in, and OutputError.
     """
-    header = {
-        "format": KINDS[type(model)].format,
-        "format_version": str(FORMAT_VERSION),
-        "configuration": json.dumps(dataclasses.asdict(model.config)),
-        "provenance": json.dumps(provenance),
-    }
+    header = {"format": KINDS[type(model)].format, **_header_entries(model, provenance)}
+    if anatomy is not None:
+        header["anatomy"] = json.dumps(dataclasses.asdict(anatomy))
+    _write(path, header, _stored_weights(model, half), quality, half)
+
+
+def add_quality(path: Path, quality: QualityPart, half: bool = False) -> None:
+    """Write a quality network into the model file of a cascade, in place of one that is there.
+
+    What else the file holds stays as it is. half: store the weights of the quality network in 16 bits. Raises
+    ModelError unless the file is a sound model of a cascade, and OutputError; the file then stays as it was.
+    """
+    header = model_header.read_header(path, CASCADE)
+    entries = {name: text for name, text in header.entries.items() if not name.startswith(QUALITY_KEY)}
+    _write(path, entries, _read_weights(path, header, Cascade), quality, half)
+
+
+def _header_entries(model: Cascade | Autoencoder, provenance: dict[str, Any]) -> dict[str, str]:
+    """The header's entries for networks."""
+    return {"configuration": json.dumps(dataclasses.asdict(model.config)), "provenance": json.dumps(provenance)}
+
+
+def _stored_weights(model: Cascade | Autoencoder, half: bool) -> Weights:
+    """The weights of networks as a file holds them; half: in 16 bits."""
     dtype = torch.float16 if half else torch.float32
-    weights = {
+    return {
         name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
         for name, value in model.state_dict().items()
     }
+
+
+def _write(path: Path, entries: dict[str, str], weights: Weights, quality: QualityPart | None, half: bool) -> None:
+    """Write a model file with these entries of the header and, if given, a quality network; half: of this one."""
+    if quality is not None:
+        own_entries = _header_entries(quality.model, quality.provenance)
+        own_weights = _stored_weights(quality.model, half)
+        entries = entries | {QUALITY_KEY + name: text for name, text in own_entries.items()}
+        weights = weights | {QUALITY_WEIGHT + name: value for name, value in own_weights.items()}
+    plain = quality is None and "anatomy" not in entries
+    entries = entries | {"format_version": str(PLAIN_VERSION if plain else FORMAT_VERSION)}
     if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
         raise ModelError(f"{path}: the weights have become too large to store; train anew at a lower rate")
-    data = save(weights, header)
+    data = save(weights, entries)
     with atomic_write(path) as (partial,):
         partial.write_bytes(data)
 
 
 def read_header(path: Path, kind: type[torch.nn.Module] = Cascade) -> dict[str, Any]:
-    """Configuration, provenance and format version of a model file, without its weights. Raises ModelError."""
-    return model_header.read_header(path, KINDS[kind])
+    """What a model file tells of networks of a kind, without their weights.
+
+    Returns `format_version`, a number, and `configuration` and `provenance`, dictionaries. Of a cascade it also
+    returns `anatomy`, an `Anatomy` or None, and `quality`: the configuration and provenance of the quality network
+    in the same file, or None. Raises ModelError.
+    """
+    return model_header.read_header(path, KINDS[kind]).describe(KINDS[kind])
 
 
 def load_model(
@@ -87,20 +163,14 @@ def load_model(
 ) -> tuple[Model, dict[str, Any]]:
     """A model in evaluation mode on `device`, and its header, as of `read_header`.
 
-    Raises ModelError for a file that is damaged, inconsistent or of a newer format.
+    A quality network comes from a file of its own or from the file of a cascade. Raises ModelError for a file that
+    is damaged, inconsistent or of a newer format, in whichever of its networks.
     """
-    header = read_header(path, kind)
-    config = model_header.parse_configuration(path, header, KINDS[kind])
-    with model_header.open_safetensors(path, "pt") as file:
-        _check_weights(path, file, kind, config)
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    for name, values in weights.items():
-        fault = weight_fault(name, values)
-        if fault:
-            raise ModelError(f"{path}: the weights {fault}; the file is damaged")
-    model = kind(config)
+    header = model_header.read_header(path, KINDS[kind])
+    weights = _read_weights(path, header, kind)
+    model = kind(header.parts[KINDS[kind]].config)
     model.load_state_dict(weights)
-    return model.to(device).eval(), header
+    return model.to(device).eval(), header.describe(KINDS[kind])
 
 
 def weight_fault(name: str, values: torch.Tensor) -> str | None:
@@ -112,10 +182,38 @@ def weight_fault(name: str, values: torch.Tensor) -> str | None:
     return None
 
 
-def _check_weights(path: Path, file: safe_open, kind: type[Model], config: Any) -> None:
-    """Raise ModelError unless the file holds the weights of such a model and memory can hold its working data."""
-    with torch.device("meta"):  # shapes alone: nothing is allocated
-        expected = kind(config).state_dict()
+def _read_weights(path: Path, header: Header, kind: type[torch.nn.Module]) -> Weights:
+    """The weights of the networks of a kind, by the names that they have in these networks.
+
+    Raises ModelError unless the weights of all networks of the file are right, and memory can hold the working
+    data of the wanted ones.
+    """
+    wanted = header.parts[KINDS[kind]]
+    with model_header.open_safetensors(path, "pt") as file:
+        _check_shapes(path, file, header)
+        _check_memory(path, wanted.config)
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    for name, values in weights.items():
+        fault = weight_fault(name, values)
+        if fault:
+            raise ModelError(f"{path}: the weights {fault}; the file is damaged")
+    return {name: weights[wanted.prefix + name] for name in _weight_shapes(kind, wanted.config)}
+
+
+def _weight_shapes(kind: type[torch.nn.Module], config: Config) -> Weights:
+    """The weights of networks by name, without values: nothing is allocated."""
+    with torch.device("meta"):
+        return kind(config).state_dict()
+
+
+def _check_shapes(path: Path, file: safe_open, header: Header) -> None:
+    """Raise ModelError unless a file holds the weights of its networks, in shape and type, and no others."""
+    expected = {
+        part.prefix + name: value
+        for network, kind in KINDS.items()
+        if (part := header.parts.get(kind)) is not None
+        for name, value in _weight_shapes(network, part.config).items()
+    }
     number = sum(value.numel() for value in expected.values())
     if number > MAX_WEIGHTS:
         raise ModelError(
@@ -134,6 +232,10 @@ def _check_weights(path: Path, file: safe_open, kind: type[Model], config: Any) 
             )
         if dtype not in (WEIGHT_TYPES if wanted.is_floating_point() else COUNTER_TYPES):
             raise ModelError(f"{path}: weights and configuration do not fit ({name} is of type {dtype})")
+
+
+def _check_memory(path: Path, config: Config) -> None:
+    """Raise ModelError unless memory can hold the working data of networks."""
     need, left = config.working_bytes, memory.available()
     if left is not None and need > left:
         raise ModelError(

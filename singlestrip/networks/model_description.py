@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from . import model_header
 from .model_card import ModelCard, Score, read_card
-from .model_header import AUTOENCODER, CASCADE
+from .model_header import AUTOENCODER, CASCADE, read_header
 
 log = logging.getLogger(__name__)
-
-QUALITY_PREFIX = "quality_"  # of the names of those header texts that describe a quality network
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class ModelDescription:
     below it are then unknown. strips: whether it has networks that strip heads. has_quality: whether it has one
     that estimates the quality of masks. learned_from: the card's text, or the names of the files that it learned
     from. date: the card's, or that of the last change of the file, YYYY-MM-DD. voxel_size_mm: of the segmenter, or
-    of the quality network. Other texts and the scores are the card's.
+    of the quality network. brain_ml: volumes of the labelled brains. Other texts and the scores are the card's.
     """
 
     name: str
@@ -44,6 +41,7 @@ class ModelDescription:
     date: str | None = None
     version: str | None = None
     voxel_size_mm: float | None = None
+    brain_ml: tuple[float, ...] = ()
     size_bytes: int | None = None
     scores: tuple[Score, ...] = ()
     intended_use: str | None = None
@@ -53,28 +51,27 @@ class ModelDescription:
 def describe_model(name: str, path: Path) -> ModelDescription:
     """The description of a model file. A card that cannot be used is reported to the log, and left out."""
     try:
-        metadata = model_header.read_metadata(path)
-        kind = AUTOENCODER if metadata.get("format") == AUTOENCODER.format else CASCADE
-        header = model_header.parse_header(path, metadata, kind)
-        config = model_header.parse_configuration(path, header, kind)
+        header = read_header(path)
         status = path.stat()
     except (ModelError, OSError) as error:
         return ModelDescription(name, str(path), error=str(error))
     card = _usable_card(path)
+    kind, part = next(iter(header.parts.items()))
     return ModelDescription(
         name=name,
         path=str(path),
         format=kind.format,
-        format_version=header["format_version"],
-        strips=kind is CASCADE,
-        has_quality=kind is AUTOENCODER or any(text.startswith(QUALITY_PREFIX) for text in metadata),
+        format_version=header.version,
+        strips=CASCADE in header.parts,
+        has_quality=AUTOENCODER in header.parts,
         anatomy=card.anatomy if card else None,
-        learned_from=(card and card.learned_from) or ", ".join(_source_names(header["provenance"])) or None,
+        learned_from=(card and card.learned_from) or ", ".join(_source_names(part.stored["provenance"])) or None,
         source=card.source if card else None,
         licence=card.licence if card else None,
         date=(card and card.date) or datetime.fromtimestamp(status.st_mtime, timezone.utc).date().isoformat(),
         version=card.version if card else None,
-        voxel_size_mm=config.voxel_size_mm,
+        voxel_size_mm=part.config.voxel_size_mm,
+        brain_ml=header.anatomy.brain_ml if header.anatomy else (),
         size_bytes=status.st_size,
         scores=card.scores if card else (),
         intended_use=card.intended_use if card else None,

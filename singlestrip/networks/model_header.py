@@ -1,7 +1,8 @@
 """Headers of model files: what a model is, without its weights. Imports no torch.
 
 A model is one safetensors file: 8 bytes with the length of its header, the header as JSON, the weights. The header
-has a text each for the format, the format version, the configuration and the provenance of the model.
+has a text each for the format, the format version, the configuration and the provenance of the model. The file of
+a cascade may also have texts for a quality network in the same file, and for the volumes of the labelled brains.
 """
 
 from __future__ import annotations
@@ -9,31 +10,36 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from msgspec import Meta
 from safetensors import SafetensorError, safe_open
 
 from ..configuration import AutoencoderConfig, CascadeConfig
 from ..errors import ModelError
 from ..io.text import typed
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read
+PLAIN_VERSION = 1  # of a file of one kind of networks and nothing else, which older programs read too
 MAX_HEADER_BYTES = 16 * 2**20  # the shipped model's header has 24 kB; safetensors itself reads 100 MB
+# Names of the quality network in the file of a cascade begin so: keys of the header, and weights.
+QUALITY_KEY, QUALITY_WEIGHT = "quality_", "quality."
 
 Config = CascadeConfig | AutoencoderConfig
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of model file.
+    """A kind of networks in model files.
 
-    format: its name in the header. shipped: the name of the file that comes with the package.
-    purpose: what such a model does. configuration: the class of its configuration. later: fields that came into it
-    after the first version, with the values that files without them mean.
+    format: the name of files of their own. shipped: the name of the file that comes with the package.
+    name, purpose: what they are, and what they do. configuration: the class of their configuration. later: fields
+    that came into it after the first version, with the values that files without them mean.
     """
 
     format: str
     shipped: str
+    name: str
     purpose: str
     configuration: type[Config]
     later: tuple[tuple[str, Any], ...] = ()
@@ -42,52 +48,105 @@ class Kind:
 CASCADE = Kind(
     "singlestrip-cascade",
     "singlestrip.safetensors",
+    "networks to strip with",
     "strips heads",
     CascadeConfig,
     (("locator_doublings", 0),),
 )
 AUTOENCODER = Kind(
-    "singlestrip-autoencoder", "quality.safetensors", "estimates the quality of masks", AutoencoderConfig
+    "singlestrip-autoencoder",
+    "quality.safetensors",
+    "quality network",
+    "estimates the quality of masks",
+    AutoencoderConfig,
 )
+KINDS = (CASCADE, AUTOENCODER)
 
 
-def read_header(path: Path, kind: Kind) -> dict[str, Any]:
-    """Configuration, provenance and format version of a model file of that kind. Raises ModelError."""
-    return parse_header(path, read_metadata(path), kind)
+@dataclass(frozen=True)
+class Anatomy:
+    """The anatomy that a cascade is for. brain_ml: volumes of the labelled brains, in millilitres."""
+
+    brain_ml: Annotated[tuple[Annotated[float, Meta(gt=0, le=1e6)], ...], Meta(min_length=1, max_length=100_000)]
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The texts in the header of a safetensors file by their names, unchecked. Raises ModelError."""
+@dataclass(frozen=True)
+class Part:
+    """Networks of a file, as its header tells.
+
+    prefix: how the names of their weights begin. config: their configuration, in range. stored: configuration and
+    provenance as they are in the file.
+    """
+
+    prefix: str
+    config: Any
+    stored: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a model file without faults.
+
+    entries: its texts. parts: what it tells of each kind of networks in the file; first of the kind that gives the
+    file its format.
+    """
+
+    entries: dict[str, str]
+    version: int
+    parts: dict[Kind, Part]
+    anatomy: Anatomy | None
+
+    def describe(self, kind: Kind) -> dict[str, Any]:
+        """What `checkpoint.read_header` returns."""
+        description = {"format_version": self.version, **self.parts[kind].stored}
+        if kind is CASCADE:
+            quality = self.parts.get(AUTOENCODER)
+            description |= {"quality": None if quality is None else quality.stored, "anatomy": self.anatomy}
+        return description
+
+
+def read_header(path: Path, kind: Kind | None = None) -> Header:
+    """The header of a model file that holds networks of this kind, or of any. Raises ModelError."""
     with open_safetensors(path, "np") as file:
-        return file.metadata() or {}
-
-
-def parse_header(path: Path, metadata: dict[str, str], kind: Kind) -> dict[str, Any]:
-    """As `read_header`, from the texts of the header. path: of the file, for errors."""
-    if metadata.get("format") != kind.format:
-        raise ModelError(f"{path}: not a {kind.format} model; name one that {kind.purpose}")
+        entries = file.metadata() or {}
+    owner = next((each for each in KINDS if entries.get("format") == each.format), None)
+    has_quality = owner is CASCADE and any(name.startswith(QUALITY_KEY) for name in entries)
+    if kind is not None and not (kind is owner or (kind is AUTOENCODER and has_quality)):
+        raise ModelError(f"{path}: holds no {kind.name}; name one that {kind.purpose}")
+    if owner is None:
+        raise ModelError(f"{path}: not a model of singlestrip")
     try:
-        version = _parse_version(metadata["format_version"])
+        version = _parse_version(entries["format_version"])
         if version > FORMAT_VERSION:
             raise ModelError(
                 f"{path}: its format version is newer than this singlestrip reads ({FORMAT_VERSION}); update it"
             )
-        parts = {name: typed.parse(metadata[name]) for name in ("configuration", "provenance")}
+        parts = {owner: _parse_part(path, entries, owner)}
+        if has_quality:
+            parts[AUTOENCODER] = _parse_part(path, entries, AUTOENCODER, QUALITY_KEY, QUALITY_WEIGHT)
+        anatomy = None
+        if owner is CASCADE and "anatomy" in entries:
+            anatomy = typed.convert_all(typed.parse(entries["anatomy"]), Anatomy)
     except KeyError as error:
         raise ModelError(f"{path}: the header of the model is damaged (no {error.args[0]})") from error
     except ValueError as error:
         raise ModelError(f"{path}: the header of the model is damaged ({error})") from error
-    if not all(isinstance(part, dict) for part in parts.values()):
-        raise ModelError(f"{path}: the header of the model is damaged (configuration and provenance are objects)")
-    return {"format_version": version, **parts}
+    return Header(entries, version, parts, anatomy)
 
 
-def parse_configuration(path: Path, header: dict[str, Any], kind: Kind) -> Any:
-    """The configuration in a header of `read_header`, an instance of `kind.configuration`. Raises ModelError."""
+def _parse_part(path: Path, entries: dict[str, str], kind: Kind, key: str = "", prefix: str = "") -> Part:
+    """What the entries of a header tell of networks. key, prefix: how the names of entries and weights begin.
+
+    Raises KeyError and ValueError for damaged entries, ModelError for a configuration out of range.
+    """
+    stored = {name: typed.parse(entries[key + name]) for name in ("configuration", "provenance")}
+    if not all(isinstance(values, dict) for values in stored.values()):
+        raise ValueError("configuration and provenance are objects")
     try:
-        return typed.convert_all({**dict(kind.later), **header["configuration"]}, kind.configuration)
+        config = typed.convert_all({**dict(kind.later), **stored["configuration"]}, kind.configuration)
     except ValueError as error:
-        raise ModelError(f"{path}: the configuration of the model is wrong ({error})") from error
+        raise ModelError(f"{path}: the {key}configuration of the model is wrong ({error})") from error
+    return Part(prefix, config, stored)
 
 
 def open_safetensors(path: Path, framework: Literal["np", "pt"]) -> safe_open:

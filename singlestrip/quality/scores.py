@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,13 +14,15 @@ from scipy import ndimage
 from ..configuration import SLICE_BATCH, FlagConfig
 from ..errors import InputError
 from ..networks.autoencoder import Autoencoder
-from ..networks.checkpoint import find_model, load_model
+from ..networks.checkpoint import find_model, is_shipped, load_model, read_header
 from ..networks.device import choose_device, limit_threads_after_fork
 from ..space.grid import Grid, voxel_volume_ml
 from ..space.metrics import dice, hausdorff95, volume_ml
 from ..space.morphology import fill_holes, mask_box, thin_axes
 from ..space.resample import coarsened, conform
 from ..space.scan import Scan, as_scan
+
+log = logging.getLogger(__name__)
 
 LARGE_SLICE = 0.1  # of the largest: the tips of a brain say little
 
@@ -106,19 +110,39 @@ def flag_of(estimated_dice: float, config: FlagConfig = FlagConfig()) -> str:
 
 
 class QualityModel:
-    """A loaded autoencoder that scores one mask after another."""
+    """A loaded autoencoder that scores one mask after another. name: what is told of it in reports."""
 
-    def __init__(self, model: Autoencoder, flags: FlagConfig = FlagConfig()) -> None:
+    def __init__(self, model: Autoencoder, flags: FlagConfig = FlagConfig(), name: str = "") -> None:
         self.model = model.eval()
-        self.config, self.flags = model.config, flags
+        self.config, self.flags, self.name = model.config, flags, name
 
     @staticmethod
     def load(
         model: str | os.PathLike[str] | None = None, device: str = "auto", flags: FlagConfig = FlagConfig()
     ) -> QualityModel:
-        """From a model file, or the name of a model; None for the default weights."""
+        """From a model file with a quality network, or the name of a model; None for the default quality network.
+
+        Raises ModelError.
+        """
         path = find_model(model, Autoencoder)
-        return QualityModel(load_model(path, choose_device(device), Autoencoder)[0], flags)
+        name = "shipped" if model is None else os.fspath(model)
+        return QualityModel(load_model(path, choose_device(device), Autoencoder)[0], flags, name)
+
+    @staticmethod
+    def load_for(path: Path, device: str = "auto", flags: FlagConfig = FlagConfig()) -> QualityModel:
+        """The quality network in the model file that masks are made with, or the shipped one if it holds none.
+
+        Logs a warning if the shipped network, which knows adult brains, stands in for that of another model.
+        Raises ModelError.
+        """
+        if read_header(path)["quality"] is not None:
+            return QualityModel.load(path, device, flags)
+        if not is_shipped(path):
+            log.warning(
+                "%s: holds no quality network; the one for adult human brains estimates the quality of its masks",
+                path,
+            )
+        return QualityModel.load(None, device, flags)
 
     @property
     def device(self) -> torch.device:

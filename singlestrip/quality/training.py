@@ -6,28 +6,32 @@ gives the same network, and a resumed run ends as one that never stopped.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, Axis
-from ..errors import InputError, errors_named
+from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, Axis, QualityPartTrainConfig
+from ..errors import InputError, ModelError, errors_named
 from ..io.checksum import checksum
 from ..io.images.masks import read_mask
 from ..io.text import typed
 from ..networks.autoencoder import Autoencoder
+from ..networks.checkpoint import QualityPart, add_quality, find_model, load_model
 from ..networks.losses import reconstruction_loss
 from ..space.scan import Scan
 from ..synthesis.gmm import NativeMap
 from ..training.maps import fingerprint
-from ..training.run_files import RunFiles
+from ..training.run_files import QUALITY_PART, RunFiles
 from ..training.task import Plan, Setup, Task
 from ..training.trainer import Progress, Trainer, state_to_resume
 from .mask_source import SliceSource, VolumeSource, brain_mm
+
+log = logging.getLogger(__name__)
 
 LOSSES = ("reconstruction",)
 CHANGEABLE = ("epochs", "save_every")  # between the parts of one run
@@ -79,10 +83,22 @@ class QualityTask(Task[Autoencoder, AutoencoderConfig, AutoencoderTrainConfig]):
         return self.model, self.provenance
 
 
+class QualityPartTask(QualityTask):
+    """Trains a quality network for the model file of a cascade, which is there when the training ends."""
+
+    def write_model(self, path: Path, model: Autoencoder, provenance: dict[str, Any]) -> None:
+        """Write the network into the file of the cascade."""
+        add_quality(path, QualityPart(model, provenance), half=True)
+
+
 def quality_task(
-    mask: Scan, config: AutoencoderConfig, train: AutoencoderTrainConfig, device: torch.device
+    mask: Scan,
+    config: AutoencoderConfig,
+    train: AutoencoderTrainConfig,
+    device: torch.device,
+    kind: type[QualityTask] = QualityTask,
 ) -> QualityTask:
-    """All that trains a quality network from one boolean mask.
+    """All that trains a quality network from one boolean mask. kind: the class of the task.
 
     Raises InputError if the mask gives nothing to learn from, or no quality network is for a brain of its size.
     """
@@ -95,7 +111,7 @@ def quality_task(
     plan = Plan(train.epochs * epoch, report_every=epoch, save_every=train.save_every * epoch)
     data = fingerprint([NativeMap(mask.array.astype(np.uint8), mask.vox2world)])
     setup = Setup(Autoencoder, config, train, CHANGEABLE, data, LOSSES, False, plan)
-    return QualityTask(source, setup, device)
+    return kind(source, setup, device)
 
 
 def _mask_source(
@@ -135,12 +151,67 @@ def train_quality(
         config = AutoencoderConfig.fitting(brain_mm(mask), recipe.kind, recipe.axes)
         task = quality_task(mask, config, recipe.train, device)
     task.provenance = {"labelled": [{"mask": {"name": mask_path.name, "sha256": checksum(mask_path)}}]}
-    state = state_to_resume(files, task.setup)
+    _train(task, files, progress)
+    return out
+
+
+def quality_part_task(
+    mask: Scan, provenance: dict[str, Any], train: QualityPartTrainConfig, device: torch.device
+) -> QualityTask:
+    """All that trains the quality network of the anatomy of a boolean mask, from the weights of the shipped one.
+
+    Networks see voxels, not millimetres: what the shipped network knows of brains and faults helps in any anatomy.
+    provenance: what the model file tells of the mask. Raises InputError as `quality_task`, and ModelError if the
+    shipped network is damaged.
+    """
+    config = AutoencoderConfig.fitting(brain_mm(mask))
+    task = quality_task(mask, config, train, device, QualityPartTask)
+    init, source = _shipped_network(config)
+    if init is None:
+        log.warning(
+            "no quality network to start from: %d epochs from random weights give rough estimates", train.epochs
+        )
+    else:
+        task.model.load_state_dict(init.state_dict())
+    task.provenance = provenance | {"init": source}
+    return task
+
+
+def _shipped_network(config: AutoencoderConfig) -> tuple[Autoencoder | None, dict[str, Any] | None]:
+    """The shipped quality network and where it is from; None if there is none of this shape, in voxels."""
+    try:
+        path = find_model(None, Autoencoder)
+    except ModelError:
+        return None, None
+    model, header = load_model(path, kind=Autoencoder)
+    if replace(model.config, voxel_size_mm=config.voxel_size_mm) != config:
+        return None, None
+    return model, {"name": path.name, "provenance": header["provenance"]}
+
+
+def train_quality_part(
+    task: QualityTask,
+    model: Path,
+    *,
+    resume: bool = False,
+    progress: Callable[[QualityProgress], None] = lambda progress: None,
+) -> None:
+    """Train the quality network of an anatomy and write it into the model file of its cascade.
+
+    Beside the model lie a checkpoint, from which `resume` continues exactly, a table of losses and a picture of
+    them, named by `RunFiles(model, QUALITY_PART)`. task: of `quality_part_task`. Raises as `train_quality` does.
+    """
+    files = RunFiles(model, QUALITY_PART)
+    files.check(resume)
+    _train(task, files, progress)
+
+
+def _train(task: QualityTask, files: RunFiles, progress: Callable[[QualityProgress], None]) -> None:
+    """Do what is left of a run."""
 
     def report(run: Progress) -> None:
         epoch = task.setup.plan.report_every
         loss = run.losses["reconstruction"]
         progress(QualityProgress(run.step // epoch, run.steps // epoch, loss, run.seconds_left))
 
-    Trainer(task, files, state, report).train()
-    return out
+    Trainer(task, files, state_to_resume(files, task.setup), report).train()

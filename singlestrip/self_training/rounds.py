@@ -35,7 +35,7 @@ from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
 from ..synthesis.labelling import labelled_example, labelled_scan
 from ..training.cascade import TrainingData, train_cascade, validate
-from ..training.fitting import fitting_cascade
+from ..training.fitting import fitting_cascade, labelled_anatomy
 from ..training.run_files import RunFiles
 from ..training.trainer import Progress
 from .plan import Inputs, Options
@@ -252,6 +252,7 @@ class SelfTraining:
                 "labelled": self.record.labelled,
                 "label_maps": len(label_maps),
             },
+            anatomy=labelled_anatomy([self.example]),
         )
         train_cascade(
             data,

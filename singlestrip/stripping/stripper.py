@@ -16,6 +16,7 @@ from ..errors import InputError, NoBrainError
 from ..networks.cascade import Cascade
 from ..networks.checkpoint import find_model, load_model
 from ..networks.device import choose_device, fast_in_bfloat16, limit_threads_after_fork
+from ..networks.model_header import Anatomy
 from ..networks.normalisation import bright_percentile, normalise
 from ..space.distance import signed_distance
 from ..space.grid import Grid, geometry_fault
@@ -24,6 +25,7 @@ from ..space.morphology import clean, largest_component, middle_mm
 from ..space.resample import coarsened, conform
 from ..space.scan import Scan, as_scan
 from .brain_field import FAR_LOGIT, BrainField
+from .brain_volume import describe_unusual_volume, usual_volumes_ml
 from .brightness import Bright, find_bright
 from .intensities import Intensities, intensities_of
 from .views import View, mean_logit, usual_views
@@ -39,10 +41,15 @@ MEDIAN_VOXELS = 30_000  # a median is taken of about as many
 
 @dataclass(frozen=True, eq=False)
 class Stripped:
-    """A brain mask, boolean [X, Y, Z], and where asked for the SDT, float32 [X, Y, Z] mm, else None."""
+    """A brain mask, and what is told beside it.
+
+    mask: boolean [X, Y, Z]. sdt: float32 [X, Y, Z] mm, or None if it was not asked for. unusual: a clause if the
+    brain, before its border was moved, is smaller or larger than those that the model is for; "" if it is not.
+    """
 
     mask: np.ndarray
     sdt: np.ndarray | None = None
+    unusual: str = ""
 
 
 class Stripper:
@@ -50,21 +57,27 @@ class Stripper:
 
     It may be used from any number of threads, and on a processor in forked workers too. views: what the segmenter
     is shown of a window beside the window itself. None stands for `usual_views`; an empty sequence makes stripping
-    faster and less accurate.
+    faster and less accurate. anatomy: what the model's file tells of the brains that it is for.
     """
 
     def __init__(
-        self, model: Cascade, views: Sequence[View] | None = None, stripping: StrippingConfig = StrippingConfig()
+        self,
+        model: Cascade,
+        views: Sequence[View] | None = None,
+        stripping: StrippingConfig = StrippingConfig(),
+        anatomy: Anatomy | None = None,
     ) -> None:
         self.model = model.eval()
         self.config = model.config
         self.views = usual_views(stripping.peak) if views is None else views
         self.stripping = stripping
+        self.usual_ml = usual_volumes_ml(model.config, anatomy, stripping.volume)
 
     @staticmethod
     def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Stripper:
         """From a model file, or a name in the models folder; None for the shipped weights."""
-        return Stripper(load_model(find_model(model), choose_device(device))[0])
+        networks, header = load_model(find_model(model), choose_device(device))
+        return Stripper(networks, anatomy=header["anatomy"])
 
     @property
     def device(self) -> torch.device:
@@ -104,8 +117,9 @@ class Stripper:
             raise NoBrainError(NO_BRAIN) if centre_mm is None else InputError(_nothing_around(centre_mm))
         if sdt and mask.all():
             raise InputError("the brain found fills the image: there is no surface to measure distances from")
+        unusual = describe_unusual_volume(mask, scan.vox2world, self.usual_ml)
         if not sdt and border_mm == 0:
-            return Stripped(mask)
+            return Stripped(mask, None, unusual)
         everywhere = np.full(scan.shape, FAR_LOGIT, dtype=np.float32)
         everywhere[box] = logit
         distance = signed_distance(everywhere, mask, scan.vox2world)
@@ -116,7 +130,7 @@ class Stripper:
             mask = clean(moved)
             if not mask.any():
                 raise InputError(f"a border of {border_mm:g} mm leaves no brain")
-        return Stripped(mask, distance if sdt else None)
+        return Stripped(mask, distance if sdt else None, unusual)
 
     def field(
         self,

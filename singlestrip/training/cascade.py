@@ -13,8 +13,10 @@ import torch
 from ..configuration import CascadeConfig, TrainConfig
 from ..errors import InputError
 from ..networks.cascade import Cascade
+from ..networks.checkpoint import save_model
 from ..networks.device import fast_in_bfloat16
 from ..networks.losses import segmentation_loss
+from ..networks.model_header import Anatomy
 from ..space.metrics import dice
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
@@ -40,7 +42,7 @@ class TrainingData:
 
     maps: label maps, each drawn as often; init: a cascade to begin with; scans: the labelled scans of the maps,
     which are not learned from but say where the border is drawn, see `calibration`; validation: scans to score
-    during training; provenance: what the model file tells of all this.
+    during training; provenance, anatomy: what the model file tells of all this.
     """
 
     maps: Sequence[NativeMap]
@@ -48,6 +50,7 @@ class TrainingData:
     scans: Sequence[LabelledScan] = ()
     validation: Sequence[LabelledScan] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    anatomy: Anatomy | None = None
 
 
 class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
@@ -97,6 +100,10 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
         model, level = calibrated(self.average.model, self.data.scans, self.config.largest_level)
         images = step * self.config.batch * process_count()
         return model, self.data.provenance | {"images_seen": images, "border_level": round(level, 4)}
+
+    def write_model(self, path: Path, model: Cascade, provenance: dict[str, Any]) -> None:
+        """Write a finished model and its anatomy."""
+        save_model(path, model, provenance, half=True, anatomy=self.data.anatomy)
 
     def validate(self, model: Cascade) -> float:
         return validate(model, self.data.validation)

@@ -21,6 +21,8 @@ from ..configuration import (
 from ..errors import InputError
 from ..io import memory
 from ..io.text import typed
+from ..networks.model_header import Anatomy
+from ..space.metrics import volume_ml
 from ..synthesis.gmm import NativeMap, is_inside
 
 MAP_BYTES = 12  # a voxel of a conformed label map: its labels, the brain, and the distance to it
@@ -34,6 +36,11 @@ def brain_extent_mm(maps: Sequence[NativeMap]) -> float:
         brain_mm = np.argwhere(is_inside(source.labels)) @ matrix.T
         extent = max(extent, float((np.ptp(brain_mm, axis=0) + np.abs(matrix).sum(axis=1)).max()))
     return extent
+
+
+def labelled_anatomy(maps: Sequence[NativeMap]) -> Anatomy:
+    """The anatomy of label maps."""
+    return Anatomy(tuple(round(volume_ml(is_inside(each.labels), each.vox2world), 4) for each in maps))
 
 
 def fitting_cascade(

@@ -12,16 +12,23 @@ from ..errors import EarlierRunError, InputError
 from ..io.output import atomic_write, check_writable
 from ..io.text.textfile import file_bytes
 
+QUALITY_PART = "quality"  # names the run that makes the quality network for the model file of a cascade
+
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The model of a run, and the files beside it that are named after it."""
+    """The model of a run, and the files beside it that are named after it.
+
+    part: names the part of the model that the run makes, if another run makes the rest.
+    """
 
     model: Path
+    part: str = ""
 
     @property
     def _stem(self) -> str:
-        return self.model.name.removesuffix(".safetensors")
+        name = self.model.name.removesuffix(".safetensors")
+        return f"{name}.{self.part}" if self.part else name
 
     @property
     def checkpoint(self) -> Path:
@@ -44,9 +51,14 @@ class RunFiles:
         return self.model.with_name(f"{self._stem}.labelled.png")
 
     @property
+    def beside(self) -> tuple[Path, ...]:
+        """Every file of the run but the model."""
+        return self.checkpoint, self.metrics, self.curve, self.labelled
+
+    @property
     def all(self) -> tuple[Path, ...]:
         """Every file of the run."""
-        return self.model, self.checkpoint, self.metrics, self.curve, self.labelled
+        return self.model, *self.beside
 
     def check(self, resume: bool) -> None:
         """Raise OutputError if a file cannot be written, EarlierRunError if there is a run that is not resumed."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
 from ..configuration import AutoencoderConfig, AutoencoderTrainConfig, CascadeConfig, TrainConfig
-from ..networks.checkpoint import Model
+from ..networks.checkpoint import Model, save_model
 from .moving_average import MovingAverage
 
 NetworkConfig = TypeVar("NetworkConfig", bound=CascadeConfig | AutoencoderConfig)
@@ -67,6 +68,10 @@ class Task(ABC, Generic[Model, NetworkConfig, LearningConfig]):
     @abstractmethod
     def finished_model(self, step: int) -> tuple[Model, dict[str, Any]]:
         """The model as it is stored after so many steps, and what its provenance says of it."""
+
+    def write_model(self, path: Path, model: Model, provenance: dict[str, Any]) -> None:
+        """Write a finished model, by default to a file of its own. Raises ModelError and OutputError."""
+        save_model(path, model, provenance, half=True)
 
     def clip_gradients(self) -> None:
         """Bound the gradients of a step in place; by default they stay as they are."""

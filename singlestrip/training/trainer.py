@@ -16,7 +16,7 @@ import torch
 from .._version import __version__
 from ..errors import DivergedError, Interrupted
 from ..io.pictures import figures
-from ..networks.checkpoint import Model, save_model
+from ..networks.checkpoint import Model
 from ..networks.training_state import save_training_state
 from .processes import any_stopped, process_number, wait_for_all
 from .run import Run
@@ -165,7 +165,7 @@ class Trainer(Generic[Model, NetworkConfig, LearningConfig]):
             "configuration": asdict(config),
             "validation_dice": self.run.best[0] if self.run.best else None,
         }
-        save_model(self.files.model, model, record | provenance, half=True)
+        self.task.write_model(self.files.model, model, record | provenance)
 
     def _finish(self) -> None:
         if self.is_first:

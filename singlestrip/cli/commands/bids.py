@@ -18,6 +18,7 @@ from ..options import (
     chosen_flags,
     exit_status,
     input_folder,
+    load_quality,
     millimetres,
     output_folder,
     show_stripping,
@@ -41,7 +42,8 @@ of the mask also has the image's suffix, as in sub-01_space-FLAIR_desc-brain_mas
 
 If a scan fails, the command reports it and goes on with the others.
 
-The group level scores all masks of the derivative, as qc does. It writes OUTPUT_DIR/reports/quality.tsv
+The group level scores all masks of the derivative, as qc does, by the quality network of the same --model
+or of --qc-model. It writes OUTPUT_DIR/reports/quality.tsv
 and beside it index.html, a page to review the masks. It reports images without a mask."""
 
 SYNOPSIS = [
@@ -54,7 +56,7 @@ EXAMPLES = """\
     singlestrip bids study masks participant --participant-label 01 02 --suffix T1w FLAIR --resume
     singlestrip bids study study/derivatives/singlestrip group"""
 
-PARTICIPANT_ONLY = ("save", "resume", "model", "border", "qc", "memory")
+PARTICIPANT_ONLY = ("save", "resume", "border", "qc", "memory")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +132,8 @@ def _check_level(args: argparse.Namespace) -> None:
         for name in PARTICIPANT_ONLY:
             if getattr(args, name) is not None and getattr(args, name) is not False:
                 args.parser.error(f"--{name} goes with the participant level")
+        if args.model is not None and args.qc_model is not None:
+            args.parser.error("--model goes with the participant level, or without --qc-model")
     else:
         check_quality_options(args, "--qc, or the group level")
 
@@ -139,11 +143,10 @@ def _participant(args: argparse.Namespace, derivative: Derivative, images: list[
     from ...batch.records import made_with
     from ...bids.app import ParticipantOptions, participant_level
     from ...networks.checkpoint import find_model
-    from ...quality.scores import QualityModel
     from ...stripping.stripper import Stripper
 
-    quality = QualityModel.load(args.qc_model, args.device, flags) if args.qc else None
     path = find_model(args.model)
+    quality = load_quality(args, path, flags) if args.qc else None
     made = made_with(path) | ({"BorderMM": args.border} if args.border else {})
     stripper = Stripper.load(path, args.device)
     options = ParticipantOptions(
@@ -159,10 +162,10 @@ def _participant(args: argparse.Namespace, derivative: Derivative, images: list[
 
 def _group(args: argparse.Namespace, derivative: Derivative, images: list[Path], flags: FlagConfig) -> int:
     from ...bids.app import group_level
-    from ...quality.scores import QualityModel
+    from ...networks.checkpoint import find_model
 
-    quality = QualityModel.load(args.qc_model, args.device, flags)
-    about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {args.qc_model or 'shipped'}."
+    quality = load_quality(args, None if args.model is None else find_model(args.model), flags)
+    about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {quality.name}."
     chosen = args.participant_label or args.session_label or args.suffix
     assessments = group_level(derivative, images, quality, about, others=not chosen, debug=args.debug)
     return show_assessments(args, assessments)

@@ -28,8 +28,9 @@ quality network, in mm. The column "Dice" is the range of mean Dice over the dat
 scored on. For a model that only estimates quality it is the mean error of the estimate.
 
 Voxel size and networks are read from the model file. Anatomy, licence, scores and limits are read from its
-card: the file NAME.json beside NAME.safetensors (docs/train.md). Without a card the table has the names
-of the files that the model learned from, and the date on which the model file was changed.
+card: the file NAME.json beside NAME.safetensors (docs/train.md). Without a card the table has the volume
+of the labelled brain, the names of the files that the model learned from, and the date on which the model
+file was changed.
 
 A model that cannot be read gets a line that says why. This is an error only if the model was named."""
 
@@ -123,7 +124,7 @@ def _row(description: ModelDescription) -> tuple[str, ...]:
     cells = (
         description.name,
         _purpose(description),
-        description.anatomy or UNKNOWN,
+        description.anatomy or _describe_brain(description) or UNKNOWN,
         description.learned_from or UNKNOWN,
         f"{description.voxel_size_mm:g}",
         description.date or UNKNOWN,
@@ -143,6 +144,13 @@ def _purpose(description: ModelDescription) -> str:
     """What a model does, as the subcommands are called."""
     purposes = {"strip": description.strips, "qc": description.has_quality}
     return ", ".join(name for name, is_so in purposes.items() if is_so)
+
+
+def _describe_brain(description: ModelDescription) -> str:
+    """The range of the volumes of the labelled brains; "" if they are not known."""
+    volumes = sorted(description.brain_ml)
+    ends = [f"{value:.0f}" if value >= 10 else f"{value:.2g}" for value in volumes[:1] + volumes[-1:]]
+    return f"{'-'.join(dict.fromkeys(ends))} ml" if ends else ""
 
 
 def _megabytes(description: ModelDescription) -> str:
@@ -178,6 +186,7 @@ def _fields(description: ModelDescription) -> dict[str, list[str]]:
     fields: dict[str, list[str | None]] = {
         "does": [_purpose(description)],
         "anatomy": [description.anatomy],
+        "brain": [_describe_brain(description)],
         "learned from": [description.learned_from],
         "source": [description.source],
         "licence": [description.licence],

@@ -21,6 +21,7 @@ from ..options import (
     chosen_flags,
     input_file,
     input_table,
+    load_quality,
     mask_grids,
     model,
     output_file,
@@ -34,6 +35,7 @@ from ..streams import clear_progress, show_progress, tell
 
 if TYPE_CHECKING:
     from ...batch.assessment import Assessment, Case
+    from ...quality.scores import QualityModel
 
 FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
 KINDS: tuple[Literal["volume", "slices"], ...] = ("volume", "slices")
@@ -56,9 +58,10 @@ note that says why.
 reports how well their masks agree, and how well the given mask agrees with their median. With
 --reference, the true Dice and HD95 stand beside the estimate.
 
---train makes a quality model for another anatomy from one brain mask. Its estimates have their own
-level: score masks that are known to be good, and set --pass-from and --look-from accordingly. Beside the
-model lie NAME.checkpoint, from which --resume continues exactly where the training stopped,
+A model that train made holds a quality network for its anatomy: name its file with --model. --train
+makes a quality model of its own from one brain mask. The estimates of both have their own level: score
+masks that are known to be good, and set --pass-from and --look-from accordingly. Beside a model that
+--train makes lie NAME.checkpoint, from which --resume continues exactly where the training stopped,
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
 
 If a mask has several frames, as strip makes of 4-D images, each frame is scored and the worst counts.
@@ -80,7 +83,8 @@ EXAMPLES = """\
     singlestrip qc -m masks/*_mask.nii.gz -i scans/*.nii.gz -o quality.tsv --report report
     singlestrip qc -m mask.nii.gz -i t1.nii.gz --tta -o quality.json
     singlestrip qc --train mouse-quality.safetensors -m mouse-mask.nii.gz
-    singlestrip qc --qc-model mouse-quality.safetensors -m other-mouse-mask.nii.gz"""
+    singlestrip qc --qc-model mouse-quality.safetensors -m other-mouse-mask.nii.gz
+    singlestrip qc --model mouse.safetensors -m other-mouse-mask.nii.gz"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +118,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=model,
         metavar="FILE",
-        help="model that strips for --tta (default: the weights that come with singlestrip)",
+        help="model whose quality network scores, and that strips for --tta (default: the weights that come with "
+        "singlestrip)",
     )
     scores.add_argument("--seed", type=seed, metavar="N", help="seed of --tta and --train (default 0)")
     training = parser.add_argument_group("TRAINING OPTIONS")
@@ -159,11 +164,14 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_table(args.out)
     apply_threads(args)
-    assessments = _assess(args, cases, flags)
+    from ...networks.checkpoint import find_model
+
+    quality = load_quality(args, None if args.model is None else find_model(args.model), flags)
+    assessments = _assess(args, cases, quality)
     if args.out is not None:
         write_table(args.out, assessments)
     if args.report is not None:
-        about = f"Quality model: {args.qc_model or 'shipped'}. {len(assessments)} masks."
+        about = f"Quality model: {quality.name}. {len(assessments)} masks."
         write_report(args.report, assessments, args.report.resolve().name, about)
     return show_assessments(args, assessments)
 
@@ -175,8 +183,10 @@ def _check_options(args: argparse.Namespace) -> None:
             args.parser.error(f"--{name} goes with --train")
     if args.tta and not (args.image or args.table):
         args.parser.error("--tta needs the image of each mask, -i")
-    if not args.tta and (args.model is not None or args.seed is not None):
-        args.parser.error("--model and --seed go with --tta")
+    if not args.tta and args.seed is not None:
+        args.parser.error("--seed goes with --tta")
+    if not args.tta and args.model is not None and args.qc_model is not None:
+        args.parser.error("--model goes with --tta, or without --qc-model")
 
 
 def _cases(args: argparse.Namespace) -> list[Case]:
@@ -212,14 +222,13 @@ def _named_cases(args: argparse.Namespace) -> list[Case]:
     return [Case(*paths) for paths in zip_longest(masks, images, references)]
 
 
-def _assess(args: argparse.Namespace, cases: list[Case], flags: FlagConfig) -> list[Assessment]:
+def _assess(args: argparse.Namespace, cases: list[Case], quality: QualityModel) -> list[Assessment]:
     """Score the masks, worst first, and draw their pictures for the page if there is one."""
     from ...batch.assess import Assessor, assess_files
-    from ...quality.scores import QualityModel
     from ...stripping.stripper import Stripper
 
     assessor = Assessor(
-        QualityModel.load(args.qc_model, args.device, flags),
+        quality,
         Stripper.load(args.model, args.device) if args.tta else None,
         args.seed or 0,
         args.report,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 from typing import Any
 
 from ...configuration import AutoencoderTrainConfig, RoundTrainConfig, SelfTrainConfig, TrainConfig
@@ -38,7 +39,7 @@ as pseudo-labels. It fits classes to these as fit-gmm does, and goes on training
 from the label maps of the labelled example and of the pseudo-labels, each drawn equally often.
 
 Before the first round, the command makes the first model from the labelled example unless --model gives
-one, and the quality model unless --qc-model gives one.
+one, and the quality model unless --qc-model gives one or the file of --model holds one.
 
 DIR holds the record of the run: for each round scores.tsv (every scan, whether it was kept, and why not),
 the label maps kept, the model and its curve; run.json with configuration, seeds, versions and checksums;
@@ -73,7 +74,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("-o", "--out", type=output_folder, required=True, metavar="DIR", help="folder of the run")
     files.add_argument("--model", type=model, metavar="FILE", help="model to begin with (default: train one)")
-    files.add_argument("--qc-model", type=model, metavar="FILE", help="quality model (default: train one)")
+    files.add_argument(
+        "--qc-model",
+        type=model,
+        metavar="FILE",
+        help="quality model (default: that in the file of --model, or else train one)",
+    )
     add_validation(
         files, "image and mask to score after each round; the model of the best round is kept; may be repeated"
     )
@@ -154,7 +160,6 @@ def run(args: argparse.Namespace) -> int:
     if (args.rank == "truth") != (args.references is not None):
         args.parser.error("--rank truth and --references go together")
     from ...io.images.lists import read_list
-    from ...networks.autoencoder import Autoencoder
     from ...networks.checkpoint import find_model
     from ...networks.device import choose_device
     from ...self_training.rounds import Listeners, SelfTraining
@@ -168,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
         tuple(read_list(args.unlabelled)),
         tuple(read_list(args.references)) if args.references else (),
         find_model(args.model) if args.model else None,
-        find_model(args.qc_model, Autoencoder) if args.qc_model else None,
+        _quality_file(args),
         tuple(tuple(pair) for pair in args.val),
         mask_grids(args),
     )
@@ -177,6 +182,19 @@ def run(args: argparse.Namespace) -> int:
     model = SelfTraining(args.out, inputs, _options(args), device, args.resume, listeners).run()
     log.info("the model is %s", model)
     return 0
+
+
+def _quality_file(args: argparse.Namespace) -> Path | None:
+    """The file of the quality network that is given; None to train one, as --epochs asks for."""
+    from ...networks.autoencoder import Autoencoder
+    from ...networks.checkpoint import find_model, read_header
+
+    if args.qc_model:
+        return find_model(args.qc_model, Autoencoder)
+    if not args.model or args.epochs:
+        return None
+    path = find_model(args.model)
+    return None if read_header(path)["quality"] is None else path
 
 
 def _options(args: argparse.Namespace) -> Options:

@@ -23,6 +23,7 @@ from ..options import (
     finite_float,
     input_file,
     input_list,
+    load_quality,
     millimetres,
     output_file,
     output_folder,
@@ -271,12 +272,8 @@ def run(args: argparse.Namespace) -> int:
         from ...batch.quality_table import read_growing_table
 
         read_growing_table(table)
-    quality = None
-    if args.qc:
-        from ...quality.scores import QualityModel
-
-        quality = QualityModel.load(args.qc_model, args.device, chosen_flags(args))
     path = find_model(args.model)
+    quality = load_quality(args, path, chosen_flags(args)) if args.qc else None
     stripper = Stripper.load(path, args.device)
     centre = None if args.centre is None else tuple(args.centre)
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory, centre)

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...configuration import GMMConfig, MaskGridConfig, TrainConfig, TransferConfig
+from ...configuration import GMMConfig, MaskGridConfig, QualityPartTrainConfig, TrainConfig, TransferConfig
 from ...errors import InputError
 from ...io.text.escaping import printable
 from ..options import (
@@ -27,6 +27,7 @@ from ..options import (
     positive_int,
     positive_millimetres,
     seed,
+    show_quality_training,
     show_training,
     shows_lines,
 )
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from ...configuration import CascadeConfig
     from ...networks.cascade import Cascade
+    from ...quality.training import QualityTask
     from ...synthesis.generation_maps import GenerationMap
     from ...synthesis.gmm import NativeMap
     from ...synthesis.labelling import LabelledScan
@@ -57,11 +59,17 @@ millimetres. The voxel size is that at which the labelled brain is as many voxel
 the brain is about as long as those that the model is for, the voxel size stays. --init begins with
 another model, --init none from nothing, which takes more than ten times the steps.
 
-At the end the model strips the labelled scans. The command prints the Dice of each, and writes
+Then the model strips the labelled scans. The command prints the Dice of each, and writes
 NAME.labelled.png, a picture with the outlines of both masks.
 
+At last a quality network for the same anatomy is trained on the first mask, or on the brain of the first
+label map, and put into the model file. strip --qc and qc --model use it. --no-quality leaves it out. The
+file also has the volumes of the labelled brains, by which strip remarks on brains of another size.
+
 Beside the model lie also NAME.checkpoint, from which --resume continues exactly where the run stopped,
-NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
+NAME.metrics.csv and NAME.curve.png. The quality network has such files too: NAME.quality.checkpoint,
+NAME.quality.metrics.csv and NAME.quality.curve.png. A first SIGINT or SIGTERM writes the checkpoint and
+stops. While the quality network learns, the model file is there without it.
 
 {MASK_RULE}
 
@@ -190,6 +198,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="voxel size of the finer network (default: in proportion to the brain, 2 mm for an adult)",
     )
+    group.add_argument("--no-quality", action="store_true", help="train no quality network")
     group.add_argument(
         "--norm",
         choices=("instance", "none"),
@@ -218,7 +227,7 @@ def run(args: argparse.Namespace) -> int:
     if args.norm and args.init != NO_INIT:
         args.parser.error("--norm comes with the weights; --init none begins without any")
     _check_files(args)
-    _check_checkpoint(args.out)
+    _check_checkpoint(args)
     init, header = _initial_networks(args.init)
     from ...synthesis.labelling import labelled_scan
 
@@ -239,18 +248,26 @@ def run(args: argparse.Namespace) -> int:
     check_memory(outlines, cascade, config, device)
     data = replace(_training_data(args, given), init=init, validation=validation)
     data.provenance["init"] = header and {"name": header["name"], "provenance": header["provenance"]}
+    quality = None if args.no_quality or args.out is None else _quality_task(args, data, config, device)
     device = _join_processes(device)
     if args.samples:
         _sample_sheet(data.maps, cascade, config, device, args.samples)
     if args.out is not None:
-        _train(args, data, cascade, config, device)
+        is_first = _train(args, data, cascade, config, device)
+        if is_first and data.scans:
+            _show_labelled(args, data.scans, device)
+        if is_first and quality is not None:
+            _train_quality(args, quality)
     return 0
 
 
 def _train(
     args: argparse.Namespace, data: TrainingData, cascade: CascadeConfig, config: TrainConfig, device: torch.device
-) -> None:
-    """Train; at the end, also after an error, leave the group of processes."""
+) -> bool:
+    """Train; at the end, also after an error, leave the group of processes.
+
+    Returns whether this process is the first of the group, which writes all files.
+    """
     import torch
 
     from ...training.cascade import train_cascade
@@ -259,8 +276,7 @@ def _train(
     progress = show_training if shows_lines(args) else lambda progress: None
     try:
         train_cascade(data, args.out, cascade, config, device=device, resume=args.resume, progress=progress)
-        if data.scans and process_number() == 0:
-            _show_labelled(args, data.scans, device)
+        return process_number() == 0
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -282,14 +298,50 @@ def _show_labelled(args: argparse.Namespace, scans: Sequence[LabelledScan], devi
     figures.comparison_figure(cases, RunFiles(args.out).labelled)
 
 
-def _check_checkpoint(out: Path | None) -> None:
+def _quality_task(
+    args: argparse.Namespace, data: TrainingData, config: TrainConfig, device: torch.device
+) -> QualityTask:
+    """What trains the quality network on the brain of the first label map.
+
+    It is built before the cascade is trained, so that a mask with nothing to learn from is told at once. Raises
+    InputError.
+    """
+    from ...errors import errors_named
+    from ...quality.training import quality_part_task
+    from ...space.scan import Scan
+    from ...synthesis.gmm import is_inside
+
+    first = data.maps[0]
+    mask = Scan(is_inside(first.labels), first.vox2world)
+    provenance = {"labelled": data.provenance["labelled"][:1]}
+    with errors_named((args.mask or args.labels)[0]):
+        try:
+            return quality_part_task(mask, provenance, QualityPartTrainConfig(seed=config.seed), device)
+        except InputError as error:
+            raise InputError(f"{error}; --no-quality trains without a quality network") from error
+
+
+def _train_quality(args: argparse.Namespace, task: QualityTask) -> None:
+    """Train the quality network and put it into the model file."""
+    from ...quality.training import train_quality_part
+
+    progress = show_quality_training if shows_lines(args) else lambda progress: None
+    train_quality_part(task, args.out, resume=args.resume, progress=progress)
+
+
+def _check_checkpoint(args: argparse.Namespace) -> None:
     """Raise ModelError if a checkpoint beside the model is damaged: before classes are fitted."""
+    from ...networks.autoencoder import Autoencoder
     from ...networks.cascade import Cascade
-    from ...training.run_files import RunFiles
+    from ...training.run_files import QUALITY_PART, RunFiles
     from ...training.state import read_state
 
-    if out is not None and (path := RunFiles(out).checkpoint).exists():
+    if args.out is None:
+        return
+    if (path := RunFiles(args.out).checkpoint).exists():
         read_state(path, Cascade)
+    if not args.no_quality and (path := RunFiles(args.out, QUALITY_PART).checkpoint).exists():
+        read_state(path, Autoencoder)
 
 
 def _initial_networks(name: str | None) -> tuple[Cascade | None, dict[str, Any]]:
@@ -320,7 +372,7 @@ def _check_files(args: argparse.Namespace) -> None:
     from ...io.images.pairs import check_exist
     from ...io.output import check_distinct, check_writable
     from ...io.pictures import figures
-    from ...training.run_files import RunFiles
+    from ...training.run_files import QUALITY_PART, RunFiles
 
     inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]
     outputs: list[Path] = []
@@ -328,6 +380,10 @@ def _check_files(args: argparse.Namespace) -> None:
         files = RunFiles(args.out)
         files.check(args.resume)
         outputs += files.all
+        if not args.no_quality:
+            quality_files = RunFiles(args.out, QUALITY_PART)
+            quality_files.check(args.resume)
+            outputs += quality_files.beside
     if args.samples is not None:
         figures.check_picture(args.samples)
         check_writable(args.samples)
@@ -372,6 +428,7 @@ def _training_data(args: argparse.Namespace, given: list[GenerationMap]) -> Trai
     from ...io.checksum import checksum
     from ...synthesis.labelling import labelled_example
     from ...training.cascade import TrainingData
+    from ...training.fitting import labelled_anatomy
 
     gmm = GMMConfig()
     maps, scans, sources = [], [], []
@@ -388,7 +445,7 @@ def _training_data(args: argparse.Namespace, given: list[GenerationMap]) -> Trai
             scans.append(example.scan)
         sources.append(example.source)
     provenance = {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
-    return TrainingData(maps, scans=scans, provenance=provenance)
+    return TrainingData(maps, scans=scans, provenance=provenance, anatomy=labelled_anatomy(maps))
 
 
 def _join_processes(device: torch.device) -> torch.device:

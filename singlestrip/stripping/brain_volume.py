@@ -1,0 +1,51 @@
+"""Whether a brain that was found is as large as the brains that a model is for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..configuration import CascadeConfig, VolumeConfig
+from ..space.metrics import volume_ml
+
+if TYPE_CHECKING:  # its module imports torch
+    from ..networks.model_header import Anatomy
+
+
+def usual_volumes_ml(
+    networks: CascadeConfig, anatomy: Anatomy | None, config: VolumeConfig = VolumeConfig()
+) -> tuple[float, float]:
+    """The least and the greatest volume in millilitres of the brains that a model is for.
+
+    They follow from the labelled brains, or from the scale of the networks if these are not known.
+    """
+    if anatomy is not None:
+        return config.least * min(anatomy.brain_ml), config.greatest * max(anatomy.brain_ml)
+    in_proportion = config.adult_ml * networks.scale**3
+    return config.least_in_proportion * in_proportion, config.greatest * in_proportion
+
+
+def describe_unusual_volume(mask: np.ndarray, vox2world: np.ndarray, usual_ml: tuple[float, float]) -> str:
+    """What is unusual in the volume of a brain mask, boolean [X, Y, Z], as a clause; "" if nothing is.
+
+    usual_ml: the least and the greatest volume of `usual_volumes_ml`. A small brain at a face of the image is not
+    unusual: the field of view may have cut it off.
+    """
+    low, high = usual_ml
+    volume = volume_ml(mask, vox2world)
+    if low <= volume <= high or (volume < low and _touches_a_face(mask)):
+        return ""
+    comparison = "smaller" if volume < low else "larger"
+    usual = f"{_millilitres(low)} to {_millilitres(high)} ml"
+    return f"brain of {_millilitres(volume)} ml, {comparison} than any that this model is for ({usual})"
+
+
+def _touches_a_face(mask: np.ndarray) -> bool:
+    """Whether a mask has a voxel at a face of its image."""
+    return any(mask.take(end, axis).any() for axis in range(3) for end in (0, -1))
+
+
+def _millilitres(volume: float) -> str:
+    """A volume as text with three digits, or all those before the point."""
+    return f"{volume:.0f}" if volume >= 100 else f"{volume:.3g}"
