@@ -59,6 +59,7 @@ OPTIONS = {
         ("value", None, "--save-every"),
         ("value", None, "--amp"),
         ("value", None, "--voxel-size"),
+        ("none", 0, "--no-quality"),
         ("value", None, "--norm"),
         ("value", None, "--device"),
         ("value", None, "-t", "--threads"),
