@@ -70,10 +70,15 @@ def test_small_volumes_in_words():
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("end", [(0, 10), (10, 20)])
 def test_a_brain_at_a_face_may_be_small_but_not_large(axis, end):
+    """A ball of 500 ml has a diameter of 98.5 mm."""
     sides = [(5, 15)] * 3
     sides[axis] = end
-    assert describe_unusual_volume(mask_of(sides), np.eye(4), (500, 2000)) == ""
+    assert describe_unusual_volume(mask_of(sides), np.diag([5.0, 5, 5, 1]), (500, 2000)) == ""
     assert "larger" in describe_unusual_volume(mask_of(sides), np.diag([20.0, 20, 20, 1]), (500, 2000))
+    assert "smaller" in describe_unusual_volume(mask_of(sides), np.diag([4.9, 4.9, 4.9, 1]), (500, 2000))
+    thin = [1.0, 1.0, 1.0]
+    thin[axis] = 5.0
+    assert describe_unusual_volume(mask_of(sides), np.diag([*thin, 1]), (500, 2000)) == ""
 
 
 def test_a_stripper_takes_the_anatomy_of_its_file(tmp_path):

@@ -69,12 +69,13 @@ LIST_KEYS = [
     "size_bytes",
 ]
 MODEL_KEYS = ["format", "format_version", "configuration", "provenance"]
+PART_KEYS = ["quality_configuration", "quality_provenance", "anatomy"]
 OPTIONS = {
     "strip": "image list out mask sdt picture out-dir save suffix shard resume model border fill mask-mean-frame "
     "bval centre qc qc-model pass-from look-from device threads memory quiet debug",
     "fit-gmm": "image mask out figure inside outside seed quiet debug",
     "train": "image mask labels out val init resume samples steps batch lr seed validate-every save-every amp "
-    "voxel-size norm device threads quiet debug",
+    "voxel-size no-quality norm device threads quiet debug",
     "qc": "mask image reference table out report qc-model pass-from look-from tta model seed train epochs kind "
     "resume axes device threads quiet debug",
     "self-train": "image mask unlabelled out model qc-model val references resume rounds keep threshold rank "
@@ -136,6 +137,8 @@ def columns(path, delimiter: str) -> list[str]:
         *CARD_KEYS,
         *SCORE_KEYS,
         *LIST_KEYS,
+        *PART_KEYS,
+        "brain_ml",
         "slice_dice",
     ],
 )
@@ -308,6 +311,11 @@ def test_files_of_train(files, monkeypatch):
     added |= {f"new.quality.{ending}" for ending in ("checkpoint", "metrics.csv", "curve.png")}
     assert names() - before == added
     assert set(QUALITY_METRICS_COLUMNS) <= set(columns("new.quality.metrics.csv", ","))
+    with safe_open("new.safetensors", "pt") as file:
+        header = file.metadata()
+        assert any(name.startswith("quality.") for name in file.keys())  # noqa: SIM118 - not a dict
+    assert {*MODEL_KEYS, *PART_KEYS} <= set(header) and header["format_version"] == "2"
+    assert len(json.loads(header["anatomy"])["brain_ml"]) == 1
 
 
 def test_files_of_qc_train(files):
