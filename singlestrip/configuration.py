@@ -149,7 +149,12 @@ class SynthConfig:
         0.0,
         1.2,
     )  # of a field of unit variance: what is above is the structure
-    # Some are thin sheets, as flat ventricles and fluid in furrows are: where a field of unit variance is about 0.
+    # Some are shells along the brain's surface, as layers of the cortex and the fluid below a thin one are.
+    shell_probability: float = 0.4
+    shell_depth_mm: tuple[float, float] = (2.0, 30.0)  # mean depth of the middle of a shell
+    shell_uneven_mm: tuple[float, float] = (0.0, 6.0)  # standard deviation of the depth
+    shell_half_width_mm: tuple[float, float] = (0.5, 4.0)
+    # Some others are thin sheets, as flat ventricles and fluid in furrows are: where a field of unit variance is about 0.
     sheet_probability: float = 0.5
     sheet_half_width: tuple[float, float] = (0.05, 0.3)
     # Around the brain a layer of one intensity and uneven thickness, as fluid is: in a labelled T1w it shares its

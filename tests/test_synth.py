@@ -169,7 +169,9 @@ def test_a_batch_of_two_is_its_two_singles(seeds):
 ALWAYS = set(PROBABILITIES) - {
     "brain_range_probability",
     "blank_probability",
-}  # these two choose between two things
+    "shell_probability",
+    "sheet_probability",
+}  # these choose between two things
 ALL = SynthConfig(shape=ShapeConfig(turn_probability=1.0), **dict.fromkeys(ALWAYS, 1.0))
 # Each thing that is random, and all parameters that may change with it.
 THINGS = {
@@ -185,7 +187,7 @@ THINGS = {
     "class noise": {"classes.noise"},
     "class grain": {"classes.noise_seed"},
     "structures": {f"structures.{k}.{part}" for k in range(4)
-                   for part in ("field", "intensity", "between.0", "between.1")},
+                   for part in ("field", "intensity", "between.0", "between.1", "is_shell")},
     "layer": {"layer.thickness_mm", "layer.intensity"},
     "bias": {"bias.log_gain"},
     "coil": {"bias.coil.centre_mm", "bias.coil.radius_mm"},
@@ -448,6 +450,20 @@ def test_structures_lie_in_the_brain_later_ones_over_earlier_ones():
     expected = normalised(expected, labels > 0)
     compared = (labels > 0) & (np.abs(voxel - 12) > 1)
     np.testing.assert_allclose(image.numpy()[compared], expected[compared], atol=1e-3)
+    assert same((brain, weight), make(parameters, STILL)[1:])
+
+
+def test_shells_lie_at_their_depth():
+    parameters = draw(1, OFF, STILL)
+    depth = torch.full((1, 1, 2, 2, 2), 1.5 * SPACING)
+    shell = Structure(depth, (-0.7 * SPACING, 0.7 * SPACING), 0.9, is_shell=True)
+    image, brain, weight = make(replace(parameters, structures=(shell,)), STILL)
+    labels = around_brain(LABELS)
+    voxels_deep = ndimage.distance_transform_edt(around_brain(LABELS > 100))  # 1 at the surface
+    within = (voxels_deep > 1.3) & (voxels_deep < 2.7)
+    assert 0 < within.sum() < (labels > 100).sum()
+    expected = normalised(np.where(within, 0.9, parameters.classes.mean.numpy()[labels]), labels > 0)
+    np.testing.assert_allclose(image.numpy()[labels > 0], expected[labels > 0], atol=1e-3)
     assert same((brain, weight), make(parameters, STILL)[1:])
 
 
@@ -753,6 +769,10 @@ STRONG = {
     "structures_spacing_mm": (5.0, 6.0),
     "structures_least": (-3.0, -2.0),
     "sheet_probability": 0.0,
+    "shell_probability": 0.0,
+    "shell_depth_mm": (20.0, 30.0),
+    "shell_uneven_mm": (20.0, 30.0),
+    "shell_half_width_mm": (20.0, 30.0),
     "sheet_half_width": (2.0, 3.0),
     "layer_probability": 1.0,
     "layer_mm": (12.0, 20.0),

@@ -17,7 +17,8 @@ class LabelMap:
 
     labels: int32 [X, Y, Z], 0 outside the scan, 1-100 outside the brain, above 100 inside;
     brain: float [X, Y, Z], 1 in the brain; scanned: likewise where there is a label, None for
-    everywhere; away_mm: float [X, Y, Z], distance to the brain, 0 in it; spacing_mm; brain_mm: [3],
+    everywhere; away_mm: float [X, Y, Z], distance to the brain, 0 in it; depth_mm: float [X, Y, Z], distance to the
+    surface within the brain, 0 outside; spacing_mm; brain_mm: [3],
     middle of the brain's bounding box, mm from the middle of the map; levels: [256] on the CPU,
     intensity of each class in the labelled scan from 0 to 1, None where it is not known.
     """
@@ -26,6 +27,7 @@ class LabelMap:
     brain: torch.Tensor
     scanned: torch.Tensor | None
     away_mm: torch.Tensor
+    depth_mm: torch.Tensor
     spacing_mm: float
     brain_mm: torch.Tensor
     levels: torch.Tensor | None = None
@@ -43,12 +45,15 @@ class LabelMap:
         middle = (where.min(0) + where.max(0)) / 2 - (np.array(labels.shape) - 1) / 2
         scanned = None if labels.all() else torch.from_numpy((labels > 0).astype(np.float32)).to(device)
         # The surface lies halfway between the two voxels beside it.
-        away = (ndimage.distance_transform_edt(~brain) - 0.5).clip(0) * spacing_mm
+        away, depth = (
+            (ndimage.distance_transform_edt(where) - 0.5).clip(0) * spacing_mm for where in (~brain, brain)
+        )
         return LabelMap(
             torch.from_numpy(labels.astype(np.int32)).to(device),
             torch.from_numpy(brain.astype(np.float32)).to(device),
             scanned,
             torch.from_numpy(away.astype(np.float32)).to(device),
+            torch.from_numpy(depth.astype(np.float32)).to(device),
             spacing_mm,
             torch.tensor(middle * spacing_mm, dtype=torch.float32),
             None if levels is None else torch.from_numpy(levels),
@@ -73,6 +78,7 @@ class LabelMap:
             brain=self.brain[box],
             scanned=None if self.scanned is None else self.scanned[box],
             away_mm=self.away_mm[box],
+            depth_mm=self.depth_mm[box],
         )
         return part, at * scale.to(at.device) + shift.to(at.device)
 

@@ -25,7 +25,7 @@ from ..networks.model_header import Anatomy
 from ..space.metrics import volume_ml
 from ..synthesis.gmm import NativeMap, is_inside
 
-MAP_BYTES = 12  # a voxel of a conformed label map: its labels, the brain, and the distance to it
+MAP_BYTES = 16  # a voxel of a conformed label map: its labels, the brain, and the distances to it and in it
 
 
 def brain_extent_mm(maps: Sequence[NativeMap]) -> float:
