@@ -154,7 +154,7 @@ class SynthConfig:
     shell_depth_mm: tuple[float, float] = (2.0, 30.0)  # mean depth of the middle of a shell
     shell_uneven_mm: tuple[float, float] = (0.0, 6.0)  # standard deviation of the depth
     shell_half_width_mm: tuple[float, float] = (0.5, 4.0)
-    # Some others are thin sheets, as flat ventricles and fluid in furrows are: where a field of unit variance is about 0.
+    # Others are thin sheets, as flat ventricles and fluid in furrows are: where a field of unit variance is near 0.
     sheet_probability: float = 0.5
     sheet_half_width: tuple[float, float] = (0.05, 0.3)
     # Around the brain a layer of one intensity and uneven thickness, as fluid is: in a labelled T1w it shares its
@@ -374,8 +374,8 @@ class TransferConfig(TrainConfig):
     lr: float = 5e-4
     warmup: int = 20
     average: float = 0.99
-    # Subjects of other anatomies lie in any direction, and headers of animals name axes at will. Contrasts are mostly
-    # akin to that of the labelled scan; fluid around the brain is added less often than to heads of adults.
+    # Subjects of other anatomies lie in any direction, and headers of animals name axes at will. Contrasts are
+    # mostly akin to that of the labelled scan; fluid around the brain is added less often than to adults.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
             shape=ShapeConfig(turn_probability=0.5),

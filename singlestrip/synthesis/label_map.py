@@ -17,8 +17,8 @@ class LabelMap:
 
     labels: int32 [X, Y, Z], 0 outside the scan, 1-100 outside the brain, above 100 inside;
     brain: float [X, Y, Z], 1 in the brain; scanned: likewise where there is a label, None for
-    everywhere; away_mm: float [X, Y, Z], distance to the brain, 0 in it; depth_mm: float [X, Y, Z], distance to the
-    surface within the brain, 0 outside; spacing_mm; brain_mm: [3],
+    everywhere; away_mm: float [X, Y, Z], distance to the brain, 0 in it; depth_mm: float [X, Y, Z], distance to
+    the surface within the brain, 0 outside; spacing_mm; brain_mm: [3],
     middle of the brain's bounding box, mm from the middle of the map; levels: [256] on the CPU,
     intensity of each class in the labelled scan from 0 to 1, None where it is not known.
     """
