@@ -214,7 +214,6 @@ def test_what_needs_no_network_loads_no_torch(module):
         "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --val image.nii.gz",
         "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --norm batch",
         "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --init tiny.safetensors --norm none",
-        "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --init tiny.safetensors --voxel-size 1",
     ],
 )
 def test_wrong_command_lines(line, files, capsys):
@@ -680,7 +679,7 @@ def test_train_from_an_image_and_its_mask(tiny):
 
 @pytest.mark.slow
 def test_train_with_the_default_networks(files):
-    assert run("train -l labels.nii.gz -o new.safetensors --steps 1 --norm none --voxel-size 3 --no-quality") == 0
+    assert run("train -l labels.nii.gz -o new.safetensors --steps 1 --init none --norm none --voxel-size 3 --no-quality") == 0
     model, _ = checkpoint.load_model(Path("new.safetensors"))
     assert model.config.voxel_size_mm == 3
     assert model.config.segmenter.norm == model.config.locator.norm == "none"
