@@ -77,6 +77,7 @@ class GenerationConfig:
     unevenness: float = 2.0  # their standard deviation; 1 is from a layer to the next
     # Pieces of brain labels apart from the brain are outside where they are smaller than this share of it.
     island: float = 0.08
+    closing: float = 0.02  # what the brain encloses in furrows up to twice as wide as this is brain too
     # The background holds head as well as air where the other labels outside have less than so many volumes of the
     # brain: fluid has up to 0.5; skull, scalp and the rest have 2.5 in adults, 6 in monkeys and more in rodents.
     tissue: float = 1.0
@@ -148,6 +149,9 @@ class SynthConfig:
         0.0,
         1.2,
     )  # of a field of unit variance: what is above is the structure
+    # Some are thin sheets, as flat ventricles and fluid in furrows are: where a field of unit variance is about 0.
+    sheet_probability: float = 0.5
+    sheet_half_width: tuple[float, float] = (0.05, 0.3)
     # Around the brain a layer of one intensity and uneven thickness, as fluid is: in a labelled T1w it shares its
     # classes with other dark tissue, in T2w it is alone in being bright.
     layer_probability: float = 0.5
@@ -360,11 +364,21 @@ class TransferConfig(TrainConfig):
     """How to train from the weights of another anatomy: networks that have learned need few steps. Figures:
     docs/benchmarks.md."""
 
-    steps: int = 600
+    steps: int = 500
     locator_draws: int = 3
     lr: float = 5e-4
     warmup: int = 20
     average: float = 0.99
+    # Subjects of other anatomies lie in any direction, and headers of animals name axes at will. Contrasts are mostly
+    # akin to that of the labelled scan; fluid around the brain is added less often than to heads of adults.
+    synth: SynthConfig = field(
+        default_factory=lambda: SynthConfig(
+            shape=ShapeConfig(turn_probability=0.5),
+            structures_probability=0.5,
+            joint_probability=0.6,
+            layer_probability=0.2,
+        )
+    )
 
 
 @dataclass(frozen=True)

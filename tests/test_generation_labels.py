@@ -9,6 +9,7 @@ import pytest
 from phantoms import AIR, BRAIN, SCALP, SKULL, make_head
 from scipy import ndimage
 
+from singlestrip.cli.commands import train as train_command
 from singlestrip.cli.main import main
 from singlestrip.configuration import INSIDE_BASE, GenerationConfig
 from singlestrip.errors import BrainLabelsError, InputError, LabelNamesError
@@ -363,13 +364,30 @@ def test_negative_labels_are_labels(head, values, tmp_path):
     path = save(tmp_path / "m.nii", np.where(values == 7, -1, values).astype(np.int16), head.vox2world)
     (made,) = read_generation_maps([path], ["3-14175"])
     # 1001 lies in that range.
-    np.testing.assert_array_equal(is_inside(made.map.labels), np.isin(values, (3, 12, 1001, 14175)))
+    inside = is_inside(made.map.labels)
+    named = np.isin(values, (3, 12, 1001, 14175))
+    assert inside[named].all() and not inside[values == 0].any()
 
 
 def test_labels_beyond_32_bit_floats_stay_apart(head, tmp_path):
     values = np.where(head.mask, 614454277, 614454278).astype(np.uint32)
     (made,) = read_generation_maps([save(tmp_path / "m.nii", values, head.vox2world)], ["614454277"])
     np.testing.assert_array_equal(is_inside(made.map.labels), head.mask)
+
+
+@pytest.mark.parametrize(("half_width", "is_brain"), [(1, True), (3, False)])
+def test_furrows_of_the_brain_are_brain_up_to_a_width(half_width, is_brain):
+    """A brain of 40 mm with a chamber in it and a furrow of twice the half width; 0.05 of 40 mm is closed."""
+    values = np.zeros((60, 60, 60), dtype=np.int16)
+    values[10:50, 10:50, 10:50] = 3
+    values[28:32, 28:32, 28:32] = 24
+    values[10:20, 30 - half_width : 30 + half_width, 10:50] = 24
+    made = generation_labels(values, [3], np.eye(4), replace(CONFIG, closing=0.05), RandomStreams((0,)))
+    inside = is_inside(made.map.labels)
+    assert inside[28:32, 28:32, 28:32].all() and inside[values == 3].all()
+    assert inside[15, 30, 30] == is_brain
+    assert not inside[values == 0].any()
+    assert {3, 24} <= {label for number, labels in made.labels.items() if number > INSIDE_BASE for label in labels}
 
 
 @pytest.mark.parametrize("wrong", [0.5, np.nan, np.inf])
@@ -431,7 +449,8 @@ def test_an_image_comes_with_its_map(head, label_file, tmp_path):
 
 
 def train(label_file, *options):
-    return main(["train", "-o", "m.safetensors", "--device", "cpu", "-l", str(label_file), *map(str, options)])
+    command = ["train", "-o", "m.safetensors", "--device", "cpu", "--no-quality", "--init", "none"]
+    return main([*command, "-l", str(label_file), *map(str, options)])
 
 
 @pytest.fixture
@@ -439,6 +458,7 @@ def given(tmp_path, monkeypatch):
     """The data that training is given, in place of training."""
     data = []
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_command, "_show_labelled", lambda *arguments: None)
     monkeypatch.setattr(cascade_training, "train_cascade", lambda first, *rest, **options: data.append(first))
     return data
 
@@ -537,6 +557,6 @@ def test_maps_of_species(data, name, brain, least):
     made = make(values, brain, file.affine)
     labels = made.map.labels
     share = np.count_nonzero(is_inside(labels)) / np.isin(values, brain).sum()
-    assert least < share <= 1  # without eyes and specks
+    assert least < share < 1.05  # without eyes and specks, with closed furrows
     assert count_sides(made)[0] >= CONFIG.inside and CONFIG.outside < count_sides(made)[1] <= 12
     np.testing.assert_array_equal(labels == 1, values == 0)

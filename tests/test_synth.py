@@ -184,7 +184,8 @@ THINGS = {
     "region": {"classes.region.mean", "classes.region.field"},
     "class noise": {"classes.noise"},
     "class grain": {"classes.noise_seed"},
-    "structures": {f"structures.{k}.{part}" for k in range(4) for part in ("field", "intensity")},
+    "structures": {f"structures.{k}.{part}" for k in range(4)
+                   for part in ("field", "intensity", "between.0", "between.1")},
     "layer": {"layer.thickness_mm", "layer.intensity"},
     "bias": {"bias.log_gain"},
     "coil": {"bias.coil.centre_mm", "bias.coil.radius_mm"},
@@ -439,7 +440,7 @@ def test_structures_lie_in_the_brain_later_ones_over_earlier_ones():
     parameters = draw(1, OFF, STILL)
     halves = torch.full((1, 1, 2, 2, 2), 1.0)
     halves[:, :, 0] = -1.0
-    structures = Structure(torch.ones(1, 1, 2, 2, 2), 0.2), Structure(halves, 0.9)
+    structures = Structure(torch.ones(1, 1, 2, 2, 2), (0, math.inf), 0.2), Structure(halves, (0, 2), 0.9)
     image, brain, weight = make(replace(parameters, structures=structures), STILL)
     labels, voxel = around_brain(LABELS), np.arange(25)[:, None, None]
     inside = np.where(voxel < 12, 0.2, 0.9)
@@ -751,6 +752,8 @@ STRONG = {
     "structures": (9, 10),
     "structures_spacing_mm": (5.0, 6.0),
     "structures_least": (-3.0, -2.0),
+    "sheet_probability": 0.0,
+    "sheet_half_width": (2.0, 3.0),
     "layer_probability": 1.0,
     "layer_mm": (12.0, 20.0),
     "layer_uneven_mm": (9.0, 12.0),

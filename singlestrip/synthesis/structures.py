@@ -6,6 +6,7 @@ then looks unlike all that the networks have seen. Structures of random shape in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,9 +20,11 @@ from .streams import RandomStreams, happens, log_uniform, uniform, whole_number
 
 @dataclass(frozen=True)
 class Structure:
-    """field: [1, 1, x, y, z] over what is seen of the map, positive in the structure; intensity: its mean."""
+    """field: [1, 1, x, y, z] over what is seen of the map; between: its values in the structure; intensity: of the
+    structure."""
 
     field: torch.Tensor
+    between: tuple[float, float]
     intensity: float
 
 
@@ -35,9 +38,12 @@ def sample_structures(
     structures = []
     for _ in range(whole_number(generator, *config.structures)):
         spacing_mm = log_uniform(generator, *config.structures_spacing_mm) * scale
-        least = uniform(generator, *config.structures_least)
-        field = random_field(extent_mm, spacing_mm, generator) - least
-        structures.append(Structure(field, uniform(generator, 0, 1)))
+        between = uniform(generator, *config.structures_least), math.inf
+        if happens(generator, config.sheet_probability):
+            half = uniform(generator, *config.sheet_half_width)
+            between = -half, half
+        field = random_field(extent_mm, spacing_mm, generator)
+        structures.append(Structure(field, between, uniform(generator, 0, 1)))
     return tuple(structures)
 
 
@@ -45,5 +51,6 @@ def add_structures(image: torch.Tensor, source: LabelMap, drawn: Sequence[Struct
     """The image [X, Y, Z] of a label map with the structures in its brain; later ones lie over earlier ones."""
     for structure in drawn:
         field = enlarge(structure.field.to(image.device), source.labels.shape)[0, 0]
-        image = torch.where((field > 0) & (source.brain > 0), structure.intensity, image)
+        low, high = structure.between
+        image = torch.where((field > low) & (field < high) & (source.brain > 0), structure.intensity, image)
     return image
