@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +12,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from phantoms import PhantomCascade, make_head, tiny_cascade
+from phantoms import PhantomCascade, make_head, threshold_cascade, tiny_cascade
 from scipy.ndimage import gaussian_filter
 
 import singlestrip
 from singlestrip.batch.shards import SLURM_VARIABLES
 from singlestrip.cli.main import main
 from singlestrip.cli.parser import COMMANDS, build_parser
+from singlestrip.configuration import TrainConfig, TransferConfig
 from singlestrip.errors import SingleStripError
 from singlestrip.networks import checkpoint, model_files
 from singlestrip.networks.cascade import Cascade
 from singlestrip.space.metrics import dice
 from singlestrip.stripping.stripper import Stripper
+from singlestrip.training import fitting
 
 SECTIONS = ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "REFERENCES")
 PNG = b"\x89PNG"
@@ -214,7 +217,6 @@ def test_what_needs_no_network_loads_no_torch(module):
         "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --val image.nii.gz",
         "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --norm batch",
         "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --init tiny.safetensors --norm none",
-        "train -i image.nii.gz -m mask.nii.gz -o model.safetensors --init tiny.safetensors --voxel-size 1",
     ],
 )
 def test_wrong_command_lines(line, files, capsys):
@@ -678,9 +680,69 @@ def test_train_from_an_image_and_its_mask(tiny):
     assert provenance["gmm"]["inside"] == 10
 
 
+@pytest.mark.parametrize(
+    ("options", "init", "config"),
+    [
+        ("", {"name": "singlestrip.safetensors", "provenance": {"made": "shipped"}}, TransferConfig()),
+        ("--init tiny.safetensors", {"name": "tiny.safetensors", "provenance": {}}, TransferConfig()),
+        ("--init none", None, TrainConfig()),
+    ],
+)
+def test_what_training_began_with_is_on_record(tiny, monkeypatch, options, init, config):
+    Path("models").mkdir()
+    monkeypatch.setenv("SINGLESTRIP_MODELS", "models")
+    torch.manual_seed(1)
+    shipped = Cascade(tiny_cascade(8.0))
+    checkpoint.save_model(Path("models/singlestrip.safetensors"), shipped, {"made": "shipped"})
+    if init is None:
+        monkeypatch.setattr(fitting, "fitting_cascade", lambda *arguments, **keywords: tiny_cascade(8.0))
+    assert run(f"train -l labels.nii.gz -o new.safetensors --steps 1 --lr 1e-9 --no-quality {options}") == 0
+    model, header = checkpoint.load_model(Path("new.safetensors"))
+    assert header["provenance"]["init"] == init
+    assert header["provenance"]["configuration"]["locator_draws"] == config.locator_draws
+    weight = model.segmenter.head.weight
+    begun = [shipped, checkpoint.load_model(Path(tiny))[0]]
+    same = [torch.allclose(weight, each.segmenter.head.weight, atol=1e-3) for each in begun]
+    names = ["singlestrip.safetensors", tiny]
+    assert same == [init is not None and init["name"] == name for name in names]
+
+
+def test_weights_may_begin_at_another_voxel_size(tiny):
+    line = f"train -l labels.nii.gz -o new.safetensors --init {tiny} --steps 1 --no-quality"
+    assert run(f"{line} --voxel-size 6") == 0
+    old, new = (checkpoint.load_model(Path(name))[0].config for name in (tiny, "new.safetensors"))
+    assert new.voxel_size_mm == 6 and new.window_mm == pytest.approx(old.window_mm, rel=0.2)
+
+
+def test_the_end_of_training_shows_the_labelled_scan(files, capsys):
+    """By the mask of the model that was written: here the right one."""
+    checkpoint.save_model(Path("knowing.safetensors"), threshold_cascade(), {})
+    line = "train -i image.nii.gz -m mask.nii.gz -o new.safetensors --init knowing.safetensors --no-quality"
+    line += " --steps 1 --lr 1e-9"
+    assert run(line) == 0
+    said = re.fullmatch(r"image\.nii\.gz, Dice (\d\.\d{3}) with its own mask\n", capsys.readouterr().out)
+    assert run("strip -i image.nii.gz -m stripped.nii.gz --model new.safetensors") == 0
+    expected = dice(load("stripped.nii.gz") > 0, load("mask.nii.gz") > 0)
+    assert float(said[1]) == pytest.approx(expected, abs=5e-4) and expected > 0.95
+    picture = Path("new.labelled.png").read_bytes()
+    assert picture.startswith(PNG)
+    Path("new.checkpoint").unlink()
+    assert run(f"{line} --quiet") == 0
+    assert capsys.readouterr().out == "" and Path("new.labelled.png").read_bytes() == picture
+
+
+def test_a_labelled_scan_in_which_no_brain_is_found_counts_as_nothing(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(Stripper, "_is_black", lambda *arguments: True)
+    line = f"train -i image.nii.gz -m mask.nii.gz -o new.safetensors --init {tiny} --steps 1 --no-quality"
+    assert run(line) == 0
+    assert capsys.readouterr().out == "image.nii.gz, Dice 0.000 with its own mask\n"
+    assert Path("new.labelled.png").read_bytes().startswith(PNG)
+
+
 @pytest.mark.slow
 def test_train_with_the_default_networks(files):
-    assert run("train -l labels.nii.gz -o new.safetensors --steps 1 --norm none --voxel-size 3 --no-quality") == 0
+    line = "train -l labels.nii.gz -o new.safetensors --init none --norm none --voxel-size 3 --no-quality"
+    assert run(f"{line} --steps 1") == 0
     model, _ = checkpoint.load_model(Path("new.safetensors"))
     assert model.config.voxel_size_mm == 3
     assert model.config.segmenter.norm == model.config.locator.norm == "none"

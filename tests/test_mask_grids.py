@@ -204,7 +204,7 @@ def test_the_geometry_of_a_pair_is_that_of_the_image(files):
 
 
 FIT = "fit-gmm -i image.nii.gz -o out.nii.gz --inside 3 --outside 3"
-TRAIN = "train -i image.nii.gz -o m.safetensors --init singlestrip --steps 1 --device cpu"
+TRAIN = "train -i image.nii.gz -o m.safetensors --init singlestrip --steps 1 --no-quality --device cpu"
 COMMANDS = {
     "fit-gmm": f"{FIT} -m {{}}.nii.gz",
     "train": f"{TRAIN} -m {{}}.nii.gz",

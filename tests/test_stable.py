@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -15,10 +16,11 @@ import torch
 from phantoms import PhantomCascade, make_head, tiny_cascade
 from safetensors import safe_open
 
+from singlestrip.cli.commands import train as train_command
 from singlestrip.cli.interface import command_options
 from singlestrip.cli.main import main
 from singlestrip.cli.parser import EXIT_STATUS, build_parser
-from singlestrip.configuration import AutoencoderConfig
+from singlestrip.configuration import AutoencoderConfig, QualityPartTrainConfig
 from singlestrip.io.text.escaping import to_cell
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
@@ -300,13 +302,19 @@ def test_files_of_fit_gmm(files):
 
 def test_files_of_train(files, monkeypatch):
     before = names()
-    line = "train -l labels.nii.gz -o new.safetensors --init singlestrip --steps 1"
-    assert run(f"{line} --no-quality") == 0
+    line = "train -o new.safetensors --init singlestrip --steps 1"
+    assert run(f"{line} -l labels.nii.gz --no-quality") == 0
     added = {f"new.{ending}" for ending in ("safetensors", "checkpoint", "metrics.csv", "curve.png")}
+    assert names() - before == added
+    Path("new.checkpoint").unlink()
+    line += " -i image.nii.gz -m mask.nii.gz"
+    assert run(f"{line} --no-quality") == 0
+    added |= {"new.labelled.png"}
     assert names() - before == added
     assert set(METRICS_COLUMNS) <= set(columns("new.metrics.csv", ","))
     quality = checkpoint.load_model(Path("models/quality.safetensors"), kind=Autoencoder)[0].config
     monkeypatch.setattr(AutoencoderConfig, "fitting", staticmethod(lambda *arguments: quality))
+    monkeypatch.setattr(train_command, "QualityPartTrainConfig", partial(QualityPartTrainConfig, epochs=1))
     assert run(f"{line} --resume") == 0
     added |= {f"new.quality.{ending}" for ending in ("checkpoint", "metrics.csv", "curve.png")}
     assert names() - before == added

@@ -710,6 +710,32 @@ def test_a_voxel_size_that_does_not_suit_the_brain(voxel_size_mm):
     )
 
 
+START = tiny_cascade(VOXEL_MM)  # for brains 27.5 mm long
+
+
+@pytest.mark.parametrize("length_mm", [21, 27, 35])
+def test_networks_for_the_same_anatomy_stay_as_they_are(length_mm):
+    assert fitting_cascade([box((length_mm, 8, 8), (1, 1, 1))], start=START) == START
+
+
+@pytest.mark.parametrize(("length_mm", "voxel_size_mm"), [(20, 1.5), (36, 2.6), (165, 12.0)])
+def test_networks_for_another_anatomy_keep_their_voxels(length_mm, voxel_size_mm):
+    """The brain is as many voxels long, so that the weights know it."""
+    fitted = fitting_cascade([box((length_mm, 8, 8), (1, 1, 1))], start=START)
+    assert fitted == replace(START, voxel_size_mm=voxel_size_mm)
+
+
+def test_networks_to_begin_with_take_a_voxel_size():
+    """Their windows then cover as much of the brain."""
+    same = [box((27, 8, 8), (1, 1, 1))]
+    assert fitting_cascade(same, 1.0, START) == replace(
+        START, voxel_size_mm=1.0, segmenter_size=32, locator_size=32
+    )
+    assert fitting_cascade(same, 2.0, START).voxel_size_mm == 2.0
+    with pytest.raises(InputError, match=r"voxels of 5 mm do not suit .* less than 3\.9 mm"):
+        fitting_cascade(same, 5.0, START)
+
+
 def test_a_brain_that_no_network_is_for():
     with pytest.raises(InputError, match="no network is for"):
         fitting_cascade([box((4, 4, 4), (1e-3, 1e-3, 1e-3))])

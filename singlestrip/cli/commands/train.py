@@ -228,7 +228,7 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--norm comes with the weights; --init none begins without any")
     _check_files(args)
     _check_checkpoint(args)
-    init, header = _initial_networks(args.init)
+    init, source = _initial_networks(args.init)
     from ...synthesis.labelling import labelled_scan
 
     validation = [labelled_scan(image, mask, mask_grids(args)) for image, mask in args.val]
@@ -247,7 +247,7 @@ def run(args: argparse.Namespace) -> int:
     cascade = _fitting_networks(args, outlines, init)
     check_memory(outlines, cascade, config, device)
     data = replace(_training_data(args, given), init=init, validation=validation)
-    data.provenance["init"] = header and {"name": header["name"], "provenance": header["provenance"]}
+    data.provenance["init"] = source
     quality = None if args.no_quality or args.out is None else _quality_task(args, data, config, device)
     device = _join_processes(device)
     if args.samples:
@@ -344,15 +344,15 @@ def _check_checkpoint(args: argparse.Namespace) -> None:
         read_state(path, Autoencoder)
 
 
-def _initial_networks(name: str | None) -> tuple[Cascade | None, dict[str, Any]]:
-    """The model to begin with, and its header with its name; None and an empty header for none."""
+def _initial_networks(name: str | None) -> tuple[Cascade | None, dict[str, Any] | None]:
+    """The model to begin with, and what the record of the new model tells of it; None twice for none."""
     from ...networks.checkpoint import find_model, load_model
 
     if name == NO_INIT:
-        return None, {}
+        return None, None
     path = find_model(name)
     model, header = load_model(path)
-    return model, {"name": path.name, **header}
+    return model, {"name": path.name, "provenance": header["provenance"]}
 
 
 def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap], init: Cascade | None) -> CascadeConfig:
