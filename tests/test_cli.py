@@ -696,7 +696,9 @@ def test_what_training_began_with_is_on_record(tiny, monkeypatch, options, init,
     checkpoint.save_model(Path("models/singlestrip.safetensors"), shipped, {"made": "shipped"})
     if init is None:
         monkeypatch.setattr(fitting, "fitting_cascade", lambda *arguments, **keywords: tiny_cascade(8.0))
-    assert run(f"train -l labels.nii.gz -o new.safetensors --steps 1 --lr 1e-9 --no-quality {options}") == 0
+    assert (
+        run(f"train -l labels.nii.gz -o new.safetensors --steps 1 --lr 1e-9 --seed 5 --no-quality {options}") == 0
+    )
     model, header = checkpoint.load_model(Path("new.safetensors"))
     assert header["provenance"]["init"] == init
     assert header["provenance"]["configuration"]["locator_draws"] == config.locator_draws
