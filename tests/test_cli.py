@@ -696,17 +696,16 @@ def test_what_training_began_with_is_on_record(tiny, monkeypatch, options, init,
     checkpoint.save_model(Path("models/singlestrip.safetensors"), shipped, {"made": "shipped"})
     if init is None:
         monkeypatch.setattr(fitting, "fitting_cascade", lambda *arguments, **keywords: tiny_cascade(8.0))
-    assert (
-        run(f"train -l labels.nii.gz -o new.safetensors --steps 1 --lr 1e-9 --seed 5 --no-quality {options}") == 0
-    )
+    line = "train -l labels.nii.gz -o new.safetensors --steps 1 --lr 1e-9 --seed 5 --no-quality"
+    assert run(f"{line} {options}") == 0
     model, header = checkpoint.load_model(Path("new.safetensors"))
     assert header["provenance"]["init"] == init
     assert header["provenance"]["configuration"]["locator_draws"] == config.locator_draws
     weight = model.segmenter.head.weight
-    begun = [shipped, checkpoint.load_model(Path(tiny))[0]]
-    same = [torch.allclose(weight, each.segmenter.head.weight, atol=1e-3) for each in begun]
-    names = ["singlestrip.safetensors", tiny]
-    assert same == [init is not None and init["name"] == name for name in names]
+    begun = {"singlestrip.safetensors": shipped, tiny: checkpoint.load_model(Path(tiny))[0]}
+    for name, start in begun.items():
+        same = torch.allclose(weight, start.segmenter.head.weight, atol=1e-3)
+        assert same == (init is not None and init["name"] == name)
 
 
 def test_weights_may_begin_at_another_voxel_size(tiny):
