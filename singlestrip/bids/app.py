@@ -50,7 +50,7 @@ def participant_level(
     """Strip the images of a data set into its derivative. A scan that fails does not stop the others.
 
     quality: assess the masks, and write the estimates to their JSON files. done: called after each image. Raises
-    OutputError where the derivative cannot be written.
+    OutputError if the derivative cannot be written.
     """
     derivative.prepare()
     jobs = _plan_jobs(derivative, images, options.brain)

@@ -219,7 +219,7 @@ class Derivative:
         return sorted(path for path in masks if not _is_hidden(path.relative_to(self.root)))
 
     def bval(self, image: Path) -> Path | None:
-        """The file of b-values of a diffusion image, or the path where it is missing; None for other images."""
+        """The file of b-values of a diffusion image, or its path if it is missing; None for other images."""
         if parts_of(image)[1] != "dwi":
             return None
         nearest = inherited(self.source, image, "dwi", ".bval")

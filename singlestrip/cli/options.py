@@ -156,7 +156,7 @@ def check_quality_options(args: argparse.Namespace, condition: str = "--qc") -> 
 
 
 def chosen_flags(args: argparse.Namespace) -> FlagConfig:
-    """The thresholds of the flags. The default of --look-from is lowered to --pass-from where that is lower."""
+    """The thresholds of the flags. The default of --look-from is lowered to --pass-from if that is lower."""
     highest = FLAGS.pass_from if args.pass_from is None else args.pass_from
     lowest = min(FLAGS.look_from, highest) if args.look_from is None else args.look_from
     if lowest > highest:
@@ -224,7 +224,7 @@ def add_trust_voxels(group: argparse._ArgumentGroup, what: str = "a mask") -> No
     group.add_argument(
         "--trust-voxels",
         action="store_true",
-        help=f"take the voxels of {what} for those of its image where only the headers differ; see above",
+        help=f"take the voxels of {what} for those of its image if only the headers differ; see above",
     )
 
 

@@ -10,7 +10,7 @@ from .morphology import bounding_box
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """2|A∩B| / (|A|+|B|) of boolean arrays; 1 where both are empty (Dice 1945)."""
+    """2|A∩B| / (|A|+|B|) of boolean arrays; 1 if both are empty (Dice 1945)."""
     total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
     return 2 * int(np.count_nonzero(a & b)) / total if total else 1.0
 
@@ -25,8 +25,8 @@ def hausdorff95(a: np.ndarray, b: np.ndarray, vox2world: np.ndarray) -> float:
 
     A surface is the True voxels with a False 6-neighbour (or the border of the grid beside them);
     a distance goes from the middle of a voxel of one to the nearest of the other (Huttenlocher et
-    al. 1993, with the percentile of the BraTS challenges). 0 where both masks are empty, infinite
-    where one is.
+    al. 1993, with the percentile of the BraTS challenges). 0 if both masks are empty, infinite
+    if one is.
     """
     both = bounding_box(a | b)
     if both is None:

@@ -35,7 +35,7 @@ class Scan:
         return Grid(self.array.shape, self.vox2world)
 
     def values(self) -> np.ndarray:
-        """Scaled values, float32 [X, Y, Z]. Raises InputError where 32 bits cannot hold them."""
+        """Scaled values, float32 [X, Y, Z]. Raises InputError if 32 bits cannot hold them."""
         return scaled_float32(self.array, self.slope, self.intercept)
 
     def part(self, box: Box) -> Scan:

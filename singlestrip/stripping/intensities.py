@@ -17,7 +17,7 @@ from ..space.scan import Scan
 
 # Ranges that single precision holds well: outside of them values are rescaled in double precision.
 LARGEST, NARROWEST, FINEST = 1e30, 1e-6, 1e-3
-BRIGHTEST = 1e6  # the highest rescaled value, where the range is 0 to 1
+BRIGHTEST = 1e6  # the highest rescaled value, if the range is 0 to 1
 
 
 @dataclass(frozen=True)
@@ -113,5 +113,5 @@ def _robust_ends(
 
 
 def _percentile(values: np.ndarray, percent: float, otherwise: float) -> float:
-    """A percentile of sorted values; `otherwise` where there are none."""
+    """A percentile of sorted values; `otherwise` if there are none."""
     return float(np.percentile(values, percent)) if values.size else otherwise

@@ -147,8 +147,8 @@ class Stripper:
     def _field(self, scan: Scan, intensities: Intensities, centre_mm: Point | None = None) -> BrainField:
         """The brain's logit in the segmenter's window, which is put at `centre_mm` if that is given.
 
-        The networks look at the bright part alone where it is small in a wide field of view, and where what they
-        find in the whole image is dark or lies beside the bright part.
+        The networks look at the bright part alone if it is small in a wide field of view, or if what they find in
+        the whole image is dark or lies beside the bright part.
         """
         limit_threads_after_fork(self.device)
         config = self.stripping.brightness
@@ -190,7 +190,7 @@ class Stripper:
     def _segment(self, scan: Scan, centre_mm: np.ndarray, bright: Bright) -> BrainField:
         """The brain seen in a window around a point, RAS mm [3].
 
-        A second look follows where the first found the brain aside or dim. bright: what is bright in the whole
+        A second look follows if the first found the brain aside or dim. bright: what is bright in the whole
         image.
         """
         size = (self.config.segmenter_size,) * 3

@@ -29,7 +29,7 @@ class View:
     mirrored: bool
 
     def mirror(self, volume: torch.Tensor) -> torch.Tensor:
-        """[X, Y, Z] with left and right exchanged, where this view is mirrored; its own inverse."""
+        """[X, Y, Z] with left and right exchanged if this view is mirrored; its own inverse."""
         return volume.flip(0) if self.mirrored else volume
 
     def of(self, image: torch.Tensor) -> torch.Tensor:

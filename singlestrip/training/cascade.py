@@ -145,7 +145,7 @@ def cascade_setup(data: TrainingData, cascade: CascadeConfig, config: TrainConfi
 
 
 def mixed_precision(device: torch.device, amp: str) -> bool:
-    """Whether to train in bfloat16. amp: "on", "off", or "auto" for where that is fast."""
+    """Whether to train in bfloat16. amp: "on", "off", or "auto": if that is fast."""
     return fast_in_bfloat16(device) if amp == "auto" else amp == "on"
 
 

@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_level(args: argparse.Namespace) -> None:
-    """End the program where an option does not go with the level."""
+    """End the program if an option does not go with the level."""
     if args.level == "group":
         for name in PARTICIPANT_ONLY:
             if getattr(args, name) is not None and getattr(args, name) is not False:

@@ -177,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """End the program where options do not go together when masks are scored."""
+    """End the program if options do not go together when masks are scored."""
     for name in ("epochs", "kind", "axes", "resume"):
         if getattr(args, name):
             args.parser.error(f"--{name} goes with --train")
@@ -256,7 +256,7 @@ def show_assessments(args: argparse.Namespace, assessments: Sequence[Assessment]
 
 
 def _assessment_lines(assessments: Sequence[Assessment]) -> Iterator[str]:
-    """One line per mask: name, flag, estimated Dice, other Dice where known, and volume."""
+    """One line per mask: name, flag, estimated Dice, other Dice if known, and volume."""
     names = [printable(assessment.case.name) for assessment in assessments]
     width = max(map(len, names))
     for name, assessment in zip(names, assessments, strict=True):

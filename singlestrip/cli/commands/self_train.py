@@ -198,7 +198,7 @@ def _quality_file(args: argparse.Namespace) -> Path | None:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    """The options of the run: the defaults, replaced where the command line says otherwise."""
+    """The options of the run: the defaults, replaced if the command line says otherwise."""
 
     def given(*names: str) -> dict[str, Any]:
         return {name: value for name in names if (value := getattr(args, name)) is not None}

@@ -193,7 +193,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """The job of one image with the outputs that are named, or those of all images with --out-dir.
 
-    A wrong command line ends the program. Raises InputError or OutputError where a file cannot be used.
+    A wrong command line ends the program. Raises InputError or OutputError if a file cannot be used.
     """
     from ...batch.jobs import take_images
     from ...io.images.lists import read_list

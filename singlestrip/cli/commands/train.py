@@ -362,13 +362,13 @@ def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap], init:
 
     if init is None:
         return fitting_cascade(outlines, args.voxel_size, norm=args.norm or UNetConfig.norm)
-    # The wider fields are learned now, where the model did not know them.
+    # The wider fields are learned now if the model did not know them.
     start = replace(init.config, locator_doublings=CascadeConfig.locator_doublings)
     return fitting_cascade(outlines, args.voxel_size, start)
 
 
 def _check_files(args: argparse.Namespace) -> None:
-    """Raise InputError or OutputError where a file is missing or cannot be written: before any work is done."""
+    """Raise InputError or OutputError if a file is missing or cannot be written: before any work is done."""
     from ...io.images.pairs import check_exist
     from ...io.output import check_distinct, check_writable
     from ...io.pictures import figures
@@ -409,7 +409,7 @@ def _outline(image_path: Path, mask_path: Path, grids: MaskGridConfig) -> Native
 
 
 def _read_label_maps(args: argparse.Namespace) -> list[GenerationMap]:
-    """The label maps given with -l: of any program where --brain says which labels are brain, else of fit-gmm."""
+    """The label maps given with -l: of any program if --brain says which labels are brain, else of fit-gmm."""
     from ...io.checksum import checksum
     from ...synthesis.generation_maps import GenerationMap, read_generation_maps
     from ...synthesis.labelling import read_label_map

@@ -31,7 +31,7 @@ class Volume(ImageHeader):
         return Scan(self.frame(index), self.vox2world, self.slope, self.intercept)
 
     def scaled(self, index: int = 0) -> np.ndarray:
-        """Values float32 [X, Y, Z] of one frame. Raises InputError where 32 bits cannot hold them."""
+        """Values float32 [X, Y, Z] of one frame. Raises InputError if 32 bits cannot hold them."""
         try:
             return self.scan(index).values()
         except InputError as error:

@@ -102,7 +102,7 @@ def check_grid(
 ) -> None:
     """Check that the voxels of a mask can be taken for those of an image, whose geometry then counts.
 
-    Logs a warning where the geometry of the mask differs and does not count. Raises InputError, which ends with
+    Logs a warning if the geometry of the mask differs and does not count. Raises InputError, which ends with
     `advice`, if the shape is another; GridError if the shape is the same, but the grid lies further aside than
     `grids` allows.
     """
