@@ -1,7 +1,7 @@
 """Label maps of tissue for `singlestrip train -l`: what would many people's anatomy bring that one label lacks?
 
     python benchmarks/upper_bound.py --data DATA --out MAPS
-    singlestrip train -l MAPS/*.nii.gz -o upper.safetensors --steps 3000
+    singlestrip train -l MAPS/*.nii.gz -o upper.safetensors --init none --no-quality --steps 3000
     python benchmarks/score.py --data DATA --model upper.safetensors --out scores ...
 
 DATA/label_maps holds whole heads with FreeSurfer's numbers for the brain and 500 and above for the rest. The
