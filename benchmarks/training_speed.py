@@ -53,7 +53,7 @@ def main() -> None:
         run.update()
         stepped = wait()
         for source in run.task.sources.values():
-            source.draw([number] * args.batch)
+            source.draw([number] * args.batch, number)
         whole.append(stepped - start)
         synthesis.append(wait() - stepped)
     step, draw = (statistics.median(times[WARM_UP:]) for times in (whole, synthesis))

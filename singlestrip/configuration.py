@@ -111,6 +111,7 @@ class ShapeConfig:
 
     rotation_deg: float = 25.0  # ± about each axis. SynthSeg 15, SynthStrip 45; tilted heads reach 25
     turn_probability: float = 0.2  # by any angle about one axis: heads on their side, headers that are wrong
+    quarter_turn_probability: float = 0.0  # by right angles about any axes, as headers that name axes otherwise
     scaling: tuple[float, float] = (0.72, 1.25)  # of all axes alike, uniform in its logarithm; SynthSeg 0.8-1.2
     anisotropy: float = 0.12  # ± of each axis about the common scaling: narrow and broad heads
     shear: float = 0.08  # ± per plane; SynthSeg 0.012 is below what oblique heads show
@@ -378,7 +379,7 @@ class TransferConfig(TrainConfig):
     # mostly akin to that of the labelled scan; fluid around the brain is added less often than to adults.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
-            shape=ShapeConfig(turn_probability=0.5),
+            shape=ShapeConfig(turn_probability=0.3, quarter_turn_probability=0.5),
             structures_probability=0.5,
             joint_probability=0.6,
             layer_probability=0.2,

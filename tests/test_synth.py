@@ -36,6 +36,7 @@ STILL = Window(WINDOW.shape, SPACING, 0.0)
 STILL_SHAPE = ShapeConfig(
     rotation_deg=0,
     turn_probability=0,
+    quarter_turn_probability=0,
     scaling=(1, 1),
     anisotropy=0,
     shear=0,
@@ -172,11 +173,13 @@ ALWAYS = set(PROBABILITIES) - {
     "shell_probability",
     "sheet_probability",
 }  # these choose between two things
-ALL = SynthConfig(shape=ShapeConfig(turn_probability=1.0), **dict.fromkeys(ALWAYS, 1.0))
+ALL = SynthConfig(
+    shape=ShapeConfig(turn_probability=1.0, quarter_turn_probability=1.0), **dict.fromkeys(ALWAYS, 1.0)
+)
 # Each thing that is random, and all parameters that may change with it.
 THINGS = {
     **{name: {"shape.affine"} for name in
-       ("rotation", "turn", "scaling", "anisotropy", "shear", "flip", "jitter")},
+       ("rotation", "turn", "quarter turn", "scaling", "anisotropy", "shear", "flip", "jitter")},
     **{f"warp {k}": {f"shape.velocity.{k}"} for k in range(3)},
     "class means": set(),  # all on one curve
     "curve outside": set(),
@@ -343,6 +346,14 @@ def test_a_quarter_turn_turns_the_brain(plane):
     np.testing.assert_allclose(turned, expected, atol=1e-4)
     assert (abs(turned - still) > 0.5).sum() > 50
     assert any(np.allclose(turned, np.rot90(still, k, plane), atol=1e-4) for k in (1, 3))
+
+
+def test_quarter_turns_exchange_axes():
+    config = shaped(quarter_turn_probability=1.0)
+    matrices = [draw(seed, config, STILL).shape.affine[:3, :3].numpy() for seed in range(200)]
+    assert all(np.allclose(np.sort(np.abs(m), axis=1), [0, 0, 1], atol=1e-6) for m in matrices)
+    assert all(np.linalg.det(m) > 0.99 for m in matrices)
+    assert len({tuple(m.round().astype(int).ravel()) for m in matrices}) == 24
 
 
 def test_the_flip_mirrors_left_and_right():
@@ -750,6 +761,7 @@ def test_images_are_finite_and_within_range():
 STRONG_SHAPE = {
     "rotation_deg": 90.0,
     "turn_probability": 1.0,
+    "quarter_turn_probability": 1.0,
     "scaling": (1.5, 1.6),
     "anisotropy": 0.4,
     "shear": 0.5,

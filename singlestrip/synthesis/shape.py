@@ -58,7 +58,8 @@ def _sample_affine(config: ShapeConfig, window: Window, streams: RandomStreams) 
 
 
 def _sample_rotation(config: ShapeConfig, streams: RandomStreams) -> np.ndarray:
-    """[3, 3]: about x, then y, then z, each by a small angle; for some heads then about one by any angle."""
+    """[3, 3]: about x, then y, then z, each by a small angle; for some heads then about one by any angle, and for
+    some by right angles."""
     generator = streams("rotation")
     angles = [uniform(generator, -config.rotation_deg, config.rotation_deg) for _ in range(3)]
     rotation = Rotation.from_euler("xyz", angles, degrees=True)
@@ -66,6 +67,10 @@ def _sample_rotation(config: ShapeConfig, streams: RandomStreams) -> np.ndarray:
     if happens(generator, config.turn_probability):
         axis = "xyz"[whole_number(generator, 0, 2)]
         rotation = Rotation.from_euler(axis, uniform(generator, -math.pi, math.pi)) * rotation
+    generator = streams("quarter turn")
+    if happens(generator, config.quarter_turn_probability):
+        right_angles = Rotation.create_group("O")
+        rotation = right_angles[whole_number(generator, 0, len(right_angles) - 1)] * rotation
     return rotation.as_matrix()
 
 
