@@ -58,8 +58,8 @@ def _sample_affine(config: ShapeConfig, window: Window, streams: RandomStreams) 
 
 
 def _sample_rotation(config: ShapeConfig, streams: RandomStreams) -> np.ndarray:
-    """[3, 3]: about x, then y, then z, each by a small angle; for some heads then about one by any angle, and for
-    some by right angles."""
+    """[3, 3]: about x, then y, then z, each by a small angle; for some heads then about one by any angle, and
+    for some by right angles."""
     generator = streams("rotation")
     angles = [uniform(generator, -config.rotation_deg, config.rotation_deg) for _ in range(3)]
     rotation = Rotation.from_euler("xyz", angles, degrees=True)
