@@ -446,7 +446,7 @@ def test_the_maps_are_finer_than_the_windows(labels, factor):
             assert view.window == window
             (source,) = view.maps
             assert source.spacing_mm == pytest.approx(factor * window.voxel_size_mm)
-            tolerance = 0.1 if view is images[name].views[0] else 0.5  # in wider fields it is some voxels large
+            tolerance = 0.1 if view is images[name].views[0] else 0.6  # in wider fields it is two voxels wide
             assert source.brain.sum() * source.spacing_mm**3 == pytest.approx(brain_mm3, rel=tolerance)
 
 
