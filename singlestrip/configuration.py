@@ -155,7 +155,7 @@ class SynthConfig:
     shell_depth_mm: tuple[float, float] = (2.0, 30.0)  # mean depth of the middle of a shell
     shell_uneven_mm: tuple[float, float] = (0.0, 6.0)  # standard deviation of the depth
     shell_half_width_mm: tuple[float, float] = (0.5, 4.0)
-    # Others are thin sheets, as flat ventricles and fluid in furrows are: a field of unit variance is near 0 there.
+    # Others are thin sheets, as flat ventricles and fluid in furrows are: where a field of variance 1 is near 0.
     sheet_probability: float = 0.5
     sheet_half_width: tuple[float, float] = (0.05, 0.3)
     # Around the brain a layer of one intensity and uneven thickness, as fluid is: in a labelled T1w it shares its
