@@ -80,13 +80,13 @@ On several devices: torchrun --nproc-per-node N -m singlestrip train ..."""
 SYNOPSIS = [
     "singlestrip train -i IMAGE [IMAGE ...] -m MASK [MASK ...] -o MODEL [OPTIONS]",
     "singlestrip train -l LABELS [LABELS ...] -o MODEL [OPTIONS]",
-    "singlestrip train -l LABELS [LABELS ...] [-i IMAGE [IMAGE ...]] --brain LABEL [LABEL ...] -o MODEL [OPTIONS]",
+    "singlestrip train -l LABELS [LABELS ...] --brain LABEL [LABEL ...] -o MODEL [OPTIONS]",
 ]
 
 EXAMPLES = """\
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o my-anatomy.safetensors --steps 2000 --resume
-    singlestrip train -i mouse2.nii.gz -m mask2.nii.gz -o mouse2.safetensors --init mouse.safetensors
+    singlestrip train -i rat.nii.gz -m rat-mask.nii.gz -o rat.safetensors --init mouse.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o own.safetensors --init none
     singlestrip train -l dseg.nii.gz --brain 3 4 -o my-anatomy.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz --samples sheet.png"""
