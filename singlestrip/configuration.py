@@ -370,7 +370,7 @@ class TransferConfig(TrainConfig):
     """How to train from the weights of another anatomy: networks that have learned need few steps. Figures:
     docs/benchmarks.md."""
 
-    steps: int = 500
+    steps: int = 600
     locator_draws: int = 3
     lr: float = 5e-4
     warmup: int = 20
@@ -379,8 +379,7 @@ class TransferConfig(TrainConfig):
     # mostly akin to that of the labelled scan; fluid around the brain is added less often than to adults.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
-            shape=ShapeConfig(turn_probability=0.3, quarter_turn_probability=0.5),
-            structures_probability=0.5,
+            shape=ShapeConfig(quarter_turn_probability=0.2),
             joint_probability=0.6,
             layer_probability=0.2,
         )

@@ -293,7 +293,7 @@ def _show_labelled(args: argparse.Namespace, scans: Sequence[LabelledScan], devi
     titles = [f"{path.name}, Dice {each.dice:.3f}" for path, each in zip(args.image, stripped, strict=True)]
     if not args.quiet:
         clear_progress()
-        print("\n".join(f"{printable(title)} with its own mask" for title in titles))
+        print("\n".join(f"{printable(title)} with its own mask" for title in titles), flush=True)
     cases = [(e.labelled.scan, e.mask, e.labelled.mask, title) for e, title in zip(stripped, titles, strict=True)]
     figures.comparison_figure(cases, RunFiles(args.out).labelled)
 
