@@ -366,12 +366,23 @@ def test_the_scores_of_the_quality_model_are_those_of_page_and_benchmarks():
     assert f"| mending | {score.scans} | {score.dice_error} | {score.dice_correlation} |" in benchmarks
 
 
-def test_sources_of_the_cards_are_those_of_the_page():
-    page = plain(page_of("singlestrip"))
-    for name in SHIPPED:
-        source = read_card(MODELS / f"{name}.safetensors").source
-        for words in ("subject 01 of OpenNeuro ds000011", "PDDL 1.0", "made by deepbet 1.0.2"):
-            assert words in source and words in page
+def test_sources_of_the_cards_are_those_of_the_pages():
+    adult = ("subject 01 of OpenNeuro ds000011", "PDDL 1.0", "made by deepbet 1.0.2")
+    fetus = ("CC0", "drawn by hand", "Tourbier et al., NeuroImage 118:584")
+    for name, page, sources in (("singlestrip", "singlestrip", adult), ("quality", "singlestrip", adult),
+                                ("fetus", "fetus", fetus)):  # fmt: skip
+        source, text = read_card(MODELS / f"{name}.safetensors").source, plain(page_of(page))
+        assert all(words in source and words in text for words in sources)
+
+
+def test_the_scores_of_the_fetal_model_are_those_of_page_and_benchmarks():
+    (score,) = read_card(MODELS / "fetus.safetensors").scores
+    benchmarks = (MODELS.parent / "docs/benchmarks.md").read_text(encoding="utf-8")
+    for text in (page_of("fetus"), benchmarks):
+        rows = re.findall(r"^\| fetal sub-01 run [23] \| ([\d.]+) \| ([\d.]+) \|", text, re.MULTILINE)
+        assert len(rows) == score.scans
+        for stated, column in ((score.dice, 0), (score.hd95_mm, 1)):
+            assert stated == pytest.approx(sum(float(row[column]) for row in rows) / len(rows), abs=5e-3)
 
 
 # Without torch
