@@ -47,17 +47,17 @@ class RunFiles:
 
     @property
     def labelled(self) -> Path:
-        """The picture of the labelled scans as the finished model strips them."""
+        """The picture of the labelled scans as the finished model strips them; not every run has one."""
         return self.model.with_name(f"{self._stem}.labelled.png")
 
     @property
     def beside(self) -> tuple[Path, ...]:
-        """Every file of the run but the model."""
-        return self.checkpoint, self.metrics, self.curve, self.labelled
+        """Every file that all runs have but the model."""
+        return self.checkpoint, self.metrics, self.curve
 
     @property
     def all(self) -> tuple[Path, ...]:
-        """Every file of the run."""
+        """Every file that all runs have."""
         return self.model, *self.beside
 
     def check(self, resume: bool) -> None:

@@ -380,6 +380,9 @@ def _check_files(args: argparse.Namespace) -> None:
         files = RunFiles(args.out)
         files.check(args.resume)
         outputs += files.all
+        if args.image:
+            check_writable(files.labelled)
+            outputs.append(files.labelled)
         if not args.no_quality:
             quality_files = RunFiles(args.out, QUALITY_PART)
             quality_files.check(args.resume)
