@@ -736,6 +736,14 @@ def test_networks_to_begin_with_take_a_voxel_size():
         fitting_cascade(same, 5.0, START)
 
 
+def test_the_time_of_a_run_is_told_after_some_steps(labels, tmp_path):
+    told = []
+    train(labels, tmp_path / "m.safetensors", replace(CONFIG, steps=6, report_every=5), progress=told.append)
+    assert [progress.step for progress in told] == [3, 5, 6]
+    assert all(progress.seconds_left > 0 and progress.losses for progress in told[:2])
+    assert [row["step"] for row in metrics(tmp_path / "m.safetensors")] == ["5", "6"]
+
+
 def test_a_brain_that_no_network_is_for():
     with pytest.raises(InputError, match="no network is for"):
         fitting_cascade([box((4, 4, 4), (1e-3, 1e-3, 1e-3))])
