@@ -88,7 +88,10 @@ class Trainer(Generic[Model, NetworkConfig, LearningConfig]):
         with StopSignal() as stop:
             while self.run.step < self.plan.steps:
                 self._update()
-                if self.run.step - begun == TRIAL_STEPS < self.plan.report_every:
+                if (
+                    self.run.step - begun == TRIAL_STEPS < self.plan.report_every
+                    and self.run.step < self.plan.steps
+                ):
                     self._tell(None)  # how long it takes should be known at once
                 score = self._validate() if self._is_due(self.plan.validate_every) else None
                 if score is not None or self._is_due(self.plan.report_every):
