@@ -134,7 +134,7 @@ def test_what_was_assumed_is_said(phantom_stripper, tmp_path, caplog):
     path = save(tmp_path / "a.nii.gz")
     path.write_bytes(path.read_bytes() + b"garbage")
     strip_file(phantom_stripper, job(path, ".nii", "mask"))
-    said = list(caplog.messages)
+    said = [text for text in caplog.messages if "brain of" not in text]  # to the phantom any brain is large
     assert said == [f"{path}: {remark}" for remark in volume.read(path).remarks] != []
 
 
