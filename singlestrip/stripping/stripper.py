@@ -243,12 +243,11 @@ class Stripper:
             return self._middle(usual, self._see(coarse, usual))
         grids = [self._locator_grid((low + high) / 2, extent, k) for k in range(1 + self.config.locator_doublings)]
         fitting = [grid for grid in grids if np.prod(grid.shape) <= MAX_LOCATOR_VOXELS]
-        found = [middle for grid in fitting for middle in self._parts(grid, self._see(coarse, grid))]
+        # If no grid fits, the usual one says so.
+        looks = [(grid, self._see(coarsened(coarse, grid.voxel_sizes_mm[0]), grid)) for grid in fitting or [usual]]
+        found = [middle for look in looks for middle in self._parts(*look)]
         closer = [each for middle in found if (each := self._look_closer(fine, coarse, middle)) is not None]
-        if closer:
-            return max(closer, key=lambda each: each[0])[1]
-        grid = (fitting or grids)[0]
-        return self._middle(grid, self._see(coarse, grid))
+        return max(closer, key=lambda each: each[0])[1] if closer else self._middle(*looks[0])
 
     def _locator_grid(self, centre_mm: np.ndarray, extent_mm: np.ndarray, doublings: int = 0) -> Grid:
         """The locator's grid around a point that covers an extent [3], its voxel size doubled so often."""
@@ -268,7 +267,7 @@ class Stripper:
                 f"the field of view, {extent} mm, is too large for a model with {self.config.voxel_size_mm:g} mm "
                 "voxels; crop the image or use a model for this anatomy"
             )
-        window = conform(coarsened(scan, grid.voxel_sizes_mm[0]), grid, self.device, fill=torch.nan)
+        window = conform(scan, grid, self.device, fill=torch.nan)
         if window.isnan().all():
             extent = " × ".join(f"{x:.3g}" for x in high - low)
             raise InputError(f"no brain found: the field of view, {extent} mm, is smaller than the model's voxels")
