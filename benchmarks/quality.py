@@ -31,6 +31,7 @@ from singlestrip.space.metrics import dice
 from singlestrip.space.resample import sample
 from singlestrip.space.scan import Scan
 from singlestrip.stripping.brain_field import FAR_LOGIT
+from singlestrip.stripping.stripper import promised_dice
 
 COLUMNS = ("source", "image", "dice", "estimator", "estimate", "seconds")
 KEYS = ("source", "image", "estimator")
@@ -136,11 +137,8 @@ def score_mask(table: Table, models, source: str, name: str, mask, true: float, 
 
 def expected_dice(stripper: Stripper, scan: Scan, mask: np.ndarray) -> float:
     """Dice that the network expects of its mask, were its probabilities right."""
-    if not mask.any():
-        return 0.0
     field = stripper.field(scan)
-    probability = sample(field.logit, field.grid.index_of(scan.grid), mask.shape, FAR_LOGIT).sigmoid().numpy()
-    return float(2 * probability[mask].sum() / (mask.sum() + probability.sum()))
+    return promised_dice(sample(field.logit, field.grid.index_of(scan.grid), mask.shape, FAR_LOGIT).numpy(), mask)
 
 
 def pairs(rows, estimator: str, sources) -> tuple[np.ndarray, np.ndarray]:

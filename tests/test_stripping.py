@@ -14,7 +14,7 @@ from singlestrip.errors import InputError, NoBrainError
 from singlestrip.space import resample
 from singlestrip.space.grid import Grid
 from singlestrip.space.metrics import dice, volume_ml
-from singlestrip.space.morphology import clean, fill_holes, largest_component, thin_axes
+from singlestrip.space.morphology import clean, fill_holes, largest_component, largest_components, thin_axes
 from singlestrip.space.scan import Scan
 from singlestrip.stripping import stripper as stripping
 from singlestrip.stripping.brain_field import FAR_LOGIT, BrainField
@@ -711,3 +711,12 @@ def test_networks_run_in_bfloat16_where_that_is_fast(monkeypatch, fast):
     said = stripping.Stripper(PhantomCascade(), views=()).field(head.image, head.vox2world)
     torch.testing.assert_close(field.logit, said.logit, rtol=0, atol=10 * 2**-7 if fast else 1e-5)
     assert dice(stripper.strip(head.image, head.vox2world).mask, head.mask) > 0.95
+
+
+def test_largest_components_come_by_size():
+    mask = np.zeros((9, 3, 3), dtype=bool)
+    mask[0, :2], mask[2], mask[4, 0, 0] = True, True, True  # of 6, 9 and 1 voxels
+    parts = largest_components(mask, 2)
+    assert [int(part.sum()) for part in parts] == [9, 6]
+    np.testing.assert_array_equal(parts[0], largest_component(mask))
+    assert len(largest_components(mask, 5)) == 3 and largest_components(np.zeros((3, 3, 3), dtype=bool), 2) == []

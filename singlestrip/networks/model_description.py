@@ -56,27 +56,24 @@ def describe_model(name: str, path: Path) -> ModelDescription:
     except (ModelError, OSError) as error:
         return ModelDescription(name, str(path), error=str(error))
     card = _usable_card(path)
+    told: dict[str, Any] = {} if card is None else vars(card)  # fields of the same names
     kind, part = next(iter(header.parts.items()))
-    return ModelDescription(
-        name=name,
-        path=str(path),
-        format=kind.format,
-        format_version=header.version,
-        strips=CASCADE in header.parts,
-        has_quality=AUTOENCODER in header.parts,
-        anatomy=card.anatomy if card else None,
-        learned_from=(card and card.learned_from) or ", ".join(_source_names(part.stored["provenance"])) or None,
-        source=card.source if card else None,
-        licence=card.licence if card else None,
-        date=(card and card.date) or datetime.fromtimestamp(status.st_mtime, timezone.utc).date().isoformat(),
-        version=card.version if card else None,
-        voxel_size_mm=part.config.voxel_size_mm,
-        brain_ml=header.anatomy.brain_ml if header.anatomy else (),
-        size_bytes=status.st_size,
-        scores=card.scores if card else (),
-        intended_use=card.intended_use if card else None,
-        limits=card.limits if card else (),
-    )
+    sources = ", ".join(_source_names(part.stored["provenance"]))
+    changed = datetime.fromtimestamp(status.st_mtime, timezone.utc).date().isoformat()
+    read = {
+        "name": name,
+        "path": str(path),
+        "format": kind.format,
+        "format_version": header.version,
+        "strips": CASCADE in header.parts,
+        "has_quality": AUTOENCODER in header.parts,
+        "learned_from": told.get("learned_from") or sources or None,
+        "date": told.get("date") or changed,
+        "voxel_size_mm": part.config.voxel_size_mm,
+        "brain_ml": header.anatomy.brain_ml if header.anatomy else (),
+        "size_bytes": status.st_size,
+    }
+    return ModelDescription(**(told | read))
 
 
 def _usable_card(path: Path) -> ModelCard | None:

@@ -22,13 +22,26 @@ def bounding_box(mask: np.ndarray) -> Box | None:
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """The largest 6-connected component of a boolean array [X, Y, Z]; empty stays empty."""
     labels, count = ndimage.label(mask)
-    if count <= 1:
-        return mask
+    return mask if count <= 1 else labels == 1 + _component_sizes(labels, count).argmax()
+
+
+def largest_components(mask: np.ndarray, most: int) -> list[np.ndarray]:
+    """The `most` largest 6-connected components of a boolean array [X, Y, Z], the largest first.
+
+    There are fewer if it has not so many.
+    """
+    labels, count = ndimage.label(mask)
+    largest = np.argsort(-_component_sizes(labels, count), kind="stable")[:most]
+    return [labels == 1 + number for number in largest]
+
+
+def _component_sizes(labels: np.ndarray, count: int) -> np.ndarray:
+    """The size [N] of each of `count` components, numbered from 1."""
     # Plane by plane: of the whole, bincount would make a copy of 8 bytes a voxel.
     sizes = np.zeros(count + 1, dtype=np.int64)
     for plane in labels:
         sizes += np.bincount(plane.ravel(), minlength=count + 1)
-    return labels == 1 + sizes[1:].argmax()
+    return sizes[1:]
 
 
 def thin_axes(shape: tuple[int, ...]) -> list[bool]:

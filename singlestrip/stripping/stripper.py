@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
 from ..errors import InputError, NoBrainError
@@ -21,7 +20,7 @@ from ..networks.normalisation import bright_percentile, normalise
 from ..space.distance import signed_distance
 from ..space.grid import Grid, geometry_fault
 from ..space.metrics import dice
-from ..space.morphology import clean, largest_component, middle_mm
+from ..space.morphology import clean, largest_component, largest_components, middle_mm
 from ..space.resample import coarsened, conform
 from ..space.scan import Scan, as_scan
 from .brain_field import FAR_LOGIT, BrainField
@@ -289,10 +288,8 @@ class Stripper:
 
     def _parts(self, grid: Grid, logit: np.ndarray) -> list[np.ndarray]:
         """RAS mm [3] of the middles of the largest parts that the locator takes for brain."""
-        labels, _ = ndimage.label(logit > 0)
-        sizes = np.bincount(labels.ravel())[1:]
-        largest = np.argsort(-sizes)[: self.stripping.parts]
-        middles = (middle_mm(labels == 1 + part, grid.vox2world) for part in largest)
+        parts = largest_components(logit > 0, self.stripping.parts)
+        middles = (middle_mm(part, grid.vox2world) for part in parts)
         return [middle for middle in middles if middle is not None]
 
     def _look_closer(self, fine: Scan, coarse: Scan, start_mm: np.ndarray) -> tuple[float, np.ndarray] | None:
