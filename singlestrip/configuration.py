@@ -615,6 +615,7 @@ class FlagConfig:
     pass_from: float = 0.86
     look_from: float = 0.80
     full: float = 0.9  # a mask that fills more of its image has the estimated Dice 0
+    dark: float = 0.5  # a mask of which more is as dark as the darkest of its image fails
 
 
 @dataclass(frozen=True)
@@ -635,3 +636,27 @@ class SelfTrainConfig:
     threshold: float | None = None  # lowest score of a pseudo-label; None: with "ae" what is flagged look
     rank: str = "ae"  # by estimated Dice; "tta": agreement of augmented masks; "truth": Dice to references
     from_scratch: bool = False  # train each round's networks anew instead of those of the round before
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """Sums of trees that estimate the Dice of masks, and the synthetic masks that they learn from."""
+
+    quantiles: tuple[float, float, float] = (0.05, 0.5, 0.95)
+    trees: int = 60
+    leaves: int = 8
+    least_in_leaf: int = 20
+    learning_rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class ReasonConfig:
+    """From where on evidence is told as a reason to look at a mask. Shares, or Dice."""
+
+    dark: float = 0.2
+    model_dice: float = 0.92
+    volume: float = 0.08
+    view_dice: float = 0.9
+    shape_dice: float = 0.85
+    apart: float = 0.01
+    holes: float = 0.005

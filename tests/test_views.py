@@ -6,7 +6,7 @@ import torch
 
 from singlestrip.configuration import StrippingConfig
 from singlestrip.stripping.stripper import Stripper
-from singlestrip.stripping.views import VIEWS, View, mean_logit, peaked
+from singlestrip.stripping.views import VIEWS, View, logits_of_views, peaked
 
 
 def test_peaked_curve_by_hand():
@@ -30,19 +30,19 @@ def test_views_are_normalised_images_whose_background_stays(view):
     assert (view.mirror(shown)[1, 2] == 0).all() and not torch.allclose(view.mirror(shown), image)
 
 
-def test_mean_logit_by_hand():
+def test_logits_of_views_by_hand():
     """A network that says of each voxel ten times what it is shown, wherever that lies."""
     image = torch.rand(4, 3, 2)
-    logit = mean_logit(10 * image, image, lambda shown: 10 * shown, VIEWS)
-    torch.testing.assert_close(logit, 10 * (image + image.sqrt() + peaked(image)) / 3)
+    logits = logits_of_views(10 * image, image, lambda shown: 10 * shown, VIEWS)
+    torch.testing.assert_close(logits, 10 * torch.stack([image, image.sqrt(), peaked(image)]))
 
 
 def test_mirrored_view_comes_back_mirrored():
     """A network that sees the brain on the left alone sees it, by way of the mirror, on the right."""
     left = torch.zeros(4, 3, 2)
     left[:2] = 1
-    logit = mean_logit(left, torch.rand(4, 3, 2), lambda shown: left, [View(torch.sqrt, mirrored=True)])
-    torch.testing.assert_close(logit, torch.full((4, 3, 2), 0.5))
+    logits = logits_of_views(left, torch.rand(4, 3, 2), lambda shown: left, [View(torch.sqrt, mirrored=True)])
+    torch.testing.assert_close(logits, torch.stack([left, 1 - left]))
 
 
 class Watched(torch.nn.Module):
@@ -75,4 +75,5 @@ def test_segmenter_is_shown_each_view_of_the_last_look(phantom_stripper, fat, lo
     for view, shown in zip(VIEWS, watched.shown[looks:], strict=True):
         torch.testing.assert_close(shown, view.of(last))
     said = torch.stack([10 * (last - 0.1)] + [10 * (view.mirror(view.of(last)) - 0.1) for view in VIEWS])
+    torch.testing.assert_close(field.views, said)
     torch.testing.assert_close(field.logit, said.mean(0))

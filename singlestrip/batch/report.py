@@ -14,7 +14,7 @@ from ..space.scan import Scan
 from .assessment import FRAME, MEASURES, Assessment, Measure
 
 if TYPE_CHECKING:  # its module imports torch
-    from ..quality.scores import Reconstruction
+    from ..quality.reconstruction import Reconstruction
 
 
 def draw_picture(folder: Path, name: str, scan: Scan, mask: np.ndarray, reconstruction: Reconstruction) -> None:

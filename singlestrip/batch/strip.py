@@ -25,6 +25,7 @@ from .ledger import Ledger
 
 if TYPE_CHECKING:  # their modules import torch
     from ..quality.scores import MaskQuality, QualityModel
+    from ..stripping.brain_field import BrainField
     from ..stripping.stripper import Stripper
 
 log = logging.getLogger(__name__)
@@ -52,12 +53,12 @@ def strip_file(
         fill = stored_fill(image, options.fill)
         if "brain" in job.outputs:
             volume.check_values_fit(image, job.outputs["brain"], fill)
-        masks, sdts, unusual = _strip_frames(stripper, frames, options, "sdt" in job.outputs)
+        masks, sdts, unusual, fields = _strip_frames(stripper, frames, options, "sdt" in job.outputs)
     if unusual:
         log.warning("%s: %s: is this another anatomy? see 'singlestrip models'", job.image, unusual)
     begin()
     _write_outputs(job, image, masks, sdts, fill, one_mask=options.mean_frame or job.bval is not None)
-    return None if quality is None else quality.assess_worst(masks, image.vox2world)[0]
+    return None if quality is None else quality.assess_worst(masks, image.vox2world, frames, fields)[0]
 
 
 def _check_job(job: Job, options: StripOptions, window_mm: float) -> None:
@@ -127,8 +128,9 @@ def _frames_to_strip(image: Volume, job: Job, options: StripOptions) -> list[Sca
 
 def _strip_frames(
     stripper: Stripper, frames: list[Scan], options: StripOptions, sdt: bool
-) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """Masks boolean [X, Y, Z, T], SDTs float32 [X, Y, Z, T] mm if `sdt`, otherwise None, and a clause.
+) -> tuple[np.ndarray, np.ndarray | None, str, list[BrainField]]:
+    """Masks boolean [X, Y, Z, T], SDTs float32 [X, Y, Z, T] mm if `sdt`, otherwise None, a clause, and the outputs
+    of the networks for each frame.
 
     The clause says what is unusual in the first brain of an unusual size; "" if there is none.
     """
@@ -146,7 +148,7 @@ def _strip_frames(
             ) from error
     masks = _stack_frames([each.mask for each in stripped])
     sdts = _stack_frames([each.sdt for each in stripped if each.sdt is not None]) if sdt else None
-    return masks, sdts, _first_unusual([each.unusual for each in stripped])
+    return masks, sdts, _first_unusual([each.unusual for each in stripped]), [each.field for each in stripped]
 
 
 def _first_unusual(clauses: list[str]) -> str:

@@ -12,18 +12,20 @@ import torch
 from torch import nn
 
 from ..configuration import AutoencoderConfig
+from .trees import Estimator
 
 
 class Autoencoder(nn.Module):
     """Maps masks to the logit of their reconstruction.
 
     The encoder has the configuration's layers, padded by 1; the decoder mirrors them with transposed convolutions.
-    Batch normalisation, LeakyReLU 0.2 and dropout follow all layers but the last one of each half.
+    Batch normalisation, LeakyReLU 0.2 and dropout follow all layers but the last one of each half. estimator: what
+    estimates the Dice of masks from their reconstruction and other evidence; None if there is none.
     """
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: AutoencoderConfig, estimator: Estimator | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.estimator = config, estimator
         flat = config.dimensions == 2
         plain: type[nn.Module] = nn.Conv2d if flat else nn.Conv3d
         transposed: type[nn.Module] = nn.ConvTranspose2d if flat else nn.ConvTranspose3d

@@ -32,6 +32,7 @@ from .model_files import MODELS_VARIABLE, describe_folders, find_by_name, find_i
 from .model_header import (
     AUTOENCODER,
     CASCADE,
+    ESTIMATOR,
     FORMAT_VERSION,
     PLAIN_VERSION,
     QUALITY_KEY,
@@ -118,7 +119,10 @@ def add_quality(path: Path, quality: QualityPart, half: bool = False) -> None:
 
 def _header_entries(model: Cascade | Autoencoder, provenance: dict[str, Any]) -> dict[str, str]:
     """The header's entries for networks."""
-    return {"configuration": json.dumps(dataclasses.asdict(model.config)), "provenance": json.dumps(provenance)}
+    entries = {"configuration": json.dumps(dataclasses.asdict(model.config)), "provenance": json.dumps(provenance)}
+    if isinstance(model, Autoencoder) and model.estimator is not None:
+        entries[ESTIMATOR] = json.dumps(dataclasses.asdict(model.estimator))
+    return entries
 
 
 def _stored_weights(model: Cascade | Autoencoder, half: bool) -> Weights:
@@ -149,9 +153,9 @@ def _write(path: Path, entries: dict[str, str], weights: Weights, quality: Quali
 def read_header(path: Path, kind: type[torch.nn.Module] = Cascade) -> dict[str, Any]:
     """What a model file tells of networks of a kind, without their weights.
 
-    Returns `format_version`, a number, and `configuration` and `provenance`, dictionaries. Of a cascade it also
-    returns `anatomy`, an `Anatomy` or None, and `quality`: the configuration and provenance of the quality network
-    in the same file, or None. Raises ModelError.
+    Returns `format_version`, a number, `configuration` and `provenance`, dictionaries, and `anatomy`, an `Anatomy`
+    or None. Of a cascade it also returns `quality`: the configuration and provenance of the quality network in the
+    same file, or None. Raises ModelError.
     """
     return model_header.read_header(path, KINDS[kind]).describe(KINDS[kind])
 
@@ -167,9 +171,11 @@ def load_model(
     is damaged, inconsistent or of a newer format, in whichever of its networks.
     """
     header = model_header.read_header(path, KINDS[kind])
-    weights = _read_weights(path, header, kind)
-    model = kind(header.parts[KINDS[kind]].config)
+    weights, part = _read_weights(path, header, kind), header.parts[KINDS[kind]]
+    model = kind(part.config)
     model.load_state_dict(weights)
+    if isinstance(model, Autoencoder):
+        model.estimator = part.estimator
     return model.to(device).eval(), header.describe(KINDS[kind])
 
 

@@ -2,7 +2,8 @@
 
 A model is one safetensors file: 8 bytes with the length of its header, the header as JSON, the weights. The header
 has a text each for the format, the format version, the configuration and the provenance of the model. The file of
-a cascade may also have texts for a quality network in the same file, and for the volumes of the labelled brains.
+a cascade may also have texts for a quality network in the same file, and for the volumes of the labelled brains. A
+quality network may have a text for what it estimates with.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from safetensors import SafetensorError, safe_open
 from ..configuration import AutoencoderConfig, CascadeConfig
 from ..errors import ModelError
 from ..io.text import typed
+from .trees import Estimator
 
 FORMAT_VERSION = 2  # the newest that is read
 PLAIN_VERSION = 1  # of a file of one kind of networks and nothing else, which older programs read too
 MAX_HEADER_BYTES = 16 * 2**20  # the shipped model's header has 24 kB; safetensors itself reads 100 MB
 # Names of the quality network in the file of a cascade begin so: keys of the header, and weights.
 QUALITY_KEY, QUALITY_WEIGHT = "quality_", "quality."
+ESTIMATOR = "estimator"  # key of what a quality network estimates with
 
 Config = CascadeConfig | AutoencoderConfig
 
@@ -75,12 +78,13 @@ class Part:
     """Networks of a file, as its header tells.
 
     prefix: how the names of their weights begin. config: their configuration, in range. stored: configuration and
-    provenance as they are in the file.
+    provenance as they are in the file. estimator: of a quality network, if it has one.
     """
 
     prefix: str
     config: Any
     stored: dict[str, dict[str, Any]]
+    estimator: Estimator | None = None
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,10 @@ class Header:
 
     def describe(self, kind: Kind) -> dict[str, Any]:
         """What `checkpoint.read_header` returns."""
-        description = {"format_version": self.version, **self.parts[kind].stored}
+        description = {"format_version": self.version, **self.parts[kind].stored, "anatomy": self.anatomy}
         if kind is CASCADE:
             quality = self.parts.get(AUTOENCODER)
-            description |= {"quality": None if quality is None else quality.stored, "anatomy": self.anatomy}
+            description["quality"] = None if quality is None else quality.stored
         return description
 
 
@@ -146,7 +150,10 @@ def _parse_part(path: Path, entries: dict[str, str], kind: Kind, key: str = "", 
         config = typed.convert_all({**dict(kind.later), **stored["configuration"]}, kind.configuration)
     except ValueError as error:
         raise ModelError(f"{path}: the {key}configuration of the model is wrong ({error})") from error
-    return Part(prefix, config, stored)
+    estimator = None
+    if kind is AUTOENCODER and key + ESTIMATOR in entries:
+        estimator = typed.convert_all(typed.parse(entries[key + ESTIMATOR]), Estimator)
+    return Part(prefix, config, stored, estimator)
 
 
 def open_safetensors(path: Path, framework: Literal["np", "pt"]) -> safe_open:

@@ -21,13 +21,15 @@ class BrainField:
 
     logit: [X, Y, Z] on its grid, positive in the brain; vox2world: of that grid. brightness: median
     intensity of the brain, 0 for the darkest of the image and 1 for its brightest, 0 without brain.
-    share_in_bright: how much of the brain lies within the bounds of what is bright in the image.
+    share_in_bright: how much of the brain lies within the bounds of what is bright in the image. views:
+    [V, X, Y, Z], the logits of the views whose mean is the logit; None if the window has no brain.
     """
 
     logit: torch.Tensor
     vox2world: np.ndarray
     brightness: float = 1.0
     share_in_bright: float = 1.0
+    views: torch.Tensor | None = None
 
     @property
     def grid(self) -> Grid:

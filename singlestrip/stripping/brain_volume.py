@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..configuration import CascadeConfig, VolumeConfig
+from ..configuration import VolumeConfig
 from ..space.grid import voxel_sizes
 from ..space.metrics import volume_ml
 
@@ -16,16 +16,27 @@ if TYPE_CHECKING:  # its module imports torch
 
 
 def usual_volumes_ml(
-    networks: CascadeConfig, anatomy: Anatomy | None, config: VolumeConfig = VolumeConfig()
+    scale: float, anatomy: Anatomy | None, config: VolumeConfig = VolumeConfig()
 ) -> tuple[float, float]:
     """The least and the greatest volume in millilitres of the brains that a model is for.
 
-    They follow from the labelled brains, or from the scale of the networks if these are not known.
+    They follow from the labelled brains, or from the scale of the networks, an adult's being 1, if these are not
+    known.
     """
     if anatomy is not None:
         return config.least * min(anatomy.brain_ml), config.greatest * max(anatomy.brain_ml)
-    in_proportion = config.adult_ml * networks.scale**3
+    in_proportion = config.adult_ml * scale**3
     return config.least_in_proportion * in_proportion, config.greatest * in_proportion
+
+
+def labelled_volume_ml(scale: float, anatomy: Anatomy | None, config: VolumeConfig = VolumeConfig()) -> float:
+    """The typical volume in millilitres of the brains that a model is for: geometric mean of the labelled ones.
+
+    It follows from the scale of the networks, an adult's being 1, if these are not known.
+    """
+    if anatomy is None:
+        return config.adult_ml * scale**3
+    return math.exp(math.fsum(map(math.log, anatomy.brain_ml)) / len(anatomy.brain_ml))
 
 
 def describe_unusual_volume(mask: np.ndarray, vox2world: np.ndarray, usual_ml: tuple[float, float]) -> str:

@@ -27,7 +27,7 @@ from .brain_field import FAR_LOGIT, BrainField
 from .brain_volume import describe_unusual_volume, usual_volumes_ml
 from .brightness import Bright, find_bright
 from .intensities import Intensities, intensities_of
-from .views import View, mean_logit, usual_views
+from .views import View, logits_of_views, usual_views
 
 MAX_LOCATOR_VOXELS = MAX_LOCATOR_SIZE**3  # 640 mm a side for the human model; see io/images/memory_need.py
 NO_BRAIN = (
@@ -44,9 +44,11 @@ class Stripped:
 
     mask: boolean [X, Y, Z]. sdt: float32 [X, Y, Z] mm, or None if it was not asked for. unusual: a clause if the
     brain, before its border was moved, is smaller or larger than those that the model is for; "" if it is not.
+    field: the output of the networks that the mask is made of.
     """
 
     mask: np.ndarray
+    field: BrainField
     sdt: np.ndarray | None = None
     unusual: str = ""
 
@@ -70,7 +72,7 @@ class Stripper:
         self.config = model.config
         self.views = usual_views(stripping.peak) if views is None else views
         self.stripping = stripping
-        self.usual_ml = usual_volumes_ml(model.config, anatomy, stripping.volume)
+        self.usual_ml = usual_volumes_ml(model.config.scale, anatomy, stripping.volume)
 
     @staticmethod
     def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Stripper:
@@ -106,7 +108,8 @@ class Stripper:
         """
         scan = _checked(image, vox2world, slope, intercept)
         intensities = intensities_of(scan, self.stripping.intensities)
-        box, logit = self._field(scan, intensities, centre_mm).around_brain(scan.grid)
+        field = self._field(scan, intensities, centre_mm)
+        box, logit = field.around_brain(scan.grid)
         if scan.array.dtype.kind == "f":
             logit[~np.isfinite(scan.array[box])] = FAR_LOGIT
         mask = np.zeros_like(scan.array, dtype=bool)  # in memory as the image: mixed orders are slow to combine
@@ -118,7 +121,7 @@ class Stripper:
             raise InputError("the brain found fills the image: there is no surface to measure distances from")
         unusual = describe_unusual_volume(mask, scan.vox2world, self.usual_ml)
         if not sdt and border_mm == 0:
-            return Stripped(mask, None, unusual)
+            return Stripped(mask, field, None, unusual)
         everywhere = np.full(scan.shape, FAR_LOGIT, dtype=np.float32)
         everywhere[box] = logit
         distance = signed_distance(everywhere, mask, scan.vox2world)
@@ -129,7 +132,7 @@ class Stripper:
             mask = clean(moved)
             if not mask.any():
                 raise InputError(f"a border of {border_mm:g} mm leaves no brain")
-        return Stripped(mask, distance if sdt else None, unusual)
+        return Stripped(mask, field, distance if sdt else None, unusual)
 
     def field(
         self,
@@ -208,13 +211,14 @@ class Stripper:
                 brain = conform(before, grid).numpy() > 0.5
             shown = network_input(window, torch.from_numpy(brain).to(self.device))
             logit = self._predict("segmenter", shown)
-        logit = mean_logit(logit, shown, partial(self._predict, "segmenter"), self.views)
+        views = logits_of_views(logit, shown, partial(self._predict, "segmenter"), self.views)
+        logit = views.mean(0)
         inside = (logit > 0) & ~window.isnan()
         if not inside.any():
             return BrainField(logit, grid.vox2world, 0.0)
         brightness = bright.relative(float(window[inside].median()))
         share = bright.share_of(inside.cpu().numpy(), grid, self.stripping.brightness.margin)
-        return BrainField(logit, grid.vox2world, brightness, share)
+        return BrainField(logit, grid.vox2world, brightness, share, views)
 
     def _window(self, scan: Scan, centre_mm: np.ndarray, size: tuple[int, ...]) -> tuple[Grid, torch.Tensor]:
         """The segmenter's grid around a point, and a scan on it, NaN beyond the scan."""

@@ -48,15 +48,14 @@ def usual_views(peak: float = StrippingConfig.peak) -> tuple[View, ...]:
 VIEWS = usual_views()
 
 
-def mean_logit(
+def logits_of_views(
     logit: torch.Tensor,
     image: torch.Tensor,
     predict: Callable[[torch.Tensor], torch.Tensor],
     views: Sequence[View],
 ) -> torch.Tensor:
-    """Mean logit [X, Y, Z] of a normalised image [X, Y, Z] as it is and in other views.
+    """Logits [1 + V, X, Y, Z] of a normalised image [X, Y, Z] as it is, and in each of V other views.
 
     predict: from an image to its logit; logit: that of the image as it is.
     """
-    others = [view.mirror(predict(view.of(image))) for view in views]
-    return torch.stack([logit, *others]).mean(0)
+    return torch.stack([logit, *(view.mirror(predict(view.of(image))) for view in views)])

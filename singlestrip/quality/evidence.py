@@ -1,0 +1,176 @@
+"""Evidence for the quality of a mask: what can be measured of it without truth.
+
+A mask alone shows whether it has the shape of a brain. With its image it also shows whether the border lies where
+intensities change. With the networks that strip, it shows whether they put the border there too, and whether their
+views agree. Each measurement is a share, a ratio or a number of voxels, so that it means the same in any anatomy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ..networks.normalisation import normalise
+from ..space.grid import Grid
+from ..space.metrics import dice, volume_ml
+from ..space.morphology import bounding_box, clean, fill_holes, largest_component, mask_box, thin_axes
+from ..space.resample import coarsened, conform
+from ..space.scan import Scan
+from ..stripping.brain_field import BrainField
+from ..stripping.intensities import intensities_of
+from ..stripping.stripper import promised_dice
+from .reconstruction import Reconstruction
+
+Source = Literal["mask", "image", "model"]
+SOURCES: tuple[Source, ...] = ("mask", "image", "model")  # evidence of each comes beside that of those before it
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A kind of evidence.
+
+    source: what is needed beside the mask. trend: 1 if more of it never speaks for a worse mask, -1 if it never
+    speaks for a better one, 0 if neither is sure.
+    """
+
+    name: str
+    source: Source
+    trend: int
+
+
+OFFSETS = tuple(range(-4, 5))  # voxels from the border, negative inside, at which edges are measured
+REACH = 6  # voxels on both sides of the border that are needed for this
+DARK = 0.02  # of the range of intensities
+
+MEASUREMENTS = (
+    Measurement("shape_dice", "mask", 1),
+    Measurement("shape_hd95", "mask", -1),
+    Measurement("lowest_slice", "mask", 1),
+    Measurement("volume", "mask", 0),
+    Measurement("apart", "mask", -1),
+    Measurement("holes", "mask", -1),
+    *(Measurement(f"edge{offset:+d}", "image", 0) for offset in OFFSETS),
+    Measurement("edge_here", "image", 1),
+    Measurement("contrast", "image", 0),
+    Measurement("dark", "image", -1),
+    Measurement("thickness", "image", 0),
+    Measurement("model_dice", "model", 1),
+    Measurement("promised", "model", 1),
+    Measurement("model_promised", "model", 1),
+    Measurement("views", "model", 1),
+    Measurement("least_view", "model", 1),
+    Measurement("model_volume", "model", 0),
+)
+
+
+def measurements_of(source: Source) -> list[Measurement]:
+    """The measurements of masks with this source of evidence: its own and those of the sources before it."""
+    known = SOURCES[: SOURCES.index(source) + 1]
+    return [each for each in MEASUREMENTS if each.source in known]
+
+
+def mask_evidence(mask: Scan, reconstruction: Reconstruction, usual_ml: float) -> dict[str, float]:
+    """What a mask alone shows. mask: boolean, not empty; usual_ml: volume of the labelled brain."""
+    box = mask_box(mask.array)
+    part = mask.array[box]
+    count = np.count_nonzero(part)
+    main = largest_component(part)
+    holes = np.count_nonzero(fill_holes(part, thin_axes(mask.shape))) - count
+    voxel_mm = float(reconstruction.vox2world[0, 0])
+    hd95 = reconstruction.hd95_mm / voxel_mm
+    return {
+        "shape_dice": reconstruction.dice,
+        "shape_hd95": min(hd95, float(len(reconstruction.given))),
+        "lowest_slice": reconstruction.slice_dice()[1],
+        "volume": float(np.log(volume_ml(part, mask.vox2world) / usual_ml)),
+        "apart": 1 - np.count_nonzero(main) / count,
+        "holes": holes / count,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class ImageWindow:
+    """An image around a brain, at the voxel size of the networks.
+
+    image: float32 [X, Y, Z], NaN beyond the image; grid: where its voxels lie; thickness: the longest side of the
+    image's own voxels over those of the grid.
+    """
+
+    image: np.ndarray
+    grid: Grid
+    thickness: float
+
+    @staticmethod
+    def of(image: Scan, grid: Grid) -> ImageWindow:
+        """The part of an image on a conformed grid. Raises InputError as `intensities_of`."""
+        voxel_mm = float(grid.voxel_sizes_mm[0])
+        window = conform(coarsened(image, voxel_mm, intensities_of(image).of), grid, fill=torch.nan)
+        return ImageWindow(window.numpy(), grid, float(image.grid.voxel_sizes_mm.max()) / voxel_mm)
+
+    def show(self, mask: Scan) -> np.ndarray:
+        """A mask on the grid, boolean [X, Y, Z]."""
+        return conform(coarsened(mask, float(self.grid.voxel_sizes_mm[0])), self.grid).numpy() > 0.5
+
+
+def image_evidence(brain: np.ndarray, window: ImageWindow) -> dict[str, float]:
+    """What a mask shows on its image. brain: the mask on the grid of the window, boolean [X, Y, Z], not empty."""
+    covered = ~np.isnan(window.image)
+    image, where, mask = (torch.from_numpy(each)[None] for each in (window.image, covered, brain))
+    shown = normalise(image, where, mask)[0].numpy()
+    box = bounding_box(brain)
+    assert box is not None, "the mask is not empty"
+    near = tuple(slice(max(0, side.start - REACH), side.stop + REACH) for side in box)
+    return _edges(brain[near], shown[near], covered[near]) | {
+        "dark": float((shown[brain] < DARK).mean()),
+        "thickness": float(np.log(window.thickness)),
+    }
+
+
+def _edges(brain: np.ndarray, image: np.ndarray, covered: np.ndarray) -> dict[str, float]:
+    """Where intensities change across the border. brain, covered: boolean [X, Y, Z]; image: in [0, 1].
+
+    An edge is the change of intensity along the normal of the border. Its mean is taken of all voxels at the same
+    distance from the border, and relates to the mean over all distances.
+    """
+    outside, inside = (ndimage.distance_transform_edt(side) for side in (~brain, brain))
+    distance = (outside - inside + np.where(brain, 0.5, -0.5)).astype(np.float32)
+    near = np.abs(distance) < REACH - 1
+    near &= ndimage.binary_erosion(covered, border_value=0)
+    normal, change = ([part[near] for part in np.gradient(each)] for each in (distance, image))
+    along = sum(n * c for n, c in zip(normal, change, strict=True))
+    length = np.sqrt(sum(n**2 for n in normal)).clip(1e-3)
+    edge, number = np.abs(along / length), distance[near].round().astype(int) + REACH
+    count, total = (np.bincount(number, weights, 2 * REACH) for weights in (None, edge))
+    profile = (total / count.clip(1))[[offset + REACH for offset in OFFSETS]]
+    relative = profile / max(float(profile.mean()), 1e-6)
+    sides = [image[near][(number > REACH + low) & (number < REACH + high)] for low, high in ((-4, 0), (0, 4))]
+    inner, outer = (float(np.median(side)) if side.size else 0.0 for side in sides)
+    middle = len(OFFSETS) // 2
+    return {f"edge{offset:+d}": float(each) for offset, each in zip(OFFSETS, relative, strict=True)} | {
+        "edge_here": float(relative[middle - 1 : middle + 2].mean()),
+        "contrast": outer - inner,
+    }
+
+
+def model_evidence(brain: np.ndarray, field: BrainField) -> dict[str, float]:
+    """What the networks that strip tell of a mask.
+
+    brain: the mask on the grid of the field, boolean [X, Y, Z]; field: their output for the image of the mask.
+    """
+    logit = field.logit.cpu().numpy()
+    views = logit[None] if field.views is None else field.views.cpu().numpy()
+    mean = logit > 0
+    own = clean(mean)
+    agreement = [dice(view > 0, mean) for view in views]
+    return {
+        "model_dice": dice(brain, own),
+        "promised": promised_dice(logit, brain),
+        "model_promised": promised_dice(logit, own),
+        "views": float(np.mean(agreement)),
+        "least_view": min(agreement),
+        "model_volume": float(np.log((1 + np.count_nonzero(brain)) / (1 + np.count_nonzero(own)))),
+    }

@@ -1,0 +1,111 @@
+"""A mask as the quality network rebuilds it: as a brain would be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ..configuration import SLICE_BATCH
+from ..errors import InputError
+from ..networks.autoencoder import Autoencoder
+from ..networks.device import limit_threads_after_fork
+from ..space.grid import Grid, voxel_volume_ml
+from ..space.metrics import dice, hausdorff95, volume_ml
+from ..space.resample import coarsened, conform
+from ..space.scan import Scan
+
+LARGE_SLICE = 0.1  # of the largest: the tips of a brain say little
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A mask as the autoencoder would have it, beside the mask itself, on the quality network's grid.
+
+    given, probability: float32 [S, S, S] in [0, 1]; vox2world: of the grid; outside_ml: how much of
+    the mask lies beyond it.
+    """
+
+    given: np.ndarray
+    probability: np.ndarray
+    vox2world: np.ndarray
+    outside_ml: float
+
+    @property
+    def dice(self) -> float:
+        """Dice of mask and reconstruction, in which parts of voxels count as such (Crum et al. 2006).
+
+        The grid is coarse. What lies beyond it counts as not reconstructed.
+        """
+        voxel_ml = voxel_volume_ml(self.vox2world)
+        total = float(self.given.sum() + self.probability.sum()) * voxel_ml + self.outside_ml
+        return 2 * float(np.minimum(self.given, self.probability).sum()) * voxel_ml / total if total else 0.0
+
+    @property
+    def hd95_mm(self) -> float:
+        """95th percentile of the distances between the surfaces of mask and reconstruction."""
+        return hausdorff95(self.given > 0.5, self.probability > 0.5, self.vox2world)
+
+    def slice_dice(self) -> tuple[tuple[float, ...], float]:
+        """Dice of each axial slice that holds mask or reconstruction, from the lowest up, and the least of
+        those of the large slices."""
+        a, b = (np.moveaxis(part > 0.5, 2, 0) for part in (self.given, self.probability))
+        size = np.array([np.count_nonzero(x | y) for x, y in zip(a, b, strict=True)])
+        by_slice = {k: dice(a[k], b[k]) for k in np.flatnonzero(size)}
+        large = np.flatnonzero(size > LARGE_SLICE * size.max())
+        return tuple(by_slice.values()), min((by_slice[k] for k in large), default=0.0)
+
+    def finer_grid(self) -> Grid:
+        """The grid of the network with voxels of half the size."""
+        low, high = Grid(self.given.shape, self.vox2world).bounds_mm()
+        shape = tuple(2 * size for size in self.given.shape)
+        return Grid.conformed((low + high) / 2, shape, self.vox2world[0, 0] / 2)
+
+    def on_grid(self, grid: Grid) -> np.ndarray:
+        """The reconstruction on another grid, boolean [X, Y, Z]."""
+        return conform(Scan(self.probability, self.vox2world), grid).numpy() > 0.5
+
+
+@torch.inference_mode()
+def reconstruct(model: Autoencoder, mask: Scan) -> Reconstruction:
+    """A boolean mask on the network's grid around its centre of mass, and as the network would have it.
+
+    Beyond the image's field of view nothing is expected, nor of an empty mask.
+    """
+    if mask.array.ndim != 3 or mask.array.dtype != bool:
+        raise InputError(f"need a boolean mask [X, Y, Z], not {mask.array.dtype} {mask.shape}")
+    device = next(model.parameters()).device
+    limit_threads_after_fork(device)
+    size, voxel_mm = (model.config.size,) * 3, model.config.voxel_size_mm
+    if not mask.array.any():
+        nothing = np.zeros(size, dtype=np.float32)
+        return Reconstruction(nothing, nothing, Grid.conformed((0, 0, 0), size, voxel_mm).vox2world, 0.0)
+    coarse = coarsened(mask, voxel_mm)
+    centre = coarse.vox2world @ [*ndimage.center_of_mass(coarse.array), 1.0]
+    grid = Grid.conformed(centre[:3], size, voxel_mm)
+    given = conform(coarse, grid, device, fill=torch.nan)
+    covered = ~given.isnan()
+    given = torch.where(covered, given, 0.0)
+    if model.config.kind == "slices":
+        probability = _through_slices(model, given)
+    else:
+        probability = torch.sigmoid(model(given[None, None])[0, 0])
+    probability = torch.where(covered, probability, 0.0)
+    inside_ml = float(given.sum()) * (voxel_mm**3 / 1000)
+    outside_ml = max(0.0, volume_ml(mask.array, mask.vox2world) - inside_ml)
+    return Reconstruction(given.cpu().numpy(), probability.cpu().numpy(), grid.vox2world, outside_ml)
+
+
+def _through_slices(model: Autoencoder, given: torch.Tensor) -> torch.Tensor:
+    """Mean probability [S, S, S] over the axes; slices without mask stay empty."""
+    total = torch.zeros_like(given)
+    for axis in model.config.axes:
+        slices = given.movedim(axis, 0)
+        seen = slices.amax(dim=(1, 2)) > 0
+        stacked = torch.zeros_like(slices)
+        logits = [model(part[:, None])[:, 0] for part in slices[seen].split(SLICE_BATCH)]
+        stacked[seen] = torch.sigmoid(torch.cat(logits))
+        total += stacked.movedim(0, axis)
+    return total / len(model.config.axes)
