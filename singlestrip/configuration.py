@@ -639,6 +639,61 @@ class SelfTrainConfig:
 
 
 @dataclass(frozen=True)
+class CaseConfig:
+    """Synthetic cases that the estimator learns from; lengths are millimetres of an adult human head.
+
+    easy: images as good scans are, beside the hard ones that the networks learn from.
+    """
+
+    images: int = 200
+    seed: int = 0
+    easy_probability: float = 0.6
+    hard: SynthConfig = SynthConfig()
+    easy: SynthConfig = SynthConfig(
+        shape=ShapeConfig(
+            rotation_deg=15.0,
+            turn_probability=0.0,
+            scaling=(0.88, 1.12),
+            anisotropy=0.06,
+            shear=0.03,
+            warp_mm=(8.0, 4.0, 1.5),
+        ),
+        smooth_classes_probability=1.0,
+        joint_probability=0.8,
+        region_probability=0.2,
+        class_noise=(0.0, 0.04),
+        structures_probability=0.2,
+        surroundings_probability=0.0,
+        bias=(0.0, 0.3),
+        coil_probability=0.1,
+        smoothing_mm=(0.0, 1.0),
+        slice_probability=0.0,
+        noise=(0.0, 0.03),
+        gamma=0.4,
+        crop_probability=0.1,
+        masked_probability=0.0,
+    )
+    field_of_view: float = 1.17  # side of an image over that of the segmenter's window
+    thickness: tuple[int, ...] = (1, 1, 2, 3)  # voxels of the segmenter in a slice, each as often
+    disturbance: tuple[float, float] = (0.2, 1.5)  # log-uniform; relative standard deviation of errors in weights
+    faults: FaultConfig = FaultConfig(clean_probability=0.0)
+    small_faults: FaultConfig = FaultConfig(
+        clean_probability=0.0,
+        offset_mm=3.0,
+        smooth_mm=5.0,
+        uneven_mm=3.0,
+        cut_probability=0.05,
+        added=1,
+        removed=1,
+        shell_probability=0.1,
+    )
+    offset_mm: float = 10.0  # most that a mask is grown or shrunk by
+    shift_mm: tuple[float, float] = (2.0, 40.0)  # log-uniform
+    quantile: tuple[float, float] = (0.3, 0.9)  # of the intensities above which a mask takes all
+    least_voxels: int = 500  # of the brain in an image
+
+
+@dataclass(frozen=True)
 class EstimatorConfig:
     """Sums of trees that estimate the Dice of masks, and the synthetic masks that they learn from."""
 

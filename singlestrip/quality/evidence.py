@@ -113,7 +113,12 @@ class ImageWindow:
 
     def show(self, mask: Scan) -> np.ndarray:
         """A mask on the grid, boolean [X, Y, Z]."""
-        return conform(coarsened(mask, float(self.grid.voxel_sizes_mm[0])), self.grid).numpy() > 0.5
+        return _conformed_mask(mask, self.grid)
+
+
+def _conformed_mask(mask: Scan, grid: Grid) -> np.ndarray:
+    """A boolean mask on a conformed grid, boolean [X, Y, Z]."""
+    return conform(coarsened(mask, float(grid.voxel_sizes_mm[0])), grid).numpy() > 0.5
 
 
 def image_evidence(brain: np.ndarray, window: ImageWindow) -> dict[str, float]:
@@ -156,11 +161,9 @@ def _edges(brain: np.ndarray, image: np.ndarray, covered: np.ndarray) -> dict[st
     }
 
 
-def model_evidence(brain: np.ndarray, field: BrainField) -> dict[str, float]:
-    """What the networks that strip tell of a mask.
-
-    brain: the mask on the grid of the field, boolean [X, Y, Z]; field: their output for the image of the mask.
-    """
+def model_evidence(mask: Scan, field: BrainField) -> dict[str, float]:
+    """What the networks that strip tell of a boolean mask. field: their output for its image."""
+    brain = _conformed_mask(mask, field.grid)
     logit = field.logit.cpu().numpy()
     views = logit[None] if field.views is None else field.views.cpu().numpy()
     mean = logit > 0

@@ -114,17 +114,22 @@ def _with_shell(
 
 def plant_faults(
     distance: torch.Tensor,
-    voxel_size_mm: float,
+    voxel_size_mm: float | Sequence[float],
     config: FaultConfig,
     scale: float,
     streams: Sequence[RandomStreams],
 ) -> torch.Tensor:
     """Random faults in signed distances [B, X, Y, Z] mm; the same streams plant the same.
 
-    scale: size of the anatomy over that of an adult human head. streams: of each sample. Samples that
+    voxel_size_mm: along all axes or along each. scale: size of the anatomy over that of an adult human head.
+    streams: of each sample. Samples that
     happen to stay clean, or would lose all of their mask, come back as they were.
     """
-    axes_mm = [(torch.arange(n, device=distance.device) - (n - 1) / 2) * voxel_size_mm for n in distance.shape[1:]]
+    sizes = (voxel_size_mm,) * 3 if isinstance(voxel_size_mm, float) else voxel_size_mm
+    axes_mm = [
+        (torch.arange(n, device=distance.device) - (n - 1) / 2) * size
+        for n, size in zip(distance.shape[1:], sizes, strict=True)
+    ]
     result = []
     for clean, sample in zip(distance, streams, strict=True):
         if happens(sample("clean"), config.clean_probability):

@@ -192,7 +192,8 @@ class QualityModel:
         box = mask_box(mask.array)
         if box is None:
             return _EMPTY
-        evidence = self._evidence(mask, reconstruction, image, field)
+        window = None if image is None else self._window(mask, reconstruction, image, field)
+        evidence = self.evidence(mask, window, field, reconstruction)
         estimate = self._estimate(evidence)
         # A mask that fills its image says nothing of where the brain ends.
         full = bool(mask.array.mean() > self.flags.full)
@@ -222,17 +223,32 @@ class QualityModel:
             touches_edge=bool(faces),
         )
 
-    def _evidence(
-        self, mask: Scan, reconstruction: Reconstruction, image: Scan | None, field: BrainField | None
+    def evidence(
+        self,
+        mask: Scan,
+        window: ImageWindow | None = None,
+        field: BrainField | None = None,
+        reconstruction: Reconstruction | None = None,
     ) -> dict[str, float]:
-        """All that can be measured of a mask with what is given."""
-        evidence = mask_evidence(mask, reconstruction, self.labelled_ml)
-        if image is None:
+        """All that can be measured of a boolean mask, not empty, with what is given.
+
+        window: the image around the mask; field: output of the networks for the image, which needs the window.
+        """
+        evidence = mask_evidence(mask, reconstruction or self.reconstruct(mask), self.labelled_ml)
+        if window is None:
             return evidence
-        window = ImageWindow.of(image, reconstruction.finer_grid() if field is None else field.grid)
-        brain = window.show(mask)
-        evidence |= image_evidence(brain, window)
-        return evidence if field is None else evidence | model_evidence(brain, field)
+        evidence |= image_evidence(window.show(mask), window)
+        return evidence if field is None else evidence | model_evidence(mask, field)
+
+    def _window(
+        self, mask: Scan, reconstruction: Reconstruction, image: Scan, field: BrainField | None
+    ) -> ImageWindow:
+        """The image where the networks see it, or around the mask without networks, or if it lies elsewhere."""
+        if field is not None:
+            window = ImageWindow.of(image, field.grid)
+            if window.show(mask).any():
+                return window
+        return ImageWindow.of(image, reconstruction.finer_grid())
 
     def _estimate(self, evidence: dict[str, float]) -> Estimate:
         """The Dice that evidence speaks for."""

@@ -78,7 +78,7 @@ def image_sources(
         for window in windows:
             spacing_mm = window.voxel_size_mm * config.source_factor
             try:
-                conformed = [_conform_map(native, spacing_mm, device) for native in maps]
+                conformed = [conform_map(native, spacing_mm, device) for native in maps]
             except InputError:
                 if not views:
                     raise
@@ -88,7 +88,7 @@ def image_sources(
     return sources
 
 
-def _conform_map(source: NativeMap, spacing_mm: float, device: torch.device) -> LabelMap:
+def conform_map(source: NativeMap, spacing_mm: float, device: torch.device) -> LabelMap:
     """A label map at a voxel size. Raises InputError if nothing is left of the brain, or of what is around it."""
     labels = conform_labels(source.scan, spacing_mm, INSIDE_BASE).array
     inside = is_inside(labels)
