@@ -697,7 +697,8 @@ class CaseConfig:
 class EstimatorConfig:
     """Sums of trees that estimate the Dice of masks, and the synthetic masks that they learn from."""
 
-    quantiles: tuple[float, float, float] = (0.05, 0.5, 0.95)
+    quantiles: tuple[float, float] = (0.05, 0.95)  # of the interval
+    least_cases: int = 200
     trees: int = 60
     leaves: int = 8
     least_in_leaf: int = 20

@@ -42,7 +42,7 @@ class Ball(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = AutoencoderConfig()
+        self.config, self.estimator = AutoencoderConfig(), None
         self.anchor = nn.Parameter(torch.zeros(1))
 
     def forward(self, masks):

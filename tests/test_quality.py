@@ -19,7 +19,8 @@ from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.quality.augmentation import agreement, augmented_masks, turned
 from singlestrip.quality.mask_source import SliceSource, VolumeSource, _centred, brain_mm, fraction
-from singlestrip.quality.scores import QualityModel, Reconstruction, flag_of
+from singlestrip.quality.reconstruction import Reconstruction
+from singlestrip.quality.scores import QualityModel, flag_of
 from singlestrip.quality.training import quality_task
 from singlestrip.space.grid import Grid
 from singlestrip.space.metrics import dice, volume_ml
@@ -76,7 +77,7 @@ class Stub(nn.Module):
 
     def __init__(self, answer, config=AutoencoderConfig()):
         super().__init__()
-        self.config, self.answer = config, answer
+        self.config, self.answer, self.estimator = config, answer, None
         self.anchor = nn.Parameter(torch.zeros(1))
 
     def forward(self, masks):

@@ -295,6 +295,11 @@ def show_training(progress: Progress) -> None:
     show_progress(text, keep=progress.dice is not None or progress.step == progress.steps)
 
 
+def show_calibration(done: int, images: int) -> None:
+    """Show on one line where a calibration stands."""
+    show_progress(f"calibration: image {done}/{images}", keep=done == images)
+
+
 def show_quality_training(progress: QualityProgress) -> None:
     """Show on one line where the training of a quality network stands."""
     text = f"quality network: epoch {progress.epoch}/{progress.epochs}, loss {progress.loss:.3f}"

@@ -42,6 +42,7 @@ from .model_header import (
     Header,
     Kind,
 )
+from .trees import Estimator
 
 MAX_WEIGHTS = 64_000_000  # the shipped model has 3 million
 WEIGHT_TYPES = ("F16", "BF16", "F32")  # safetensors' names
@@ -115,6 +116,26 @@ def add_quality(path: Path, quality: QualityPart, half: bool = False) -> None:
     header = model_header.read_header(path, CASCADE)
     entries = {name: text for name, text in header.entries.items() if not name.startswith(QUALITY_KEY)}
     _write(path, entries, _read_weights(path, header, Cascade), quality, half)
+
+
+def set_estimator(path: Path, estimator: Estimator, provenance: dict[str, Any]) -> None:
+    """Write an estimator into the quality network of a model file, in place of one that is there.
+
+    provenance: what the network's provenance tells of it, as `estimator`. What else the file holds stays as it is.
+    Raises ModelError unless the file is a sound model with a quality network, and OutputError; the file then stays
+    as it was.
+    """
+    header = model_header.read_header(path, AUTOENCODER)
+    part = header.parts[AUTOENCODER]
+    with model_header.open_safetensors(path, "pt") as file:
+        _check_shapes(path, file, header)
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    told = part.stored["provenance"] | {"estimator": provenance}
+    entries = {"provenance": json.dumps(told), ESTIMATOR: json.dumps(dataclasses.asdict(estimator))}
+    changed = header.entries | {part.key + name: text for name, text in entries.items()}
+    data = save(weights, changed)
+    with atomic_write(path) as (partial,):
+        partial.write_bytes(data)
 
 
 def _header_entries(model: Cascade | Autoencoder, provenance: dict[str, Any]) -> dict[str, str]:

@@ -77,10 +77,11 @@ class Anatomy:
 class Part:
     """Networks of a file, as its header tells.
 
-    prefix: how the names of their weights begin. config: their configuration, in range. stored: configuration and
-    provenance as they are in the file. estimator: of a quality network, if it has one.
+    key, prefix: how the names of their entries and weights begin. config: their configuration, in range. stored:
+    configuration and provenance as they are in the file. estimator: of a quality network, if it has one.
     """
 
+    key: str
     prefix: str
     config: Any
     stored: dict[str, dict[str, Any]]
@@ -153,7 +154,7 @@ def _parse_part(path: Path, entries: dict[str, str], kind: Kind, key: str = "", 
     estimator = None
     if kind is AUTOENCODER and key + ESTIMATOR in entries:
         estimator = typed.convert_all(typed.parse(entries[key + ESTIMATOR]), Estimator)
-    return Part(prefix, config, stored, estimator)
+    return Part(key, prefix, config, stored, estimator)
 
 
 def open_safetensors(path: Path, framework: Literal["np", "pt"]) -> safe_open:

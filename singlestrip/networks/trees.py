@@ -67,7 +67,7 @@ class TreeSum:
 
 @dataclass(frozen=True)
 class Estimator:
-    """What estimates the Dice of masks from evidence: a low quantile, the median and a high quantile.
+    """What estimates the Dice of masks from evidence: a low quantile, the mean and a high quantile.
 
     They are sums of trees. mask: for the evidence of a mask alone; image: for that of mask and image; model: for
     that of mask, image and the networks that strip.

@@ -17,7 +17,6 @@ from scipy import ndimage
 from ..configuration import CaseConfig, FaultConfig, TrainConfig, Window
 from ..errors import InputError
 from ..networks.cascade import Cascade
-from ..space.distance import signed_distance
 from ..space.grid import Grid, voxel_sizes
 from ..space.metrics import dice
 from ..space.morphology import clean
@@ -27,14 +26,14 @@ from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
 from ..synthesis.streams import RandomStreams, happens, log_uniform, uniform, whole_number
 from ..training.maps import ImageSource, WindowMaps, conform_map
-from .evidence import ImageWindow
+from .evidence import ImageWindow, SeenMask
 from .faults import plant_faults
 from .scores import QualityModel
 
 
 @dataclass(frozen=True)
 class Case:
-    """A mask of a synthetic image. image: the number of the image; kind: how the mask was made; dice: the true one."""
+    """A mask of a synthetic image. image: its number; kind: how the mask was made; dice: with the true brain."""
 
     image: int
     kind: str
@@ -104,10 +103,11 @@ class CaseSource:
         windows = {id(each): ImageWindow.of(scene.image, each.grid) for _, _, each in judged}
         cases = []
         for kind, each, by in judged:
-            seen, window = Scan(each & scene.covered, scene.image.vox2world), windows[id(by)]
-            if window.show(seen).any():
-                evidence = self.quality.evidence(seen, window, by)
-                cases.append(Case(number, kind, evidence, dice(seen.array, scene.brain)))
+            covered = Scan(each & scene.covered, scene.image.vox2world)
+            seen = SeenMask.of(covered, windows[id(by)])
+            if seen.brain.any():
+                evidence = self.quality.evidence(covered, seen, by)
+                cases.append(Case(number, kind, evidence, dice(covered.array, scene.brain)))
         return cases
 
     def _scene(self, number: int, streams: RandomStreams) -> _Scene:
@@ -142,10 +142,7 @@ class CaseSource:
         config, vox2world = self.config, scene.image.vox2world
         yield "own", own
         yield "true", scene.brain
-        true_distance, own_distance = (
-            signed_distance(np.where(mask, 1.0, -1.0).astype(np.float32), mask, vox2world)
-            for mask in (scene.brain, own)
-        )
+        true_distance, own_distance = (_distance(mask, voxel_sizes(vox2world)) for mask in (scene.brain, own))
         kinds = (
             ("true with faults", true_distance, config.faults),
             ("true with small faults", true_distance, config.small_faults),
@@ -192,6 +189,12 @@ def _strip(stripper: Stripper, scene: _Scene) -> tuple[np.ndarray, BrainField] |
     except InputError:
         return None
     return stripped.mask, stripped.field
+
+
+def _distance(mask: np.ndarray, voxel_sizes_mm: np.ndarray) -> np.ndarray:
+    """Signed distance to the surface of a mask in mm, negative inside, as exact as its voxels; float32."""
+    outside, inside = (ndimage.distance_transform_edt(part, sampling=voxel_sizes_mm) for part in (~mask, mask))
+    return (outside - inside).astype(np.float32)
 
 
 def _in_slices(array: np.ndarray, axis: int, factor: int) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""From evidence to an estimated Dice with an interval: small monotone regression trees.
+"""From evidence to an estimated Dice with an interval: small regression trees.
 
-Gradient boosting (Friedman, Annals of Statistics 29:1189, 2001) by scikit-learn fits sums of trees to quantiles of
-the Dice of masks of which the truth is known: the estimate is the median, the interval lies between the outer
-ones. A sum never falls where evidence for a better mask grows.
+Gradient boosting (Friedman, Annals of Statistics 29:1189, 2001) by scikit-learn fits sums of trees to the Dice of
+masks of which the truth is known: one to the mean, which is the estimate, and two to quantiles, which are the
+interval. The estimate never falls where evidence for a better mask grows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,8 +39,8 @@ class Estimate:
 def estimate_dice(estimator: Estimator, evidence: Evidence) -> Estimate:
     """The Dice that evidence speaks for."""
     source = [each for each in SOURCES if all(m.name in evidence for m in measurements_of(each))][-1]
-    low, dice, high = sorted(_from_target(each.of(evidence)) for each in getattr(estimator, source))
-    return Estimate(dice, low, high, source)
+    low, dice, high = (_from_target(each.of(evidence)) for each in getattr(estimator, source))
+    return Estimate(dice, min(low, dice), max(high, dice), source)
 
 
 def _to_target(dice: np.ndarray) -> np.ndarray:
@@ -64,27 +64,26 @@ def fit_estimator(
 def _fit_source(
     source: Source, cases: Sequence[Evidence], target: np.ndarray, config: EstimatorConfig
 ) -> tuple[TreeSum, TreeSum, TreeSum]:
-    """The sums of a source of evidence, of the low quantile, the median and the high quantile."""
+    """The sums of a source of evidence: of the low quantile, the mean and the high quantile."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     measurements = measurements_of(source)
     values = np.array([[each[m.name] for m in measurements] for each in cases])
 
-    def fitted(quantile: float) -> TreeSum:
+    def fitted(**loss: Any) -> TreeSum:
         regressor = HistGradientBoostingRegressor(
-            loss="quantile",
-            quantile=quantile,
             learning_rate=config.learning_rate,
             max_iter=config.trees,
             max_leaf_nodes=config.leaves,
             min_samples_leaf=config.least_in_leaf,
-            monotonic_cst=[m.trend for m in measurements],
             early_stopping=False,
+            **loss,
         )
         return _as_sum(regressor.fit(values, target), tuple(m.name for m in measurements))
 
-    low, median, high = config.quantiles
-    return fitted(low), fitted(median), fitted(high)
+    low, high = (fitted(loss="quantile", quantile=each) for each in config.quantiles)
+    # Trees of a quantile would not keep the trends: their leaves are set anew after they have grown.
+    return low, fitted(monotonic_cst=[m.trend for m in measurements]), high
 
 
 def _as_sum(regressor: HistGradientBoostingRegressor, names: tuple[str, ...]) -> TreeSum:

@@ -111,9 +111,23 @@ class ImageWindow:
         window = conform(coarsened(image, voxel_mm, intensities_of(image).of), grid, fill=torch.nan)
         return ImageWindow(window.numpy(), grid, float(image.grid.voxel_sizes_mm.max()) / voxel_mm)
 
-    def show(self, mask: Scan) -> np.ndarray:
-        """A mask on the grid, boolean [X, Y, Z]."""
-        return _conformed_mask(mask, self.grid)
+
+@dataclass(frozen=True, eq=False)
+class SeenMask:
+    """A mask on its image. brain: the mask on the grid of the window, boolean [X, Y, Z]."""
+
+    mask: Scan
+    window: ImageWindow
+    brain: np.ndarray
+
+    @staticmethod
+    def of(mask: Scan, window: ImageWindow) -> SeenMask:
+        """A boolean mask on the grid of a window."""
+        return SeenMask(mask, window, _conformed_mask(mask, window.grid))
+
+    def on(self, grid: Grid) -> np.ndarray:
+        """The mask on a conformed grid, boolean [X, Y, Z]."""
+        return self.brain if grid.is_same(self.window.grid) else _conformed_mask(self.mask, grid)
 
 
 def _conformed_mask(mask: Scan, grid: Grid) -> np.ndarray:
@@ -121,8 +135,9 @@ def _conformed_mask(mask: Scan, grid: Grid) -> np.ndarray:
     return conform(coarsened(mask, float(grid.voxel_sizes_mm[0])), grid).numpy() > 0.5
 
 
-def image_evidence(brain: np.ndarray, window: ImageWindow) -> dict[str, float]:
-    """What a mask shows on its image. brain: the mask on the grid of the window, boolean [X, Y, Z], not empty."""
+def image_evidence(seen: SeenMask) -> dict[str, float]:
+    """What a mask shows on its image. Its part in the window is not empty."""
+    brain, window = seen.brain, seen.window
     covered = ~np.isnan(window.image)
     image, where, mask = (torch.from_numpy(each)[None] for each in (window.image, covered, brain))
     shown = normalise(image, where, mask)[0].numpy()
@@ -161,9 +176,11 @@ def _edges(brain: np.ndarray, image: np.ndarray, covered: np.ndarray) -> dict[st
     }
 
 
-def model_evidence(mask: Scan, field: BrainField) -> dict[str, float]:
-    """What the networks that strip tell of a boolean mask. field: their output for its image."""
-    brain = _conformed_mask(mask, field.grid)
+def model_evidence(brain: np.ndarray, field: BrainField) -> dict[str, float]:
+    """What the networks that strip tell of a mask.
+
+    brain: the mask on the grid of the field, boolean [X, Y, Z]; field: their output for the image of the mask.
+    """
     logit = field.logit.cpu().numpy()
     views = logit[None] if field.views is None else field.views.cpu().numpy()
     mean = logit > 0

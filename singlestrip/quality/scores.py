@@ -25,7 +25,7 @@ from ..space.scan import Scan, as_scan
 from ..stripping.brain_field import BrainField
 from ..stripping.brain_volume import describe_unusual_volume, labelled_volume_ml, usual_volumes_ml
 from .estimator import Estimate, estimate_dice
-from .evidence import ImageWindow, Source, image_evidence, mask_evidence, model_evidence
+from .evidence import ImageWindow, SeenMask, Source, image_evidence, mask_evidence, model_evidence
 from .reasons import find_reasons, touched_faces
 from .reconstruction import Reconstruction, reconstruct
 
@@ -40,8 +40,8 @@ class MaskQuality:
 
     estimated_dice: Dice with the true mask, 0 to 1, as far as can be told; low, high: the interval in which nine
     of ten masks with such evidence lie; evidence: what was there to judge by: "mask"; "image", with the mask;
-    "model", the networks that strip, with both. flag: "pass", "look" or "fail"; reasons: clauses that say what speaks
-    against the mask, the gravest first.
+    "model", the networks that strip, with both. flag: "pass", "look" or "fail"; reasons: clauses that say what
+    speaks against the mask, the gravest first.
 
     shape_dice, hd95_mm: Dice and distance of mask and reconstruction; slice_dice: the same Dice of axial slices,
     from the lowest slice up; lowest_slice_dice: the least of the slices that hold over a tenth of the largest;
@@ -192,8 +192,8 @@ class QualityModel:
         box = mask_box(mask.array)
         if box is None:
             return _EMPTY
-        window = None if image is None else self._window(mask, reconstruction, image, field)
-        evidence = self.evidence(mask, window, field, reconstruction)
+        seen = None if image is None else self._seen(mask, reconstruction, image, field)
+        evidence = self.evidence(mask, seen, field, reconstruction)
         estimate = self._estimate(evidence)
         # A mask that fills its image says nothing of where the brain ends.
         full = bool(mask.array.mean() > self.flags.full)
@@ -226,29 +226,27 @@ class QualityModel:
     def evidence(
         self,
         mask: Scan,
-        window: ImageWindow | None = None,
+        seen: SeenMask | None = None,
         field: BrainField | None = None,
         reconstruction: Reconstruction | None = None,
     ) -> dict[str, float]:
         """All that can be measured of a boolean mask, not empty, with what is given.
 
-        window: the image around the mask; field: output of the networks for the image, which needs the window.
+        seen: the mask on its image; field: the output of the networks for the image.
         """
         evidence = mask_evidence(mask, reconstruction or self.reconstruct(mask), self.labelled_ml)
-        if window is None:
-            return evidence
-        evidence |= image_evidence(window.show(mask), window)
-        return evidence if field is None else evidence | model_evidence(mask, field)
+        if seen is not None:
+            evidence |= image_evidence(seen)
+        return evidence if seen is None or field is None else evidence | model_evidence(seen.on(field.grid), field)
 
-    def _window(
-        self, mask: Scan, reconstruction: Reconstruction, image: Scan, field: BrainField | None
-    ) -> ImageWindow:
-        """The image where the networks see it, or around the mask without networks, or if it lies elsewhere."""
-        if field is not None:
-            window = ImageWindow.of(image, field.grid)
-            if window.show(mask).any():
-                return window
-        return ImageWindow.of(image, reconstruction.finer_grid())
+    def _seen(self, mask: Scan, reconstruction: Reconstruction, image: Scan, field: BrainField | None) -> SeenMask:
+        """A mask on its image, where the networks see it, or around the mask if it lies elsewhere."""
+        grids = ([] if field is None else [field.grid]) + [reconstruction.finer_grid()]
+        for grid in grids:
+            seen = SeenMask.of(mask, ImageWindow.of(image, grid))
+            if seen.brain.any():
+                break
+        return seen
 
     def _estimate(self, evidence: dict[str, float]) -> Estimate:
         """The Dice that evidence speaks for."""

@@ -173,6 +173,7 @@ def quality_part_task(
         )
     else:
         task.model.load_state_dict(init.state_dict())
+        task.model.estimator = init.estimator
     task.provenance = provenance | {"init": source}
     return task
 

@@ -84,6 +84,10 @@ class Grid:
         stretch[:3, 3] = (np.array(self.shape) - 1) / 2 * (1 - factor)
         return Grid(self.shape, self.vox2world @ stretch)
 
+    def is_same(self, other: Grid) -> bool:
+        """Whether another grid has the same voxels."""
+        return self.shape == other.shape and np.array_equal(self.vox2world, other.vox2world)
+
     def index_of(self, other: Grid) -> np.ndarray:
         """4×4, voxel index of another grid to voxel index of this one."""
         return np.linalg.inv(self.vox2world) @ other.vox2world

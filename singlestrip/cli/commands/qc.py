@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
-from ...configuration import AutoencoderTrainConfig, FlagConfig
+from ...configuration import AutoencoderTrainConfig, CaseConfig, FlagConfig
 from ...io.text.escaping import printable
 from ..advice import describer_with_options
 from ..options import (
@@ -28,6 +29,7 @@ from ..options import (
     output_folder,
     positive_int,
     seed,
+    show_calibration,
     show_quality_training,
     shows_lines,
 )
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from ...batch.assessment import Assessment, Case
     from ...quality.scores import QualityModel
 
-FLAGS, TRAIN, AXES = FlagConfig(), AutoencoderTrainConfig(), ("sagittal", "coronal", "axial")
+FLAGS, TRAIN, CASES, AXES = FlagConfig(), AutoencoderTrainConfig(), CaseConfig(), ("sagittal", "coronal", "axial")
 KINDS: tuple[Literal["volume", "slices"], ...] = ("volume", "slices")
 
 DESCRIPTION = f"""say how far brain masks can be trusted
@@ -64,6 +66,10 @@ masks that are known to be good, and set --pass-from and --look-from accordingly
 --train makes lie NAME.checkpoint, from which --resume continues exactly where the training stopped,
 NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
 
+--calibrate fits how a quality network estimates Dice to one labelled scan, -i and -m. It draws synthetic
+images of the scan, masks of all qualities, and what can be seen of them, and writes what it learned into
+the model file. The networks are those of the same file, or else of --model.
+
 If a mask has several frames, as strip makes of 4-D images, each frame is scored and the worst counts.
 The column frame has its number, from 0 on. Picture, --tta and --reference use the same frame; image and
 reference have as many frames, or one.
@@ -76,6 +82,7 @@ SYNOPSIS = [
     "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--report DIR] [OPTIONS]",
     "singlestrip qc --table FILE [FILE ...] [-o TABLE] [--report DIR] [OPTIONS]",
     "singlestrip qc --train MODEL -m MASK [OPTIONS]",
+    "singlestrip qc --calibrate MODEL -i IMAGE -m MASK [OPTIONS]",
 ]
 
 EXAMPLES = """\
@@ -84,7 +91,8 @@ EXAMPLES = """\
     singlestrip qc -m mask.nii.gz -i t1.nii.gz --tta -o quality.json
     singlestrip qc --train mouse-quality.safetensors -m mouse-mask.nii.gz
     singlestrip qc --qc-model mouse-quality.safetensors -m other-mouse-mask.nii.gz
-    singlestrip qc --model mouse.safetensors -m other-mouse-mask.nii.gz"""
+    singlestrip qc --model mouse.safetensors -m other-mouse-mask.nii.gz
+    singlestrip qc --calibrate mouse.safetensors -i mouse.nii.gz -m mouse-mask.nii.gz"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -121,10 +129,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="model whose quality network scores, and that strips for --tta (default: the weights that come with "
         "singlestrip)",
     )
-    scores.add_argument("--seed", type=seed, metavar="N", help="seed of --tta and --train (default 0)")
+    scores.add_argument(
+        "--seed", type=seed, metavar="N", help="seed of --tta, --train and --calibrate (default 0)"
+    )
     training = parser.add_argument_group("TRAINING OPTIONS")
     training.add_argument(
         "--train", type=output_file, metavar="MODEL", help="train a quality model from the one mask, .safetensors"
+    )
+    training.add_argument(
+        "--calibrate",
+        type=output_file,
+        metavar="MODEL",
+        help="fit the estimate of Dice of this model file to one labelled scan, -i and -m",
+    )
+    training.add_argument(
+        "--images",
+        type=positive_int,
+        metavar="N",
+        help=f"synthetic images of --calibrate (default {CASES.images})",
     )
     training.add_argument(
         "--resume",
@@ -152,6 +174,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.train is not None:
         return _train(args)
+    if args.calibrate is not None:
+        return _calibrate(args)
     _check_options(args)
     flags = chosen_flags(args)
     cases = _cases(args)
@@ -181,6 +205,8 @@ def _check_options(args: argparse.Namespace) -> None:
     for name in ("epochs", "kind", "axes", "resume"):
         if getattr(args, name):
             args.parser.error(f"--{name} goes with --train")
+    if args.images:
+        args.parser.error("--images goes with --calibrate")
     if args.tta and not (args.image or args.table):
         args.parser.error("--tta needs the image of each mask, -i")
     if not args.tta and args.seed is not None:
@@ -286,6 +312,8 @@ def _train(args: argparse.Namespace) -> int:
         "pass_from",
         "look_from",
         "trust_voxels",
+        "calibrate",
+        "images",
     ):
         if getattr(args, name):
             args.parser.error(f"--{name.replace('_', '-')} does not go with --train")
@@ -311,4 +339,49 @@ def _train(args: argparse.Namespace) -> int:
     progress = show_quality_training if shows_lines(args) else lambda progress: None
     recipe = QualityRecipe(train, args.kind or KINDS[0], axes)
     train_quality(args.mask[0], args.train, recipe, device, resume=args.resume, progress=progress)
+    return 0
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    """Fit how a quality network estimates Dice to one labelled scan."""
+    if len(args.mask) != 1 or len(args.image) != 1 or args.table is not None:
+        args.parser.error("--calibrate takes one labelled scan, -i and -m")
+    others = (
+        "reference",
+        "out",
+        "report",
+        "qc_model",
+        "tta",
+        "pass_from",
+        "look_from",
+        "epochs",
+        "kind",
+        "axes",
+        "resume",
+    )
+    for name in others:
+        if getattr(args, name):
+            args.parser.error(f"--{name.replace('_', '-')} does not go with --calibrate")
+    from ...io.images.pairs import check_exist
+    from ...io.output import check_distinct, check_writable
+
+    check_distinct([*args.image, *args.mask], [args.calibrate])
+    check_exist([*args.image, *args.mask, args.calibrate])
+    check_writable(args.calibrate)
+    from ...networks.checkpoint import find_model
+    from ...networks.model_header import CASCADE, read_header
+    from ...quality.calibration import calibrate, label_map_of
+    from ...stripping.stripper import Stripper
+
+    apply_threads(args)
+    has_networks = CASCADE in read_header(args.calibrate).parts
+    if has_networks and args.model is not None:
+        args.parser.error("--model does not go with a file of --calibrate that has networks of its own")
+    networks = args.calibrate if has_networks else find_model(args.model)
+    stripper = Stripper.load(networks, args.device)
+    label_map, labelled = label_map_of(args.image[0], args.mask[0], grids=mask_grids(args))
+    cases = replace(CASES, seed=args.seed or 0, images=args.images or CASES.images)
+    progress = show_calibration if shows_lines(args) else lambda done, images: None
+    told = {"labelled": labelled, "networks": networks.name}
+    calibrate(args.calibrate, label_map, stripper, told, cases, device=args.device, progress=progress)
     return 0

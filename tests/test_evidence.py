@@ -1,0 +1,364 @@
+"""Evidence of masks by hand, reasons, and the trees that make an estimate of it."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from phantoms import PhantomCascade, make_head
+
+from singlestrip.configuration import AutoencoderConfig, CaseConfig, EstimatorConfig
+from singlestrip.errors import ModelError
+from singlestrip.networks import checkpoint
+from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.networks.trees import Estimator, Tree, TreeSum
+from singlestrip.quality.calibration import calibrate
+from singlestrip.quality.cases import CaseSource
+from singlestrip.quality.estimator import estimate_dice, fit_estimator
+from singlestrip.quality.evidence import (
+    MEASUREMENTS,
+    OFFSETS,
+    SOURCES,
+    ImageWindow,
+    SeenMask,
+    image_evidence,
+    mask_evidence,
+    measurements_of,
+    model_evidence,
+)
+from singlestrip.quality.reasons import find_reasons, touched_faces
+from singlestrip.quality.reconstruction import Reconstruction
+from singlestrip.quality.scores import QualityModel
+from singlestrip.space.grid import Grid
+from singlestrip.space.scan import Scan
+from singlestrip.stripping.brain_field import BrainField
+from singlestrip.stripping.stripper import Stripper
+
+GRID = Grid.conformed((0, 0, 0), (40, 40, 40), 2.0)
+AWAY = np.sqrt(((np.indices((40, 40, 40)) - 19.5) ** 2).sum(0))  # voxels from the middle
+
+
+def seen(mask, image):
+    """A mask on an image, both on GRID."""
+    window = ImageWindow(image.astype(np.float32), GRID, 1.0)
+    return SeenMask.of(Scan(mask, GRID.vox2world), window)
+
+
+# Evidence
+
+
+@pytest.mark.parametrize("moved", [-3, -2, 0, 2, 3])
+def test_the_edge_lies_where_the_image_changes(moved):
+    """Around a bright ball of 12 voxels, a mask that is too large by some voxels has its edge as many inside."""
+    image = 1 / (1 + np.exp(2 * (AWAY - 12)))
+    evidence = image_evidence(seen(12 + moved > AWAY, image))
+    edges = [evidence[f"edge{offset:+d}"] for offset in OFFSETS]
+    assert abs(OFFSETS[int(np.argmax(edges))] + moved) <= 1
+    assert np.mean(edges) == pytest.approx(1)
+    here = [evidence[f"edge{offset:+d}"] for offset in (-1, 0, 1)]
+    assert evidence["edge_here"] == pytest.approx(np.mean(here))
+    assert evidence["contrast"] <= 0
+
+
+def test_edges_do_not_depend_on_the_scale_of_intensities():
+    image = 1 / (1 + np.exp(2 * (AWAY - 12)))
+    evidence, scaled = (image_evidence(seen(AWAY < 11, 7 * k * image + 3)) for k in (1, 100))
+    assert evidence == pytest.approx(scaled, abs=1e-4)
+
+
+def test_the_dark_share_by_hand():
+    """Half of the mask lies where the image is 0."""
+    x = np.indices((40, 40, 40))[0]
+    image = np.where(x < 20, 0.0, 1.0) * (AWAY < 18)
+    assert image_evidence(seen(AWAY < 10, image))["dark"] == pytest.approx(0.5)
+
+
+def test_voxels_beyond_the_image_are_dark_and_have_no_edges():
+    image = np.where(np.indices((40, 40, 40))[0] < 20, np.nan, 0.5 + 0.01 * AWAY)
+    evidence = image_evidence(seen(AWAY < 10, image))
+    assert evidence["dark"] == pytest.approx(0.5, abs=0.01) and all(map(np.isfinite, evidence.values()))
+
+
+def test_evidence_of_the_networks_by_hand():
+    """The networks see a ball of 10; one of their views is empty; the mask is the half of the ball on one side."""
+    logit = np.where(AWAY < 10, 20.0, -20.0).astype(np.float32)
+    views = torch.from_numpy(np.stack([logit, logit, np.full_like(logit, -20)]))
+    half = (AWAY < 10) & (np.indices((40, 40, 40))[0] < 20)
+    evidence = model_evidence(half, BrainField(torch.from_numpy(logit), GRID.vox2world, views=views))
+    assert evidence["model_dice"] == pytest.approx(2 / 3) and evidence["promised"] == pytest.approx(
+        2 / 3, abs=1e-3
+    )
+    assert evidence["model_promised"] == pytest.approx(1, abs=1e-3)
+    assert evidence["views"] == pytest.approx(2 / 3) and evidence["least_view"] == 0
+    assert evidence["model_volume"] == pytest.approx(np.log(0.5), abs=1e-3)
+
+
+def test_evidence_of_a_mask_by_hand():
+    """A block of 10 voxels with a hole of one, and a block of two beside it; the labelled brain had 2 ml."""
+    mask = np.zeros((30, 30, 30), dtype=bool)
+    mask[5:15, 5:15, 5:15] = True
+    mask[9, 9, 9] = False
+    mask[20:22, 20:22, 20:22] = True
+    vox2world = np.diag([1.0, 1.0, 1.0, 1.0])
+    part = np.zeros((8, 8, 8), dtype=np.float32)
+    part[2:6, 2:6, 2:6] = 1
+    evidence = mask_evidence(Scan(mask, vox2world), Reconstruction(part, part, np.diag([4.0, 4, 4, 1]), 0.0), 2.0)
+    assert evidence["apart"] == pytest.approx(8 / 1007) and evidence["holes"] == pytest.approx(1 / 1007)
+    assert evidence["volume"] == pytest.approx(np.log(1.007 / 2))
+    assert (evidence["shape_dice"], evidence["shape_hd95"], evidence["lowest_slice"]) == (1, 0, 1)
+
+
+def test_each_measurement_is_made():
+    image = 1 / (1 + np.exp(2 * (AWAY - 12)))
+    logit = torch.from_numpy((12 - AWAY).astype(np.float32))
+    mask = Scan(AWAY < 12, GRID.vox2world)
+    rebuilt = Reconstruction(*2 * [(AWAY < 12).astype(np.float32)], GRID.vox2world, 0.0)
+    made = mask_evidence(mask, rebuilt, 50.0) | image_evidence(seen(mask.array, image))
+    made |= model_evidence(mask.array, BrainField(logit, GRID.vox2world, views=logit[None]))
+    assert set(made) == {each.name for each in MEASUREMENTS}
+    assert all(isinstance(value, float) for value in map(float, made.values()))
+
+
+# Reasons
+
+NOTHING = {"shape_dice": 0.93, "apart": 0.0, "holes": 0.0}
+
+
+def reasons(full=False, unusual="", faces=(), **evidence):
+    return find_reasons(NOTHING | evidence, full, unusual, faces)
+
+
+def test_a_good_mask_has_no_reasons():
+    assert reasons(dark=0.01, model_dice=0.99, model_volume=0.01, least_view=0.98) == ()
+
+
+def test_reasons_by_hand():
+    assert reasons(full=True) == ("fills the image",)
+    assert reasons(unusual="brain of 3 ml") == ("brain of 3 ml",)
+    assert reasons(dark=0.5) == ("50 % of it is as dark as the darkest of the image",)
+    assert reasons(model_dice=0.8, model_volume=np.log(1.5)) == ("50 % larger than the mask of the networks",)
+    assert reasons(model_dice=0.8, model_volume=np.log(0.5)) == ("50 % smaller than the mask of the networks",)
+    assert reasons(model_dice=0.8, model_volume=0.0) == ("elsewhere than the mask of the networks (Dice 0.80)",)
+    assert reasons(least_view=0.7) == ("the views of the networks agree by 0.70 only",)
+    assert reasons(shape_dice=0.5) == ("not the shape of a brain",)
+    assert reasons(apart=0.2) == ("20 % lies apart from the largest part",)
+    assert reasons(holes=0.1) == ("has holes",)
+    assert reasons(faces=["lower"]) == ("touches the lower face of the image",)
+    assert reasons(faces=["left", "lower"]) == ("touches the left and lower faces of the image",)
+
+
+def test_faces_are_named_by_the_side_of_the_head():
+    """Axes that run to the left, to the back and down: the first slices are right, anterior and upper."""
+    mask = np.zeros((8, 8, 8), dtype=bool)
+    mask[0, 4, 7] = True
+    assert touched_faces(mask, Grid(mask.shape, np.diag([1.0, 1, 1, 1]))) == ["left", "upper"]
+    assert touched_faces(mask, Grid(mask.shape, np.diag([-1.0, -1, -1, 1]))) == ["right", "lower"]
+    assert touched_faces(np.zeros((8, 8, 8), dtype=bool), Grid((8, 8, 8), np.eye(4))) == []
+    assert touched_faces(np.ones((8, 8, 3), dtype=bool), Grid((8, 8, 3), np.eye(4))) == [
+        *("left", "right"), *("posterior", "anterior"),
+    ]  # fmt: skip
+
+
+# Trees
+
+STEP = Tree((0, 0, 0), (0.5, 0.0, 0.0), (1, 0, 0), (2, 0, 0), (0.0, -1.0, 3.0))
+
+
+def test_a_tree_by_hand():
+    assert [STEP.leaf([value]) for value in (0.4, 0.5, 0.6)] == [-1.0, -1.0, 3.0]
+    assert TreeSum(("other", "name"), 10.0, (replace(STEP, measurement=(1, 0, 0)),)).of(
+        {"name": 1.0, "other": 0.0}
+    ) == pytest.approx(13.0)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"below": (0, 0, 0)},  # one side leads back to the root
+        {"above": (3, 0, 0)},
+        {"below": (1, 1, 0)},
+        {"value": (0.0, 1.0)},
+    ],
+)
+def test_trees_that_do_not_end_are_refused(fault):
+    with pytest.raises(ValueError, match="tree"):
+        replace(STEP, **fault)
+
+
+def test_a_measurement_without_a_name_is_refused():
+    with pytest.raises(ValueError, match="no name"):
+        TreeSum((), 0.0, (STEP,))
+
+
+@pytest.fixture(scope="module")
+def made_up():
+    """Evidence at random, and a Dice that follows from two of the measurements."""
+    generator = np.random.default_rng(0)
+    names = [each.name for each in MEASUREMENTS]
+    cases = [dict(zip(names, generator.random(len(names)).round(3), strict=True)) for _ in range(400)]
+    dice = np.array([0.5 * case["shape_dice"] + 0.5 * case["model_dice"] for case in cases])
+    return cases, dice
+
+
+@pytest.fixture(scope="module")
+def fitted(made_up):
+    return fit_estimator(*made_up)
+
+
+def test_trees_give_what_scikit_learn_gives(made_up):
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    from singlestrip.quality.estimator import _fit_source, _to_target
+
+    cases, dice = made_up
+    config = EstimatorConfig(trees=7)
+    target = _to_target(dice)
+    median = _fit_source("mask", cases, target, config)[1]
+    values = np.array([[case[m.name] for m in measurements_of("mask")] for case in cases])
+    regressor = HistGradientBoostingRegressor(
+        loss="quantile", quantile=0.5, learning_rate=config.learning_rate, max_iter=7,
+        max_leaf_nodes=config.leaves, min_samples_leaf=config.least_in_leaf, early_stopping=False,
+        monotonic_cst=[m.trend for m in measurements_of("mask")],
+    ).fit(values, target)  # fmt: skip
+    np.testing.assert_allclose([median.of(case) for case in cases], regressor.predict(values), atol=1e-4)
+
+
+def test_more_evidence_makes_a_better_estimate(made_up, fitted):
+    cases, dice = made_up
+    errors = []
+    for source in SOURCES:
+        names = [each.name for each in measurements_of(source)]
+        estimates = [estimate_dice(fitted, {name: case[name] for name in names}) for case in cases]
+        assert {each.source for each in estimates} == {source}
+        assert all(0 <= each.low <= each.dice <= each.high <= 1 for each in estimates)
+        errors.append(np.abs([each.dice for each in estimates] - dice).mean())
+    assert errors[2] < 0.6 * errors[0] and errors[2] < 0.03
+
+
+def test_nine_of_ten_lie_in_the_interval(made_up, fitted):
+    cases, dice = made_up
+    estimates = [estimate_dice(fitted, case) for case in cases]
+    inside = np.mean([each.low <= value <= each.high for each, value in zip(estimates, dice, strict=True)])
+    assert 0.85 < inside <= 1
+
+
+@pytest.mark.parametrize("measurement", [each for each in MEASUREMENTS if each.trend], ids=lambda each: each.name)
+def test_estimates_never_fall_as_evidence_for_a_mask_grows(made_up, fitted, measurement):
+    for case in made_up[0][:5]:
+        levels = np.linspace(-0.5, 1.5, 30)
+        estimates = [estimate_dice(fitted, case | {measurement.name: level}).dice for level in levels]
+        assert (np.diff(estimates) * measurement.trend >= -1e-9).all()
+
+
+# In files
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Autoencoder(
+        AutoencoderConfig(voxel_size_mm=8.0, size=24, layers=((4, 2, 8), (4, 2, 8), (4, 2, 8), (3, 2, 8)))
+    )
+
+
+def test_an_estimator_in_a_file(tmp_path, network, fitted):
+    path = tmp_path / "quality.safetensors"
+    checkpoint.save_model(path, network, {"made": "by hand"})
+    assert checkpoint.load_model(path, kind=Autoencoder)[0].estimator is None
+    before = checkpoint.load_model(path, kind=Autoencoder)[0].state_dict()
+    checkpoint.set_estimator(path, fitted, {"masks": 400})
+    model, header = checkpoint.load_model(path, kind=Autoencoder)
+    assert model.estimator == fitted
+    assert header["provenance"] == {"made": "by hand", "estimator": {"masks": 400}}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    again = tmp_path / "again.safetensors"
+    checkpoint.save_model(again, model, {})
+    assert checkpoint.load_model(again, kind=Autoencoder)[0].estimator == fitted
+
+
+def test_an_estimator_goes_with_the_quality_network_of_a_cascade(tmp_path, network, fitted):
+    from phantoms import threshold_cascade
+
+    path = tmp_path / "model.safetensors"
+    checkpoint.save_model(path, threshold_cascade(), {"of": "cascade"})
+    with pytest.raises(ModelError, match="no quality network"):
+        checkpoint.set_estimator(path, fitted, {})
+    checkpoint.add_quality(path, checkpoint.QualityPart(network, {"of": "part"}))
+    checkpoint.set_estimator(path, fitted, {})
+    assert checkpoint.load_model(path, kind=Autoencoder)[0].estimator == fitted
+    assert checkpoint.load_model(path)[1]["provenance"] == {"of": "cascade"}
+    network.estimator = None
+    checkpoint.add_quality(path, checkpoint.QualityPart(network, {}))
+    assert checkpoint.load_model(path, kind=Autoencoder)[0].estimator is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda values: values.pop("image"),
+        lambda values: values["mask"].pop(),
+        lambda values: values["mask"][0]["trees"][0].update(below=[0] * 99),
+        lambda values: values["mask"][0].update(start="much"),
+        lambda values: values["mask"][0].update(start=1e300),
+    ],
+)
+def test_a_damaged_estimator_is_a_sentence(tmp_path, network, fitted, damage):
+    values = json.loads(json.dumps(asdict(fitted)))
+    damage(values)
+    path = tmp_path / "quality.safetensors"
+    checkpoint.save_model(path, network, {})
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    with safe_open(path, "np") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        entries = file.metadata()
+    save_file(weights, path, entries | {"estimator": json.dumps(values)})
+    with pytest.raises(ModelError, match="damaged"):
+        checkpoint.load_model(path, kind=Autoencoder)
+
+
+# Synthetic cases
+
+FEW = CaseConfig(images=3, least_voxels=20)
+
+
+@pytest.fixture(scope="module")
+def source():
+    """Cases of the phantom; its networks take what is bright for brain, the quality network is young."""
+    torch.manual_seed(0)
+    network = Autoencoder(
+        AutoencoderConfig(voxel_size_mm=12.0, size=24, layers=((4, 2, 8), (4, 2, 8), (4, 2, 8), (3, 2, 8)))
+    )
+    return CaseSource(make_head().native, Stripper(PhantomCascade()), QualityModel(network), FEW)
+
+
+def test_cases_are_of_all_qualities_and_replay(source):
+    cases = [case for number in range(3) for case in source.draw(number)]
+    assert {"own", "true", "grown", "shrunk", "shifted", "whole image"} <= {case.kind for case in cases}
+    assert all(case.dice == 1 for case in cases if case.kind == "true")
+    assert all(set(case.evidence) == {each.name for each in MEASUREMENTS} for case in cases)
+    dice = [case.dice for case in cases]
+    assert min(dice) < 0.6 < 0.9 < sorted(dice)[-4]
+    assert [case.dice for case in source.draw(1)] == [case.dice for case in cases if case.image == 1]
+
+
+def test_calibration_writes_an_estimator(tmp_path, source, network):
+    path = tmp_path / "quality.safetensors"
+    network.config = source.quality.config
+    checkpoint.save_model(path, source.quality.model, {"made": "before"})
+    done = []
+    config = EstimatorConfig(least_cases=10, least_in_leaf=2)
+    cases = calibrate(
+        path, make_head().native, source.stripper, {"labelled": "phantom"}, FEW, config, "cpu",
+        progress=lambda *numbers: done.append(numbers),
+    )  # fmt: skip
+    assert done == [(1, 3), (2, 3), (3, 3)]
+    model, header = checkpoint.load_model(path, kind=Autoencoder)
+    assert isinstance(model.estimator, Estimator)
+    told = header["provenance"]
+    assert told["made"] == "before" and told["estimator"]["labelled"] == "phantom"
+    assert told["estimator"]["masks"] == len(cases)
+    good, bad = (next(case for case in cases if case.kind == kind) for kind in ("true", "whole image"))
+    assert estimate_dice(model.estimator, good.evidence).dice > estimate_dice(model.estimator, bad.evidence).dice
