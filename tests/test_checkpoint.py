@@ -183,7 +183,7 @@ def test_round_trip_of_both_networks_and_the_anatomy(joint, model):
     assert header == checkpoint.read_header(joint)
     assert (header["format_version"], header["provenance"], header["anatomy"]) == (2, PROVENANCE, ANATOMY)
     assert header["quality"]["provenance"] == QUALITY_PROVENANCE
-    assert quality_header == {"format_version": 2, **header["quality"]}
+    assert quality_header == {"format_version": 2, "anatomy": ANATOMY, **header["quality"]}
     assert quality.config == quality_part().model.config
 
 

@@ -17,6 +17,7 @@ from singlestrip.configuration import (
 from singlestrip.errors import InputError
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.networks.model_header import Anatomy
 from singlestrip.quality.augmentation import agreement, augmented_masks, turned
 from singlestrip.quality.mask_source import SliceSource, VolumeSource, _centred, brain_mm, fraction
 from singlestrip.quality.reconstruction import Reconstruction
@@ -859,7 +860,19 @@ def test_a_model_flags_with_its_own_thresholds():
         (FlagConfig(score + 0.05, score - 0.05), "look"),
         (FlagConfig(score + 0.1, score + 0.05), "fail"),
     ):
-        assert QualityModel(network, flags).assess(mask, vox2world).flag == expected
+        model = QualityModel(network, flags, anatomy=Anatomy((volume_ml(mask, vox2world),)))
+        assert model.assess(mask, vox2world).flag == expected
+
+
+def test_a_mask_far_from_the_volume_of_the_anatomy_fails():
+    vox2world, at = grid((64, 64, 64), 4.0)
+    mask = brain(at)
+    usual, tiny, huge = (Anatomy((volume_ml(mask, vox2world) * factor,)) for factor in (1, 10, 0.1))
+    model = same().model
+    assert QualityModel(model, anatomy=usual).assess(mask, vox2world).flag == "pass"
+    for anatomy, word in ((tiny, "smaller"), (huge, "larger")):
+        quality = QualityModel(model, anatomy=anatomy).assess(mask, vox2world)
+        assert quality.flag == "fail" and word in quality.reasons[0]
 
 
 def test_a_model_is_used_in_evaluation_mode(phantom):
