@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from singlestrip.io import memory
 from singlestrip.io.images import memory_need, volume
 from singlestrip.io.images.lists import images_below, read_list, write_list
 from singlestrip.io.text.json_file import read_json, write_json
+from singlestrip.networks.model_header import Anatomy
 from singlestrip.space.metrics import dice
+from singlestrip.stripping.stripper import Stripper
+from singlestrip.stripping.views import View
 
 VOX2WORLD = np.array([[-3.0, 0, 0, 60], [0, 3, 0, -50], [0, 0, 4, -40], [0, 0, 0, 1]])
 SHAPE = (40, 36, 28)
@@ -202,6 +206,24 @@ def test_a_brain_of_unusual_volume_is_remarked_on_and_stripped(phantom_stripper,
         f"{images['several']}: frame 1 of 0 to 3: brain of {several} ml, smaller {usual}: {advice}",
     ]
     assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+def test_a_mask_on_which_views_do_not_agree_is_remarked_on(phantom_stripper, tmp_path, caplog):
+    """In one of two views nothing is bright enough: the networks see no brain there."""
+    image = scan(tmp_path / "a.nii")
+    views = [View(lambda shown: shown.clamp(max=0.49), mirrored=False)]
+    masks = strip_one(Stripper(phantom_stripper.model, views, anatomy=Anatomy((12.0, 60.0))), image)
+    assert masks["mask"].stored.any()
+    assert caplog.messages == [f"{image}: the views of the networks agree by 0.50 only: look at the mask"]
+
+
+def test_a_mask_in_the_dark_is_remarked_on(phantom_stripper, tmp_path, caplog):
+    """A ball of 24 mm, dark within 15 mm, which is 24 % of it."""
+    image = scan(tmp_path / "a.nii", [np.maximum(ball(), -ball(radius=17.0))])
+    strip_one(phantom_stripper, image)
+    (said,) = caplog.messages
+    share = int(re.fullmatch(rf"{image}: (\d+) % of the mask is as dark as .*: look at the mask", said)[1])
+    assert share == pytest.approx(24, abs=4)
 
 
 def test_a_moved_border_makes_no_unusual_volume(phantom_stripper, tmp_path, caplog):

@@ -25,8 +25,7 @@ from .ledger import Ledger
 
 if TYPE_CHECKING:  # their modules import torch
     from ..quality.scores import MaskQuality, QualityModel
-    from ..stripping.brain_field import BrainField
-    from ..stripping.stripper import Stripper
+    from ..stripping.stripper import Stripped, Stripper
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +52,15 @@ def strip_file(
         fill = stored_fill(image, options.fill)
         if "brain" in job.outputs:
             volume.check_values_fit(image, job.outputs["brain"], fill)
-        masks, sdts, unusual, fields = _strip_frames(stripper, frames, options, "sdt" in job.outputs)
-    if unusual:
-        log.warning("%s: %s: is this another anatomy? see 'singlestrip models'", job.image, unusual)
+        stripped = _strip_frames(stripper, frames, options, "sdt" in job.outputs)
+    _remark(job.image, stripped)
+    masks = _stack_frames([each.mask for each in stripped])
+    sdts = _stack_frames([each.sdt for each in stripped if each.sdt is not None]) if "sdt" in job.outputs else None
     begin()
     _write_outputs(job, image, masks, sdts, fill, one_mask=options.mean_frame or job.bval is not None)
-    return None if quality is None else quality.assess_worst(masks, image.vox2world, frames, fields)[0]
+    if quality is None:
+        return None
+    return quality.assess_worst(masks, image.vox2world, frames, [each.field for each in stripped])[0]
 
 
 def _check_job(job: Job, options: StripOptions, window_mm: float) -> None:
@@ -126,14 +128,8 @@ def _frames_to_strip(image: Volume, job: Job, options: StripOptions) -> list[Sca
     return [replace(image.scan(), array=_mean_frame(image, counting))]
 
 
-def _strip_frames(
-    stripper: Stripper, frames: list[Scan], options: StripOptions, sdt: bool
-) -> tuple[np.ndarray, np.ndarray | None, str, list[BrainField]]:
-    """Masks boolean [X, Y, Z, T], SDTs float32 [X, Y, Z, T] mm if `sdt`, otherwise None, a clause, and the outputs
-    of the networks for each frame.
-
-    The clause says what is unusual in the first brain of an unusual size; "" if there is none.
-    """
+def _strip_frames(stripper: Stripper, frames: list[Scan], options: StripOptions, sdt: bool) -> list[Stripped]:
+    """Strip the frames of an image. sdt: with signed distances."""
     stripped = []
     for number, frame in enumerate(frames):
         try:
@@ -146,17 +142,20 @@ def _strip_frames(
             raise type(error)(
                 f"frame {number} of 0 to {len(frames) - 1}: {error}; a single mask of their mean may work"
             ) from error
-    masks = _stack_frames([each.mask for each in stripped])
-    sdts = _stack_frames([each.sdt for each in stripped if each.sdt is not None]) if sdt else None
-    return masks, sdts, _first_unusual([each.unusual for each in stripped]), [each.field for each in stripped]
+    return stripped
 
 
-def _first_unusual(clauses: list[str]) -> str:
-    """The first clause that is not empty; of several frames, with the number of its frame."""
-    for number, clause in enumerate(clauses):
-        if clause:
-            return clause if len(clauses) == 1 else f"frame {number} of 0 to {len(clauses) - 1}: {clause}"
-    return ""
+def _remark(image: Path, stripped: list[Stripped]) -> None:
+    """Log what is unusual in the first frame in which something is, and why its mask may be wrong."""
+    for number, each in enumerate(stripped):
+        if not each.unusual and not each.doubts:
+            continue
+        frame = "" if len(stripped) == 1 else f"frame {number} of 0 to {len(stripped) - 1}: "
+        if each.unusual:
+            log.warning("%s: %s%s: is this another anatomy? see 'singlestrip models'", image, frame, each.unusual)
+        for doubt in each.doubts:
+            log.warning("%s: %s%s: look at the mask", image, frame, doubt)
+        return
 
 
 def _stack_frames(frames: list[np.ndarray]) -> np.ndarray:

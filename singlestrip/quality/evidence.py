@@ -182,10 +182,8 @@ def model_evidence(brain: np.ndarray, field: BrainField) -> dict[str, float]:
     brain: the mask on the grid of the field, boolean [X, Y, Z]; field: their output for the image of the mask.
     """
     logit = field.logit.cpu().numpy()
-    views = logit[None] if field.views is None else field.views.cpu().numpy()
-    mean = logit > 0
-    own = clean(mean)
-    agreement = [dice(view > 0, mean) for view in views]
+    own = clean(logit > 0)
+    agreement = field.view_dice()
     return {
         "model_dice": dice(brain, own),
         "promised": promised_dice(logit, brain),

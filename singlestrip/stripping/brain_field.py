@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..space.grid import Box, Grid
+from ..space.metrics import dice
 from ..space.morphology import bounding_box
 from ..space.resample import sample
 
@@ -35,6 +36,12 @@ class BrainField:
     def grid(self) -> Grid:
         """Where the voxels of the logit lie."""
         return Grid(tuple(self.logit.shape), self.vox2world)
+
+    def view_dice(self) -> list[float]:
+        """Dice of the brain in each view with that in their mean; 1 without views."""
+        brain = (self.logit > 0).cpu().numpy()
+        views: np.ndarray = np.empty(0) if self.views is None else self.views.cpu().numpy()
+        return [dice(view > 0, brain) for view in views] or [1.0]
 
     def around_brain(self, grid: Grid) -> tuple[Box, np.ndarray]:
         """Interpolate the logit linearly to the part of another grid where there is brain.

@@ -44,13 +44,15 @@ class Stripped:
 
     mask: boolean [X, Y, Z]. sdt: float32 [X, Y, Z] mm, or None if it was not asked for. unusual: a clause if the
     brain, before its border was moved, is smaller or larger than those that the model is for; "" if it is not.
-    field: the output of the networks that the mask is made of.
+    doubts: clauses that say why the mask may be wrong, of what costs no time to tell: views of the networks that
+    do not agree, or much of the mask in the dark. field: the output of the networks that the mask is made of.
     """
 
     mask: np.ndarray
     field: BrainField
     sdt: np.ndarray | None = None
     unusual: str = ""
+    doubts: tuple[str, ...] = ()
 
 
 class Stripper:
@@ -115,13 +117,16 @@ class Stripper:
         mask = np.zeros_like(scan.array, dtype=bool)  # in memory as the image: mixed orders are slow to combine
         mask[box] = logit > 0
         mask = clean(mask)
-        if not mask.any() or self._is_black(scan.array[box][mask[box]], intensities):
+        inside = scan.array[box][mask[box]]
+        brightness = intensities.relative(inside[:: 1 + inside.size // MEDIAN_VOXELS])
+        if not mask.any() or self._is_black(brightness):
             raise NoBrainError(NO_BRAIN) if centre_mm is None else InputError(_nothing_around(centre_mm))
         if sdt and mask.all():
             raise InputError("the brain found fills the image: there is no surface to measure distances from")
         unusual = describe_unusual_volume(mask, scan.vox2world, self.usual_ml)
+        doubts = self._doubts(field, brightness)
         if not sdt and border_mm == 0:
-            return Stripped(mask, field, None, unusual)
+            return Stripped(mask, field, None, unusual, doubts)
         everywhere = np.full(scan.shape, FAR_LOGIT, dtype=np.float32)
         everywhere[box] = logit
         distance = signed_distance(everywhere, mask, scan.vox2world)
@@ -132,7 +137,7 @@ class Stripper:
             mask = clean(moved)
             if not mask.any():
                 raise InputError(f"a border of {border_mm:g} mm leaves no brain")
-        return Stripped(mask, field, distance if sdt else None, unusual)
+        return Stripped(mask, field, distance if sdt else None, unusual, doubts)
 
     def field(
         self,
@@ -179,10 +184,19 @@ class Stripper:
         low, high = grid.bounds_mm()
         return small and bright.share > config.most and bright.length_mm * config.wide < float((high - low).max())
 
-    def _is_black(self, stored: np.ndarray, intensities: Intensities) -> bool:
-        """Whether most of the stored values [N] of a mask are as dark as the darkest of its image."""
-        sample = stored[:: 1 + stored.size // MEDIAN_VOXELS]
-        return bool(np.median(intensities.relative(sample)) < self.stripping.brightness.black)
+    def _is_black(self, brightness: np.ndarray) -> bool:
+        """Whether most of a mask is as dark as the darkest of its image. brightness: [N], shares of the range."""
+        return bool(np.median(brightness) < self.stripping.brightness.black)
+
+    def _doubts(self, field: BrainField, brightness: np.ndarray) -> tuple[str, ...]:
+        """Why a mask may be wrong. field: that it is made of; brightness: in it, [N], shares of the range."""
+        doubts = []
+        agreement, dark = float(np.mean(field.view_dice())), float((brightness < self.stripping.dark).mean())
+        if agreement < self.stripping.view_dice:
+            doubts.append(f"the views of the networks agree by {agreement:.2f} only")
+        if dark > self.stripping.dark_share:
+            doubts.append(f"{100 * dark:.0f} % of the mask is as dark as the darkest of the image")
+        return tuple(doubts)
 
     def _coarsened(self, scan: Scan, values_of: Callable[[np.ndarray], np.ndarray]) -> tuple[Scan, Scan]:
         """Values of a scan near the voxel sizes of segmenter and locator."""
