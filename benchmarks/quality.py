@@ -1,13 +1,14 @@
-"""Estimated against true quality of masks: real predictions of uneven quality, and planted faults.
+"""Estimated against true quality of masks: real predictions of uneven quality, true masks, and planted faults.
 
     python benchmarks/quality.py --data DATA --networks NETWORK ... --models NAME=QUALITY_MODEL ...
-        [--tta NETWORK ...] --out FOLDER
+        [--judge MODEL] [--tta NETWORK ...] --out FOLDER
 
 DATA holds scans.tsv with columns dataset, subject, contrast, image, mask (paths relative to DATA).
-Every network strips every scan; every quality model scores every mask. --tta: networks for whose
-predictions test-time augmentation is computed, ten times the work. Rows accumulate in
-FOLDER/quality.csv, so that a run can be stopped, resumed and added to; delete it to begin anew.
-Writes FOLDER/quality.md and FOLDER/quality.png.
+Every network strips every scan; every quality model scores every mask: by its shape (NAME) and, if the model has
+an estimator, by the mask alone, by mask and image, by mask, image and the networks of --judge, and for
+predictions by mask, image and the networks that made them. --tta: networks for whose predictions test-time
+augmentation is computed, ten times the work. Rows accumulate in FOLDER/quality.csv, so that a run can be stopped,
+resumed and added to; delete it to begin anew. Writes FOLDER/quality.md and FOLDER/quality.png.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.metrics import dice
 from singlestrip.space.resample import sample
 from singlestrip.space.scan import Scan
-from singlestrip.stripping.brain_field import FAR_LOGIT
+from singlestrip.stripping.brain_field import FAR_LOGIT, BrainField
 from singlestrip.stripping.stripper import promised_dice
 
 COLUMNS = ("source", "image", "dice", "estimator", "estimate", "seconds")
@@ -101,22 +102,25 @@ def timed(work):
     return work(), time.monotonic() - start
 
 
-def score_scan(files: ScanFiles, networks, models, tta, table: Table) -> None:
+def score_scan(files: ScanFiles, networks, models, judge: Stripper, tta, table: Table) -> None:
     scan = volume.read(files.image).scan()
     truth = volume.read(files.mask).stored[..., 0] > 0
     name, vox2world = files.name, scan.vox2world
+    judged = judge.field(scan)
     for source, stripper in networks.items():
         scores = [*models, "expected Dice"] + ["TTA", "TTA median"] * (source in tta)
         if not any(table.lacks(source, name, score) for score in scores):
             continue
+        own = None
         try:
-            mask = stripper.strip(scan).mask
+            stripped = stripper.strip(scan)
+            mask, own = stripped.mask, stripped.field
         except SingleStripError:
             mask = np.zeros_like(truth)
         true = dice(mask, truth)
-        score_mask(table, models, source, name, mask, true, vox2world)
-        if table.lacks(source, name, "expected Dice"):
-            value, seconds = timed(lambda s=stripper, m=mask: expected_dice(s, scan, m))
+        score_mask(table, models, source, name, Scan(mask, vox2world), true, scan, judged, own)
+        if own is not None and table.lacks(source, name, "expected Dice"):
+            value, seconds = timed(lambda f=own, m=mask: expected_dice(f, scan, m))
             table.add(source, name, true, "expected Dice", value, seconds)
         if source in tta and table.lacks(source, name, "TTA median"):
             masks, seconds = timed(lambda s=stripper: augmented_masks(s, scan))
@@ -124,20 +128,32 @@ def score_scan(files: ScanFiles, networks, models, tta, table: Table) -> None:
             table.add(source, name, true, "TTA", score, seconds)
             table.add(source, name, true, "TTA median", dice(mask, median), seconds)
         print(f"{source} {name}: Dice {true:.3f}", flush=True)
-    for fault, mask in planted_faults(truth, vox2world).items():
-        score_mask(table, models, f"planted: {fault}", name, mask, dice(mask, truth), vox2world)
+    for fault, mask in {"none": truth, **planted_faults(truth, vox2world)}.items():
+        true = dice(mask, truth)
+        score_mask(table, models, f"planted: {fault}", name, Scan(mask, vox2world), true, scan, judged)
 
 
-def score_mask(table: Table, models, source: str, name: str, mask, true: float, vox2world) -> None:
+def score_mask(
+    table: Table, models, source: str, name: str, mask: Scan, true: float, image: Scan, judged, own=None
+) -> None:
+    """Score a mask with all that may be known of it. judged, own: output of the networks that judge, and of those
+    that made the mask."""
     for label, model in models.items():
-        if table.lacks(source, name, label):
-            quality, seconds = timed(lambda m=model: m.assess(mask, vox2world))
-            table.add(source, name, true, label, quality.estimated_dice, seconds)
+        if not table.lacks(source, name, label):
+            continue
+        known = {f"{label}: mask": (), f"{label}: mask, image": (image,)}
+        known[f"{label}: mask, image, networks"] = (image, judged)
+        if own is not None:
+            known[f"{label}: mask, image, own networks"] = (image, own)
+        for estimator, given in known.items() if model.model.estimator is not None else ():
+            quality, seconds = timed(lambda m=model, g=given: m.assess(mask, None, *g))
+            table.add(source, name, true, estimator, quality.estimated_dice, seconds)
+        quality, seconds = timed(lambda m=model: m.assess(mask))
+        table.add(source, name, true, label, quality.shape_dice, seconds)
 
 
-def expected_dice(stripper: Stripper, scan: Scan, mask: np.ndarray) -> float:
+def expected_dice(field: BrainField, scan: Scan, mask: np.ndarray) -> float:
     """Dice that the network expects of its mask, were its probabilities right."""
-    field = stripper.field(scan)
     return promised_dice(sample(field.logit, field.grid.index_of(scan.grid), mask.shape, FAR_LOGIT).numpy(), mask)
 
 
@@ -224,6 +240,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--networks", nargs="*", default=[])
     parser.add_argument("--models", nargs="*", default=[], metavar="NAME=FILE")
+    parser.add_argument("--judge", help="model whose networks judge the masks (default: the shipped one)")
     parser.add_argument("--tta", nargs="*", default=[], help="those of --networks to augment")
     parser.add_argument("--datasets", nargs="+", default=["adults", "clinical"])
     parser.add_argument("--skip", nargs="+", default=[], help="images left out, such as the labelled example")
@@ -233,9 +250,10 @@ def main() -> None:
     networks = {Path(path).stem: Stripper.load(path) for path in args.networks}
     models = dict(entry.split("=", 1) for entry in args.models)
     models = {name: QualityModel.load(path) for name, path in models.items()}
+    judge = Stripper.load(args.judge)
     tta = {Path(path).stem for path in args.tta}
     for scan in find_scans(args.data, args.datasets, args.skip):
-        score_scan(scan, networks, models, tta, table)
+        score_scan(scan, networks, models, judge, tta, table)
     rows = with_both(table.rows, next(iter(models), ""))
     (args.out / "quality.md").write_text(summary(rows))
     figure(rows, args.out / "quality.png")
