@@ -647,12 +647,13 @@ class SelfTrainConfig:
 class CaseConfig:
     """Synthetic cases that the estimator learns from; lengths are millimetres of an adult human head.
 
-    easy: images as good scans are, beside the hard ones that the networks learn from.
+    hard: images as the networks learn from; easy: images as good scans are; strange: other anatomies, in which the
+    networks find the wrong thing. shares: how often each is drawn.
     """
 
     images: int = 200
     seed: int = 0
-    easy_probability: float = 0.6
+    shares: tuple[float, float, float] = (0.3, 0.5, 0.2)
     hard: SynthConfig = SynthConfig()
     easy: SynthConfig = SynthConfig(
         shape=ShapeConfig(
@@ -677,6 +678,9 @@ class CaseConfig:
         gamma=0.4,
         crop_probability=0.1,
         masked_probability=0.0,
+    )
+    strange: SynthConfig = SynthConfig(
+        shape=ShapeConfig(scaling=(0.22, 0.45)), surroundings_probability=0.8, crop_probability=0.1
     )
     field_of_view: float = 1.17  # side of an image over that of the segmenter's window
     thickness: tuple[int, ...] = (1, 1, 2, 3)  # voxels of the segmenter in a slice, each as often

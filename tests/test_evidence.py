@@ -15,17 +15,20 @@ from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.trees import Estimator, Tree, TreeSum
 from singlestrip.quality.calibration import calibrate
 from singlestrip.quality.cases import CaseSource
-from singlestrip.quality.estimator import estimate_dice, fit_estimator
+from singlestrip.quality.estimator import _Fit, _to_target, estimate_dice, fit_estimator
 from singlestrip.quality.evidence import (
-    MEASUREMENTS,
+    OF_DIFFERENCE,
+    OF_IMAGE,
+    OF_MASK,
+    OF_NETWORKS,
     OFFSETS,
-    SOURCES,
     ImageWindow,
     SeenMask,
+    difference,
     image_evidence,
     mask_evidence,
-    measurements_of,
-    model_evidence,
+    networks_evidence,
+    own_mask,
 )
 from singlestrip.quality.reasons import find_reasons, touched_faces
 from singlestrip.quality.reconstruction import Reconstruction
@@ -41,8 +44,11 @@ AWAY = np.sqrt(((np.indices((40, 40, 40)) - 19.5) ** 2).sum(0))  # voxels from t
 
 def seen(mask, image):
     """A mask on an image, both on GRID."""
-    window = ImageWindow(image.astype(np.float32), GRID, 1.0)
+    window = ImageWindow(image.astype(np.float32), GRID)
     return SeenMask.of(Scan(mask, GRID.vox2world), window)
+
+
+ALL = (*OF_MASK, *OF_IMAGE, *OF_NETWORKS, *OF_DIFFERENCE)
 
 
 # Evidence
@@ -58,7 +64,6 @@ def test_the_edge_lies_where_the_image_changes(moved):
     assert np.mean(edges) == pytest.approx(1)
     here = [evidence[f"edge{offset:+d}"] for offset in (-1, 0, 1)]
     assert evidence["edge_here"] == pytest.approx(np.mean(here))
-    assert evidence["contrast"] <= 0
 
 
 def test_edges_do_not_depend_on_the_scale_of_intensities():
@@ -81,17 +86,24 @@ def test_voxels_beyond_the_image_are_dark_and_have_no_edges():
 
 
 def test_evidence_of_the_networks_by_hand():
-    """The networks see a ball of 10; one of their views is empty; the mask is the half of the ball on one side."""
+    """The networks see a ball; one of their views is empty. Of their own mask, what is told is handed on."""
     logit = np.where(AWAY < 10, 20.0, -20.0).astype(np.float32)
     views = torch.from_numpy(np.stack([logit, logit, np.full_like(logit, -20)]))
-    half = (AWAY < 10) & (np.indices((40, 40, 40))[0] < 20)
-    evidence = model_evidence(half, BrainField(torch.from_numpy(logit), GRID.vox2world, views=views))
-    assert evidence["model_dice"] == pytest.approx(2 / 3) and evidence["promised"] == pytest.approx(
-        2 / 3, abs=1e-3
-    )
-    assert evidence["model_promised"] == pytest.approx(1, abs=1e-3)
+    field = BrainField(torch.from_numpy(logit), GRID.vox2world, views=views)
+    own = {each.name.removeprefix("own_"): number for number, each in enumerate(OF_NETWORKS)}
+    evidence = networks_evidence(field, own)
     assert evidence["views"] == pytest.approx(2 / 3) and evidence["least_view"] == 0
-    assert evidence["model_volume"] == pytest.approx(np.log(0.5), abs=1e-3)
+    assert evidence["promised"] == pytest.approx(1, abs=1e-3)
+    assert all(evidence[name] == own[name.removeprefix("own_")] for name in evidence if name.startswith("own_"))
+    np.testing.assert_array_equal(own_mask(field), AWAY < 10)
+
+
+def test_the_difference_of_masks_by_hand():
+    """A mask that is half of the other one."""
+    ball = AWAY < 10
+    half = ball & (np.indices(ball.shape)[0] < 20)
+    assert difference(half, ball) == pytest.approx({"model_dice": 2 / 3, "model_volume": np.log(0.5)}, abs=1e-3)
+    assert difference(ball, ball) == {"model_dice": 1, "model_volume": 0}
 
 
 def test_evidence_of_a_mask_by_hand():
@@ -114,10 +126,11 @@ def test_each_measurement_is_made():
     logit = torch.from_numpy((12 - AWAY).astype(np.float32))
     mask = Scan(AWAY < 12, GRID.vox2world)
     rebuilt = Reconstruction(*2 * [(AWAY < 12).astype(np.float32)], GRID.vox2world, 0.0)
-    made = mask_evidence(mask, rebuilt, 50.0) | image_evidence(seen(mask.array, image))
-    made |= model_evidence(mask.array, BrainField(logit, GRID.vox2world, views=logit[None]))
-    assert set(made) == {each.name for each in MEASUREMENTS}
-    assert all(isinstance(value, float) for value in map(float, made.values()))
+    own = mask_evidence(mask, rebuilt, 50.0) | image_evidence(seen(mask.array, image))
+    field = BrainField(logit, GRID.vox2world, views=logit[None])
+    made = own | networks_evidence(field, own) | difference(mask.array, own_mask(field))
+    assert set(made) == {each.name for each in ALL}
+    assert np.isfinite(list(made.values())).all()
 
 
 # Reasons
@@ -130,7 +143,7 @@ def reasons(full=False, unusual="", faces=(), **evidence):
 
 
 def test_a_good_mask_has_no_reasons():
-    assert reasons(dark=0.01, model_dice=0.99, model_volume=0.01, least_view=0.98) == ()
+    assert reasons(dark=0.01, model_dice=0.99, model_volume=0.01, views=0.98) == ()
 
 
 def test_reasons_by_hand():
@@ -140,7 +153,7 @@ def test_reasons_by_hand():
     assert reasons(model_dice=0.8, model_volume=np.log(1.5)) == ("50 % larger than the mask of the networks",)
     assert reasons(model_dice=0.8, model_volume=np.log(0.5)) == ("50 % smaller than the mask of the networks",)
     assert reasons(model_dice=0.8, model_volume=0.0) == ("elsewhere than the mask of the networks (Dice 0.80)",)
-    assert reasons(least_view=0.7) == ("the views of the networks agree by 0.70 only",)
+    assert reasons(views=0.7) == ("the views of the networks agree by 0.70 only",)
     assert reasons(shape_dice=0.5) == ("not the shape of a brain",)
     assert reasons(apart=0.2) == ("20 % lies apart from the largest part",)
     assert reasons(holes=0.1) == ("has holes",)
@@ -193,12 +206,27 @@ def test_a_measurement_without_a_name_is_refused():
 
 @pytest.fixture(scope="module")
 def made_up():
-    """Evidence at random, and a Dice that follows from two of the measurements."""
+    """Evidence at random of pairs of masks, the first of which is that of the networks; and their Dice.
+
+    Dice of the networks' mask follows from the agreement of views; the other one has a Dice with it and errors of
+    its own; the shape of a mask says a little of it, and its edge a little more.
+    """
     generator = np.random.default_rng(0)
-    names = [each.name for each in MEASUREMENTS]
-    cases = [dict(zip(names, generator.random(len(names)).round(3), strict=True)) for _ in range(400)]
-    dice = np.array([0.5 * case["shape_dice"] + 0.5 * case["model_dice"] for case in cases])
-    return cases, dice
+    cases, dice, is_own, images = [], [], [], []
+    for number in range(200):
+        own = {each.name: round(generator.random(), 3) for each in OF_NETWORKS}
+        own_dice = 0.5 + 0.5 * own["views"]
+        for with_own in (1.0, round(generator.uniform(0.4, 1), 3)):
+            true = 1 - np.hypot(1 - own_dice, 1 - with_own)
+            case = own | {each.name: round(generator.random(), 3) for each in (*OF_MASK, *OF_IMAGE)}
+            case |= {"model_dice": with_own, "model_volume": 0.0}
+            case["shape_dice"] = round(true + generator.uniform(-0.2, 0.2), 3)
+            case["edge_here"] = round(true + generator.uniform(-0.1, 0.1), 3)
+            cases.append(case)
+            dice.append(true)
+            is_own.append(with_own == 1)
+            images.append(number)
+    return cases, np.array(dice).clip(0, 1), np.array(is_own), np.array(images)
 
 
 @pytest.fixture(scope="module")
@@ -209,46 +237,68 @@ def fitted(made_up):
 def test_trees_give_what_scikit_learn_gives(made_up):
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    from singlestrip.quality.estimator import _fit_source, _to_target
-
-    cases, dice = made_up
+    cases, dice, *_ = made_up
     config = EstimatorConfig(trees=7)
     target = _to_target(dice)
-    mean = _fit_source("mask", cases, target, config)[1]
-    values = np.array([[case[m.name] for m in measurements_of("mask")] for case in cases])
+    mean = _Fit(cases, target, config).mean(OF_MASK)
+    values = np.array([[case[m.name] for m in OF_MASK] for case in cases])
     regressor = HistGradientBoostingRegressor(
         learning_rate=config.learning_rate, max_iter=7, max_leaf_nodes=config.leaves,
-        min_samples_leaf=config.least_in_leaf, early_stopping=False,
-        monotonic_cst=[m.trend for m in measurements_of("mask")],
+        min_samples_leaf=config.least_in_leaf, early_stopping=False, monotonic_cst=[m.trend for m in OF_MASK],
     ).fit(values, target)  # fmt: skip
     np.testing.assert_allclose([mean.of(case) for case in cases], regressor.predict(values), atol=1e-4)
 
 
+def known_to(source, case):
+    """The part of evidence that a source gives."""
+    parts = {"mask": OF_MASK, "image": (*OF_MASK, *OF_IMAGE), "model": ALL}
+    return {each.name: case[each.name] for each in parts[source]}
+
+
 def test_more_evidence_makes_a_better_estimate(made_up, fitted):
-    cases, dice = made_up
+    cases, dice, *_ = made_up
     errors = []
-    for source in SOURCES:
-        names = [each.name for each in measurements_of(source)]
-        estimates = [estimate_dice(fitted, {name: case[name] for name in names}) for case in cases]
+    for source in ("mask", "image", "model"):
+        estimates = [estimate_dice(fitted, known_to(source, case)) for case in cases]
         assert {each.source for each in estimates} == {source}
         assert all(0 <= each.low <= each.dice <= each.high <= 1 for each in estimates)
         errors.append(np.abs([each.dice for each in estimates] - dice).mean())
-    assert errors[2] < 0.6 * errors[0] and errors[2] < 0.03
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.03
 
 
-def test_nine_of_ten_lie_in_the_interval(made_up, fitted):
-    cases, dice = made_up
-    estimates = [estimate_dice(fitted, case) for case in cases]
+def test_errors_of_mask_and_networks_are_added_as_squares(made_up, fitted):
+    """A mask 0.3 from that of the networks, which is 0.4 from the truth, is 0.5 from it."""
+    case = made_up[0][0]
+    own = estimate_dice(fitted, case | {"model_dice": 1.0}).dice
+    other = estimate_dice(fitted, case | {"model_dice": 0.7}).dice
+    assert 1 - other == pytest.approx(np.hypot(1 - own, 0.3))
+    assert estimate_dice(fitted, case | {"model_dice": 0.0}).dice == 0
+
+
+@pytest.mark.parametrize("source", ["mask", "image", "model"])
+def test_nine_of_ten_lie_in_the_interval(made_up, fitted, source):
+    cases, dice, *_ = made_up
+    estimates = [estimate_dice(fitted, known_to(source, case)) for case in cases]
     inside = np.mean([each.low <= value <= each.high for each, value in zip(estimates, dice, strict=True)])
     assert 0.85 < inside <= 1
 
 
-@pytest.mark.parametrize("measurement", [each for each in MEASUREMENTS if each.trend], ids=lambda each: each.name)
-def test_estimates_never_fall_as_evidence_for_a_mask_grows(made_up, fitted, measurement):
+@pytest.mark.parametrize(
+    ("source", "measurement"),
+    [
+        *(("mask", each) for each in OF_MASK if each.trend),
+        *(("image", each) for each in (*OF_MASK, *OF_IMAGE) if each.trend),
+        *(("model", each) for each in (*OF_NETWORKS, *OF_DIFFERENCE) if each.trend),
+    ],
+    ids=lambda each: each if isinstance(each, str) else each.name,
+)
+def test_estimates_never_fall_as_evidence_for_a_mask_grows(made_up, fitted, source, measurement):
     for case in made_up[0][:5]:
         levels = np.linspace(-0.5, 1.5, 30)
-        estimates = [estimate_dice(fitted, case | {measurement.name: level}).dice for level in levels]
-        assert (np.diff(estimates) * measurement.trend >= -1e-9).all()
+        known = known_to(source, case)
+        estimates = [estimate_dice(fitted, known | {measurement.name: level}).dice for level in levels]
+        rises = np.diff(estimates) * measurement.trend
+        assert (rises[levels[1:] <= 1] >= -1e-9).all()  # a Dice of more than 1 there is not
 
 
 # In files
@@ -297,10 +347,10 @@ def test_an_estimator_goes_with_the_quality_network_of_a_cascade(tmp_path, netwo
     "damage",
     [
         lambda values: values.pop("image"),
-        lambda values: values["mask"].pop(),
-        lambda values: values["mask"][0]["trees"][0].update(below=[0] * 99),
-        lambda values: values["mask"][0].update(start="much"),
-        lambda values: values["mask"][0].update(start=1e300),
+        lambda values: values["mask_interval"].pop("low"),
+        lambda values: values["mask"]["trees"][0].update(below=[0] * 99),
+        lambda values: values["mask"].update(start="much"),
+        lambda values: values["mask"].update(start=1e300),
     ],
 )
 def test_a_damaged_estimator_is_a_sentence(tmp_path, network, fitted, damage):
@@ -338,7 +388,7 @@ def test_cases_are_of_all_qualities_and_replay(source):
     cases = [case for number in range(3) for case in source.draw(number)]
     assert {"own", "true", "grown", "shrunk", "shifted", "whole image"} <= {case.kind for case in cases}
     assert all(case.dice == 1 for case in cases if case.kind == "true")
-    assert all(set(case.evidence) == {each.name for each in MEASUREMENTS} for case in cases)
+    assert all(set(case.evidence) == {each.name for each in ALL} for case in cases)
     dice = [case.dice for case in cases]
     assert min(dice) < 0.6 < 0.9 < sorted(dice)[-4]
     assert [case.dice for case in source.draw(1)] == [case.dice for case in cases if case.image == 1]

@@ -66,13 +66,24 @@ class TreeSum:
 
 
 @dataclass(frozen=True)
-class Estimator:
-    """What estimates the Dice of masks from evidence: a low quantile, the mean and a high quantile.
+class Interval:
+    """Sums of trees for the low and the high end of an interval."""
 
-    They are sums of trees. mask: for the evidence of a mask alone; image: for that of mask and image; model: for
-    that of mask, image and the networks that strip.
+    low: TreeSum
+    high: TreeSum
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """What estimates the Dice of masks from evidence.
+
+    mask: for the evidence of a mask alone; image: for that of mask and image; own: for what the networks that
+    strip tell of their own mask, by way of which they judge others. Each way to an estimate has its interval.
     """
 
-    mask: tuple[TreeSum, TreeSum, TreeSum]
-    image: tuple[TreeSum, TreeSum, TreeSum]
-    model: tuple[TreeSum, TreeSum, TreeSum]
+    mask: TreeSum
+    mask_interval: Interval
+    image: TreeSum
+    image_interval: Interval
+    own: TreeSum
+    model_interval: Interval

@@ -47,7 +47,13 @@ def calibrate(
         raise InputError(
             f"{len(drawn)} masks were drawn, too few to calibrate by: do these networks strip the labelled scan?"
         )
-    fitted = fit_estimator([case.evidence for case in drawn], np.array([case.dice for case in drawn]), estimator)
+    fitted = fit_estimator(
+        [case.evidence for case in drawn],
+        np.array([case.dice for case in drawn]),
+        np.array([case.is_own for case in drawn]),
+        np.array([case.image for case in drawn]),
+        estimator,
+    )
     told = provenance | {"cases": asdict(cases), "fit": asdict(estimator), "masks": len(drawn)}
     set_estimator(path, fitted, told)
     return drawn

@@ -24,11 +24,13 @@ from ..space.scan import Scan
 from ..stripping.brain_field import BrainField
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
-from ..synthesis.streams import RandomStreams, happens, log_uniform, uniform, whole_number
+from ..synthesis.streams import RandomStreams, log_uniform, uniform, whole_number
 from ..training.maps import ImageSource, WindowMaps, conform_map
-from .evidence import ImageWindow, SeenMask
+from .evidence import ImageWindow, SeenMask, difference, own_mask
 from .faults import plant_faults
 from .scores import QualityModel
+
+OWN, OWN_DISTURBED = "own", "own of disturbed networks"  # kinds of masks that are those of the networks that judge
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Case:
     kind: str
     evidence: Mapping[str, float]
     dice: float
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the mask is that of the networks that judge it."""
+        return self.kind in (OWN, OWN_DISTURBED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +87,7 @@ class CaseSource:
             ImageSource(
                 [WindowMaps(window, maps)], TrainConfig(synth=synth, seed=config.seed), self.scale, network
             )
-            for network, synth in enumerate((config.hard, config.easy))
+            for network, synth in enumerate((config.hard, config.easy, config.strange))
         ]
 
     def draw(self, number: int) -> list[Case]:
@@ -93,27 +100,32 @@ class CaseSource:
         if own is None:
             return []
         mask, field = own
+        if not own_mask(field).any():
+            return []
         masks = dict(self._faulty_masks(number, scene, mask, streams))
-        judged = [(kind, each, field) for kind, each in masks.items()]
+        judges = {"": field}
+        judged = [(kind, each, "") for kind, each in masks.items()]
         disturbed = _strip(self._disturbed(streams), scene)
-        if disturbed is not None:
-            judged.append(("disturbed", disturbed[0], field))
-            judged.append(("disturbed, by its own networks", *disturbed))
-            judged.append(("own, by disturbed networks", mask, disturbed[1]))
-        windows = {id(each): ImageWindow.of(scene.image, each.grid) for _, _, each in judged}
+        if disturbed is not None and own_mask(disturbed[1]).any():
+            judges["disturbed"] = disturbed[1]
+            judged += [("disturbed", disturbed[0], ""), (OWN_DISTURBED, disturbed[0], "disturbed")]
+        windows = {name: ImageWindow.of(scene.image, each.grid) for name, each in judges.items()}
+        told = {name: self.quality.networks_evidence(windows[name], each) for name, each in judges.items()}
         cases = []
-        for kind, each, by in judged:
+        for kind, each, judge in judged:
             covered = Scan(each & scene.covered, scene.image.vox2world)
-            seen = SeenMask.of(covered, windows[id(by)])
+            seen = SeenMask.of(covered, windows[judge])
             if seen.brain.any():
-                evidence = self.quality.evidence(covered, seen, by)
+                evidence = self.quality.evidence(covered, seen) | told[judge]
+                evidence |= difference(seen.brain, own_mask(judges[judge]))
                 cases.append(Case(number, kind, evidence, dice(covered.array, scene.brain)))
         return cases
 
     def _scene(self, number: int, streams: RandomStreams) -> _Scene:
         """A synthetic image in slices of random thickness, with its brain."""
         generator = streams("scene")
-        source = self.sources[happens(generator, self.config.easy_probability)]
+        kind = torch.multinomial(torch.tensor(self.config.shares), 1, generator=generator)
+        source = self.sources[int(kind)]
         image, share, weight = (each[0, 0].cpu().numpy() for each in source.draw([number], number))
         shown = np.where(weight > 0, image, np.float32(np.nan))
         axis = whole_number(generator, 0, 2)
@@ -140,7 +152,7 @@ class CaseSource:
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Masks boolean [X, Y, Z] of an image, with how they were made. own: that of the networks."""
         config, vox2world = self.config, scene.image.vox2world
-        yield "own", own
+        yield OWN, own
         yield "true", scene.brain
         true_distance, own_distance = (_distance(mask, voxel_sizes(vox2world)) for mask in (scene.brain, own))
         kinds = (

@@ -1,8 +1,13 @@
-"""From evidence to an estimated Dice with an interval: small regression trees.
+"""From evidence to an estimated Dice with an interval.
 
-Gradient boosting (Friedman, Annals of Statistics 29:1189, 2001) by scikit-learn fits sums of trees to the Dice of
-masks of which the truth is known: one to the mean, which is the estimate, and two to quantiles, which are the
-interval. The estimate never falls where evidence for a better mask grows.
+By a mask alone, or by mask and image, small regression trees estimate it. With the networks that strip, there are
+two reasons why a mask is not the true one: it differs from the mask of the networks, and that mask is not the
+true one either. The first can be measured, and trees estimate the second. As errors of different causes the two
+are added as squares.
+
+Gradient boosting (Friedman, Annals of Statistics 29:1189, 2001) by scikit-learn fits the trees to masks of which
+the truth is known: to the mean, which never falls where evidence for a better mask grows, and to the quantiles of
+the interval.
 """
 
 from __future__ import annotations
@@ -15,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..configuration import EstimatorConfig
-from ..networks.trees import Estimator, Tree, TreeSum
-from .evidence import SOURCES, Source, measurements_of
+from ..networks.trees import Estimator, Interval, Tree, TreeSum
+from .evidence import OF_DIFFERENCE, OF_IMAGE, OF_MASK, OF_NETWORKS, Measurement, Source
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingRegressor
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 Evidence = Mapping[str, float]
 LEAST = 0.005  # differences of the Dice that are much smaller than this near 1 are not learned
 DIGITS = 6  # of the numbers of trees
+BY_NETWORKS = Measurement("by_networks", 1)  # the estimate by way of the networks
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,23 @@ class Estimate:
 
 def estimate_dice(estimator: Estimator, evidence: Evidence) -> Estimate:
     """The Dice that evidence speaks for."""
-    source = [each for each in SOURCES if all(m.name in evidence for m in measurements_of(each))][-1]
-    low, dice, high = (_from_target(each.of(evidence)) for each in getattr(estimator, source))
+    if "model_dice" in evidence:
+        dice = _by_networks(evidence["model_dice"], _from_target(estimator.own.of(evidence)))
+        return _estimate("model", dice, estimator.model_interval, {**evidence, BY_NETWORKS.name: dice})
+    if OF_IMAGE[0].name in evidence:
+        return _estimate("image", _from_target(estimator.image.of(evidence)), estimator.image_interval, evidence)
+    return _estimate("mask", _from_target(estimator.mask.of(evidence)), estimator.mask_interval, evidence)
+
+
+def _estimate(source: Source, dice: float, interval: Interval, evidence: Evidence) -> Estimate:
+    """An estimated Dice with the interval around it."""
+    low, high = (_from_target(each.of(evidence)) for each in (interval.low, interval.high))
     return Estimate(dice, min(low, dice), max(high, dice), source)
+
+
+def _by_networks(model_dice: float, own_dice: float) -> float:
+    """The Dice of a mask that has `model_dice` with the mask of the networks, whose own Dice is `own_dice`."""
+    return max(0.0, 1 - math.hypot(1 - model_dice, 1 - own_dice))
 
 
 def _to_target(dice: np.ndarray) -> np.ndarray:
@@ -54,36 +74,71 @@ def _from_target(target: float) -> float:
 
 
 def fit_estimator(
-    cases: Sequence[Evidence], dice: np.ndarray, config: EstimatorConfig = EstimatorConfig()
+    cases: Sequence[Evidence],
+    dice: np.ndarray,
+    is_own: np.ndarray,
+    images: np.ndarray,
+    config: EstimatorConfig = EstimatorConfig(),
 ) -> Estimator:
-    """Fit an estimator to the evidence of masks and their true Dice [M]."""
-    target = _to_target(dice)
-    return Estimator(*(_fit_source(source, cases, target, config) for source in SOURCES))
+    """Fit an estimator to the evidence of M masks.
+
+    dice: their true Dice [M]; is_own: whether each is the mask of the networks that its evidence is of, boolean
+    [M]; images: the number of the image of each, [M].
+    """
+    fit = _Fit(cases, _to_target(dice), config)
+    by_networks = np.empty(len(dice))
+    for half in (0, 1):  # of masks that its own trees have not seen, so that the interval is as wide as it must be
+        rest = images % 2 == half
+        own = fit.mean(OF_NETWORKS, is_own & ~rest)
+        for k in np.flatnonzero(rest).tolist():
+            by_networks[k] = _by_networks(cases[k]["model_dice"], _from_target(own.of(cases[k])))
+    with_estimate = [{**case, BY_NETWORKS.name: value} for case, value in zip(cases, by_networks, strict=True)]
+    by_model = _Fit(with_estimate, fit.target, config)
+    with_image = (*OF_MASK, *OF_IMAGE)
+    return Estimator(
+        mask=fit.mean(OF_MASK),
+        mask_interval=fit.interval(OF_MASK),
+        image=fit.mean(with_image),
+        image_interval=fit.interval(with_image),
+        own=fit.mean(OF_NETWORKS, is_own),
+        model_interval=by_model.interval((BY_NETWORKS, *OF_DIFFERENCE, *OF_NETWORKS)),
+    )
 
 
-def _fit_source(
-    source: Source, cases: Sequence[Evidence], target: np.ndarray, config: EstimatorConfig
-) -> tuple[TreeSum, TreeSum, TreeSum]:
-    """The sums of a source of evidence: of the low quantile, the mean and the high quantile."""
-    from sklearn.ensemble import HistGradientBoostingRegressor
+@dataclass(frozen=True)
+class _Fit:
+    """Fits trees. target: for each case, [M]."""
 
-    measurements = measurements_of(source)
-    values = np.array([[each[m.name] for m in measurements] for each in cases])
+    cases: Sequence[Evidence]
+    target: np.ndarray
+    config: EstimatorConfig
 
-    def fitted(**loss: Any) -> TreeSum:
+    def mean(self, measurements: Sequence[Measurement], chosen: np.ndarray | slice = slice(None)) -> TreeSum:
+        """The mean of the target. chosen: the cases to fit to, boolean [M]; by default all."""
+        return self._sum(measurements, chosen, monotonic_cst=[each.trend for each in measurements])
+
+    def interval(self, measurements: Sequence[Measurement]) -> Interval:
+        """The quantiles of the target. They need not keep the trends."""
+        low, high = self.config.quantiles
+        return Interval(*(self._sum(measurements, loss="quantile", quantile=each) for each in (low, high)))
+
+    def _sum(
+        self, measurements: Sequence[Measurement], chosen: np.ndarray | slice = slice(None), **loss: Any
+    ) -> TreeSum:
+        """Trees for a loss."""
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        names = tuple(each.name for each in measurements)
+        values = np.array([[case[name] for name in names] for case in self.cases])
         regressor = HistGradientBoostingRegressor(
-            learning_rate=config.learning_rate,
-            max_iter=config.trees,
-            max_leaf_nodes=config.leaves,
-            min_samples_leaf=config.least_in_leaf,
+            learning_rate=self.config.learning_rate,
+            max_iter=self.config.trees,
+            max_leaf_nodes=self.config.leaves,
+            min_samples_leaf=self.config.least_in_leaf,
             early_stopping=False,
             **loss,
         )
-        return _as_sum(regressor.fit(values, target), tuple(m.name for m in measurements))
-
-    low, high = (fitted(loss="quantile", quantile=each) for each in config.quantiles)
-    # Trees of a quantile would not keep the trends: their leaves are set anew after they have grown.
-    return low, fitted(monotonic_cst=[m.trend for m in measurements]), high
+        return _as_sum(regressor.fit(values[chosen], self.target[chosen]), names)
 
 
 def _as_sum(regressor: HistGradientBoostingRegressor, names: tuple[str, ...]) -> TreeSum:

@@ -1,12 +1,14 @@
 """Evidence for the quality of a mask: what can be measured of it without truth.
 
 A mask alone shows whether it has the shape of a brain. With its image it also shows whether the border lies where
-intensities change. With the networks that strip, it shows whether they put the border there too, and whether their
-views agree. Each measurement is a share, a ratio or a number of voxels, so that it means the same in any anatomy.
+intensities change. The networks that strip tell how sure they are of their own mask of the image, and how far the
+mask differs from it. Each measurement is a share, a ratio or a number of voxels, so that it means the same in any
+anatomy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,19 +28,17 @@ from ..stripping.stripper import promised_dice
 from .reconstruction import Reconstruction
 
 Source = Literal["mask", "image", "model"]
-SOURCES: tuple[Source, ...] = ("mask", "image", "model")  # evidence of each comes beside that of those before it
 
 
 @dataclass(frozen=True)
 class Measurement:
     """A kind of evidence.
 
-    source: what is needed beside the mask. trend: 1 if more of it never speaks for a worse mask, -1 if it never
-    speaks for a better one, 0 if neither is sure.
+    trend: 1 if more of it never speaks for a worse mask, -1 if it never speaks for a better one, 0 if neither is
+    sure.
     """
 
     name: str
-    source: Source
     trend: int
 
 
@@ -46,31 +46,33 @@ OFFSETS = tuple(range(-4, 5))  # voxels from the border, negative inside, at whi
 REACH = 6  # voxels on both sides of the border that are needed for this
 DARK = 0.02  # of the range of intensities
 
-MEASUREMENTS = (
-    Measurement("shape_dice", "mask", 1),
-    Measurement("shape_hd95", "mask", -1),
-    Measurement("lowest_slice", "mask", 1),
-    Measurement("volume", "mask", 0),
-    Measurement("apart", "mask", -1),
-    Measurement("holes", "mask", -1),
-    *(Measurement(f"edge{offset:+d}", "image", 0) for offset in OFFSETS),
-    Measurement("edge_here", "image", 1),
-    Measurement("contrast", "image", 0),
-    Measurement("dark", "image", -1),
-    Measurement("thickness", "image", 0),
-    Measurement("model_dice", "model", 1),
-    Measurement("promised", "model", 1),
-    Measurement("model_promised", "model", 1),
-    Measurement("views", "model", 1),
-    Measurement("least_view", "model", 1),
-    Measurement("model_volume", "model", 0),
+# What a mask alone shows, and what it shows on its image.
+OF_MASK = (
+    Measurement("shape_dice", 1),
+    Measurement("shape_hd95", -1),
+    Measurement("lowest_slice", 1),
+    Measurement("volume", 0),
+    Measurement("apart", -1),
+    Measurement("holes", -1),
 )
-
-
-def measurements_of(source: Source) -> list[Measurement]:
-    """The measurements of masks with this source of evidence: its own and those of the sources before it."""
-    known = SOURCES[: SOURCES.index(source) + 1]
-    return [each for each in MEASUREMENTS if each.source in known]
+OF_IMAGE = (
+    *(Measurement(f"edge{offset:+d}", 0) for offset in OFFSETS),
+    Measurement("edge_here", 1),
+    Measurement("dark", -1),
+)
+# What the networks tell of their own mask; "own_" is what that mask shows by itself.
+OF_NETWORKS = (
+    Measurement("views", 1),
+    Measurement("least_view", 1),
+    Measurement("promised", 1),
+    Measurement("own_shape_dice", 1),
+    Measurement("own_shape_hd95", -1),
+    Measurement("own_lowest_slice", 1),
+    Measurement("own_edge_here", 1),
+    Measurement("own_dark", -1),
+)
+# How a mask differs from that of the networks.
+OF_DIFFERENCE = (Measurement("model_dice", 1), Measurement("model_volume", 0))
 
 
 def mask_evidence(mask: Scan, reconstruction: Reconstruction, usual_ml: float) -> dict[str, float]:
@@ -96,20 +98,18 @@ def mask_evidence(mask: Scan, reconstruction: Reconstruction, usual_ml: float) -
 class ImageWindow:
     """An image around a brain, at the voxel size of the networks.
 
-    image: float32 [X, Y, Z], NaN beyond the image; grid: where its voxels lie; thickness: the longest side of the
-    image's own voxels over those of the grid.
+    image: float32 [X, Y, Z], NaN beyond the image; grid: where its voxels lie.
     """
 
     image: np.ndarray
     grid: Grid
-    thickness: float
 
     @staticmethod
     def of(image: Scan, grid: Grid) -> ImageWindow:
         """The part of an image on a conformed grid. Raises InputError as `intensities_of`."""
         voxel_mm = float(grid.voxel_sizes_mm[0])
         window = conform(coarsened(image, voxel_mm, intensities_of(image).of), grid, fill=torch.nan)
-        return ImageWindow(window.numpy(), grid, float(image.grid.voxel_sizes_mm.max()) / voxel_mm)
+        return ImageWindow(window.numpy(), grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +144,7 @@ def image_evidence(seen: SeenMask) -> dict[str, float]:
     box = bounding_box(brain)
     assert box is not None, "the mask is not empty"
     near = tuple(slice(max(0, side.start - REACH), side.stop + REACH) for side in box)
-    return _edges(brain[near], shown[near], covered[near]) | {
-        "dark": float((shown[brain] < DARK).mean()),
-        "thickness": float(np.log(window.thickness)),
-    }
+    return _edges(brain[near], shown[near], covered[near]) | {"dark": float((shown[brain] < DARK).mean())}
 
 
 def _edges(brain: np.ndarray, image: np.ndarray, covered: np.ndarray) -> dict[str, float]:
@@ -167,28 +164,28 @@ def _edges(brain: np.ndarray, image: np.ndarray, covered: np.ndarray) -> dict[st
     count, total = (np.bincount(number, weights, 2 * REACH) for weights in (None, edge))
     profile = (total / count.clip(1))[[offset + REACH for offset in OFFSETS]]
     relative = profile / max(float(profile.mean()), 1e-6)
-    sides = [image[near][(number > REACH + low) & (number < REACH + high)] for low, high in ((-4, 0), (0, 4))]
-    inner, outer = (float(np.median(side)) if side.size else 0.0 for side in sides)
     middle = len(OFFSETS) // 2
     return {f"edge{offset:+d}": float(each) for offset, each in zip(OFFSETS, relative, strict=True)} | {
-        "edge_here": float(relative[middle - 1 : middle + 2].mean()),
-        "contrast": outer - inner,
+        "edge_here": float(relative[middle - 1 : middle + 2].mean())
     }
 
 
-def model_evidence(brain: np.ndarray, field: BrainField) -> dict[str, float]:
-    """What the networks that strip tell of a mask.
+def own_mask(field: BrainField) -> np.ndarray:
+    """The mask that the networks make, on the grid of their output; boolean [X, Y, Z]."""
+    return clean((field.logit > 0).cpu().numpy())
 
-    brain: the mask on the grid of the field, boolean [X, Y, Z]; field: their output for the image of the mask.
-    """
-    logit = field.logit.cpu().numpy()
-    own = clean(logit > 0)
-    agreement = field.view_dice()
+
+def networks_evidence(field: BrainField, own: Mapping[str, float]) -> dict[str, float]:
+    """What the networks tell of their own mask. own: what that mask shows by itself and on its image."""
+    agreement, logit = field.view_dice(), field.logit.cpu().numpy()
     return {
-        "model_dice": dice(brain, own),
-        "promised": promised_dice(logit, brain),
-        "model_promised": promised_dice(logit, own),
         "views": float(np.mean(agreement)),
         "least_view": min(agreement),
-        "model_volume": float(np.log((1 + np.count_nonzero(brain)) / (1 + np.count_nonzero(own)))),
-    }
+        "promised": promised_dice(logit, logit > 0),
+    } | {each.name: own[each.name.removeprefix("own_")] for each in OF_NETWORKS if each.name.startswith("own_")}
+
+
+def difference(brain: np.ndarray, own: np.ndarray) -> dict[str, float]:
+    """How a mask differs from that of the networks, both boolean [X, Y, Z] on the same grid."""
+    ratio = (1 + np.count_nonzero(brain)) / (1 + np.count_nonzero(own))
+    return {"model_dice": dice(brain, own), "model_volume": float(np.log(ratio))}

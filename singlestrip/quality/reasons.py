@@ -50,8 +50,8 @@ def find_reasons(
     if evidence.get("dark", 0.0) > config.dark:
         reasons.append(f"{100 * evidence['dark']:.0f} % of it is as dark as the darkest of the image")
     reasons += _differences(evidence, config)
-    if evidence.get("least_view", 1.0) < config.view_dice:
-        reasons.append(f"the views of the networks agree by {evidence['least_view']:.2f} only")
+    if evidence.get("views", 1.0) < config.view_dice:
+        reasons.append(f"the views of the networks agree by {evidence['views']:.2f} only")
     if evidence["shape_dice"] < config.shape_dice:
         reasons.append("not the shape of a brain")
     if evidence["apart"] > config.apart:

@@ -25,7 +25,16 @@ from ..space.scan import Scan, as_scan
 from ..stripping.brain_field import BrainField
 from ..stripping.brain_volume import describe_unusual_volume, labelled_volume_ml, usual_volumes_ml
 from .estimator import Estimate, estimate_dice
-from .evidence import ImageWindow, SeenMask, Source, image_evidence, mask_evidence, model_evidence
+from .evidence import (
+    ImageWindow,
+    SeenMask,
+    Source,
+    difference,
+    image_evidence,
+    mask_evidence,
+    networks_evidence,
+    own_mask,
+)
 from .reasons import find_reasons, touched_faces
 from .reconstruction import Reconstruction, reconstruct
 
@@ -193,7 +202,9 @@ class QualityModel:
         if box is None:
             return _EMPTY
         seen = None if image is None else self._seen(mask, reconstruction, image, field)
-        evidence = self.evidence(mask, seen, field, reconstruction)
+        evidence = self.evidence(mask, seen, reconstruction)
+        if image is not None and seen is not None and field is not None:
+            evidence |= self._compared(mask, image, seen, field)
         estimate = self._estimate(evidence)
         # A mask that fills its image says nothing of where the brain ends.
         full = bool(mask.array.mean() > self.flags.full)
@@ -224,20 +235,16 @@ class QualityModel:
         )
 
     def evidence(
-        self,
-        mask: Scan,
-        seen: SeenMask | None = None,
-        field: BrainField | None = None,
-        reconstruction: Reconstruction | None = None,
+        self, mask: Scan, seen: SeenMask | None = None, reconstruction: Reconstruction | None = None
     ) -> dict[str, float]:
-        """All that can be measured of a boolean mask, not empty, with what is given.
-
-        seen: the mask on its image; field: the output of the networks for the image.
-        """
+        """What a boolean mask, not empty, shows by itself, and on its image if it is seen there."""
         evidence = mask_evidence(mask, reconstruction or self.reconstruct(mask), self.labelled_ml)
-        if seen is not None:
-            evidence |= image_evidence(seen)
-        return evidence if seen is None or field is None else evidence | model_evidence(seen.on(field.grid), field)
+        return evidence if seen is None else evidence | image_evidence(seen)
+
+    def networks_evidence(self, window: ImageWindow, field: BrainField) -> dict[str, float]:
+        """What the networks tell of their own mask. window: the image, on the grid of their output."""
+        mask = Scan(own_mask(field), field.vox2world)
+        return networks_evidence(field, self.evidence(mask, SeenMask(mask, window, mask.array)))
 
     def _seen(self, mask: Scan, reconstruction: Reconstruction, image: Scan, field: BrainField | None) -> SeenMask:
         """A mask on its image, where the networks see it, or around the mask if it lies elsewhere."""
@@ -247,6 +254,14 @@ class QualityModel:
             if seen.brain.any():
                 break
         return seen
+
+    def _compared(self, mask: Scan, image: Scan, seen: SeenMask, field: BrainField) -> dict[str, float]:
+        """What the networks tell of a mask of an image: of their own mask, and of how the two differ."""
+        if not seen.window.grid.is_same(field.grid):
+            seen = SeenMask.of(mask, ImageWindow.of(image, field.grid))
+        if not (field.logit > 0).any():
+            return {}
+        return self.networks_evidence(seen.window, field) | difference(seen.brain, own_mask(field))
 
     def _estimate(self, evidence: dict[str, float]) -> Estimate:
         """The Dice that evidence speaks for."""
