@@ -17,7 +17,7 @@ from ..networks.checkpoint import find_model, load_model
 from ..networks.device import choose_device, fast_in_bfloat16, limit_threads_after_fork
 from ..networks.model_header import Anatomy
 from ..networks.normalisation import bright_percentile, normalise
-from ..space.distance import signed_distance
+from ..space.distance import move_border, signed_distance
 from ..space.grid import Grid, geometry_fault
 from ..space.metrics import dice
 from ..space.morphology import clean, largest_component, largest_components, middle_mm
@@ -125,19 +125,15 @@ class Stripper:
             raise InputError("the brain found fills the image: there is no surface to measure distances from")
         unusual = describe_unusual_volume(mask, scan.vox2world, self.usual_ml)
         doubts = self._doubts(field, brightness)
-        if not sdt and border_mm == 0:
-            return Stripped(mask, field, None, unusual, doubts)
-        everywhere = np.full(scan.shape, FAR_LOGIT, dtype=np.float32)
-        everywhere[box] = logit
-        distance = signed_distance(everywhere, mask, scan.vox2world)
+        distance = signed_distance(logit, mask, scan.vox2world, box) if sdt else None
         if border_mm != 0:
-            moved = distance < border_mm
+            moved = move_border(logit, mask, scan.vox2world, border_mm, box)
             if scan.array.dtype.kind == "f":
                 moved &= np.isfinite(scan.array)
             mask = clean(moved)
             if not mask.any():
                 raise InputError(f"a border of {border_mm:g} mm leaves no brain")
-        return Stripped(mask, field, distance if sdt else None, unusual, doubts)
+        return Stripped(mask, field, distance, unusual, doubts)
 
     def field(
         self,
