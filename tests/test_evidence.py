@@ -17,14 +17,15 @@ from singlestrip.quality.calibration import calibrate
 from singlestrip.quality.cases import CaseSource
 from singlestrip.quality.estimator import _Fit, _to_target, estimate_dice, fit_estimator
 from singlestrip.quality.evidence import (
+    FARTHEST,
     OF_DIFFERENCE,
     OF_IMAGE,
     OF_MASK,
     OF_NETWORKS,
-    OFFSETS,
     ImageWindow,
     SeenMask,
     difference,
+    edge_profile,
     image_evidence,
     mask_evidence,
     networks_evidence,
@@ -58,12 +59,18 @@ ALL = (*OF_MASK, *OF_IMAGE, *OF_NETWORKS, *OF_DIFFERENCE)
 def test_the_edge_lies_where_the_image_changes(moved):
     """Around a bright ball of 12 voxels, a mask that is too large by some voxels has its edge as many inside."""
     image = 1 / (1 + np.exp(2 * (AWAY - 12)))
-    evidence = image_evidence(seen(12 + moved > AWAY, image))
-    edges = [evidence[f"edge{offset:+d}"] for offset in OFFSETS]
-    assert abs(OFFSETS[int(np.argmax(edges))] + moved) <= 1
-    assert np.mean(edges) == pytest.approx(1)
-    here = [evidence[f"edge{offset:+d}"] for offset in (-1, 0, 1)]
-    assert evidence["edge_here"] == pytest.approx(np.mean(here))
+    edges = edge_profile(12 + moved > AWAY, image, np.ones(AWAY.shape, dtype=bool))
+    assert len(edges) == 2 * FARTHEST + 1
+    assert abs(int(np.argmax(edges)) - FARTHEST + moved) <= 1
+
+
+def test_edges_at_the_border_relate_to_those_beside_it():
+    """In an image that changes evenly they are the same; around a ball they are greatest where it ends."""
+    x = np.indices(AWAY.shape)[0] / 40
+    assert image_evidence(seen(AWAY < 12, 0.1 + x))["edge_here"] == pytest.approx(1, abs=0.05)
+    image = 1 / (1 + np.exp(2 * (AWAY - 12)))
+    right, large, small = (image_evidence(seen(radius > AWAY, image))["edge_here"] for radius in (12, 15, 9))
+    assert right > 2 and large < 1 and small < 1
 
 
 def test_edges_do_not_depend_on_the_scale_of_intensities():
@@ -107,7 +114,7 @@ def test_the_difference_of_masks_by_hand():
 
 
 def test_evidence_of_a_mask_by_hand():
-    """A block of 10 voxels with a hole of one, and a block of two beside it; the labelled brain had 2 ml."""
+    """A block of 10 voxels with a hole of one, and a block of two beside it."""
     mask = np.zeros((30, 30, 30), dtype=bool)
     mask[5:15, 5:15, 5:15] = True
     mask[9, 9, 9] = False
@@ -115,9 +122,8 @@ def test_evidence_of_a_mask_by_hand():
     vox2world = np.diag([1.0, 1.0, 1.0, 1.0])
     part = np.zeros((8, 8, 8), dtype=np.float32)
     part[2:6, 2:6, 2:6] = 1
-    evidence = mask_evidence(Scan(mask, vox2world), Reconstruction(part, part, np.diag([4.0, 4, 4, 1]), 0.0), 2.0)
+    evidence = mask_evidence(Scan(mask, vox2world), Reconstruction(part, part, np.diag([4.0, 4, 4, 1]), 0.0))
     assert evidence["apart"] == pytest.approx(8 / 1007) and evidence["holes"] == pytest.approx(1 / 1007)
-    assert evidence["volume"] == pytest.approx(np.log(1.007 / 2))
     assert (evidence["shape_dice"], evidence["shape_hd95"], evidence["lowest_slice"]) == (1, 0, 1)
 
 
@@ -126,7 +132,7 @@ def test_each_measurement_is_made():
     logit = torch.from_numpy((12 - AWAY).astype(np.float32))
     mask = Scan(AWAY < 12, GRID.vox2world)
     rebuilt = Reconstruction(*2 * [(AWAY < 12).astype(np.float32)], GRID.vox2world, 0.0)
-    own = mask_evidence(mask, rebuilt, 50.0) | image_evidence(seen(mask.array, image))
+    own = mask_evidence(mask, rebuilt) | image_evidence(seen(mask.array, image))
     field = BrainField(logit, GRID.vox2world, views=logit[None])
     made = own | networks_evidence(field, own) | difference(mask.array, own_mask(field))
     assert set(made) == {each.name for each in ALL}
@@ -240,7 +246,7 @@ def test_trees_give_what_scikit_learn_gives(made_up):
     cases, dice, *_ = made_up
     config = EstimatorConfig(trees=7)
     target = _to_target(dice)
-    mean = _Fit(cases, target, config).mean(OF_MASK)
+    mean = _Fit(cases, target, config).mean(OF_MASK, np.ones(len(cases), dtype=bool))
     values = np.array([[case[m.name] for m in OF_MASK] for case in cases])
     regressor = HistGradientBoostingRegressor(
         learning_rate=config.learning_rate, max_iter=7, max_leaf_nodes=config.leaves,
@@ -255,15 +261,16 @@ def known_to(source, case):
     return {each.name: case[each.name] for each in parts[source]}
 
 
-def test_more_evidence_makes_a_better_estimate(made_up, fitted):
+def test_what_an_estimate_is_made_of(made_up, fitted):
+    """Without networks it is the Dice of mask and reconstruction; with them it is close to the truth here."""
     cases, dice, *_ = made_up
-    errors = []
     for source in ("mask", "image", "model"):
         estimates = [estimate_dice(fitted, known_to(source, case)) for case in cases]
         assert {each.source for each in estimates} == {source}
-        assert all(0 <= each.low <= each.dice <= each.high <= 1 for each in estimates)
-        errors.append(np.abs([each.dice for each in estimates] - dice).mean())
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.03
+        assert all(each.low <= each.dice <= each.high for each in estimates)
+        if source != "model":
+            assert [each.dice for each in estimates] == [case["shape_dice"] for case in cases]
+    assert np.abs([each.dice for each in estimates] - dice).mean() < 0.03
 
 
 def test_errors_of_mask_and_networks_are_added_as_squares(made_up, fitted):
@@ -275,7 +282,7 @@ def test_errors_of_mask_and_networks_are_added_as_squares(made_up, fitted):
     assert estimate_dice(fitted, case | {"model_dice": 0.0}).dice == 0
 
 
-@pytest.mark.parametrize("source", ["mask", "image", "model"])
+@pytest.mark.parametrize("source", ["mask", "model"])
 def test_nine_of_ten_lie_in_the_interval(made_up, fitted, source):
     cases, dice, *_ = made_up
     estimates = [estimate_dice(fitted, known_to(source, case)) for case in cases]
@@ -283,22 +290,13 @@ def test_nine_of_ten_lie_in_the_interval(made_up, fitted, source):
     assert 0.85 < inside <= 1
 
 
-@pytest.mark.parametrize(
-    ("source", "measurement"),
-    [
-        *(("mask", each) for each in OF_MASK if each.trend),
-        *(("image", each) for each in (*OF_MASK, *OF_IMAGE) if each.trend),
-        *(("model", each) for each in (*OF_NETWORKS, *OF_DIFFERENCE) if each.trend),
-    ],
-    ids=lambda each: each if isinstance(each, str) else each.name,
-)
-def test_estimates_never_fall_as_evidence_for_a_mask_grows(made_up, fitted, source, measurement):
+@pytest.mark.parametrize("measurement", [*OF_NETWORKS, OF_DIFFERENCE[0]], ids=lambda each: each.name)
+def test_estimates_never_fall_as_evidence_for_a_mask_grows(made_up, fitted, measurement):
     for case in made_up[0][:5]:
-        levels = np.linspace(-0.5, 1.5, 30)
-        known = known_to(source, case)
-        estimates = [estimate_dice(fitted, known | {measurement.name: level}).dice for level in levels]
-        rises = np.diff(estimates) * measurement.trend
-        assert (rises[levels[1:] <= 1] >= -1e-9).all()  # a Dice of more than 1 there is not
+        estimates = [
+            estimate_dice(fitted, case | {measurement.name: level}).dice for level in np.linspace(-0.5, 1, 30)
+        ]
+        assert (np.diff(estimates) * measurement.trend >= -1e-9).all()
 
 
 # In files
@@ -346,11 +344,11 @@ def test_an_estimator_goes_with_the_quality_network_of_a_cascade(tmp_path, netwo
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda values: values.pop("image"),
-        lambda values: values["mask_interval"].pop("low"),
-        lambda values: values["mask"]["trees"][0].update(below=[0] * 99),
-        lambda values: values["mask"].update(start="much"),
-        lambda values: values["mask"].update(start=1e300),
+        lambda values: values.pop("own"),
+        lambda values: values["shape_interval"].pop("low"),
+        lambda values: values["own"]["trees"][0].update(below=[0] * 99),
+        lambda values: values["own"].update(start="much"),
+        lambda values: values["own"].update(start=1e300),
     ],
 )
 def test_a_damaged_estimator_is_a_sentence(tmp_path, network, fitted, damage):

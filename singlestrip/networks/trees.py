@@ -77,13 +77,10 @@ class Interval:
 class Estimator:
     """What estimates the Dice of masks from evidence.
 
-    mask: for the evidence of a mask alone; image: for that of mask and image; own: for what the networks that
-    strip tell of their own mask, by way of which they judge others. Each way to an estimate has its interval.
+    own: the Dice of the mask of the networks that strip, by what they tell of it. shape_interval,
+    networks_interval: of estimates by the shape of a mask, and by way of the networks.
     """
 
-    mask: TreeSum
-    mask_interval: Interval
-    image: TreeSum
-    image_interval: Interval
     own: TreeSum
-    model_interval: Interval
+    shape_interval: Interval
+    networks_interval: Interval

@@ -1,13 +1,13 @@
 """From evidence to an estimated Dice with an interval.
 
-By a mask alone, or by mask and image, small regression trees estimate it. With the networks that strip, there are
-two reasons why a mask is not the true one: it differs from the mask of the networks, and that mask is not the
-true one either. The first can be measured, and trees estimate the second. As errors of different causes the two
-are added as squares.
+Without networks, the estimate is the Dice of a mask and its reconstruction. With the networks that strip, there
+are two reasons why a mask is not the true one: it differs from the mask of the networks, and that mask is not the
+true one either. The first can be measured, and regression trees estimate the second by what the networks tell of
+their mask. As errors of different causes the two are added as squares.
 
 Gradient boosting (Friedman, Annals of Statistics 29:1189, 2001) by scikit-learn fits the trees to masks of which
 the truth is known: to the mean, which never falls where evidence for a better mask grows, and to the quantiles of
-the interval.
+intervals.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ Evidence = Mapping[str, float]
 LEAST = 0.005  # differences of the Dice that are much smaller than this near 1 are not learned
 DIGITS = 6  # of the numbers of trees
 BY_NETWORKS = Measurement("by_networks", 1)  # the estimate by way of the networks
+OF_INTERVAL = (BY_NETWORKS, OF_DIFFERENCE[0], OF_NETWORKS[0])  # what the interval around that depends on
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,11 @@ class Estimate:
 
 def estimate_dice(estimator: Estimator, evidence: Evidence) -> Estimate:
     """The Dice that evidence speaks for."""
-    if "model_dice" in evidence:
-        dice = _by_networks(evidence["model_dice"], _from_target(estimator.own.of(evidence)))
-        return _estimate("model", dice, estimator.model_interval, {**evidence, BY_NETWORKS.name: dice})
-    if OF_IMAGE[0].name in evidence:
-        return _estimate("image", _from_target(estimator.image.of(evidence)), estimator.image_interval, evidence)
-    return _estimate("mask", _from_target(estimator.mask.of(evidence)), estimator.mask_interval, evidence)
+    if "model_dice" not in evidence:
+        source: Source = "image" if OF_IMAGE[0].name in evidence else "mask"
+        return _estimate(source, evidence["shape_dice"], estimator.shape_interval, evidence)
+    dice = _by_networks(evidence["model_dice"], _from_target(estimator.own.of(evidence)))
+    return _estimate("model", dice, estimator.networks_interval, {**evidence, BY_NETWORKS.name: dice})
 
 
 def _estimate(source: Source, dice: float, interval: Interval, evidence: Evidence) -> Estimate:
@@ -93,15 +93,10 @@ def fit_estimator(
         for k in np.flatnonzero(rest).tolist():
             by_networks[k] = _by_networks(cases[k]["model_dice"], _from_target(own.of(cases[k])))
     with_estimate = [{**case, BY_NETWORKS.name: value} for case, value in zip(cases, by_networks, strict=True)]
-    by_model = _Fit(with_estimate, fit.target, config)
-    with_image = (*OF_MASK, *OF_IMAGE)
     return Estimator(
-        mask=fit.mean(OF_MASK),
-        mask_interval=fit.interval(OF_MASK),
-        image=fit.mean(with_image),
-        image_interval=fit.interval(with_image),
         own=fit.mean(OF_NETWORKS, is_own),
-        model_interval=by_model.interval((BY_NETWORKS, *OF_DIFFERENCE, *OF_NETWORKS)),
+        shape_interval=fit.interval(OF_MASK),
+        networks_interval=_Fit(with_estimate, fit.target, config).interval(OF_INTERVAL),
     )
 
 
@@ -113,8 +108,8 @@ class _Fit:
     target: np.ndarray
     config: EstimatorConfig
 
-    def mean(self, measurements: Sequence[Measurement], chosen: np.ndarray | slice = slice(None)) -> TreeSum:
-        """The mean of the target. chosen: the cases to fit to, boolean [M]; by default all."""
+    def mean(self, measurements: Sequence[Measurement], chosen: np.ndarray) -> TreeSum:
+        """The mean of the target. chosen: the cases to fit to, boolean [M]."""
         return self._sum(measurements, chosen, monotonic_cst=[each.trend for each in measurements])
 
     def interval(self, measurements: Sequence[Measurement]) -> Interval:

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from ..networks.normalisation import normalise
 from ..space.grid import Grid
-from ..space.metrics import dice, volume_ml
+from ..space.metrics import dice
 from ..space.morphology import bounding_box, clean, fill_holes, largest_component, mask_box, thin_axes
 from ..space.resample import coarsened, conform
 from ..space.scan import Scan
@@ -42,8 +42,8 @@ class Measurement:
     trend: int
 
 
-OFFSETS = tuple(range(-4, 5))  # voxels from the border, negative inside, at which edges are measured
-REACH = 6  # voxels on both sides of the border that are needed for this
+FARTHEST = 4  # voxels from the border, on both sides, at which edges are measured
+REACH = FARTHEST + 2  # voxels that are needed for this
 DARK = 0.02  # of the range of intensities
 
 # What a mask alone shows, and what it shows on its image.
@@ -51,15 +51,10 @@ OF_MASK = (
     Measurement("shape_dice", 1),
     Measurement("shape_hd95", -1),
     Measurement("lowest_slice", 1),
-    Measurement("volume", 0),
     Measurement("apart", -1),
     Measurement("holes", -1),
 )
-OF_IMAGE = (
-    *(Measurement(f"edge{offset:+d}", 0) for offset in OFFSETS),
-    Measurement("edge_here", 1),
-    Measurement("dark", -1),
-)
+OF_IMAGE = (Measurement("edge_here", 1), Measurement("dark", -1))
 # What the networks tell of their own mask; "own_" is what that mask shows by itself.
 OF_NETWORKS = (
     Measurement("views", 1),
@@ -75,8 +70,8 @@ OF_NETWORKS = (
 OF_DIFFERENCE = (Measurement("model_dice", 1), Measurement("model_volume", 0))
 
 
-def mask_evidence(mask: Scan, reconstruction: Reconstruction, usual_ml: float) -> dict[str, float]:
-    """What a mask alone shows. mask: boolean, not empty; usual_ml: volume of the labelled brain."""
+def mask_evidence(mask: Scan, reconstruction: Reconstruction) -> dict[str, float]:
+    """What a boolean mask alone, not empty, shows."""
     box = mask_box(mask.array)
     part = mask.array[box]
     count = np.count_nonzero(part)
@@ -88,7 +83,6 @@ def mask_evidence(mask: Scan, reconstruction: Reconstruction, usual_ml: float) -
         "shape_dice": reconstruction.dice,
         "shape_hd95": min(hd95, float(len(reconstruction.given))),
         "lowest_slice": reconstruction.slice_dice()[1],
-        "volume": float(np.log(volume_ml(part, mask.vox2world) / usual_ml)),
         "apart": 1 - np.count_nonzero(main) / count,
         "holes": holes / count,
     }
@@ -144,30 +138,27 @@ def image_evidence(seen: SeenMask) -> dict[str, float]:
     box = bounding_box(brain)
     assert box is not None, "the mask is not empty"
     near = tuple(slice(max(0, side.start - REACH), side.stop + REACH) for side in box)
-    return _edges(brain[near], shown[near], covered[near]) | {"dark": float((shown[brain] < DARK).mean())}
+    edges = edge_profile(brain[near], shown[near], covered[near])
+    here = edges[FARTHEST - 1 : FARTHEST + 2].mean() / max(float(edges.mean()), 1e-6)
+    return {"edge_here": float(here), "dark": float((shown[brain] < DARK).mean())}
 
 
-def _edges(brain: np.ndarray, image: np.ndarray, covered: np.ndarray) -> dict[str, float]:
-    """Where intensities change across the border. brain, covered: boolean [X, Y, Z]; image: in [0, 1].
+def edge_profile(brain: np.ndarray, image: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """How intensities change across the border, by the distance from it.
 
-    An edge is the change of intensity along the normal of the border. Its mean is taken of all voxels at the same
-    distance from the border, and relates to the mean over all distances.
+    brain, covered: boolean [X, Y, Z]; image: in [0, 1]. Returns the mean change along the normal of the border,
+    without sign, at each whole distance from FARTHEST voxels inside to as many outside, [2 FARTHEST + 1].
     """
     outside, inside = (ndimage.distance_transform_edt(side) for side in (~brain, brain))
     distance = (outside - inside + np.where(brain, 0.5, -0.5)).astype(np.float32)
-    near = np.abs(distance) < REACH - 1
+    near = np.abs(distance) < FARTHEST + 1
     near &= ndimage.binary_erosion(covered, border_value=0)
     normal, change = ([part[near] for part in np.gradient(each)] for each in (distance, image))
     along = sum(n * c for n, c in zip(normal, change, strict=True))
     length = np.sqrt(sum(n**2 for n in normal)).clip(1e-3)
     edge, number = np.abs(along / length), distance[near].round().astype(int) + REACH
     count, total = (np.bincount(number, weights, 2 * REACH) for weights in (None, edge))
-    profile = (total / count.clip(1))[[offset + REACH for offset in OFFSETS]]
-    relative = profile / max(float(profile.mean()), 1e-6)
-    middle = len(OFFSETS) // 2
-    return {f"edge{offset:+d}": float(each) for offset, each in zip(OFFSETS, relative, strict=True)} | {
-        "edge_here": float(relative[middle - 1 : middle + 2].mean())
-    }
+    return (total / count.clip(1))[REACH - FARTHEST : REACH + FARTHEST + 1]
 
 
 def own_mask(field: BrainField) -> np.ndarray:

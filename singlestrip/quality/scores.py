@@ -23,7 +23,7 @@ from ..space.metrics import volume_ml
 from ..space.morphology import fill_holes, mask_box, thin_axes
 from ..space.scan import Scan, as_scan
 from ..stripping.brain_field import BrainField
-from ..stripping.brain_volume import describe_unusual_volume, labelled_volume_ml, usual_volumes_ml
+from ..stripping.brain_volume import describe_unusual_volume, usual_volumes_ml
 from .estimator import Estimate, estimate_dice
 from .evidence import (
     ImageWindow,
@@ -111,7 +111,6 @@ class QualityModel:
         self.model = model.eval()
         self.config, self.flags, self.name = model.config, flags, name
         self.usual_ml = usual_volumes_ml(model.config.scale, anatomy)
-        self.labelled_ml = labelled_volume_ml(model.config.scale, anatomy)
 
     @staticmethod
     def load(
@@ -238,7 +237,7 @@ class QualityModel:
         self, mask: Scan, seen: SeenMask | None = None, reconstruction: Reconstruction | None = None
     ) -> dict[str, float]:
         """What a boolean mask, not empty, shows by itself, and on its image if it is seen there."""
-        evidence = mask_evidence(mask, reconstruction or self.reconstruct(mask), self.labelled_ml)
+        evidence = mask_evidence(mask, reconstruction or self.reconstruct(mask))
         return evidence if seen is None else evidence | image_evidence(seen)
 
     def networks_evidence(self, window: ImageWindow, field: BrainField) -> dict[str, float]:

@@ -29,16 +29,6 @@ def usual_volumes_ml(
     return config.least_in_proportion * in_proportion, config.greatest * in_proportion
 
 
-def labelled_volume_ml(scale: float, anatomy: Anatomy | None, config: VolumeConfig = VolumeConfig()) -> float:
-    """The typical volume in millilitres of the brains that a model is for: geometric mean of the labelled ones.
-
-    It follows from the scale of the networks, an adult's being 1, if these are not known.
-    """
-    if anatomy is None:
-        return config.adult_ml * scale**3
-    return math.exp(math.fsum(map(math.log, anatomy.brain_ml)) / len(anatomy.brain_ml))
-
-
 def describe_unusual_volume(mask: np.ndarray, vox2world: np.ndarray, usual_ml: tuple[float, float]) -> str:
     """What is unusual in the volume of a brain mask, boolean [X, Y, Z], as a clause; "" if nothing is.
 
