@@ -704,14 +704,18 @@ class CaseConfig:
 
 @dataclass(frozen=True)
 class EstimatorConfig:
-    """Sums of trees that estimate the Dice of masks, and the synthetic masks that they learn from."""
+    """How the estimate of Dice is fitted to synthetic cases."""
 
-    quantiles: tuple[float, float] = (0.05, 0.95)  # of the interval
-    least_cases: int = 200
+    least_cases: int = 200  # fewer say too little
     trees: int = 60
-    leaves: int = 8
+    leaves: int = 8  # of a tree
     least_in_leaf: int = 20
     learning_rate: float = 0.1
+    quantiles: tuple[float, float] = (
+        0.05,
+        0.95,
+    )  # of the Dice of masks with about the same estimate: the interval
+    knots: int = 16  # estimates at which the interval is known
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sums of small regression trees, as a model file holds them. Evaluated without torch."""
+"""What estimates the Dice of masks, as a model file holds it: small regression trees, and intervals. No torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 from msgspec import Meta
 
 Numbers = tuple[Annotated[float, Meta(ge=-1e6, le=1e6)], ...]
@@ -67,20 +68,35 @@ class TreeSum:
 
 @dataclass(frozen=True)
 class Interval:
-    """Sums of trees for the low and the high end of an interval."""
+    """The interval around an estimate, by the estimate: between its K knots, in rising order, it is interpolated.
 
-    low: TreeSum
-    high: TreeSum
+    estimate, low, high: [K].
+    """
+
+    estimate: Numbers
+    low: Numbers
+    high: Numbers
+
+    def __post_init__(self) -> None:
+        if not self.estimate or not len(self.estimate) == len(self.low) == len(self.high):
+            raise ValueError("interval: expected lists of the same length")
+        if list(self.estimate) != sorted(set(self.estimate)):
+            raise ValueError("interval: expected estimates in rising order")
+
+    def around(self, estimate: float) -> tuple[float, float]:
+        """The low and the high end; both ends include the estimate."""
+        low, high = (float(np.interp(estimate, self.estimate, ends)) for ends in (self.low, self.high))
+        return min(low, estimate), max(high, estimate)
 
 
 @dataclass(frozen=True)
 class Estimator:
     """What estimates the Dice of masks from evidence.
 
-    own: the Dice of the mask of the networks that strip, by what they tell of it. shape_interval,
-    networks_interval: of estimates by the shape of a mask, and by way of the networks.
+    own: the Dice of the mask of the networks that strip, by what they tell of it. by_shape, by_networks: the
+    intervals around estimates by the shape of a mask, and by way of the networks.
     """
 
     own: TreeSum
-    shape_interval: Interval
-    networks_interval: Interval
+    by_shape: Interval
+    by_networks: Interval

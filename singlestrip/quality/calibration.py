@@ -16,7 +16,7 @@ from ..networks.checkpoint import set_estimator
 from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
 from ..synthesis.labelling import labelled_example
-from .cases import Case, CaseSource
+from .cases import TRUE, Case, CaseSource
 from .estimator import fit_estimator
 from .scores import QualityModel
 
@@ -47,11 +47,12 @@ def calibrate(
         raise InputError(
             f"{len(drawn)} masks were drawn, too few to calibrate by: do these networks strip the labelled scan?"
         )
+    likely = [case for case in drawn if case.kind != TRUE]  # no mask that needs an estimate is the true one
     fitted = fit_estimator(
-        [case.evidence for case in drawn],
-        np.array([case.dice for case in drawn]),
-        np.array([case.is_own for case in drawn]),
-        np.array([case.image for case in drawn]),
+        [case.evidence for case in likely],
+        np.array([case.dice for case in likely]),
+        np.array([case.is_own for case in likely]),
+        np.array([case.image for case in likely]),
         estimator,
     )
     told = provenance | {"cases": asdict(cases), "fit": asdict(estimator), "masks": len(drawn)}

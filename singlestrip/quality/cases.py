@@ -30,7 +30,8 @@ from .evidence import ImageWindow, SeenMask, difference, own_mask
 from .faults import plant_faults
 from .scores import QualityModel
 
-OWN, OWN_DISTURBED = "own", "own of disturbed networks"  # kinds of masks that are those of the networks that judge
+# Kinds of masks. The first two are those of the networks that judge them.
+OWN, OWN_DISTURBED, TRUE = "own", "own of disturbed networks", "true"
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class CaseSource:
         """Masks boolean [X, Y, Z] of an image, with how they were made. own: that of the networks."""
         config, vox2world = self.config, scene.image.vox2world
         yield OWN, own
-        yield "true", scene.brain
+        yield TRUE, scene.brain
         true_distance, own_distance = (_distance(mask, voxel_sizes(vox2world)) for mask in (scene.brain, own))
         kinds = (
             ("true with faults", true_distance, config.faults),

@@ -15,22 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..configuration import EstimatorConfig
 from ..networks.trees import Estimator, Interval, Tree, TreeSum
-from .evidence import OF_DIFFERENCE, OF_IMAGE, OF_MASK, OF_NETWORKS, Measurement, Source
-
-if TYPE_CHECKING:
-    from sklearn.ensemble import HistGradientBoostingRegressor
+from .evidence import OF_IMAGE, OF_NETWORKS, Source
 
 Evidence = Mapping[str, float]
 LEAST = 0.005  # differences of the Dice that are much smaller than this near 1 are not learned
 DIGITS = 6  # of the numbers of trees
-BY_NETWORKS = Measurement("by_networks", 1)  # the estimate by way of the networks
-OF_INTERVAL = (BY_NETWORKS, OF_DIFFERENCE[0], OF_NETWORKS[0])  # what the interval around that depends on
 
 
 @dataclass(frozen=True)
@@ -45,17 +39,12 @@ class Estimate:
 
 def estimate_dice(estimator: Estimator, evidence: Evidence) -> Estimate:
     """The Dice that evidence speaks for."""
-    if "model_dice" not in evidence:
-        source: Source = "image" if OF_IMAGE[0].name in evidence else "mask"
-        return _estimate(source, evidence["shape_dice"], estimator.shape_interval, evidence)
-    dice = _by_networks(evidence["model_dice"], _from_target(estimator.own.of(evidence)))
-    return _estimate("model", dice, estimator.networks_interval, {**evidence, BY_NETWORKS.name: dice})
-
-
-def _estimate(source: Source, dice: float, interval: Interval, evidence: Evidence) -> Estimate:
-    """An estimated Dice with the interval around it."""
-    low, high = (_from_target(each.of(evidence)) for each in (interval.low, interval.high))
-    return Estimate(dice, min(low, dice), max(high, dice), source)
+    if "model_dice" in evidence:
+        dice = _by_networks(evidence["model_dice"], _from_target(estimator.own.of(evidence)))
+        return Estimate(dice, *estimator.by_networks.around(dice), "model")
+    shape = evidence["shape_dice"]
+    source: Source = "image" if OF_IMAGE[0].name in evidence else "mask"
+    return Estimate(shape, *estimator.by_shape.around(shape), source)
 
 
 def _by_networks(model_dice: float, own_dice: float) -> float:
@@ -85,61 +74,51 @@ def fit_estimator(
     dice: their true Dice [M]; is_own: whether each is the mask of the networks that its evidence is of, boolean
     [M]; images: the number of the image of each, [M].
     """
-    fit = _Fit(cases, _to_target(dice), config)
     by_networks = np.empty(len(dice))
     for half in (0, 1):  # of masks that its own trees have not seen, so that the interval is as wide as it must be
         rest = images % 2 == half
-        own = fit.mean(OF_NETWORKS, is_own & ~rest)
+        own = _fit_own(cases, dice, is_own & ~rest, config)
         for k in np.flatnonzero(rest).tolist():
             by_networks[k] = _by_networks(cases[k]["model_dice"], _from_target(own.of(cases[k])))
-    with_estimate = [{**case, BY_NETWORKS.name: value} for case, value in zip(cases, by_networks, strict=True)]
+    by_shape = np.array([case["shape_dice"] for case in cases])
     return Estimator(
-        own=fit.mean(OF_NETWORKS, is_own),
-        shape_interval=fit.interval(OF_MASK),
-        networks_interval=_Fit(with_estimate, fit.target, config).interval(OF_INTERVAL),
+        own=_fit_own(cases, dice, is_own, config),
+        by_shape=_fit_interval(by_shape, dice, config),
+        by_networks=_fit_interval(by_networks, dice, config),
     )
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """Fits trees. target: for each case, [M]."""
+def _fit_own(cases: Sequence[Evidence], dice: np.ndarray, chosen: np.ndarray, config: EstimatorConfig) -> TreeSum:
+    """Trees for the Dice of the networks' own masks. chosen: the cases to fit to, boolean [M]."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
-    cases: Sequence[Evidence]
-    target: np.ndarray
-    config: EstimatorConfig
-
-    def mean(self, measurements: Sequence[Measurement], chosen: np.ndarray) -> TreeSum:
-        """The mean of the target. chosen: the cases to fit to, boolean [M]."""
-        return self._sum(measurements, chosen, monotonic_cst=[each.trend for each in measurements])
-
-    def interval(self, measurements: Sequence[Measurement]) -> Interval:
-        """The quantiles of the target. They need not keep the trends."""
-        low, high = self.config.quantiles
-        return Interval(*(self._sum(measurements, loss="quantile", quantile=each) for each in (low, high)))
-
-    def _sum(
-        self, measurements: Sequence[Measurement], chosen: np.ndarray | slice = slice(None), **loss: Any
-    ) -> TreeSum:
-        """Trees for a loss."""
-        from sklearn.ensemble import HistGradientBoostingRegressor
-
-        names = tuple(each.name for each in measurements)
-        values = np.array([[case[name] for name in names] for case in self.cases])
-        regressor = HistGradientBoostingRegressor(
-            learning_rate=self.config.learning_rate,
-            max_iter=self.config.trees,
-            max_leaf_nodes=self.config.leaves,
-            min_samples_leaf=self.config.least_in_leaf,
-            early_stopping=False,
-            **loss,
-        )
-        return _as_sum(regressor.fit(values[chosen], self.target[chosen]), names)
-
-
-def _as_sum(regressor: HistGradientBoostingRegressor, names: tuple[str, ...]) -> TreeSum:
-    """What scikit-learn fitted, as numbers: files of its own can be read by the same version only."""
+    names = tuple(each.name for each in OF_NETWORKS)
+    values = np.array([[case[name] for name in names] for case in cases])
+    regressor = HistGradientBoostingRegressor(
+        learning_rate=config.learning_rate,
+        max_iter=config.trees,
+        max_leaf_nodes=config.leaves,
+        min_samples_leaf=config.least_in_leaf,
+        monotonic_cst=[each.trend for each in OF_NETWORKS],
+        early_stopping=False,
+    ).fit(values[chosen], _to_target(dice[chosen]))
+    # As numbers: scikit-learn's own files can be read by the same version only.
     start = float(np.squeeze(regressor._baseline_prediction))
     return TreeSum(names, _rounded(start), tuple(_as_tree(trees[0].nodes) for trees in regressor._predictors))
+
+
+def _fit_interval(estimates: np.ndarray, dice: np.ndarray, config: EstimatorConfig) -> Interval:
+    """The interval that holds the Dice of masks with about the same estimate; estimates, dice: [M].
+
+    Its ends are quantiles of the Dice of groups of masks, and never fall as the estimate grows.
+    """
+    order = np.argsort(estimates, kind="stable")
+    groups = np.array_split(order, max(1, min(config.knots, len(order) // config.least_in_leaf)))
+    means = [round(float(estimates[group].mean()), DIGITS) for group in groups]
+    knots, first = np.unique(means, return_index=True)
+    ends = np.array([np.quantile(dice[groups[k]], config.quantiles) for k in first])
+    low, high = np.maximum.accumulate(ends).T.round(DIGITS)
+    return Interval(tuple(knots.tolist()), tuple(low.tolist()), tuple(high.tolist()))
 
 
 def _as_tree(nodes: np.ndarray) -> Tree:
