@@ -69,7 +69,9 @@ border may differ.
 
 The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB. --sdt and
 --border take 40 bytes a voxel more. The command computes the need from the image's header and compares
-it with the free memory before it reads the image."""
+it with the free memory before it reads the image. With several images it reads the next one and writes
+the outputs of the last one while the networks see an image, if memory holds all of them; --memory counts
+for their sum."""
 
 SYNOPSIS = [
     "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [OPTIONS]",
@@ -264,6 +266,10 @@ def run(args: argparse.Namespace) -> int:
             return 0
     from ...batch.jobs import StripOptions
     from ...batch.records import made_with
+    from ...networks.model_files import find_by_name
+
+    if args.model is not None:
+        find_by_name(args.model)  # a wrong name is refused before torch is imported
     from ...batch.strip import strip_files
     from ...networks.checkpoint import find_model
     from ...stripping.stripper import Stripper

@@ -1,7 +1,7 @@
 """Reads and writes image files; other rooms do so through this module alone.
 
-Voxel values stay as stored, in their own type and byte order. They are scaled only where numbers are needed, so
-that an image can be written again with all voxels, scaling and header unchanged.
+Voxel values stay as stored, in their own type. They are scaled only where numbers are needed, so that an image can
+be written again with all voxels, scaling and header unchanged.
 """
 
 from __future__ import annotations
@@ -94,13 +94,19 @@ def read_quietly(path: str | os.PathLike[str]) -> Volume:
 
 
 def _read_voxels(stream: ImageStream, header: ImageHeader) -> np.ndarray:
-    """Values as stored, [X, Y, Z, T], read-only. Several axes after the third become one, in the file's order."""
+    """Values as stored, [X, Y, Z, T], read-only, in the byte order of this machine.
+
+    Several axes after the third become one, in the file's order.
+    """
     raw = np.empty(header.nbytes, np.uint8)
     filled = stream.fill(raw)
     if filled < raw.size:
         raise EOFError(f"{filled} bytes of voxels; by the header there are {raw.size}")
-    raw.setflags(write=False)
-    return raw.view(header.dtype).reshape((*header.space, -1), order="F")
+    values = raw.view(header.dtype)
+    if not values.dtype.isnative:  # once here, and not at each use
+        values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
+    values.setflags(write=False)
+    return values.reshape((*header.space, -1), order="F")
 
 
 def has_one_frame(path: Path) -> bool:
