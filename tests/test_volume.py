@@ -302,11 +302,11 @@ def test_output_appears_whole_or_not_at_all(tmp_path, monkeypatch, suffix, older
         volume.write_like(scan, out, scan.stored)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
-    def full_disk(file, pieces):
-        file.write(b"half")
+    def full_disk(stored, order):
+        yield b"half"
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(image_writing, "_write_all", full_disk)
+    monkeypatch.setattr(image_writing, "_in_file_order", full_disk)
     with pytest.raises(OutputError, match=f"b{suffix}.*No space left"):
         volume.write_like(scan, out, scan.stored + 1)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
