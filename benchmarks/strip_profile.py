@@ -20,14 +20,14 @@ import time
 from pathlib import Path
 
 TIMED = {  # module, then class and function: what it does
-    ("io.volume", "read"): "reading, with gzip",
+    ("io.images.volume", "read"): "reading, with gzip",
     ("stripping.stripper", "intensities_of"): "range of the values",
     ("space.resample", "block_mean"): "to the networks' voxel sizes",
     ("stripping.stripper", "Stripper._locate"): "locator",
     ("stripping.stripper", "Stripper._segment"): "segmenter",
     ("stripping.brain_field", "BrainField.around_brain"): "logit on the image's grid",
     ("stripping.stripper", "clean"): "largest component, holes",
-    ("io.volume", "write_like"): "writing brain and mask, with gzip",
+    ("io.images.volume", "write_like"): "writing brain and mask, with gzip",
 }
 
 

@@ -10,11 +10,15 @@ anyway: importing `signal` takes a third of the time that Python takes to start.
 from __future__ import annotations
 
 import _signal
+import _thread
 import os
 
 STOP_SIGNALS = (_signal.SIGINT, _signal.SIGTERM)
 
 unfinished: set[str] = set()  # paths of files that are being written; a signal that ends the process removes them
+# Whoever makes one of these files holds this lock meanwhile, so that no other thread makes one after the signal.
+making_file = _thread.RLock()
+LONGEST_WAIT_S = 5.0  # for a thread that makes a file, such as on a file system that hangs
 error_descriptor = 2  # the file descriptor for errors
 
 
@@ -34,6 +38,7 @@ def ignore_signals() -> None:
 def _end(number: int, frame: object) -> None:
     """Remove unfinished files, print the line and end the process."""
     ignore_signals()
+    making_file.acquire(timeout=LONGEST_WAIT_S)
     for path in tuple(unfinished):
         try:
             os.unlink(path)  # noqa: PTH108 - pathlib takes longer to import than Python to start

@@ -1,8 +1,11 @@
 """Files in, files out: a bright ball in files is its own brain."""
 
 import gzip
+import logging
 import os
 import re
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from singlestrip.batch import records, strip
+from singlestrip.batch import records, stages, strip
 from singlestrip.batch.jobs import Job, StripOptions, plan_folder, take_images
 from singlestrip.batch.ledger import Ledger
 from singlestrip.batch.strip import strip_file, strip_files
@@ -112,7 +115,7 @@ def test_background(tmp_path, dtype, scaling, background, fill, expected):
     mask = (ball() < 0)[..., None]
     if scaling and scaling[0] < 0:
         expected = int(image.stored.max())
-    background = strip.stored_fill(image, fill)
+    background = stages.stored_fill(image, fill)
     assert background.dtype == image.stored.dtype
     out = np.where(mask, image.stored, background)
     assert out.dtype == image.stored.dtype
@@ -301,6 +304,130 @@ def test_a_fault_of_the_program(phantom_stripper, tmp_path, monkeypatch):
     assert all(failed.failed and "ZeroDivisionError: odd" in failed.text for failed in failures)
     with pytest.raises(ZeroDivisionError):
         strip_files(phantom_stripper, jobs, debug=True)
+
+
+@pytest.fixture
+def watched(phantom_stripper, monkeypatch):
+    """The images that were read, by name, and how many they were each time the networks were shown one."""
+    read, shown = [], []
+    read_quietly, find = volume.read_quietly, phantom_stripper.strip
+
+    def reading(path):
+        image = read_quietly(path)
+        read.append(Path(path).name)
+        return image
+
+    def finding(*arguments, **options):
+        shown.append(len(read))
+        return find(*arguments, **options)
+
+    monkeypatch.setattr(volume, "read_quietly", reading)
+    monkeypatch.setattr(phantom_stripper, "strip", finding)
+    return read, shown
+
+
+def scans(folder, names="abc"):
+    return plan_folder([scan(folder / f"{name}.nii") for name in names], folder / "out", ("mask",))
+
+
+def test_reading_finding_and_writing_overlap(phantom_stripper, watched, tmp_path, monkeypatch):
+    """The first image is seen until the second is read, and is written until the second is seen."""
+    read, shown = watched
+    second_seen = threading.Event()
+    find, write = phantom_stripper.strip, strip.write_outputs
+
+    def finding(*arguments, **options):
+        if len(shown) == 1:
+            second_seen.set()
+        while len(read) < 2:
+            time.sleep(0.001)
+        return find(*arguments, **options)
+
+    def writing(*arguments):
+        assert second_seen.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(phantom_stripper, "strip", finding)
+    monkeypatch.setattr(strip, "write_outputs", writing)
+    outcomes = strip_files(phantom_stripper, scans(tmp_path))
+    assert [outcome.text for outcome in outcomes] == ["stripped"] * 3
+    assert read == ["a.nii", "b.nii", "c.nii"]
+    assert all(number <= count <= number + 1 for number, count in enumerate(shown, start=1))  # one is read ahead
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_an_image_for_which_memory_does_not_suffice_beside_another_waits(
+    phantom_stripper, watched, tmp_path, monkeypatch, limited
+):
+    """It is then read and stripped alone."""
+    jobs = scans(tmp_path)
+    need = memory_need.estimate(volume.read_header(jobs[0].image), False, phantom_stripper.config.window_mm)
+    options = StripOptions(memory_gib=(need + 1) / memory.GIB if limited else None)
+    if not limited:
+        monkeypatch.setattr(memory, "available", lambda: need + 1)
+    outcomes = strip_files(phantom_stripper, jobs, options)
+    assert [outcome.text for outcome in outcomes] == ["stripped"] * 3
+    assert watched[1] == [1, 2, 3]
+
+
+def test_memory_of_images_side_by_side():
+    networks, image = int(memory_need.NETWORK_BYTES), 2**28
+    need = networks + image
+    assert memory_need.fits_beside(need, [], limit_gib=0.001)  # `check` is for an image alone
+    for others in (1, 2):
+        least = networks + (1 + others) * image
+        assert memory_need.fits_beside(need, [need] * others, limit_gib=least / memory.GIB)
+        assert not memory_need.fits_beside(need, [need] * others, limit_gib=(least - 1) / memory.GIB)
+
+
+def test_messages_and_outcomes_keep_the_order_of_the_jobs(phantom_stripper, tmp_path):
+    """Although the next image is read, and found to be odd, before the work on one has ended."""
+    jobs = scans(tmp_path, "abcd")
+    for name in "acd":
+        path = scan(tmp_path / f"{name}.nii", dtype="<f4")
+        raw = bytearray(path.read_bytes())
+        raw[352:356] = np.float32("nan").tobytes()
+        path.write_bytes(raw)
+    (tmp_path / "b.nii").write_bytes(b"not an image")
+    events = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            events.append(record.getMessage().partition(":")[0])
+
+    listener = Listener()
+    logging.getLogger("singlestrip").addHandler(listener)
+    try:
+        strip_files(phantom_stripper, jobs, done=lambda outcome: events.append((outcome.number, outcome.failed)))
+    finally:
+        logging.getLogger("singlestrip").removeHandler(listener)
+    a, c, d = (str(tmp_path / f"{name}.nii") for name in "acd")
+    assert events == [a, (1, False), (2, True), c, (3, False), d, (4, False)]
+
+
+def test_debug_raises_the_first_failure_after_what_came_before(phantom_stripper, tmp_path):
+    jobs = scans(tmp_path)
+    for name in "bc":
+        (tmp_path / f"{name}.nii").write_bytes(b"not an image")
+    seen = []
+    with pytest.raises(InputError, match=r"b\.nii"):
+        strip_files(phantom_stripper, jobs, debug=True, done=seen.append)
+    assert [(outcome.number, outcome.text) for outcome in seen] == [(1, "stripped")]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_mask.nii"]
+
+
+def test_an_output_that_cannot_be_written_is_the_failure_of_its_image(phantom_stripper, tmp_path, monkeypatch):
+    jobs = scans(tmp_path)
+    write_like = volume.write_like
+
+    def writing(image, path, *arguments, **options):
+        if path.name == "b_mask.nii":
+            raise OutputError(f"{path}: cannot be written (no room)")
+        write_like(image, path, *arguments, **options)
+
+    monkeypatch.setattr(volume, "write_like", writing)
+    texts = [outcome.text for outcome in strip_files(phantom_stripper, jobs)]
+    assert texts == ["stripped", f"{jobs[1].outputs['mask']}: cannot be written (no room)", "stripped"]
 
 
 def test_resume_keeps_what_is_whole(phantom_stripper, tmp_path):
@@ -508,22 +635,26 @@ def test_what_a_ledger_can_keep(tmp_path, caplog):
         "mask": plain.wanted(todo)["mask"] | {"BorderMM": 2.0},
         "sdt": plain.wanted(todo)["sdt"],  # to the surface before it was moved
     }
-    assert plain.can_keep(todo, plain.wanted(todo)) and plain.unknown == 2  # no records
+    said = []
+
+    def keeps(ledger):
+        return ledger.can_keep(todo, ledger.wanted(todo), said.append)
+
+    assert keeps(plain) and plain.unknown == 2  # no records
     plain.begin(todo)
-    assert not plain.can_keep(todo, plain.wanted(todo))  # as where a run ended before they were finished
+    assert not keeps(plain)  # as where a run ended before they were finished
     plain.finish(todo, plain.wanted(todo))
-    assert plain.can_keep(todo, plain.wanted(todo)) and plain.unknown == 2
-    assert not caplog.messages
+    assert keeps(plain) and plain.unknown == 2
+    assert not said
     told = f"{todo.outputs['mask']}: was made with border in mm 0 (now 2)"
     for _ in range(2):  # said once
-        assert not wide.can_keep(todo, wide.wanted(todo))
-        assert caplog.messages == [f"{told}; stripping anew, and all others like it"]
+        assert not keeps(wide)
+        assert said == [f"{told}; stripping anew, and all others like it"]
     todo.outputs["sdt"].write_bytes(b"mended by hand")
-    assert wide.can_keep(todo, wide.wanted(todo)) and wide.unknown == 1
-    assert caplog.messages[1:] == [f"{told}; kept: another program wrote a file beside it"]
+    assert keeps(wide) and wide.unknown == 1
+    assert said[1:] == [f"{told}; kept: another program wrote a file beside it"]
     plain.begin(todo)
-    assert not plain.can_keep(todo, plain.wanted(todo))
-    caplog.clear()
+    assert not keeps(plain)
     Ledger(MADE, StripOptions()).warn_of_unknown()
     assert not caplog.messages
     wide.warn_of_unknown()

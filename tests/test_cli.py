@@ -136,7 +136,7 @@ def test_version(command, capsys):
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_and_version_do_not_load_torch(command, option):
+def test_help_and_version_load_no_library(command, option):
     arguments = [*command.split(), option]
     code = f"""
 import sys
@@ -144,7 +144,7 @@ from singlestrip.cli.main import main
 try:
     main({arguments!r})
 finally:
-    loaded = {{"torch", "nibabel", "scipy", "sklearn", "matplotlib"}} & set(sys.modules)
+    loaded = {{"numpy", "torch", "nibabel", "scipy", "sklearn", "matplotlib"}} & set(sys.modules)
     assert not loaded, loaded
 """
     done = python("-c", code)
@@ -160,6 +160,44 @@ def test_what_needs_no_network_loads_no_torch(module):
     """The package itself, all that fit-gmm calls, and what finds and names the files of many images."""
     done = python("-c", f"import sys, {module}; sys.exit('torch' in sys.modules)")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "line, status",
+    [
+        ("strip --no-such-option", 2),
+        ("strip -i a.nii", 2),
+        ("strip -i a.nii b.nii -m out.nii", 2),
+        ("strip -i a.nii --out-dir . --suffix .jpg", 2),
+        ("strip -i a.nii -m out.nii", 1),
+        ("strip -i . -m out.nii", 1),
+        ("strip -i a.nii -m nowhere/out.nii", 1),
+        ("strip --list list.txt --out-dir .", 1),
+    ],
+)
+def test_a_wrong_option_or_path_is_refused_before_a_library_is_loaded(line, status, tmp_path):
+    code = f"""
+import sys
+from singlestrip.cli.main import main
+try:
+    status = main({line.split()!r})
+except SystemExit as stop:
+    status = stop.code
+print(status, {{"numpy", "torch", "nibabel", "scipy"}} & set(sys.modules))
+"""
+    done = python("-c", code, cwd=tmp_path)
+    assert done.stdout == f"{status} set()\n"
+    assert done.stderr.splitlines()[-1].startswith("singlestrip: ")
+
+
+def test_only_the_subcommand_that_is_named_is_loaded():
+    code = """
+import sys
+from singlestrip.cli.parser import parse
+assert parse(["strip", "-i", "a.nii"]).command == "strip"
+print(*sorted(name for name in sys.modules if name.startswith("singlestrip.cli.commands.")))
+"""
+    assert python("-c", code).stdout == "singlestrip.cli.commands.strip\n"
 
 
 # Wrong command lines

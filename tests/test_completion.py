@@ -245,7 +245,7 @@ from singlestrip.cli.main import main
 try:
     main(["--print-completion", "bash"])
 finally:
-    assert not {"torch", "nibabel", "scipy"} & set(sys.modules)
+    assert not {"numpy", "torch", "nibabel", "scipy"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,8 @@ import pytest
 from phantoms import make_head
 
 from singlestrip.batch.jobs import Job, StripOptions
-from singlestrip.batch.strip import stored_fill, strip_file
+from singlestrip.batch.stages import stored_fill
+from singlestrip.batch.strip import strip_file
 from singlestrip.configuration import GMMConfig
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io import memory

@@ -14,8 +14,7 @@ import singlestrip
 from singlestrip.errors import OutputError
 from singlestrip.io import partial_files
 from singlestrip.io.images import volume
-from singlestrip.io.output import atomic_write, check_writable, make_folder
-from singlestrip.io.pictures import figures
+from singlestrip.io.output import atomic_write, check_picture, check_writable, make_folder
 
 
 def test_a_file_appears_when_its_block_ends_well(tmp_path):
@@ -94,7 +93,7 @@ def test_places_where_no_file_can_be_written(tmp_path):
         with pytest.raises(OutputError, match=r"bytes|NUL"):
             volume.check_output(tmp_path / name)
         with pytest.raises(OutputError, match=r"bytes|NUL"):
-            figures.check_picture(tmp_path / name.replace(".nii", ".png"))
+            check_picture(tmp_path / name.replace(".nii", ".png"))
 
 
 def test_folders_that_cannot_be_made(tmp_path):

@@ -141,6 +141,33 @@ with atomic_write(Path("a.txt"), Path("b.txt")) as partial:
     assert [path.read_text() for path in tmp_path.iterdir()] == ["from before"]
 
 
+def test_a_signal_leaves_no_file_that_another_thread_makes(tmp_path):
+    """The thread is about to make its file when the signal comes; the program ends some time after."""
+    body = """
+import os, signal, threading, time
+from pathlib import Path
+from singlestrip.io import output
+
+create, begun = output.create_locked, threading.Event()
+
+def create_slowly(path):
+    begun.set()
+    time.sleep(0.2)
+    return create(path)
+
+def write():
+    with output.atomic_write(Path("a.txt")) as (partial,):
+        time.sleep(60)
+
+output.create_locked = create_slowly
+os.isatty = lambda descriptor: time.sleep(0.4) or False
+threading.Thread(target=write, daemon=True).start()
+begun.wait()
+os.kill(os.getpid(), signal.SIGTERM)"""
+    assert run(body, cwd=tmp_path).returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 # Standard error
 
 

@@ -302,11 +302,11 @@ def test_output_appears_whole_or_not_at_all(tmp_path, monkeypatch, suffix, older
         volume.write_like(scan, out, scan.stored)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
-    def full_disk(file, pieces):
-        file.write(b"half")
+    def full_disk(stored, order):
+        yield b"half"
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(image_writing, "_write_all", full_disk)
+    monkeypatch.setattr(image_writing, "_in_file_order", full_disk)
     with pytest.raises(OutputError, match=f"b{suffix}.*No space left"):
         volume.write_like(scan, out, scan.stored + 1)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
@@ -1004,6 +1004,16 @@ def test_a_member_cut_short_behind_the_image_is_said_once(tmp_path, name, share)
     assert rewrite(path, tmp_path / f"b{name}") == before
 
 
+@pytest.mark.parametrize("dtype", [">i2", "<i2", ">f4", ">f8", "u1"])
+def test_values_have_the_byte_order_of_the_machine(tmp_path, dtype):
+    path = make(tmp_path / "a.nii", values((5, 4, 3), dtype))
+    image = read_all(path)
+    assert image.dtype == np.dtype(dtype) and image.stored.dtype.isnative
+    assert not image.stored.flags.writeable
+    volume.write_like(image, tmp_path / "b.nii", image.stored)
+    assert (tmp_path / "b.nii").read_bytes() == path.read_bytes()
+
+
 def test_several_gzip_members_are_one_image(tmp_path):
     path = make(tmp_path / "a.nii.gz")
     raw = files_of(path)[""]
@@ -1013,6 +1023,29 @@ def test_several_gzip_members_are_one_image(tmp_path):
     damaged[-5] ^= 1  # the length of the last
     path.write_bytes(damaged)
     assert not volume.is_complete(path)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mgz"])
+def test_compressed_outputs_are_one_gzip_member_without_time_or_name(tmp_path, name):
+    kind = nib.MGHImage if name == "a.mgz" else nib.Nifti1Image
+    image = read_all(make(tmp_path / name, values((5, 4, 3), ">i2"), kind=kind))
+    for other in ("b", "c"):
+        volume.write_like(image, tmp_path / f"{other}{name}", image.stored)
+    raw = (tmp_path / f"b{name}").read_bytes()
+    assert raw == (tmp_path / f"c{name}").read_bytes()
+    assert raw[:8] == b"\x1f\x8b\x08\0\0\0\0\0"
+    member = zlib.decompressobj(wbits=31)
+    assert member.decompress(raw) == files_of(tmp_path / name)[""] and member.eof and not member.unused_data
+
+
+@pytest.mark.parametrize("at", [-8, -4])
+def test_a_wrong_checksum_or_length_is_one_sentence(tmp_path, at):
+    path = make(tmp_path / "a.nii.gz")
+    damaged = bytearray(path.read_bytes())
+    damaged[at] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"a\.nii\.gz: the voxel data are damaged or cut short \(.+\)$"):
+        volume.read(path)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])

@@ -1,4 +1,4 @@
-"""Jobs: which image is stripped to which files, and how. Imports no torch."""
+"""Jobs: which image is stripped to which files, and how. Imports no library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import OutputError
-from ..io.images import volume
+from ..io.images.names import distinct_names, merge_pairs, suffix_of, without_repeats
 from ..io.output import check_distinct, file_identity, make_folder
 
 
@@ -53,14 +53,14 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
     would write the same file. Raises InputError if an image is named twice, OutputError if `folder` cannot be made
     or an output is one of the images.
     """
-    names = volume.distinct_names(images)
+    names = distinct_names(images)
     make_folder(folder)
     for parent in {name.parent for name in names}:
         with suppress(OutputError):
             make_folder(folder / parent)
     jobs = []
     for image, name in zip(images, names, strict=True):
-        ending = suffix or volume.suffix_of(image) or ".nii.gz"
+        ending = suffix or suffix_of(image) or ".nii.gz"
         endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
         outputs = {kind: folder / name.parent / f"{name.name}_{kind}{end}" for kind, end in endings.items()}
         jobs.append(Job(image, outputs))
@@ -93,4 +93,4 @@ def _with_conflicts(jobs: list[Job]) -> list[Job]:
 
 def take_images(images: Iterable[Path]) -> list[Path]:
     """The named images, each once, and an .img/.hdr pair by its .img."""
-    return volume.without_repeats(volume.merge_pairs(images), lambda image: (image,))
+    return without_repeats(merge_pairs(images), lambda image: (image,))

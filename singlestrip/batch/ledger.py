@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,11 @@ class Ledger:
         for kind, output in job.outputs.items():
             records.finish_record(_record_path(job, kind), output, made[kind])
 
-    def can_keep(self, job: Job, wanted: dict[str, dict[str, Any]]) -> bool:
-        """Whether the outputs of a job can be kept.
+    def can_keep(self, job: Job, wanted: dict[str, dict[str, Any]], say: Callable[[str], None]) -> bool:
+        """Whether the outputs of a job can be kept. say: is told what is different, as a sentence.
 
         They cannot if a run ended before they were finished, or if one was made in another way than wanted; each
-        difference is logged once. If one of the outputs was not made by this program, all are kept.
+        difference is told once. If one of the outputs was not made by this program, all are kept.
         """
         recorded = {kind: read_json(_record_path(job, kind)) for kind in job.outputs}
         if any(records.is_unfinished(record) for record in recorded.values()):
@@ -58,9 +59,9 @@ class Ledger:
             if len(ours) == len(recorded):
                 if difference not in self.warned:
                     self.warned.add(difference)
-                    log.warning("%s: was made with %s; stripping anew, and all others like it", output, difference)
+                    say(f"{output}: was made with {difference}; stripping anew, and all others like it")
                 return False
-            log.warning("%s: was made with %s; kept: another program wrote a file beside it", output, difference)
+            say(f"{output}: was made with {difference}; kept: another program wrote a file beside it")
         return True
 
     def warn_of_unknown(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .._version import __version__
 from ..io.checksum import checksum
-from ..io.images.volume import voxel_file
+from ..io.images.names import voxel_file
 from ..io.output import make_folder
 from ..io.text.json_file import read_json, write_json
 

@@ -4,203 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..errors import InputError, OutputError, describe_file_error, errors_named
-from ..io.images import diffusion, memory_need, volume
-from ..io.images.header import is_mgh
+from ..errors import InputError, describe_file_error
+from ..io.images import memory_need, volume
 from ..io.images.masks import read_masks
-from ..io.images.volume import Volume
-from ..io.output import check_distinct
-from ..io.pictures import figures
-from ..space.scan import Scan
 from .jobs import Job, StripOptions
 from .ledger import Ledger
+from .stages import Brain, Prepared, find_brain, memory_needed, prepare, write_outputs
 
 if TYPE_CHECKING:  # their modules import torch
     from ..quality.scores import MaskQuality, QualityModel
-    from ..stripping.stripper import Stripped, Stripper
+    from ..stripping.stripper import Stripper
 
 log = logging.getLogger(__name__)
 
 
-def strip_file(
-    stripper: Stripper,
-    job: Job,
-    options: StripOptions = StripOptions(),
-    quality: QualityModel | None = None,
-    begin: Callable[[], None] = lambda: None,
-) -> MaskQuality | None:
-    """Strip one image file. Each output appears whole or not at all.
-
-    begin: called before anything is written. Returns the quality of the mask, that of the worst frame if there are
-    several, or None without a quality model. Raises SingleStripError.
-    """
-    _check_job(job, options, stripper.config.window_mm)
-    image = volume.read(job.image)
-    bad = _count_bad(image)
-    if bad:
-        log.warning("%s: %d voxels are not finite and count as background", job.image, bad)
-    frames = _frames_to_strip(image, job, options)
-    with errors_named(job.image):
-        fill = stored_fill(image, options.fill)
-        if "brain" in job.outputs:
-            volume.check_values_fit(image, job.outputs["brain"], fill)
-        stripped = _strip_frames(stripper, frames, options, "sdt" in job.outputs)
-    _remark(job.image, stripped)
-    masks = _stack_frames([each.mask for each in stripped])
-    sdts = _stack_frames([each.sdt for each in stripped if each.sdt is not None]) if "sdt" in job.outputs else None
-    begin()
-    _write_outputs(job, image, masks, sdts, fill, one_mask=options.mean_frame or job.bval is not None)
-    if quality is None:
-        return None
-    return quality.assess_worst(masks, image.vox2world, frames, [each.field for each in stripped])[0]
-
-
-def _check_job(job: Job, options: StripOptions, window_mm: float) -> None:
-    """Raise SingleStripError if an image cannot be stripped, as far as its header and the outputs' names show.
-
-    window_mm: side of the segmenter's window.
-    """
-    if job.fault:
-        raise OutputError(job.fault)
-    check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
-    # The header comes first, so that a name that no file can have is reported of the image, not of its outputs.
-    header = volume.read_header(job.image)
-    images = [path for kind, path in job.outputs.items() if kind != "picture"]
-    for path in images:
-        volume.check_output(path)
-    if "picture" in job.outputs:
-        figures.check_picture(job.outputs["picture"])
-    wants_distance = "sdt" in job.outputs or options.border_mm != 0
-    brain_in_mgh = "brain" in job.outputs and is_mgh(job.outputs["brain"])
-    memory_need.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh)
-    for path in images:
-        volume.check_grid_fits(header, path)
-
-
-def _write_outputs(
-    job: Job, image: Volume, masks: np.ndarray, sdts: np.ndarray | None, fill: np.ndarray, one_mask: bool
-) -> None:
-    """Write the outputs of a job.
-
-    masks, sdts: [X, Y, Z, T]. fill: the stored value of the background. one_mask: whether one mask is of all
-    frames, and is written in 3-D.
-    """
-    if "brain" in job.outputs:
-        brain = np.where(masks, image.stored, fill)
-        volume.write_like(image, job.outputs["brain"], brain, image.slope, image.intercept)
-    if "mask" in job.outputs:
-        volume.write_like(image, job.outputs["mask"], masks.view(np.uint8), label="brain mask", one_frame=one_mask)
-    if sdts is not None:
-        volume.write_like(image, job.outputs["sdt"], sdts, label="brain SDT mm", one_frame=one_mask)
-    if "picture" in job.outputs:
-        grey = Scan(image.grey(), image.vox2world)
-        figures.mask_figure(grey, masks[..., 0], job.outputs["picture"], job.image.name)
-
-
-def _count_bad(image: Volume) -> int:
-    """The number of voxels that are not finite. Raises InputError if many of one frame are infinite."""
-    if image.stored.dtype.kind != "f":
-        return 0
-    total = 0
-    for t in range(image.frames):
-        bad = int(np.count_nonzero(~np.isfinite(image.frame(t))))
-        if 0 < bad < image.frame(t).size:
-            image.check_not_overflowed(t)
-        total += bad
-    return total
-
-
-def _frames_to_strip(image: Volume, job: Job, options: StripOptions) -> list[Scan]:
-    """All frames of an image; or, if it gets a single mask, the mean of the frames that the mask is made from."""
-    counting = None if job.bval is None else diffusion.b0_frames(job.bval, image.frames)
-    if counting is None and options.mean_frame:
-        counting = list(range(image.frames))
-    if image.frames == 1 or counting is None:
-        return [image.scan(t) for t in range(image.frames)]
-    return [replace(image.scan(), array=_mean_frame(image, counting))]
-
-
-def _strip_frames(stripper: Stripper, frames: list[Scan], options: StripOptions, sdt: bool) -> list[Stripped]:
-    """Strip the frames of an image. sdt: with signed distances."""
-    stripped = []
-    for number, frame in enumerate(frames):
-        try:
-            stripped.append(
-                stripper.strip(frame, border_mm=options.border_mm, sdt=sdt, centre_mm=options.centre_mm)
-            )
-        except InputError as error:
-            if len(frames) == 1:
-                raise
-            raise type(error)(
-                f"frame {number} of 0 to {len(frames) - 1}: {error}; a single mask of their mean may work"
-            ) from error
-    return stripped
-
-
-def _remark(image: Path, stripped: list[Stripped]) -> None:
-    """Log what is unusual in the first frame in which something is, and why its mask may be wrong."""
-    for number, each in enumerate(stripped):
-        if not each.unusual and not each.doubts:
-            continue
-        frame = "" if len(stripped) == 1 else f"frame {number} of 0 to {len(stripped) - 1}: "
-        if each.unusual:
-            log.warning("%s: %s%s: is this another anatomy? see 'singlestrip models'", image, frame, each.unusual)
-        for doubt in each.doubts:
-            log.warning("%s: %s%s: look at the mask", image, frame, doubt)
-        return
-
-
-def _stack_frames(frames: list[np.ndarray]) -> np.ndarray:
-    """Frames [X, Y, Z] as one array [X, Y, Z, T], in memory in the order of files."""
-    return frames[0][..., None] if len(frames) == 1 else np.stack([frame.T for frame in frames]).T
-
-
-def _mean_frame(image: Volume, counting: Iterable[int]) -> np.ndarray:
-    """The mean of the stored values of some frames, float32 [X, Y, Z], without values that are not finite."""
-    total = np.zeros(image.space, dtype=np.float32)
-    count = np.zeros(image.space, dtype=np.int32)
-    for t in counting:
-        frame = image.frame(t).astype(np.float32)
-        finite = np.isfinite(frame)
-        np.add(total, frame, out=total, where=finite)
-        count += finite
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
-
-
-def stored_fill(image: Volume, fill: float | None) -> np.ndarray:
-    """The background of the brain image as a stored value, 0-D, in the stored type.
-
-    fill: a value after scaling; None for min(image minimum, 0), or the nearest value that can be stored.
-    Raises InputError if `fill` cannot be stored.
-    """
-    value = fill
-    if value is None:
-        ends = [stored * image.slope + image.intercept for stored in volume.finite_range(image.stored)]
-        value = min(*ends, 0.0)
-    raw = (value - image.intercept) / image.slope
-    kind = image.stored.dtype
-    lowest: float
-    highest: float
-    if kind.kind in "iu":
-        lowest, highest = int(np.iinfo(kind).min), int(np.iinfo(kind).max)
-        raw = round(raw) if np.isfinite(raw) else raw
-        fits = lowest <= raw <= highest
-    else:
-        lowest, highest = float(np.finfo(kind).min), float(np.finfo(kind).max)
-        fits = not np.isfinite(value) or lowest <= raw <= highest
-    if not fits:
-        if fill is not None:
-            raise InputError(f"a fill of {fill:g} cannot be stored as {kind} with the scaling of this image")
-        raw = lowest if raw < lowest else highest
-    return np.array(raw, dtype=kind)
+def strip_file(stripper: Stripper, job: Job, options: StripOptions = StripOptions()) -> None:
+    """Strip one image file. Each output appears whole or not at all. Raises SingleStripError."""
+    prepared = prepare(job, options, stripper.config.window_mm, log.warning)
+    brain = find_brain(stripper, prepared, job, options, log.warning)
+    write_outputs(job, prepared, brain, options)
 
 
 @dataclass(frozen=True)
@@ -238,66 +67,182 @@ def strip_files(
 ) -> list[Outcome]:
     """Strip the image of each job. Returns the outcomes. A job that fails does not stop the others.
 
+    While the networks see one image, a thread reads the next one, if there is memory for both, and another thread
+    writes the outputs of the one before. What is logged, and the outcomes, keep the order of the jobs.
+
     quality: assesses the masks, kept ones too. resume: keep the outputs of a job if all are there, complete, and
     on the grid of the image. debug: raise the first failure. made_with: of `records.made_with`; each output then
     gets a record of how it was made, and `resume` makes anew what was made in another way, but keeps outputs
     without a record. done: called after each job. finish: called at the end of each job that did not fail, with
     whether its outputs were kept and the quality of its mask; if it raises, the job fails. describe: makes the
-    text of the outcome from an error in the work on an image.
+    text of the outcome from an error in the work on an image. The functions are called in the caller's thread.
     """
-    batch = _Batch(stripper, options, quality, resume, None if made_with is None else Ledger(made_with, options))
+    ledger = None if made_with is None else Ledger(made_with, options)
+    batch = _Batch(stripper, options, quality, resume, ledger, finish)
     outcomes = []
-    for number, job in enumerate(jobs, start=1):
-        start = time.monotonic()
-        mask_quality = None
-        try:
-            kept, mask_quality = batch.run(job, finish)
-            text = "kept" if kept else "stripped"
-        except Exception as error:  # a fault in one scan must not stop the others
-            if debug:
-                raise
-            text = describe(job.image, error)
-        outcomes.append(Outcome(number, job, text, time.monotonic() - start, mask_quality))
-        done(outcomes[-1])
-    if batch.ledger is not None:
-        batch.ledger.warn_of_unknown()
+    with closing(batch.run(jobs)) as tasks:
+        for task in tasks:
+            for remark in task.remarks:
+                log.warning("%s", remark)
+            outcomes.append(_outcome(task, describe, debug))
+            done(outcomes[-1])
+    if ledger is not None:
+        ledger.warn_of_unknown()
     return outcomes
+
+
+def _outcome(task: _Task, describe: Callable[[Path, Exception], str], debug: bool) -> Outcome:
+    """The outcome of a job on which all work is done. debug: raise the error with which it failed."""
+    if task.error is None:
+        text = "kept" if task.kept else "stripped"
+        return Outcome(task.number, task.job, text, task.seconds, task.quality)
+    if debug:
+        raise task.error
+    return Outcome(task.number, task.job, describe(task.job.image, task.error), task.seconds)
+
+
+@dataclass(eq=False)
+class _Task:
+    """A job on its way through the stages of a batch.
+
+    stage: the work of another thread on it. need: estimated bytes of memory. waits: whether memory did not suffice
+    to read the image beside others. remarks: sentences to log. seconds: of work so far. error: why the job failed;
+    later stages then do nothing.
+    """
+
+    number: int
+    job: Job
+    stage: Future[None] | None = None
+    need: int = 0
+    waits: bool = False
+    wanted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kept: bool = False
+    prepared: Prepared | None = None
+    brain: Brain | None = None
+    quality: MaskQuality | None = None
+    remarks: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    error: Exception | None = None
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count the time of a stage, and keep the error that ends it."""
+        start = time.monotonic()
+        try:
+            yield
+        except Exception as error:  # a fault in one scan must not stop the others
+            self.error = error
+        finally:
+            self.seconds += time.monotonic() - start
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """The models and settings that all jobs of a run share."""
+    """The models and settings that all jobs of a run share, and the stages of the work on a job."""
 
     stripper: Stripper
     options: StripOptions
     quality: QualityModel | None
     resume: bool
     ledger: Ledger | None
+    finish: Callable[[Job, bool, MaskQuality | None], None]
 
-    def run(
-        self, job: Job, finish: Callable[[Job, bool, MaskQuality | None], None]
-    ) -> tuple[bool, MaskQuality | None]:
-        """Run one job. Returns whether its outputs were kept, and the quality of its mask."""
-        wanted = (
-            {} if self.ledger is None else self.ledger.wanted(job)
-        )  # before the image is read, since it may change
-        kept = self.resume and _is_done(job) and (self.ledger is None or self.ledger.can_keep(job, wanted))
-        if kept:
-            mask_quality = self._assess_kept(job)
-        else:
-            begin = (lambda: None) if self.ledger is None else partial(self.ledger.begin, job)
-            mask_quality = strip_file(self.stripper, job, self.options, self.quality, begin)
-        finish(job, kept, mask_quality)
-        if self.ledger is not None and not kept:
-            self.ledger.finish(job, wanted)
-        return kept, mask_quality
+    def run(self, jobs: Iterable[Job]) -> Iterator[_Task]:
+        """The task of each job, in order, when all work on it is done.
 
-    def _assess_kept(self, job: Job) -> MaskQuality | None:
-        """The quality of a kept mask; None without a mask or a quality model."""
-        if self.quality is None or "mask" not in job.outputs:
-            return None
-        file, masks = read_masks(job.outputs["mask"])
-        return self.quality.assess_worst(masks, file.vox2world)[0]
+        While the networks see an image, at most one other is read, and the outputs of one other are written.
+        """
+        tasks = (_Task(number, job) for number, job in enumerate(jobs, start=1))
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            behind: _Task | None = None  # its outputs are being written
+            task = self._read_next(tasks, reader)
+            while task is not None:
+                _wait(task)
+                if behind is not None and task.prepared is None:  # no network works meanwhile
+                    yield self._end(behind)
+                    behind = None
+                if task.waits:
+                    self._read(task)
+                following = self._read_next(tasks, reader, *(each for each in (task, behind) if each is not None))
+                self._find_brain(task)
+                if behind is not None:
+                    yield self._end(behind)
+                task.stage = writer.submit(self._write, task)
+                behind, task = task, following
+            if behind is not None:
+                yield self._end(behind)
+
+    def _read_next(self, tasks: Iterator[_Task], reader: ThreadPoolExecutor, *in_work: _Task) -> _Task | None:
+        """The next task, whose image `reader` begins to read; None if there is none. in_work: see `_read`."""
+        task = next(tasks, None)
+        if task is not None:
+            needs = [each.need for each in in_work if each.prepared is not None]
+            task.stage = reader.submit(self._read, task, needs)
+        return task
+
+    def _read(self, task: _Task, needs: Sequence[int] = ()) -> None:
+        """Read the image of a job, unless its outputs can be kept, or it has to wait until memory is free.
+
+        needs: estimated bytes of memory of each image that is worked on meanwhile.
+        """
+        with task.working():
+            task.waits = not self._has_room(task, needs)
+            if task.waits:
+                return
+            job = task.job
+            if self.ledger is not None:
+                task.wanted = self.ledger.wanted(job)  # before the image is read, since it may change
+            if self.resume and _is_done(job):
+                task.kept = self.ledger is None or self.ledger.can_keep(job, task.wanted, task.remarks.append)
+            if not task.kept:
+                task.prepared = prepare(job, self.options, self.stripper.config.window_mm, task.remarks.append)
+
+    def _has_room(self, task: _Task, needs: Sequence[int]) -> bool:
+        """Whether there is memory to read and strip an image beside others that need so much."""
+        try:
+            header = volume.read_header(task.job.image)
+        except InputError:  # nothing will be read, and `prepare` says why
+            return True
+        task.need = memory_needed(header, task.job, self.options, self.stripper.config.window_mm)
+        return memory_need.fits_beside(task.need, needs, self.options.memory_gib)
+
+    def _find_brain(self, task: _Task) -> None:
+        """Find the brain in an image that was read, and assess its mask, or a mask that is kept."""
+        with task.working():
+            if task.prepared is not None:
+                task.brain = find_brain(self.stripper, task.prepared, task.job, self.options, task.remarks.append)
+                if self.quality is not None:
+                    vox2world, frames = task.prepared.image.vox2world, task.prepared.frames
+                    assessed = self.quality.assess_worst(task.brain.masks, vox2world, frames, task.brain.fields)
+                    task.quality = assessed[0]
+            elif task.kept and self.quality is not None and "mask" in task.job.outputs:
+                file, masks = read_masks(task.job.outputs["mask"])
+                task.quality = self.quality.assess_worst(masks, file.vox2world)[0]
+
+    def _write(self, task: _Task) -> None:
+        """Write the outputs of a job and let its arrays go."""
+        with task.working():
+            if task.error is None and task.prepared is not None and task.brain is not None:
+                if self.ledger is not None:
+                    self.ledger.begin(task.job)
+                write_outputs(task.job, task.prepared, task.brain, self.options)
+        task.prepared = task.brain = None
+
+    def _end(self, task: _Task) -> _Task:
+        """The task, when its outputs are written, and their records are too."""
+        _wait(task)
+        with task.working():
+            if task.error is None:
+                self.finish(task.job, task.kept, task.quality)
+                if self.ledger is not None and not task.kept:
+                    self.ledger.finish(task.job, task.wanted)
+        return task
+
+
+def _wait(task: _Task) -> None:
+    """Wait for the thread that works on a task."""
+    if task.stage is not None:
+        task.stage.result()
 
 
 def _is_done(job: Job) -> bool:

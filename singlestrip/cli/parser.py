@@ -1,28 +1,31 @@
-"""The parser of the command line, whose help is a manual page. Imports no torch."""
+"""The parser of the command line, whose help is a manual page. Imports no NumPy."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
-import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
+from types import ModuleType
 from typing import Any, NoReturn
 
-from .commands import bids, fit_gmm, models, qc, self_train, strip, train
 from .streams import tell
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
-COMMANDS = {
-    "strip": strip,
-    "fit-gmm": fit_gmm,
-    "train": train,
-    "qc": qc,
-    "self-train": self_train,
-    "models": models,
-    "bids": bids,
+COMMANDS = {  # by their names, the modules in `commands`
+    "strip": "strip",
+    "fit-gmm": "fit_gmm",
+    "train": "train",
+    "qc": "qc",
+    "self-train": "self_train",
+    "models": "models",
+    "bids": "bids",
 }
+VERSION_FLAGS = ("-v", "--version")
+WIDEST = 100  # characters of a line of help
 
 EXIT_STATUS = {
     0: "all went well",
@@ -43,14 +46,18 @@ class ManualParser(argparse.ArgumentParser):
     def __init__(
         self, prog: str | None = None, *, synopsis: Sequence[str] = (), examples: str = "", **keywords: Any
     ) -> None:
-        super().__init__(prog, add_help=False, allow_abbrev=False, **keywords)
+        # argparse makes a formatter for each option; with a width it does not ask the terminal for one.
+        formatter = partial(argparse.HelpFormatter, width=WIDEST)
+        super().__init__(prog, add_help=False, allow_abbrev=False, formatter_class=formatter, **keywords)
         # Values, not options: argparse before Python 3.14 takes -1e-5 and -12. for options.
         self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
         self.synopsis, self.examples = synopsis, examples
         self.add_argument("-h", "--help", action="help", help="show this page and stop")
 
     def format_help(self) -> str:
-        width = min(100, shutil.get_terminal_size().columns)
+        import shutil  # slow to import
+
+        width = min(WIDEST, shutil.get_terminal_size().columns)
 
         def section(title: str, body: str) -> str:
             return f"{title}\n{textwrap.indent(body.strip(chr(10)), '    ')}\n"
@@ -107,8 +114,16 @@ class ShowCompletion(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> ManualParser:
-    """The parser of the whole command line, to parse with, and to read the options from."""
+def command_module(name: str) -> ModuleType:
+    """The module of a subcommand, imported only when it is needed."""
+    return importlib.import_module(f".commands.{COMMANDS[name]}", __package__)
+
+
+def build_parser(wanted: Collection[str] = tuple(COMMANDS)) -> ManualParser:
+    """The parser of the command line, to parse with, and to read the options from.
+
+    wanted: the subcommands that get their options. Of the others it knows the names alone, which is faster.
+    """
     parser = ManualParser(
         "singlestrip",
         synopsis=["singlestrip COMMAND [OPTIONS]", "singlestrip COMMAND --help"],
@@ -129,7 +144,11 @@ def build_parser() -> ManualParser:
         help="print what bash, zsh, fish or tcsh reads to complete command lines, and stop",
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="COMMANDS", required=True)
-    for name, module in COMMANDS.items():
+    for name in COMMANDS:
+        if name not in wanted:
+            subparsers.add_parser(name)
+            continue
+        module = command_module(name)
         sub = subparsers.add_parser(
             name,
             help=module.DESCRIPTION.partition("\n")[0],
@@ -148,8 +167,14 @@ def build_parser() -> ManualParser:
 
 def _add_version(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
-        "-v",
-        "--version",
+        *VERSION_FLAGS,
         action=ShowVersions,
         help="show versions, model files and machine, for reports, and stop",
     )
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line. A wrong one ends the program. Builds the parser of one subcommand alone."""
+    first = arguments[0] if arguments else ""
+    alone = first in COMMANDS or first in VERSION_FLAGS
+    return build_parser([first] if alone else tuple(COMMANDS)).parse_args(arguments)

@@ -14,8 +14,8 @@ from ..networks.model_files import describe_folders, list_models
 
 # What the package needs (pyproject.toml), and what it uses where that is installed.
 LIBRARIES = (
-    *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "msgspec", "matplotlib", "shtab"),
-    *("ancpbids", "nipype"),
+    *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "msgspec", "matplotlib", "isal"),
+    *("shtab", "ancpbids", "nipype"),
 )
 NVIDIA = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU, by the kernel's driver
 GIB = 2**30
@@ -24,13 +24,20 @@ DIGITS = 12  # of a checksum
 
 def describe() -> str:
     """Lines of text, the first of which is `singlestrip X.Y.Z` in all versions."""
-    rows = {"python": platform.python_version(), "platform": platform.platform()}
+    rows = {"python": platform.python_version(), "platform": _platform()}
     rows |= {name: library_version(name) or "not installed" for name in LIBRARIES}
     rows |= {"models": describe_folders()}
     rows |= {f"  {name}": f"sha256 {digest}" for name, digest in _model_checksums().items()}
     rows |= {"processor": f"{_cores()} cores, {_memory_gib()}", "GPU": ", ".join(_gpus()) or "none seen"}
     wide = max(map(len, rows)) + 2
     return "\n".join([f"singlestrip {__version__}", *(f"{name:<{wide}}{text}" for name, text in rows.items())])
+
+
+def _platform() -> str:
+    """The system, its version, processor and C library."""
+    system = os.uname()  # `platform.platform` starts a program
+    library = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else None
+    return "-".join([system.sysname, system.release, system.machine, *(library or "").split()])
 
 
 def _model_checksums() -> dict[str, str]:

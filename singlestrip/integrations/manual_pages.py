@@ -6,13 +6,13 @@ import re
 import textwrap
 
 from ..cli.interface import Option, command_options, subparsers
-from ..cli.parser import COMMANDS, EXIT_STATUS, build_parser
+from ..cli.parser import EXIT_STATUS, build_parser, command_module
 
 
 def page(command: str) -> str:
     """The manual page of a subcommand as Markdown: description, tables of options, examples and exit statuses."""
     parser = build_parser()
-    module = COMMANDS[command]
+    module = command_module(command)
     title, _, text = module.DESCRIPTION.partition("\n")
     options = {id(option.action): option for option in command_options(parser, command)}
     parts = [

@@ -13,6 +13,8 @@ from ..errors import OutputError
 from .file_kind import file_kind
 from .partial_files import create_locked, partial_path, remove_leftovers_once
 
+PICTURES = (".png", ".jpg", ".pdf", ".svg")
+
 
 def file_identity(path: Path) -> str:
     """The one name that stands for all names of a file. Links are followed; a pair is known by its .img."""
@@ -50,6 +52,13 @@ def check_writable(path: Path) -> None:
     if kind:
         raise OutputError(f"{path}: is {kind}; name a file")
     _check_access(path, folder)
+
+
+def check_picture(path: Path) -> None:
+    """Raise OutputError if a picture cannot be written at this path."""
+    if path.suffix.lower() not in PICTURES:
+        raise OutputError(f"{path}: name pictures with one of {', '.join(PICTURES)}")
+    check_writable(path)
 
 
 def _check_access(path: Path, folder: Path) -> None:
@@ -92,7 +101,8 @@ def atomic_write(*paths: Path) -> Iterator[list[Path]]:
     interruption.unfinished |= names
     try:
         for written in partial:
-            locks.append(create_locked(written))
+            with interruption.making_file:
+                locks.append(create_locked(written))
             remove_leftovers_once(written.parent, os.fstat(locks[-1]).st_mtime)
         yield partial
         for written, path in zip(partial, paths, strict=True):

@@ -16,7 +16,7 @@ from ..errors import BrainLabelsError, InputError, errors_named
 from ..io.checksum import checksum
 from ..io.images import volume
 from ..io.images.pairs import check_exist, read_pair
-from ..io.output import atomic_write, check_distinct, check_writable
+from ..io.output import atomic_write, check_distinct, check_picture, check_writable
 from ..io.pictures import figures
 from ..io.text import typed
 from ..io.text.textfile import file_bytes
@@ -56,7 +56,7 @@ def _check_files(image_path: Path, mask_path: Path, out: Path, figure: Path | No
     volume.check_output(out)
     outputs = [out, record_path(out)]
     if figure is not None:
-        figures.check_picture(figure)
+        check_picture(figure)
         outputs.append(figure)
     for path in outputs:
         check_writable(path)

@@ -69,7 +69,9 @@ border may differ.
 
 The network's memory does not grow with the scan: a 512³ scan takes less than 2.5 GiB. --sdt and
 --border take 40 bytes a voxel more. The command computes the need from the image's header and compares
-it with the free memory before it reads the image."""
+it with the free memory before it reads the image. With several images it reads the next one and writes
+the outputs of the last one while the networks see an image, if memory holds all of them; --memory counts
+for their sum."""
 
 SYNOPSIS = [
     "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [OPTIONS]",
@@ -193,7 +195,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """The job of one image with the outputs that are named, or those of all images with --out-dir.
 
-    A wrong command line ends the program. Raises InputError or OutputError if a file cannot be used.
+    A wrong command line ends the program. Raises InputError or OutputError if a file cannot be used. Imports no
+    library.
     """
     from ...batch.jobs import take_images
     from ...io.images.lists import read_list
@@ -216,11 +219,11 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
 
 
 def _single_job(args: argparse.Namespace, images: list[Path], outputs: dict[str, Path]) -> Job:
-    """The job of one image, without --out-dir."""
+    """The job of one image, without --out-dir. Raises InputError if there is no such file."""
     from ...batch.jobs import Job
-    from ...io.images.volume import check_output
-    from ...io.output import check_distinct
-    from ...io.pictures.figures import check_picture
+    from ...io.images.names import check_output
+    from ...io.images.path import check_is_file
+    from ...io.output import check_distinct, check_picture
 
     if args.save or args.suffix or args.shard:
         args.parser.error("--save, --suffix and --shard go with --out-dir")
@@ -236,13 +239,14 @@ def _single_job(args: argparse.Namespace, images: list[Path], outputs: dict[str,
         args.parser.error(str(error))
     for kind, path in outputs.items():
         check_picture(path) if kind == "picture" else check_output(path)
+    check_is_file(images[0])
     return Job(images[0], outputs, args.bval)
 
 
 def _folder_jobs(args: argparse.Namespace, images: list[Path], outputs: dict[str, Path]) -> list[Job]:
     """The jobs of all images with --out-dir, with which no output may be named."""
     from ...batch.jobs import plan_folder
-    from ...io.images.volume import SUFFIXES
+    from ...io.images.names import SUFFIXES
 
     if outputs:
         args.parser.error("-o, -m, -d and -p name the outputs of one image; with --out-dir use --save")
@@ -262,6 +266,10 @@ def run(args: argparse.Namespace) -> int:
             return 0
     from ...batch.jobs import StripOptions
     from ...batch.records import made_with
+    from ...networks.model_files import find_by_name
+
+    if args.model is not None:
+        find_by_name(args.model)  # a wrong name is refused before torch is imported
     from ...batch.strip import strip_files
     from ...networks.checkpoint import find_model
     from ...stripping.stripper import Stripper

@@ -370,8 +370,7 @@ def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap], init:
 def _check_files(args: argparse.Namespace) -> None:
     """Raise InputError or OutputError if a file is missing or cannot be written: before any work is done."""
     from ...io.images.pairs import check_exist
-    from ...io.output import check_distinct, check_writable
-    from ...io.pictures import figures
+    from ...io.output import check_distinct, check_picture, check_writable
     from ...training.run_files import QUALITY_PART, RunFiles
 
     inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]
@@ -388,7 +387,7 @@ def _check_files(args: argparse.Namespace) -> None:
             quality_files.check(args.resume)
             outputs += quality_files.beside
     if args.samples is not None:
-        figures.check_picture(args.samples)
+        check_picture(args.samples)
         check_writable(args.samples)
         outputs.append(args.samples)
     check_distinct(inputs, outputs)

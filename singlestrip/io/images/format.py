@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Literal
 
 import nibabel as nib
 
-from .header import Fault, is_packed, suffix_of
+from .header import Fault
+from .names import is_packed, suffix_of
 from .path import PLACEHOLDERS
-from .stream import GZIP_MAGIC, ImageStream, packing_of
+from .stream import GZIP_MAGIC, ImageStream, UnpackError, packing_of
 
 ByteOrder = Literal["little", "big"]
 
@@ -45,7 +45,7 @@ def _compressed_inside(path: Path) -> str:
     try:
         with ImageStream(path, packed=True) as stream:
             suffix = _suffix_by_content(stream.read(NIFTI1_FIELDS.itemsize))
-    except (EOFError, zlib.error):
+    except (EOFError, UnpackError):
         suffix = ""
     if suffix and suffix_of(path) != ".hdr":
         return f"compressed inside; rename it to end in {PACKED_SUFFIX[suffix]}"

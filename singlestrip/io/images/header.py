@@ -1,4 +1,4 @@
-"""What the header of an image file says, and how the file's name tells its format: NIfTI, MGH and MGZ."""
+"""What the header of an image file says, of NIfTI, MGH and MGZ."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...space.grid import Grid
-
-SUFFIXES = (".nii.gz", ".nii", ".img", ".hdr", ".mgz", ".mgh")
+from .names import is_mgh
 
 
 class Fault(Exception):
@@ -67,26 +66,3 @@ class ImageHeader:
     def is_mgh(self) -> bool:
         """Whether the file is MGH or MGZ."""
         return is_mgh(self.path)
-
-
-def suffix_of(path: Path) -> str:
-    """The image suffix of a path, in lower case; "" if it has none of those supported."""
-    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
-
-
-def is_mgh(path: Path) -> bool:
-    """Whether a path has a suffix of MGH or MGZ."""
-    return suffix_of(path) in (".mgh", ".mgz")
-
-
-def is_packed(path: Path) -> bool:
-    """Whether a path has the suffix of a format that is compressed with gzip."""
-    return suffix_of(path) in (".nii.gz", ".mgz")
-
-
-def header_and_data(path: Path) -> tuple[Path, Path]:
-    """The files that hold an image's header and its voxels: two of an .img/.hdr pair, otherwise the same."""
-    if suffix_of(path) not in (".img", ".hdr"):
-        return path, path
-    change_case = str.upper if path.suffix.isupper() else str
-    return path.with_suffix(change_case(".hdr")), path.with_suffix(change_case(".img"))

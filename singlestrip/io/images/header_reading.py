@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +12,12 @@ import numpy as np
 from ...errors import InputError
 from ...space.grid import geometry_fault
 from .format import open_stream
-from .header import SUFFIXES, Fault, ImageHeader, header_and_data, is_mgh, is_packed, suffix_of
+from .header import Fault, ImageHeader
 from .mgh_header import read_mgh_header
+from .names import SUFFIXES, header_and_data, is_mgh, is_packed, suffix_of
 from .nifti_header import read_nifti_header
 from .path import check_is_file
-from .stream import PACKING_BYTES, packing_of
+from .stream import PACKING_BYTES, UnpackError, packing_of
 
 
 def read_header(path: str | os.PathLike[str]) -> ImageHeader:
@@ -68,7 +68,7 @@ def faults_named(path: Path, part: str) -> Iterator[None]:
         yield
     except Fault as error:
         raise InputError(f"{path}: {error}") from error
-    except (EOFError, zlib.error) as error:
+    except (EOFError, UnpackError) as error:
         raise InputError(f"{path}: the {part} data are damaged or cut short ({error})") from error
     except MemoryError as error:
         raise InputError(f"{path}: larger than the memory, or its header is damaged") from error

@@ -16,7 +16,8 @@ from .header import ImageHeader
 class Volume(ImageHeader):
     """One image file: its header and its voxels.
 
-    stored: [X, Y, Z, T] as in the file, before scaling, read-only; footer: of MGH, the bytes behind the voxels.
+    stored: [X, Y, Z, T] as in the file, before scaling, but in the byte order of this machine; read-only.
+    footer: of MGH, the bytes behind the voxels.
     """
 
     stored: np.ndarray

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...errors import InputError
 from ..output import atomic_write
 from ..text.textfile import named_path, read_text
-from . import volume
+from .names import merge_pairs, suffix_of
 
 LONGEST_PATH = 2**15  # bytes of a line; systems allow less
 COMMENT_MARK = "#"
@@ -22,7 +22,7 @@ def read_list(path: Path) -> list[Path]:
     Relative paths start from the working folder. Whether the files exist is not checked. Raises InputError if the
     file is no such list.
     """
-    if volume.suffix_of(path):
+    if suffix_of(path):
         raise InputError(
             f"{path}: an image by its name; a list is a text file with the path of one image per line"
         )
@@ -32,7 +32,7 @@ def read_list(path: Path) -> list[Path]:
         raise InputError(f"{path}: the list names no image")
     if any(len(os.fsencode(image)) > LONGEST_PATH for image in images):
         raise InputError(f"{path}: not a list of paths: a line has more than {LONGEST_PATH} bytes")
-    return volume.merge_pairs(images)
+    return merge_pairs(images)
 
 
 def write_list(path: Path, images: Iterable[Path]) -> None:
@@ -68,4 +68,4 @@ def images_below(folder: Path, leave_out: Path) -> list[Path]:
             name for name in folders if not name.startswith(".") and os.path.realpath(Path(above, name)) != outputs
         ]
         files += [Path(above, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in volume.merge_pairs(files) if volume.suffix_of(path) not in ("", ".hdr"))
+    return sorted(path for path in merge_pairs(files) if suffix_of(path) not in ("", ".hdr"))

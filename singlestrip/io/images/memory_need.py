@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -64,6 +65,19 @@ def check(
             f"{image.path}: needs about {need / memory.GIB:.1f} GiB, over the limit of {limit_gib:g} GiB"
         )
     _check_free(image, need, "use a larger machine" + (" or leave out the SDT and border" if sdt else COARSER))
+
+
+def fits_beside(need: int, others: Sequence[int], limit_gib: float | None = None) -> bool:
+    """Whether memory holds an image while others are worked on with the same networks; True if there are none.
+
+    need, others: bytes, of `estimate`. The others may have taken nothing of theirs yet. limit_gib: as of `check`.
+    """
+    if not others:
+        return True
+    total = need + sum(other - NETWORK_BYTES for other in others)
+    left = memory.available()
+    over_limit = limit_gib is not None and total > limit_gib * memory.GIB
+    return not over_limit and (left is None or total + NETWORK_BYTES <= left)
 
 
 def check_reading(image: ImageHeader) -> None:

@@ -26,7 +26,8 @@ from .format import (
     header_sizes,
     open_stream,
 )
-from .header import Fault, ImageHeader, suffix_of
+from .header import Fault, ImageHeader
+from .names import suffix_of
 from .stream import ImageStream
 
 NIFTI2_LINE_ENDS = b"\r\n\x1a\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
+from isal import isal_zlib
 
+UnpackError = isal_zlib.error
 GZIP_MAGIC = b"\x1f\x8b"
+GZIP_BITS = 31  # zlib's number for a gzip member with the largest window
 # The first bytes of compressed files.
 PACKINGS = (
     (GZIP_MAGIC, "gzip"),
@@ -38,8 +40,8 @@ class ImageStream:
 
     most_bytes: an upper limit of the content's length, which follows from the file's size.
     stray: whether the last gzip member is followed by bytes of no intact member.
-    Reading raises EOFError or zlib.error if compressed data are cut short or damaged; the checksum of each member
-    is compared.
+    Reading raises EOFError or UnpackError if compressed data are cut short or damaged; the checksum and the length
+    of each member are compared.
     """
 
     def __init__(self, path: Path, packed: bool) -> None:
@@ -108,7 +110,7 @@ class ImageStream:
             while most > 0 and (piece := self._some(most)):
                 pieces.setdefault(self._members, []).append(piece)
                 most -= len(piece)
-        except (EOFError, zlib.error):
+        except (EOFError, UnpackError):
             if self._members == first:
                 raise
             pieces.pop(self._members, None)
@@ -134,7 +136,7 @@ class ImageStream:
 
     def _begin_member(self, packed: bytes) -> None:
         """Start to unpack a gzip member. packed: bytes of it that were read already."""
-        self._unpacker, self._pending = zlib.decompressobj(wbits=31), packed
+        self._unpacker, self._pending = isal_zlib.decompressobj(wbits=GZIP_BITS), packed
         self._members += 1
 
     def _end_member(self) -> None:

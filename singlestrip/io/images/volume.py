@@ -1,29 +1,35 @@
 """Reads and writes image files; other rooms do so through this module alone.
 
-Voxel values stay as stored, in their own type and byte order. They are scaled only where numbers are needed, so
-that an image can be written again with all voxels, scaling and header unchanged.
+Voxel values stay as stored, in their own type. They are scaled only where numbers are needed, so that an image can
+be written again with all voxels, scaling and header unchanged.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from ...errors import InputError, OutputError
+from ...errors import InputError
 from ...space.grid import corners_apart
 from ...space.scaling import finite_range
-from ..output import check_writable, path_exists
 from . import memory_need
 from .format import MOST_BESIDE_BYTES, open_stream
-from .header import SUFFIXES, ImageHeader, header_and_data, suffix_of
+from .header import ImageHeader
 from .header_reading import faults_named, read_header
 from .image import Volume
+from .names import (
+    SUFFIXES,
+    check_named_once,
+    check_output,
+    distinct_names,
+    merge_pairs,
+    suffix_of,
+    voxel_file,
+    without_repeats,
+)
 from .stream import ImageStream
 from .writing import check_grid_fits, check_values_fit, write_like
 
@@ -41,6 +47,7 @@ __all__ = [
     "merge_pairs",
     "read",
     "read_header",
+    "read_quietly",
     "read_single",
     "suffix_of",
     "voxel_file",
@@ -49,76 +56,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
 GRID_TOLERANCE_MM = 1e-2  # how far corners of equal grids may lie apart, since headers are rounded
-
-
-def distinct_names(paths: list[Path]) -> list[Path]:
-    """Names of image files without suffix. If two are equal, all names keep their folders below the shared one.
-
-    Names of files that differ only in suffix stay equal. Raises InputError if a file is named twice.
-    """
-    resolved = [Path(_absolute(path)) for path in paths]
-    check_named_once(resolved)
-    stems = [path.name[: len(path.name) - len(suffix_of(path))] or path.name for path in resolved]
-    if len(set(stems)) == len(stems):
-        return [Path(stem) for stem in stems]
-    shared = Path(os.path.commonpath([path.parent for path in resolved]))
-    return [path.parent.relative_to(shared) / stem for path, stem in zip(resolved, stems, strict=True)]
-
-
-def check_named_once(paths: Iterable[Path]) -> None:
-    """Raise InputError if two paths name the same file. A link counts as another file."""
-    twice = [path for path, count in Counter(map(_absolute, paths)).items() if count > 1]
-    if twice:
-        raise InputError(f"{twice[0]}: named more than once")
-
-
-def without_repeats(items: Iterable[Item], files_of: Callable[[Item], tuple[Path | None, ...]]) -> list[Item]:
-    """The items in their order, without those that name the same files as an earlier one.
-
-    files_of: the files that an item names; a warning about a repeat names the first. A link counts as another
-    file.
-    """
-    counts: Counter[tuple[str | None, ...]] = Counter()
-    kept = []
-    for item in items:
-        files = tuple(None if path is None else _absolute(path) for path in files_of(item))
-        counts[files] += 1
-        if counts[files] == 1:
-            kept.append(item)
-        elif counts[files] == 2:
-            log.warning("%s: named more than once; it is taken once", files_of(item)[0])
-    return kept
-
-
-def _absolute(path: Path) -> str:
-    """The absolute path, with links as they are."""
-    return os.path.abspath(path)  # noqa: PTH100 - links stay as named
-
-
-def merge_pairs(paths: Iterable[Path]) -> list[Path]:
-    """Paths of images in their order; an .img/.hdr pair counts once, by its .img, whichever file is named."""
-
-    def stem(path: Path) -> str:
-        return _absolute(path.with_suffix(""))
-
-    paths = list(paths)
-    stems = {stem(path) for path in paths if path.suffix.lower() == ".img"}
-    alone = [path for path in paths if path.suffix.lower() != ".hdr" or stem(path) not in stems]
-    return [voxel_file(path) if path_exists(voxel_file(path)) else path for path in alone]
-
-
-def voxel_file(path: Path) -> Path:
-    """The file of an image that holds its voxels: the .img of an .img/.hdr pair, else the path itself."""
-    return header_and_data(path)[1]
-
-
-def check_output(path: Path) -> None:
-    """Raise OutputError if no image can be written at this path; called before any work is done."""
-    if not suffix_of(path):
-        raise OutputError(f"{path}: name outputs with one of {', '.join(SUFFIXES)}")
-    check_writable(path)
 
 
 def read(path: str | os.PathLike[str]) -> Volume:
@@ -128,13 +66,13 @@ def read(path: str | os.PathLike[str]) -> Volume:
     Raises InputError unless the file is a complete image of real numbers with a usable geometry, and if it is
     larger than the free memory.
     """
-    image = _read_quietly(path)
+    image = read_quietly(path)
     for remark in image.remarks:
         log.warning("%s: %s", image.path, remark)
     return image
 
 
-def _read_quietly(path: str | os.PathLike[str]) -> Volume:
+def read_quietly(path: str | os.PathLike[str]) -> Volume:
     """Read an image as `read` does, without logging its remarks."""
     header = read_header(path)
     memory_need.check_reading(header)
@@ -156,13 +94,19 @@ def _read_quietly(path: str | os.PathLike[str]) -> Volume:
 
 
 def _read_voxels(stream: ImageStream, header: ImageHeader) -> np.ndarray:
-    """Values as stored, [X, Y, Z, T], read-only. Several axes after the third become one, in the file's order."""
+    """Values as stored, [X, Y, Z, T], read-only, in the byte order of this machine.
+
+    Several axes after the third become one, in the file's order.
+    """
     raw = np.empty(header.nbytes, np.uint8)
     filled = stream.fill(raw)
     if filled < raw.size:
         raise EOFError(f"{filled} bytes of voxels; by the header there are {raw.size}")
-    raw.setflags(write=False)
-    return raw.view(header.dtype).reshape((*header.space, -1), order="F")
+    values = raw.view(header.dtype)
+    if not values.dtype.isnative:  # once here, and not at each use
+        values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
+    values.setflags(write=False)
+    return values.reshape((*header.space, -1), order="F")
 
 
 def has_one_frame(path: Path) -> bool:
@@ -187,7 +131,7 @@ def is_complete(path: Path, image: Path | None = None) -> bool:
     image: if given, the file must also lie on the grid of this image, except for the rounding of headers.
     """
     try:
-        read_image = _read_quietly(path)
+        read_image = read_quietly(path)
         if image is None:
             return True
         other = read_header(image)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
+from isal import isal_zlib
 from nibabel.freesurfer import mghformat
 
 from ...errors import InputError, OutputError
@@ -17,12 +17,14 @@ from ...space.grid import voxel_sizes
 from ...space.scaling import FLOAT32_MAX, scaled_float32
 from ..output import atomic_write
 from .format import NIFTI_MAGIC
-from .header import ImageHeader, header_and_data, is_mgh, is_packed
+from .header import ImageHeader
 from .image import Volume
 from .mgh_header import MGH_FIELDS, MGH_TYPES, mgh_vox2world
+from .names import header_and_data, is_mgh, is_packed
 from .nifti_header import byte_order, sform_vox2world
+from .stream import GZIP_BITS
 
-GZIP_LEVEL = 1
+GZIP_LEVEL = 2  # of 0 to 3; files are smaller than those of zlib's level 1, and take a sixth of its time
 INT32 = np.iinfo(np.int32)
 NIFTI1_LONGEST_AXIS = np.iinfo(np.int16).max
 ROUNDING_MM = 5e-3  # how far a corner may move when a geometry is stored in 32 bits
@@ -231,14 +233,11 @@ def _save(contents: dict[Path, Iterator[bytes]]) -> None:
     with atomic_write(*contents) as partial:
         for name, (path, pieces) in zip(partial, contents.items(), strict=True):
             with name.open("wb") as file:
-                if is_packed(path):
-                    # Without a time or a name: equal images are equal files.
-                    with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
-                        _write_all(packed, pieces)
-                else:
-                    _write_all(file, pieces)
+                file.writelines(_compress(pieces) if is_packed(path) else pieces)
 
 
-def _write_all(file: BinaryIO | gzip.GzipFile, pieces: Iterator[bytes]) -> None:
-    for piece in pieces:
-        file.write(piece)
+def _compress(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """One gzip member of the pieces. It has neither time nor name: equal images are equal files."""
+    packer = isal_zlib.compressobj(GZIP_LEVEL, wbits=GZIP_BITS)
+    yield from map(packer.compress, pieces)
+    yield packer.flush()

@@ -10,31 +10,22 @@ import nibabel as nib
 import numpy as np
 
 from ...configuration import INSIDE_BASE
-from ...errors import OutputError
 from ...space.grid import voxel_sizes
 from ...space.morphology import bounding_box
 from ...space.scan import Scan
-from ..output import atomic_write, check_writable
+from ..output import atomic_write
 from ..text.escaping import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PICTURES = (".png", ".jpg", ".pdf", ".svg")
 OUTLINE = "#ff3b30"
 TRUE_OUTLINE = "#34c759"
 REBUILT_OUTLINE = "#0a84ff"
 LOSS_COLOURS = ("#1f6fb4", "#9bb8d3")
 QUALITY_MARGIN_MM = 30.0  # shown around the mask, to see what it misses
 DISAGREEMENT = (1.0, 0.84, 0.04, 0.45)  # RGBA
-
-
-def check_picture(path: Path) -> None:
-    """Raise OutputError if a picture cannot be written at this path."""
-    if path.suffix.lower() not in PICTURES:
-        raise OutputError(f"{path}: name pictures with one of {', '.join(PICTURES)}")
-    check_writable(path)
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
