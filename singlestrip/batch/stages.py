@@ -47,8 +47,8 @@ class Prepared:
 class Brain:
     """What was found in an image.
 
-    masks: boolean [X, Y, Z, T]; sdts: signed distances float32 [X, Y, Z, T] mm, None if not wanted; fields: the output
-    of the networks for each frame.
+    masks: boolean [X, Y, Z, T]; sdts: signed distances float32 [X, Y, Z, T] mm, None if not wanted; fields: the
+    output of the networks for each frame.
     """
 
     masks: np.ndarray

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -147,7 +147,7 @@ class _Batch:
     ledger: Ledger | None
     finish: Callable[[Job, bool, MaskQuality | None], None]
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[_Task]:
+    def run(self, jobs: Iterable[Job]) -> Generator[_Task, None, None]:
         """The task of each job, in order, when all work on it is done.
 
         While the networks see an image, at most one other is read, and the outputs of one other are written.

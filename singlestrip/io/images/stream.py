@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from isal import isal_zlib
 
-UnpackError = isal_zlib.error
+UnpackError: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub says int
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_BITS = 31  # zlib's number for a gzip member with the largest window
 # The first bytes of compressed files.
