@@ -43,6 +43,7 @@ class Ball(nn.Module):
     def __init__(self):
         super().__init__()
         self.config = AutoencoderConfig()
+        self.estimator = None
         self.anchor = nn.Parameter(torch.zeros(1))
 
     def forward(self, masks):
@@ -214,11 +215,11 @@ def test_a_table_of_tabs(tmp_path):
 
 
 def test_columns_keep_the_order_that_was_promised(tmp_path):
-    """In docs/stable/tables.md; the measures are the columns of numbers, in that order, `frame` last."""
+    """In docs/stable/tables.md; the measures are the columns of numbers, in that order."""
     stable = (Path(__file__).parents[1] / "docs/stable/tables.md").read_text(encoding="utf-8")
     promise = re.search(r"The columns are ([^.]*)\.", stable)[1]
     assert list(COLUMNS) == re.findall(r"`(\w+)`", promise)
-    texts = ("flag", "mask", "image", "reference", "note")
+    texts = ("flag", "mask", "image", "reference", "note", "evidence", "reasons")
     assert [column for column in COLUMNS if column not in texts] == list(NUMBERS)
     write_table(tmp_path / "q.tsv", [made(**dict.fromkeys(reversed(NUMBERS), 1))])
     update_table(tmp_path / "grown.tsv", [SCORED])
@@ -228,7 +229,13 @@ def test_columns_keep_the_order_that_was_promised(tmp_path):
 
 QUALITY = {
     "estimated_dice": 0.9,
+    "low": 0.85,
+    "high": 0.95,
+    "evidence": "image",
     "flag": "pass",
+    "reasons": ("has holes", "touches the lower face of the image"),
+    "shape_dice": 0.91,
+    "view_dice": None,
     "hd95_mm": 3.5,
     "slice_dice": (0.8, 1.0),
     "lowest_slice_dice": 0.8,
@@ -251,9 +258,43 @@ def test_the_numbers_of_a_quality_by_column():
         "holes": 3,
         "border": 1,
         "frame": 4,
+        "estimate_low": 0.85,
+        "estimate_high": 0.95,
+        "shape_dice": 0.91,
     }
     assert type(values["border"]) is int  # a number in the tables
     assert "frame" not in quality_values(MaskQuality(**QUALITY))
+    assert quality_values(MaskQuality(**QUALITY | {"view_dice": 0.8}))["view_dice"] == 0.8
+
+
+def test_what_speaks_against_a_mask_is_a_cell_and_a_list(tmp_path):
+    """The interval, the evidence and the reasons of a mask, in both kinds of table."""
+    found = Assessment.of(Case(Path("a.nii")), MaskQuality(**QUALITY), {"dice": 0.875}, (0.0, 0.25))
+    for name in ("q.tsv", "q.json"):
+        write_table(tmp_path / name, [found])
+    (row,) = rows_of(tmp_path / "q.tsv")
+    assert (row["estimate_low"], row["estimate_high"], row["evidence"]) == ("0.8500", "0.9500", "image")
+    assert row["reasons"] == "has holes; touches the lower face of the image" and row["dice"] == "0.8750"
+    assert (row["shape_dice"], row["view_dice"]) == ("0.9100", "")
+    record = strict((tmp_path / "q.json").read_text())
+    assert record["reasons"] == list(QUALITY["reasons"]) and record["evidence"] == "image"
+    assert record["slice_doubt"] == [0, 0.25] and record["slice_dice"] == [0.8, 1]
+    assert "view_dice" not in record
+    assert found.interval == (0.85, 0.95)
+    assert made(estimated_dice=0.9, estimate_low=0.0, estimate_high=1.0).interval is made().interval is None
+
+
+def test_a_table_without_the_columns_of_later_versions_grows(growing):
+    """Its rows keep their place and get empty cells."""
+    columns, *rows = (line.split("\t") for line in growing.read_text().splitlines())
+    fewer = columns.index("frame")
+    growing.write_text("".join("\t".join(cells[:fewer]) + "\n" for cells in (columns, *rows)))
+    update_table(growing, [Assessment.of(Case(Path("c.nii")), MaskQuality(**QUALITY))])
+    assert growing.read_text().split("\n")[0].split("\t") == list(COLUMNS)
+    grown = rows_of(growing)
+    assert [row["mask"] for row in grown] == ["b.nii", "a.nii", "c.nii"]
+    assert [row["evidence"] for row in grown] == ["", "", "image"]
+    assert [case.mask.name for case in read_table(growing)] == ["b.nii", "a.nii", "c.nii"]
 
 
 def test_tabs_and_lines_within_a_note_do_not_break_the_table(tmp_path):
@@ -383,7 +424,8 @@ def test_json_of_one_and_of_several(tmp_path):
     write_table(path, [SCORED, made("b", "fail", "gone\n\tfor good")])
     several = strict(path.read_text())
     assert several[0] == one
-    assert several[1] == {"flag": "fail", "mask": "b.nii", "note": "gone\n\tfor good", "slice_dice": []}
+    lists = {"slice_dice": [], "slice_doubt": [], "reasons": []}
+    assert several[1] == {"flag": "fail", "mask": "b.nii", "note": "gone\n\tfor good"} | lists
 
 
 def test_what_is_not_finite_is_null(tmp_path):

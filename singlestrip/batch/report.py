@@ -11,7 +11,7 @@ from ..io.output import make_folder, path_exists
 from ..io.pictures import figures
 from ..io.pictures.page import PageEntry, write_page
 from ..space.scan import Scan
-from .assessment import FRAME, MEASURES, Assessment, Measure
+from .assessment import MEASURES, Assessment, Measure
 
 if TYPE_CHECKING:  # its module imports torch
     from ..quality.reconstruction import Reconstruction
@@ -40,9 +40,7 @@ def _picture_path(name: str) -> str:
 
 def write_report(folder: Path, assessments: list[Assessment], title: str, about: str) -> Path:
     """Write the page of assessments whose pictures lie in `folder`. Returns the path of the page."""
-    measures = [
-        each for each in (*MEASURES, FRAME) if each.title and any(each.column in a.values for a in assessments)
-    ]
+    measures = [each for each in MEASURES if each.title and any(each.column in a.values for a in assessments)]
     return write_page(folder, [_page_entry(folder, each, measures) for each in assessments], title, about)
 
 

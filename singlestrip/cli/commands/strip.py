@@ -295,7 +295,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_quality_table(outcomes: Sequence[Outcome], path: Path) -> None:
     """Add the masks that were assessed and the images that failed to the table of quality, worst first."""
-    from ...batch.assessment import Assessment, Case, quality_values
+    from ...batch.assessment import Assessment, Case
     from ...batch.quality_table import update_table
 
     assessments = []
@@ -305,5 +305,5 @@ def _write_quality_table(outcomes: Sequence[Outcome], path: Path) -> None:
         if quality is None:
             assessments.append(Assessment(case, "fail", {}, note=outcome.text))
         else:
-            assessments.append(Assessment(case, quality.flag, quality_values(quality), quality.slice_dice))
+            assessments.append(Assessment.of(case, quality))
     update_table(path, assessments)
