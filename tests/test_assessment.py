@@ -24,13 +24,15 @@ from singlestrip.batch.assessment import (
     worst_first,
 )
 from singlestrip.batch.quality_table import check_table, read_growing_table, read_table, update_table, write_table
-from singlestrip.batch.report import write_report
+from singlestrip.batch.report import group_of, write_report
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io.images.masks import read_mask, read_masks
+from singlestrip.io.pictures import figures
 from singlestrip.quality.mask_source import fraction
 from singlestrip.quality.scores import MaskQuality, QualityModel
 from singlestrip.space.metrics import dice
+from singlestrip.space.scan import Scan
 
 SHAPE = (32, 32, 32)
 VOX2WORLD = np.diag([4.0, 4, 4, 1])
@@ -630,7 +632,7 @@ def test_pictures_and_augmentation_are_of_the_worst_frame(model, frames, tmp_pat
         ("first", Case(alone[1], series)),  # one mask for all frames: the first is shown
     ):
         folder = tmp_path / name
-        (assessed,) = assess_files(Assessor(model, phantom_stripper, report_folder=folder), [case])
+        (assessed,) = assess_files(Assessor(model, augmenter=phantom_stripper, report_folder=folder), [case])
         assert not assessed.note, assessed.note
         (picture,) = (folder / "pictures").iterdir()
         found.append(({k: v for k, v in assessed.values.items() if k != "frame"}, picture.read_bytes()))
@@ -662,7 +664,7 @@ def test_a_label_map_is_not_scored(model, masks, tmp_path):
 
 
 def test_augmentation_needs_an_image(model, masks, phantom_stripper):
-    (found,) = assess_files(Assessor(model, phantom_stripper), [Case(masks["good"])])
+    (found,) = assess_files(Assessor(model, augmenter=phantom_stripper), [Case(masks["good"])])
     assert str(masks["good"]) in found.note and "image" in found.note
     assert found.flag == "fail"
 
@@ -680,15 +682,15 @@ def test_augmentation(model, tmp_path, phantom_stripper):
         Case(save(tmp_path / "whole.nii", truth), image),
         Case(save(tmp_path / "half.nii", half), image),
     ]
-    found = {a.case.name: a.values for a in assess_files(Assessor(model, phantom_stripper), cases)}
+    found = {a.case.name: a.values for a in assess_files(Assessor(model, augmenter=phantom_stripper), cases)}
     for values in found.values():
         assert 0.85 < values["tta_dice"] <= 1
     assert found["whole"]["tta_dice"] == found["half"]["tta_dice"]
     assert found["whole"]["tta_mask_dice"] > 0.9
     assert found["half"]["tta_mask_dice"] == pytest.approx(dice(half, truth), abs=0.06)  # 2/3
-    again = assess_files(Assessor(model, phantom_stripper), cases[:1])[0]
+    again = assess_files(Assessor(model, augmenter=phantom_stripper), cases[:1])[0]
     assert again.values == found["whole"]
-    other = assess_files(Assessor(model, phantom_stripper, seed=1), cases[:1])[0]
+    other = assess_files(Assessor(model, augmenter=phantom_stripper, seed=1), cases[:1])[0]
     assert other.values["tta_dice"] != again.values["tta_dice"]
     assert other.values["estimated_dice"] == again.values["estimated_dice"]
 
@@ -726,6 +728,39 @@ def test_a_page_and_its_pictures(model, masks, broken, tmp_path):
     assert (numbers["parts"], numbers["holes"], numbers["at border"]) == ("1", "0", "0")
     assert float(numbers["volume ml"]) == pytest.approx(np.count_nonzero(ball(48)) * 0.064, abs=0.5)
     assert "TTA Dice" not in numbers
+
+
+def test_the_picture_shows_the_slices_of_most_doubt(monkeypatch, tmp_path):
+    """Above, planes through the place of most doubt; below, slices by their number in the file, which counts from
+    the top down and whose axes are in another order."""
+    at = np.indices((20, 24, 28))
+    inside = (np.abs(at - np.array([10, 12, 14]).reshape(3, 1, 1, 1)) < 6).all(0)
+    doubt = np.zeros(inside.shape, dtype=np.float32)
+    doubt[11, 10:14, 10:14] = 1
+    vox2world = np.array([[0, 0, 2, 0], [0, -2, 0, 0], [-2, 0, 0, 0], [0, 0, 0, 1.0]])
+    scan, slices = Scan(at[0].astype(np.float32), vox2world), [(11, 0.5), (4, 0.1)]
+    view = figures.QualityView(scan, inside, inside, doubt, np.array([11, 12, 12]), 0, slices)
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    figures.quality_figure(view, tmp_path / "p.png")
+    above, below = (part.axes for part in drawn[0].subfigs)
+    assert [axis.get_title() for axis in above] == ["axial 11", "coronal 12", "sagittal 12"]
+    assert [axis.get_title() for axis in below] == ["slice 11: doubt 0.50", "slice 4: doubt 0.10", "", ""]
+    assert {np.unique(axis.images[0].get_array()).tolist()[0] for axis in (above[0], below[0])} == {11}
+    assert np.unique(below[1].images[0].get_array()).tolist() == [4] and not below[2].images
+    overlay = above[0].images[1].get_array()
+    assert np.count_nonzero(overlay[..., 3]) == 16 and not below[1].images[1].get_array().any()
+    coronal = above[1].images[0].get_array()
+    assert coronal[0, 0] > coronal[-1, 0]  # up is up
+
+
+def test_reasons_of_one_kind_share_their_words():
+    faces = ("lower face", "left and upper faces", "right face")
+    groups = {group_of(f"touches the {each} of the image") for each in faces}
+    assert groups == {"touches a face of the image"}
+    assert group_of("12 % of it is dark") == group_of("7.5 % of it is dark") == "… of it is dark"
+    small = "brain of {} ml, smaller than any that this model is for ({} to 2000 ml)"
+    assert group_of(small.format(80, 900)) == "brain of …, smaller than any that this model is for"
 
 
 def test_a_page_of_failures_alone(model, broken, tmp_path):

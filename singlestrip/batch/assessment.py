@@ -31,9 +31,9 @@ class Measure:
 
 
 # tta_dice: mean Dice of augmented masks and their median. tta_mask_dice: Dice of the mask and that median. dice,
-# hd95_mm: of the mask and the reference. frame: of several, the one with the lowest estimated Dice, counted from 0;
-# all numbers are of this frame. A new measure is a line here, a field of `MaskQuality`, and a word in COLUMNS and in
-# the documents that list the columns.
+# hd95_mm: of the mask and the reference. frame: of several, the one with the lowest estimated Dice, counted from
+# 0; all numbers are of this frame. A new measure is a line here, a field of `MaskQuality`, and a word in COLUMNS
+# and in the documents that list the columns.
 MEASURES = (
     Measure("estimated_dice", "estimated_dice"),
     Measure("estimated_hd95_mm", "hd95_mm", "estimated HD95 mm", ".1f"),
@@ -77,8 +77,9 @@ class Case:
 class Assessment:
     """A row of the table.
 
-    values: numbers by column, without those that are unknown. slice_dice, evidence, reasons: see `MaskQuality`. note:
-    why the mask has no numbers. slice_doubt: of every axial slice of the image, by its number; see `quality.doubt`.
+    values: numbers by column, without those that are unknown. slice_dice, evidence, reasons: see `MaskQuality`.
+    note: why the mask has no numbers. slice_doubt: of every axial slice of the image, by its number; see
+    `quality.doubt`.
     """
 
     case: Case

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,12 @@ from ..io.images.volume import Volume
 from ..io.output import check_distinct
 from ..io.pictures import figures
 from ..space.scan import Scan
+from .frames import each_frame, frames_of_masks, mean_frame
 from .jobs import Job, StripOptions
 from .ledger import Ledger
 
 if TYPE_CHECKING:  # their modules import torch
+    from ..quality.reconstruction import Reconstruction
     from ..quality.scores import MaskQuality, QualityModel
     from ..stripping.brain_field import BrainField
     from ..stripping.stripper import Stripper
@@ -37,12 +39,16 @@ def strip_file(
     options: StripOptions = StripOptions(),
     quality: QualityModel | None = None,
     begin: Callable[[], None] = lambda: None,
+    assess: bool = True,
 ) -> MaskQuality | None:
     """Strip one image file. Each output appears whole or not at all.
 
+    quality: assesses the mask, unless `assess` is False, and makes the map of doubt if the job asks for one.
     begin: called before anything is written. Returns the quality of the mask, that of the worst frame if there are
-    several, or None without a quality model. Raises SingleStripError.
+    several, or None if it was not assessed. Raises SingleStripError.
     """
+    if "doubt" in job.outputs and quality is None:
+        raise InputError(f"{job.image}: a map of doubt needs a quality network")
     _check_job(job, options, stripper.config.window_mm)
     image = volume.read(job.image)
     bad = _count_bad(image)
@@ -53,12 +59,12 @@ def strip_file(
         fill = stored_fill(image, options.fill)
         if "brain" in job.outputs:
             volume.check_values_fit(image, job.outputs["brain"], fill)
-        masks, sdts, unusual, fields = _strip_frames(stripper, frames, options, "sdt" in job.outputs)
-    if unusual:
-        log.warning("%s: %s: is this another anatomy? see 'singlestrip models'", job.image, unusual)
+        made = _gathered(_strip_frames(stripper, frames, options, job.outputs, quality, assess))
+    if made.unusual:
+        log.warning("%s: %s: is this another anatomy? see 'singlestrip models'", job.image, made.unusual)
     begin()
-    _write_outputs(job, image, masks, sdts, fill, one_mask=options.mean_frame or job.bval is not None)
-    return None if quality is None else quality.assess_worst(masks, image.vox2world, frames, fields)[0]
+    _write_outputs(job, image, made, fill, one_mask=options.mean_frame or job.bval is not None)
+    return made.quality
 
 
 def _check_job(job: Job, options: StripOptions, window_mm: float) -> None:
@@ -78,26 +84,27 @@ def _check_job(job: Job, options: StripOptions, window_mm: float) -> None:
         figures.check_picture(job.outputs["picture"])
     wants_distance = "sdt" in job.outputs or options.border_mm != 0
     brain_in_mgh = "brain" in job.outputs and is_mgh(job.outputs["brain"])
-    memory_need.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh)
+    memory_need.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh, "doubt" in job.outputs)
     for path in images:
         volume.check_grid_fits(header, path)
 
 
-def _write_outputs(
-    job: Job, image: Volume, masks: np.ndarray, sdts: np.ndarray | None, fill: np.ndarray, one_mask: bool
-) -> None:
+def _write_outputs(job: Job, image: Volume, made: _Made, fill: np.ndarray, one_mask: bool) -> None:
     """Write the outputs of a job.
 
-    masks, sdts: [X, Y, Z, T]. fill: the stored value of the background. one_mask: whether one mask is of all
-    frames, and is written in 3-D.
+    made: of all frames, arrays [X, Y, Z, T]. fill: the stored value of the background. one_mask: whether one mask
+    is of all frames, and is written in 3-D.
     """
+    masks = made.mask
     if "brain" in job.outputs:
         brain = np.where(masks, image.stored, fill)
         volume.write_like(image, job.outputs["brain"], brain, image.slope, image.intercept)
     if "mask" in job.outputs:
         volume.write_like(image, job.outputs["mask"], masks.view(np.uint8), label="brain mask", one_frame=one_mask)
-    if sdts is not None:
-        volume.write_like(image, job.outputs["sdt"], sdts, label="brain SDT mm", one_frame=one_mask)
+    if made.sdt is not None:
+        volume.write_like(image, job.outputs["sdt"], made.sdt, label="brain SDT mm", one_frame=one_mask)
+    if made.doubt is not None:
+        volume.write_like(image, job.outputs["doubt"], made.doubt, label="brain doubt", one_frame=one_mask)
     if "picture" in job.outputs:
         grey = Scan(image.grey(), image.vox2world)
         figures.mask_figure(grey, masks[..., 0], job.outputs["picture"], job.image.name)
@@ -119,26 +126,54 @@ def _count_bad(image: Volume) -> int:
 def _frames_to_strip(image: Volume, job: Job, options: StripOptions) -> list[Scan]:
     """All frames of an image; or, if it gets a single mask, the mean of the frames that the mask is made from."""
     counting = None if job.bval is None else diffusion.b0_frames(job.bval, image.frames)
-    if counting is None and options.mean_frame:
-        counting = list(range(image.frames))
-    if image.frames == 1 or counting is None:
-        return [image.scan(t) for t in range(image.frames)]
-    return [replace(image.scan(), array=_mean_frame(image, counting))]
+    if counting is None:
+        return frames_of_masks(image, 1 if options.mean_frame else image.frames)
+    return each_frame(image) if image.frames == 1 else [mean_frame(image, counting)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What is made of one frame, or of all.
+
+    mask: boolean [X, Y, Z], of all frames [X, Y, Z, T]. unusual: as in `Stripped`. sdt, in mm, and doubt: float32,
+    shaped as the mask; these and quality, of the worst frame, are None if they were not asked for.
+    """
+
+    mask: np.ndarray
+    unusual: str
+    sdt: np.ndarray | None = None
+    doubt: np.ndarray | None = None
+    quality: MaskQuality | None = None
+
+
+def _gathered(frames: Iterable[_Made]) -> _Made:
+    """What is made of all frames, from what is made of each. `unusual` is the first clause, with its frame."""
+    made = list(frames)
+    return _Made(
+        _stack_frames([each.mask for each in made]),
+        _first_unusual([each.unusual for each in made]),
+        _stack_given([each.sdt for each in made]),
+        _stack_given([each.doubt for each in made]),
+        _worst_of([each.quality for each in made if each.quality is not None]),
+    )
 
 
 def _strip_frames(
-    stripper: Stripper, frames: list[Scan], options: StripOptions, sdt: bool
-) -> tuple[np.ndarray, np.ndarray | None, str, list[BrainField]]:
-    """Masks boolean [X, Y, Z, T], SDTs float32 [X, Y, Z, T] mm if `sdt`, otherwise None, a clause, and the outputs
-    of the networks for each frame.
+    stripper: Stripper,
+    frames: list[Scan],
+    options: StripOptions,
+    kinds: Container[str],
+    quality: QualityModel | None,
+    assess: bool,
+) -> Iterator[_Made]:
+    """What is made of each frame. kinds: of outputs. quality, assess: as for `strip_file`.
 
-    The clause says what is unusual in the first brain of an unusual size; "" if there is none.
+    The networks' output for a frame is not kept, since a series may have hundreds of frames.
     """
-    stripped = []
     for number, frame in enumerate(frames):
         try:
-            stripped.append(
-                stripper.strip(frame, border_mm=options.border_mm, sdt=sdt, centre_mm=options.centre_mm)
+            stripped = stripper.strip(
+                frame, border_mm=options.border_mm, sdt="sdt" in kinds, centre_mm=options.centre_mm
             )
         except InputError as error:
             if len(frames) == 1:
@@ -146,9 +181,29 @@ def _strip_frames(
             raise type(error)(
                 f"frame {number} of 0 to {len(frames) - 1}: {error}; a single mask of their mean may work"
             ) from error
-    masks = _stack_frames([each.mask for each in stripped])
-    sdts = _stack_frames([each.sdt for each in stripped if each.sdt is not None]) if sdt else None
-    return masks, sdts, _first_unusual([each.unusual for each in stripped]), [each.field for each in stripped]
+        made = _Made(stripped.mask, stripped.unusual, stripped.sdt)
+        if quality is not None and (assess or "doubt" in kinds):
+            mask = Scan(stripped.mask, frame.vox2world)
+            reconstruction = quality.reconstruct(mask)
+            judged = quality.measure(mask, reconstruction, frame, stripped.field) if assess else None
+            doubt = _doubt_of(mask, reconstruction, stripped.field) if "doubt" in kinds else None
+            made = replace(made, doubt=doubt, quality=judged)
+        yield made
+
+
+def _worst_of(qualities: list[MaskQuality]) -> MaskQuality | None:
+    """The quality of the frame with the lowest estimated Dice; None of no frame."""
+    if not qualities:
+        return None
+    frame = min(range(len(qualities)), key=lambda t: qualities[t].estimated_dice)
+    return replace(qualities[frame], frame=frame if len(qualities) > 1 else None)
+
+
+def _doubt_of(mask: Scan, reconstruction: Reconstruction, field: BrainField) -> np.ndarray:
+    """The map of doubt of a mask, float32 [X, Y, Z]."""
+    from ..quality.doubt import map_doubt  # imports torch
+
+    return map_doubt(mask, reconstruction, field).everywhere()
 
 
 def _first_unusual(clauses: list[str]) -> str:
@@ -164,16 +219,10 @@ def _stack_frames(frames: list[np.ndarray]) -> np.ndarray:
     return frames[0][..., None] if len(frames) == 1 else np.stack([frame.T for frame in frames]).T
 
 
-def _mean_frame(image: Volume, counting: Iterable[int]) -> np.ndarray:
-    """The mean of the stored values of some frames, float32 [X, Y, Z], without values that are not finite."""
-    total = np.zeros(image.space, dtype=np.float32)
-    count = np.zeros(image.space, dtype=np.int32)
-    for t in counting:
-        frame = image.frame(t).astype(np.float32)
-        finite = np.isfinite(frame)
-        np.add(total, frame, out=total, where=finite)
-        count += finite
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+def _stack_given(frames: list[np.ndarray | None]) -> np.ndarray | None:
+    """As `_stack_frames`, of the frames that are not None; None if all are."""
+    given = [frame for frame in frames if frame is not None]
+    return _stack_frames(given) if given else None
 
 
 def stored_fill(image: Volume, fill: float | None) -> np.ndarray:
@@ -236,17 +285,19 @@ def strip_files(
     done: Callable[[Outcome], None] = lambda outcome: None,
     finish: Callable[[Job, bool, MaskQuality | None], None] = lambda job, kept, quality: None,
     describe: Callable[[Path, Exception], str] = describe_file_error,
+    assess: bool = True,
 ) -> list[Outcome]:
     """Strip the image of each job. Returns the outcomes. A job that fails does not stop the others.
 
-    quality: assesses the masks, kept ones too. resume: keep the outputs of a job if all are there, complete, and
-    on the grid of the image. debug: raise the first failure. made_with: of `records.made_with`; each output then
-    gets a record of how it was made, and `resume` makes anew what was made in another way, but keeps outputs
-    without a record. done: called after each job. finish: called at the end of each job that did not fail, with
-    whether its outputs were kept and the quality of its mask; if it raises, the job fails. describe: makes the
-    text of the outcome from an error in the work on an image.
+    quality: assesses the masks, kept ones too, unless `assess` is False, and makes maps of doubt. resume: keep
+    the outputs of a job if all are there, complete, and on the grid of the image. debug: raise the first failure.
+    made_with: of `records.made_with`; each output then gets a record of how it was made, and `resume` makes anew
+    what was made in another way, but keeps outputs without a record. done: called after each job. finish: called
+    at the end of each job that did not fail, with whether its outputs were kept and the quality of its mask; if it
+    raises, the job fails. describe: makes the text of the outcome from an error in the work on an image.
     """
-    batch = _Batch(stripper, options, quality, resume, None if made_with is None else Ledger(made_with, options))
+    ledger = None if made_with is None else Ledger(made_with, options)
+    batch = _Batch(stripper, options, quality, assess, resume, ledger)
     outcomes = []
     for number, job in enumerate(jobs, start=1):
         start = time.monotonic()
@@ -272,6 +323,7 @@ class _Batch:
     stripper: Stripper
     options: StripOptions
     quality: QualityModel | None
+    assess: bool
     resume: bool
     ledger: Ledger | None
 
@@ -287,18 +339,23 @@ class _Batch:
             mask_quality = self._assess_kept(job)
         else:
             begin = (lambda: None) if self.ledger is None else partial(self.ledger.begin, job)
-            mask_quality = strip_file(self.stripper, job, self.options, self.quality, begin)
+            mask_quality = strip_file(self.stripper, job, self.options, self.quality, begin, self.assess)
         finish(job, kept, mask_quality)
         if self.ledger is not None and not kept:
             self.ledger.finish(job, wanted)
         return kept, mask_quality
 
     def _assess_kept(self, job: Job) -> MaskQuality | None:
-        """The quality of a kept mask; None without a mask or a quality model."""
-        if self.quality is None or "mask" not in job.outputs:
+        """The quality of a kept mask; None without a mask, or if masks are not assessed."""
+        if self.quality is None or not self.assess or "mask" not in job.outputs:
             return None
-        file, masks = read_masks(job.outputs["mask"])
-        return self.quality.assess_worst(masks, file.vox2world)[0]
+        from ..quality.judging import FrameFields, judge_masks  # imports torch
+
+        masks, image = read_masks(job.outputs["mask"])[1], volume.read(job.image)
+        frames = _frames_to_strip(image, job, self.options)
+        fields = FrameFields(self.stripper, frames, self.options.centre_mm)
+        with errors_named(job.image):
+            return judge_masks(self.quality, masks, image.vox2world, frames, fields)[0]
 
 
 def _is_done(job: Job) -> bool:

@@ -1,7 +1,7 @@
 """Where a mask is in doubt: voxels and slices in which the networks would put the brain elsewhere.
 
-Several votes say how likely each voxel is brain: each view of the networks that strip, if their output is there, and
-the mask as the quality network rebuilds it. The doubt of a voxel is the mean difference between mask and votes.
+Several votes say how likely each voxel is brain: each view of the networks that strip, if their output is there,
+and the mask as the quality network rebuilds it. The doubt of a voxel is the mean difference of mask and votes.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Doubt:
     def by_slice(self) -> tuple[float, ...]:
         """The doubt of every axial slice of the image, in [0, 1], by its number.
 
-        It is the doubt of all its voxels over the sum of mask and votes, and so 1 less the Dice of mask and votes, in
-        which shares of voxels count as such. It is 0 where there is neither mask nor vote.
+        It is the doubt of all its voxels over the sum of mask and votes. For one vote this is 1 less the Dice of
+        mask and vote, in which shares of voxels count as such. It is 0 where there is neither mask nor vote.
         """
         axis = self.grid.axial_axis
         slices = np.zeros(self.grid.shape[axis])

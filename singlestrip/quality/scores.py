@@ -159,11 +159,12 @@ class QualityModel:
         masks: np.ndarray,
         vox2world: np.ndarray,
         images: Sequence[Scan] = (),
-        fields: Sequence[BrainField] = (),
+        fields: Sequence[BrainField | None] = (),
     ) -> tuple[MaskQuality, Reconstruction]:
         """Quality and reconstruction of the frame with the lowest estimated Dice.
 
         masks: boolean [X, Y, Z, T]. images, fields: of each frame, as for `assess`; one for all frames, or none.
+        A field may be None where the networks find no brain.
         """
         count = masks.shape[3]
         worst = None

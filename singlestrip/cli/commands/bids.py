@@ -18,6 +18,7 @@ from ..options import (
     chosen_flags,
     exit_status,
     input_folder,
+    load_judging_networks,
     load_quality,
     millimetres,
     output_folder,
@@ -167,5 +168,6 @@ def _group(args: argparse.Namespace, derivative: Derivative, images: list[Path],
     quality = load_quality(args, None if args.model is None else find_model(args.model), flags)
     about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {quality.name}."
     chosen = args.participant_label or args.session_label or args.suffix
-    assessments = group_level(derivative, images, quality, about, others=not chosen, debug=args.debug)
+    networks = load_judging_networks(args)
+    assessments = group_level(derivative, images, quality, about, networks, others=not chosen, debug=args.debug)
     return show_assessments(args, assessments)
