@@ -49,8 +49,15 @@ these thresholds were measured on real predictions (docs/benchmarks.md). Even a 
 0.90 to 0.93, and the score does not detect a well-shaped mask in the wrong place. Prints one line per
 mask, worst first.
 
+With -i the image counts too, and so do the networks of --model, or those that come with singlestrip: do
+they put the brain where the mask is, and do their views agree? With --qc-model but no --model the networks
+are left out. Each row says what the mask was judged by: mask; image; model, which is all three.
+
+--doubt writes a map of where the mask may be wrong: in each voxel the share of votes against the mask. Each
+view that the networks were shown has a vote, and so has the mask as the quality network rebuilds it.
+
 --report writes a page to sort, filter, search, rate and annotate the masks, with pictures that show the
-outlines of mask and reconstruction. It needs neither network nor server.
+outlines of mask and reconstruction, and the doubt where it is largest. It needs neither network nor server.
 
 --table also takes tables that strip --qc wrote. It scores the masks again; scans without a mask keep the
 note that says why.
@@ -82,6 +89,7 @@ SYNOPSIS = [
 EXAMPLES = """\
     singlestrip qc -m mask.nii.gz
     singlestrip qc -m masks/*_mask.nii.gz -i scans/*.nii.gz -o quality.tsv --report report
+    singlestrip qc -m mask.nii.gz -i t1.nii.gz --doubt doubt.nii.gz
     singlestrip qc -m mask.nii.gz -i t1.nii.gz --tta -o quality.json
     singlestrip qc --train mouse-quality.safetensors -m mouse-mask.nii.gz
     singlestrip qc --qc-model mouse-quality.safetensors -m other-mouse-mask.nii.gz

@@ -92,7 +92,7 @@ def _around(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
     """Slices [3] of the box around a mask, with a margin [3] in voxels; of the image if the mask is empty."""
     box = bounding_box(mask)
     if box is None:
-        return (slice(None),) * 3
+        return tuple(slice(0, size) for size in mask.shape)
     return tuple(slice(max(0, int(s.start - m)), int(s.stop + m)) for s, m in zip(box, margin, strict=True))
 
 
