@@ -41,12 +41,13 @@ function addInterval(scan) {
   bar.className = "range";
   bar.setAttribute("aria-hidden", "true");
   const percent = (dice) => 100 * Math.max(0, (dice - BAR_FROM) / (1 - BAR_FROM));
-  for (const [from, to] of [[low, high], [scan.estimated_dice, scan.estimated_dice]]) {
+  const [interval, mark] = [low, scan.estimated_dice].map((dice) => {
     const part = document.createElement("i");
-    part.style.left = `${percent(from)}%`;
-    part.style.width = `${percent(to) - percent(from)}%`;
-    bar.append(part);
-  }
+    part.style.left = `${percent(dice)}%`;
+    return part;
+  });
+  interval.style.width = `${percent(high) - percent(low)}%`;
+  bar.append(interval, mark);
   cardPart(scan, "numbers").firstElementChild.append(text, bar);
 }
 

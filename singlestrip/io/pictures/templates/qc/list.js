@@ -84,9 +84,10 @@ export function fillReasonMenu() {
 
 function matches(scan) {
   const wanted = byId("search").value.trim().toLowerCase();
+  const texts = [scan.name, scan.note, scan.comment, ...scan.reasons.map((reason) => reason.text)];
   return (
     Object.entries(filters).every(([key, value]) => passesFilter(scan, key, value)) &&
-    [scan.name, scan.note, scan.comment, ...scan.reasons.map((reason) => reason.text)].some((text) => text.toLowerCase().includes(wanted))
+    texts.some((text) => text.toLowerCase().includes(wanted))
   );
 }
 
