@@ -45,7 +45,8 @@ If a scan fails, the command reports it and goes on with the others.
 
 The group level scores all masks of the derivative, as qc does, by the quality network of the same --model
 or of --qc-model, and with the networks of --model looks at their images. It writes
-OUTPUT_DIR/reports/quality.tsv and beside it index.html, a page to review the masks. It reports images without a mask."""
+OUTPUT_DIR/reports/quality.tsv and beside it index.html, a page to review the masks. It reports images
+without a mask."""
 
 SYNOPSIS = [
     "singlestrip bids BIDS_DIR OUTPUT_DIR participant [OPTIONS]",
