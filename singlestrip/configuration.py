@@ -633,6 +633,16 @@ class AugmentationConfig:
 
 
 @dataclass(frozen=True)
+class DoubtConfig:
+    """Maps of where a mask is in doubt, and what pictures show of them."""
+
+    least_vote: float = 0.01  # a vote's lower probabilities of brain do not count where nothing else is
+    blur_mm: float = 4.0  # standard deviation; the place of most doubt is that of the blurred map
+    large_slice: float = 0.1  # of the largest area of mask and votes: the tips of a brain say little
+    slices: int = 4  # shown, those of most doubt
+
+
+@dataclass(frozen=True)
 class SelfTrainConfig:
     """Rounds of self-training. Numbers: SingleStrip."""
 

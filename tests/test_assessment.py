@@ -24,13 +24,15 @@ from singlestrip.batch.assessment import (
     worst_first,
 )
 from singlestrip.batch.quality_table import check_table, read_growing_table, read_table, update_table, write_table
-from singlestrip.batch.report import write_report
+from singlestrip.batch.report import group_of, write_report
 from singlestrip.configuration import AutoencoderConfig
 from singlestrip.errors import InputError, OutputError
 from singlestrip.io.images.masks import read_mask, read_masks
+from singlestrip.io.pictures import figures
 from singlestrip.quality.mask_source import fraction
 from singlestrip.quality.scores import MaskQuality, QualityModel
 from singlestrip.space.metrics import dice
+from singlestrip.space.scan import Scan
 
 SHAPE = (32, 32, 32)
 VOX2WORLD = np.diag([4.0, 4, 4, 1])
@@ -214,11 +216,11 @@ def test_a_table_of_tabs(tmp_path):
 
 
 def test_columns_keep_the_order_that_was_promised(tmp_path):
-    """In docs/stable/tables.md; the measures are the columns of numbers, in that order, `frame` last."""
+    """In docs/stable/tables.md; the measures are the columns of numbers, in that order."""
     stable = (Path(__file__).parents[1] / "docs/stable/tables.md").read_text(encoding="utf-8")
     promise = re.search(r"The columns are ([^.]*)\.", stable)[1]
     assert list(COLUMNS) == re.findall(r"`(\w+)`", promise)
-    texts = ("flag", "mask", "image", "reference", "note")
+    texts = ("flag", "mask", "image", "reference", "note", "evidence", "reasons")
     assert [column for column in COLUMNS if column not in texts] == list(NUMBERS)
     write_table(tmp_path / "q.tsv", [made(**dict.fromkeys(reversed(NUMBERS), 1))])
     update_table(tmp_path / "grown.tsv", [SCORED])
@@ -228,7 +230,13 @@ def test_columns_keep_the_order_that_was_promised(tmp_path):
 
 QUALITY = {
     "estimated_dice": 0.9,
+    "low": 0.85,
+    "high": 0.95,
+    "evidence": "image",
     "flag": "pass",
+    "reasons": ("has holes", "touches the lower face of the image"),
+    "shape_dice": 0.91,
+    "view_dice": None,
     "hd95_mm": 3.5,
     "slice_dice": (0.8, 1.0),
     "lowest_slice_dice": 0.8,
@@ -251,9 +259,43 @@ def test_the_numbers_of_a_quality_by_column():
         "holes": 3,
         "border": 1,
         "frame": 4,
+        "estimate_low": 0.85,
+        "estimate_high": 0.95,
+        "shape_dice": 0.91,
     }
     assert type(values["border"]) is int  # a number in the tables
     assert "frame" not in quality_values(MaskQuality(**QUALITY))
+    assert quality_values(MaskQuality(**QUALITY | {"view_dice": 0.8}))["view_dice"] == 0.8
+
+
+def test_what_speaks_against_a_mask_is_a_cell_and_a_list(tmp_path):
+    """The interval, the evidence and the reasons of a mask, in both kinds of table."""
+    found = Assessment.of(Case(Path("a.nii")), MaskQuality(**QUALITY), {"dice": 0.875}, (0.0, 0.25))
+    for name in ("q.tsv", "q.json"):
+        write_table(tmp_path / name, [found])
+    (row,) = rows_of(tmp_path / "q.tsv")
+    assert (row["estimate_low"], row["estimate_high"], row["evidence"]) == ("0.8500", "0.9500", "image")
+    assert row["reasons"] == "has holes; touches the lower face of the image" and row["dice"] == "0.8750"
+    assert (row["shape_dice"], row["view_dice"]) == ("0.9100", "")
+    record = strict((tmp_path / "q.json").read_text())
+    assert record["reasons"] == list(QUALITY["reasons"]) and record["evidence"] == "image"
+    assert record["slice_doubt"] == [0, 0.25] and record["slice_dice"] == [0.8, 1]
+    assert "view_dice" not in record
+    assert found.interval == (0.85, 0.95)
+    assert made(estimated_dice=0.9, estimate_low=0.0, estimate_high=1.0).interval is made().interval is None
+
+
+def test_a_table_without_the_columns_of_later_versions_grows(growing):
+    """Its rows keep their place and get empty cells."""
+    columns, *rows = (line.split("\t") for line in growing.read_text().splitlines())
+    fewer = columns.index("frame")
+    growing.write_text("".join("\t".join(cells[:fewer]) + "\n" for cells in (columns, *rows)))
+    update_table(growing, [Assessment.of(Case(Path("c.nii")), MaskQuality(**QUALITY))])
+    assert growing.read_text().split("\n")[0].split("\t") == list(COLUMNS)
+    grown = rows_of(growing)
+    assert [row["mask"] for row in grown] == ["b.nii", "a.nii", "c.nii"]
+    assert [row["evidence"] for row in grown] == ["", "", "image"]
+    assert [case.mask.name for case in read_table(growing)] == ["b.nii", "a.nii", "c.nii"]
 
 
 def test_tabs_and_lines_within_a_note_do_not_break_the_table(tmp_path):
@@ -340,7 +382,7 @@ def columns_without(name):
         (lambda text: text.replace("10.0000", "10,0"), "line 3 has '10,0' as volume_ml, not a number"),
         (lambda text: text.replace("pass", "good"), "line 3 has the flag 'good', which is none of"),
         (lambda text: text[:-4], r"line 3 has \d+ fields, the header \d+"),
-        (lambda text: text.replace("gone\t\n", "gone "), r"line 2 has \d+ fields"),
+        (lambda text: text.replace("gone\t", "gone "), r"line 2 has \d+ fields"),
         (lambda text: text.replace("a.nii", ""), "line 3 names no mask"),
         (lambda text: "\0" * 5000, "cannot be read as a table"),
         (lambda text: "Dear colleague,\n\nthe table is lost.\n", "line 3 has no column mask"),
@@ -383,7 +425,8 @@ def test_json_of_one_and_of_several(tmp_path):
     write_table(path, [SCORED, made("b", "fail", "gone\n\tfor good")])
     several = strict(path.read_text())
     assert several[0] == one
-    assert several[1] == {"flag": "fail", "mask": "b.nii", "note": "gone\n\tfor good", "slice_dice": []}
+    lists = {"slice_dice": [], "slice_doubt": [], "reasons": []}
+    assert several[1] == {"flag": "fail", "mask": "b.nii", "note": "gone\n\tfor good"} | lists
 
 
 def test_what_is_not_finite_is_null(tmp_path):
@@ -588,7 +631,7 @@ def test_pictures_and_augmentation_are_of_the_worst_frame(model, frames, tmp_pat
         ("first", Case(alone[1], series)),  # one mask for all frames: the first is shown
     ):
         folder = tmp_path / name
-        (assessed,) = assess_files(Assessor(model, phantom_stripper, report_folder=folder), [case])
+        (assessed,) = assess_files(Assessor(model, augmenter=phantom_stripper, report_folder=folder), [case])
         assert not assessed.note, assessed.note
         (picture,) = (folder / "pictures").iterdir()
         found.append(({k: v for k, v in assessed.values.items() if k != "frame"}, picture.read_bytes()))
@@ -620,7 +663,7 @@ def test_a_label_map_is_not_scored(model, masks, tmp_path):
 
 
 def test_augmentation_needs_an_image(model, masks, phantom_stripper):
-    (found,) = assess_files(Assessor(model, phantom_stripper), [Case(masks["good"])])
+    (found,) = assess_files(Assessor(model, augmenter=phantom_stripper), [Case(masks["good"])])
     assert str(masks["good"]) in found.note and "image" in found.note
     assert found.flag == "fail"
 
@@ -638,15 +681,15 @@ def test_augmentation(model, tmp_path, phantom_stripper):
         Case(save(tmp_path / "whole.nii", truth), image),
         Case(save(tmp_path / "half.nii", half), image),
     ]
-    found = {a.case.name: a.values for a in assess_files(Assessor(model, phantom_stripper), cases)}
+    found = {a.case.name: a.values for a in assess_files(Assessor(model, augmenter=phantom_stripper), cases)}
     for values in found.values():
         assert 0.85 < values["tta_dice"] <= 1
     assert found["whole"]["tta_dice"] == found["half"]["tta_dice"]
     assert found["whole"]["tta_mask_dice"] > 0.9
     assert found["half"]["tta_mask_dice"] == pytest.approx(dice(half, truth), abs=0.06)  # 2/3
-    again = assess_files(Assessor(model, phantom_stripper), cases[:1])[0]
+    again = assess_files(Assessor(model, augmenter=phantom_stripper), cases[:1])[0]
     assert again.values == found["whole"]
-    other = assess_files(Assessor(model, phantom_stripper, seed=1), cases[:1])[0]
+    other = assess_files(Assessor(model, augmenter=phantom_stripper, seed=1), cases[:1])[0]
     assert other.values["tta_dice"] != again.values["tta_dice"]
     assert other.values["estimated_dice"] == again.values["estimated_dice"]
 
@@ -684,6 +727,39 @@ def test_a_page_and_its_pictures(model, masks, broken, tmp_path):
     assert (numbers["parts"], numbers["holes"], numbers["at border"]) == ("1", "0", "0")
     assert float(numbers["volume ml"]) == pytest.approx(np.count_nonzero(ball(48)) * 0.064, abs=0.5)
     assert "TTA Dice" not in numbers
+
+
+def test_the_picture_shows_the_slices_of_most_doubt(monkeypatch, tmp_path):
+    """Above, planes through the place of most doubt; below, slices by their number in the file, which counts from
+    the top down and whose axes are in another order."""
+    at = np.indices((20, 24, 28))
+    inside = (np.abs(at - np.array([10, 12, 14]).reshape(3, 1, 1, 1)) < 6).all(0)
+    doubt = np.zeros(inside.shape, dtype=np.float32)
+    doubt[11, 10:14, 10:14] = 1
+    vox2world = np.array([[0, 0, 2, 0], [0, -2, 0, 0], [-2, 0, 0, 0], [0, 0, 0, 1.0]])
+    scan, slices = Scan(at[0].astype(np.float32), vox2world), [(11, 0.5), (4, 0.1)]
+    view = figures.QualityView(scan, inside, inside, doubt, np.array([11, 12, 12]), 0, slices)
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawn.append(figure))
+    figures.quality_figure(view, tmp_path / "p.png")
+    above, below = (part.axes for part in drawn[0].subfigs)
+    assert [axis.get_title() for axis in above] == ["axial 11", "coronal 12", "sagittal 12"]
+    assert [axis.get_title() for axis in below] == ["slice 11: doubt 0.50", "slice 4: doubt 0.10", "", ""]
+    assert {np.unique(axis.images[0].get_array()).tolist()[0] for axis in (above[0], below[0])} == {11}
+    assert np.unique(below[1].images[0].get_array()).tolist() == [4] and not below[2].images
+    overlay = above[0].images[1].get_array()
+    assert np.count_nonzero(overlay[..., 3]) == 16 and not below[1].images[1].get_array().any()
+    coronal = above[1].images[0].get_array()
+    assert coronal[0, 0] > coronal[-1, 0]  # up is up
+
+
+def test_reasons_of_one_kind_share_their_words():
+    faces = ("lower face", "left and upper faces", "right face")
+    groups = {group_of(f"touches the {each} of the image") for each in faces}
+    assert groups == {"touches a face of the image"}
+    assert group_of("12 % of it is dark") == group_of("7.5 % of it is dark") == "… of it is dark"
+    small = "brain of {} ml, smaller than any that this model is for ({} to 2000 ml)"
+    assert group_of(small.format(80, 900)) == "brain of …, smaller than any that this model is for"
 
 
 def test_a_page_of_failures_alone(model, broken, tmp_path):

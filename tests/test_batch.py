@@ -745,6 +745,23 @@ def test_border_takes_the_memory_of_distances(phantom_stripper, tmp_path):
             strip_file(phantom_stripper, job(image, kind), options)
 
 
+def test_memory_of_a_map_of_doubt(tmp_path, monkeypatch):
+    """The map of each frame, and one vote beside it; without a quality network there is none."""
+    image = volume.read(scan(tmp_path / "a.nii", [ball()] * 4))
+    need = [memory_need.estimate(image, False, 192, doubt=doubt) for doubt in (False, True)]
+    assert need[1] - need[0] >= 4 * image.stored.size + 8 * image.stored[..., 0].size
+    monkeypatch.setattr(memory, "available", lambda: 4 * image.stored.size)
+    with pytest.raises(InputError, match=r"a\.nii: needs about .*; leave out the map of doubt"):
+        memory_need.check_map(image, 4)
+
+
+def test_a_map_of_doubt_needs_a_quality_network(phantom_stripper, tmp_path):
+    todo = job(scan(tmp_path / "a.nii"), "mask", "doubt")
+    with pytest.raises(InputError, match=r"a\.nii: a map of doubt needs a quality network"):
+        strip_file(phantom_stripper, todo)
+    assert not todo.outputs["mask"].exists()
+
+
 def test_memory_estimate_grows(tmp_path):
     def need(scan, sdt=False, window_mm=192):
         return memory_need.estimate(scan, sdt, window_mm)

@@ -465,7 +465,7 @@ def test_the_quality_network_of_the_model_scores(study, capsys):
     checkpoint.save_model(study / "own.safetensors", cascade, {}, quality=part)
     checkpoint.save_model(study / "other.safetensors", quality, {})
     shown = []
-    for options in ("", "--model own.safetensors", "--qc-model other.safetensors"):
+    for options in ("", "--model own.safetensors", "--model singlestrip --qc-model other.safetensors"):
         shutil.rmtree(study / "out", ignore_errors=True)
         assert run(f"bids raw out participant --suffix T1w --qc {options}") == 0
         assert run(f"bids raw out group --suffix T1w {options}") == 0
@@ -475,9 +475,6 @@ def test_the_quality_network_of_the_model_scores(study, capsys):
         assert err == ""
     assert shown[1][0] == shown[2][0] != shown[0][0]
     assert [name for _, name in shown] == ["shipped", "own.safetensors", "other.safetensors"]
-    with pytest.raises(SystemExit):
-        run("bids raw out group --model own.safetensors --qc-model other.safetensors")
-    assert "--model goes with the participant level" in capsys.readouterr().err
 
 
 def test_resume(study):
@@ -491,6 +488,8 @@ def test_resume(study):
     assert run("bids raw out participant --suffix T1w --resume --qc -q") == 0
     assert load(first).any() and not load(second).any()
     assert sidecar(second)["EstimatedDice"] == 0 and sidecar(second)["QualityFlag"] == "fail"
+    assert sidecar(second)["EstimatedDiceInterval"] == [0, 0] and sidecar(second)["QualityEvidence"] == "mask"
+    assert sidecar(second)["QualityReasons"] == ["empty"]
     assert sidecar(second)["Type"] == sidecar(first)["Type"] == "Brain"
 
 

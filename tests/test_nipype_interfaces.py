@@ -198,11 +198,15 @@ def test_scores_come_in_the_order_of_the_masks(folder, name):
     scores = {"b.mgz": ("fail", 0.5), "c.mgz": ("look", 0.75), "a.nii.gz": ("pass", 0.875)}
     write_table(
         Path(name),
-        [Assessment(Case(folder / mask), flag, {"estimated_dice": s}) for mask, (flag, s) in scores.items()],
+        [
+            Assessment(Case(folder / mask), flag, {"estimated_dice": s}, reasons=("small", "has holes")[:k])
+            for k, (mask, (flag, s)) in enumerate(scores.items())
+        ],
     )
     found = Quality(mask_file=["a.nii.gz", "b.mgz", "c.mgz"], out_file=name)._list_outputs()
     assert found["estimated_dice"] == [0.875, 0.5, 0.75]
     assert found["flag"] == ["pass", "fail", "look"]
+    assert found["reasons"] == ["small; has holes", "", "small"]
 
 
 def test_interfaces_travel_between_processes(folder):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from singlestrip.errors import InputError, OutputError
-from singlestrip.io.pictures.page import SCRIPTS, TEMPLATES, PageEntry, write_page
+from singlestrip.io.pictures.page import SCRIPTS, TEMPLATES, PageEntry, Reason, write_page
 from singlestrip.io.text.escaping import to_cell
 
 HOSTILE = [
@@ -174,6 +174,8 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch):
         ({"flag": "good"}, "b: flag 'good' is not one of pass, look, fail"),
         ({"estimated_dice": 1.01}, "b: estimated Dice 1.01 is not between 0 and 1"),
         ({"estimated_dice": float("nan")}, "b: estimated Dice nan is not between"),
+        ({"interval": (0.9, 0.8)}, "b: (0.9, 0.8) is no interval between 0 and 1"),
+        ({"interval": (0.9, 1.1)}, "b: (0.9, 1.1) is no interval between 0 and 1"),
         ({"picture": "//elsewhere/b.png"}, "b: //elsewhere/b.png is not a path from the page's folder"),
         ({"numbers": {"volume ml": "1"}}, "b: its numbers are not those of a"),
     ],
@@ -276,9 +278,12 @@ class Page:
         ActionChains(self.browser).send_keys(*(KEYS.get(key, key) for key in keys)).perform()
 
     def sort(self, title):
+        self.choose("#sort", title)
+
+    def choose(self, menu, text):
         from selenium.webdriver.support.ui import Select
 
-        Select(self.find("#sort")).select_by_visible_text(title)
+        Select(self.find(menu)).select_by_visible_text(text)
 
     def filter(self, group, value):
         self.click(f"[data-filter={group}] [data-value='{value}']")
@@ -383,6 +388,67 @@ def test_search(show, tmp_path):
     page.find("#search").clear()
     page.find("#search").send_keys("ODD")
     assert page.names() == ["sub-4"]
+
+
+def reasoned(folder):
+    """The five scans with what speaks against them."""
+    low, left = (Reason(f"touches the {side} face", "touches a face") for side in ("lower", "left"))
+    dark = Reason("12 % is dark", "… is dark")
+    reasons = {"sub-1": (dark,), "sub-2": (), "sub-3": (low,), "sub-4": (left, dark), "sub-10": (low,)}
+    return [
+        replace(
+            entry,
+            reasons=reasons[entry.name],
+            interval=(0.7, 0.9) if entry.name == "sub-10" else None,
+            evidence="shape, image",
+        )
+        for entry in scans(folder)
+    ]
+
+
+def test_reasons_group_scans(show, tmp_path):
+    """As chips, in the menu and in the order, whatever face a mask touches."""
+    page = show(reasoned(tmp_path))
+    chips = "return [...document.querySelectorAll('.card:nth-child(2) .chip')].map(chip => chip.textContent)"
+    assert page.run(chips) == ["touches the left face", "12 % is dark"]
+    menu = page.run("return [...document.querySelectorAll('#reason option')].map(option => option.text)")
+    assert menu == ["All (5)", "touches a face (3)", "… is dark (2)", "none (1)"]
+    page.click(".card:nth-child(2) .chip")
+    assert page.names() == ["sub-4", "sub-10", "sub-3"]
+    assert page.run("return document.querySelector('#reason').value") == "touches a face"
+    page.choose("#reason", "none (1)")
+    assert page.names() == ["sub-2"]
+    page.choose("#reason", "… is dark (2)")
+    page.filter("flag", "look")
+    assert page.names() == []
+    page.click("#show-all")
+    assert len(page.names()) == 5 and page.run("return document.querySelector('#reason').value") == "all"
+    page.sort("Reason")
+    assert page.names() == ["sub-1", "sub-4", "sub-10", "sub-3", "sub-2"]
+    page.keys("/", "left face")
+    assert page.names() == ["sub-4"]
+
+
+def test_the_interval_stands_beside_the_estimate(show, tmp_path):
+    """As text, and as a bar from 0.5 to 1 with a mark at the estimate."""
+    page = show(reasoned(tmp_path))
+    facts = page.find(".card:nth-child(3) .facts").text.splitlines()
+    assert facts[2:5] == ["Estimated Dice", "0.880", "0.700 to 0.900"]
+    assert facts[facts.index("judged by") + 1] == "shape, image"
+    assert page.run("return document.querySelectorAll('.range').length") == 1
+    bar = page.run(
+        "return [...document.querySelectorAll('.range, .range i')].map(e => e.getBoundingClientRect().toJSON())"
+    )
+    width, (interval, mark) = bar[0]["width"], bar[1:]
+    assert interval["left"] - bar[0]["left"] == pytest.approx(0.4 * width, abs=1)
+    assert interval["width"] == pytest.approx(0.4 * width, abs=1)
+    assert mark["left"] - bar[0]["left"] == pytest.approx(0.76 * width, abs=2)
+
+
+def test_a_page_without_reasons_has_no_menu_of_them(show, tmp_path):
+    page = show(scans(tmp_path))
+    assert not page.find("#reason-choice").is_displayed()
+    assert "Reason" not in page.find("#sort").text and "judged by" not in page.find("#scans").text
 
 
 def test_keys_rate_and_step(show, tmp_path):
@@ -722,7 +788,8 @@ def test_narrow_screens(show, tmp_path, width):
             "  e => e.getBoundingClientRect().right <= document.documentElement.clientWidth)"
         )
         picture = page.run("return document.querySelector('.picture').getBoundingClientRect().toJSON()")
-        assert picture["width"] > width / 2 and picture["width"] / picture["height"] == pytest.approx(3, abs=0.05)
+        assert picture["width"] > width / 2
+        assert picture["width"] / picture["height"] == pytest.approx(9 / 4, abs=0.05)
         page.keys("j", "j", "o")
         enlarged = page.run("return document.querySelector('#viewer-picture').getBoundingClientRect().width")
         assert page.find("#viewer-name").text == "sub-4" and enlarged > 1.2 * picture["width"]

@@ -1,7 +1,9 @@
 """The qc command and strip --qc, from file to file: scores, tables, pages, training, wrong command lines."""
 
+import copy
 import csv
 import json
+import math
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from singlestrip.errors import SingleStripError
 from singlestrip.networks import checkpoint, model_files
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.trees import Estimator, Tree, TreeSum
+from singlestrip.quality.estimator import LEAST
 from singlestrip.quality.scores import QualityModel
 from singlestrip.quality.training import quality_task
 from singlestrip.space.metrics import dice, volume_ml
@@ -50,7 +54,7 @@ def knowing(head):
 
 @pytest.fixture
 def files(head, knowing, tmp_path, monkeypatch):
-    """image.nii.gz, three masks and the folder of models, with the quality model, in the working folder.
+    """image.nii.gz, three masks and the folder of models, with a model of each kind, in the working folder.
 
     good_mask.nii.gz is the brain, cut_mask.nii.gz half of it and speck_mask.nii.gz six voxels of it.
     """
@@ -58,6 +62,7 @@ def files(head, knowing, tmp_path, monkeypatch):
     monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(tmp_path / "models"))
     Path("models").mkdir()
     checkpoint.save_model(Path("models/quality.safetensors"), knowing, {})
+    checkpoint.save_model(Path("models/singlestrip.safetensors"), threshold_cascade(), {})
     cut, speck = head.mask.copy(), np.zeros_like(head.mask)
     cut[:, 16:] = False
     speck[15:17, 15:18, 16] = True
@@ -74,6 +79,44 @@ def trained(files, monkeypatch):
     monkeypatch.setattr(
         Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
     )
+
+
+def target(dice):
+    """What trees learn in place of a Dice."""
+    return -math.log(1 - dice + LEAST)
+
+
+def always(dice):
+    """Trees that estimate one Dice whatever the evidence."""
+    return TreeSum((), target(dice), ())
+
+
+def by(measurement):
+    """A tree that estimates about nine tenths of a measurement, in steps of 0.01."""
+    threshold, below, above, value = [], [], [], []
+    for step in np.arange(0, 1, 0.01).tolist():
+        node = len(value)  # a node that asks, and its leaf for lower values
+        threshold += [step, 0.0]
+        below += [node + 1, 0]
+        above += [node + 2, 0]
+        value += [0.0, target(0.9 * step)]
+    parts = ([0] * (len(value) + 1), [*threshold, 0.0], [*below, 0], [*above, 0], [*value, target(0.9)])
+    return TreeSum((measurement,), 0.0, (Tree(*map(tuple, parts)),))
+
+
+@pytest.fixture
+def judges(knowing):
+    """Gives the quality network in the folder of models an estimator: of a mask alone it says 0.5, with an image
+    0.6; with the networks it goes by one measurement."""
+
+    def judge_by(measurement):
+        network = copy.deepcopy(knowing)
+        low, high = always(0.05), always(0.95)
+        medians = (always(0.5), always(0.6), by(measurement))
+        network.estimator = Estimator(*((low, median, high) for median in medians))
+        checkpoint.save_model(Path("models/quality.safetensors"), network, {})
+
+    return judge_by
 
 
 def save(path, mask, vox2world=None):
@@ -113,7 +156,8 @@ def test_a_single_mask(files, head, knowing, capsys):
     out, err = capsys.readouterr()
     expected = QualityModel(knowing).assess(head.mask, head.vox2world)
     volume = volume_ml(head.mask, head.vox2world)
-    assert out == f"good  {expected.flag}  estimated Dice {expected.estimated_dice:.3f}, {volume:.0f} ml\n"
+    said = f"good  {expected.flag}  estimated Dice {expected.estimated_dice:.3f} (by mask), {volume:.0f} ml"
+    assert out == f"{said}: {expected.reasons[0]}\n" if expected.reasons else f"{said}\n"
     assert err == ""
     assert 0.7 < expected.estimated_dice <= 1
 
@@ -123,7 +167,7 @@ def test_several_masks_come_worst_first(files, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["speck", "cut", "good"]
     assert len({line.index("estimated Dice") for line in lines}) == 1  # one under the other
-    scores = [float(line.split("estimated Dice ")[1].split(",")[0]) for line in lines]
+    scores = [float(line.split("estimated Dice ")[1].split()[0]) for line in lines]
     assert scores == sorted(scores) and scores[0] < scores[2] - 0.2
 
 
@@ -203,6 +247,83 @@ def test_an_image_shows_in_the_picture(files):
     assert table("q.tsv")[0]["image"] == "image.nii.gz"
 
 
+def test_qc_uses_what_there_is_and_says_so(files, judges, capsys):
+    """A mask alone; with its image; with networks too, which see that half of the brain is missing."""
+    judges("model_dice")
+    blind = threshold_cascade()
+    with torch.no_grad():
+        blind.segmenter.head.bias.fill_(-50)
+    checkpoint.save_model(Path("blind.safetensors"), blind, {})
+    rows = {}
+    for name, line in {
+        "mask": "good_mask.nii.gz",
+        "image": "good_mask.nii.gz -i image.nii.gz --qc-model quality",
+        "model": "good_mask.nii.gz -i image.nii.gz",
+        "named": "good_mask.nii.gz -i image.nii.gz --qc-model quality --model singlestrip",
+        "half": "cut_mask.nii.gz -i image.nii.gz",
+        "blind": "good_mask.nii.gz -i image.nii.gz --model blind.safetensors",
+    }.items():
+        assert run(f"qc -m {line} -o q.tsv") == 0
+        (rows[name],) = table("q.tsv")
+        assert f"by {rows[name]['evidence']}), " in capsys.readouterr().out
+    estimates = {name: float(row["estimated_dice"]) for name, row in rows.items()}
+    assert estimates["mask"] == pytest.approx(0.5) and estimates["image"] == pytest.approx(0.6)
+    assert estimates["model"] > 0.8 > 0.7 > estimates["half"] > 0.4
+    assert rows["named"] == rows["model"] and float(rows["model"]["view_dice"]) > 0.7
+    assert [rows[name]["evidence"] for name in rows] == ["mask", "image", "model", "model", "model", "image"]
+    assert estimates["blind"] == estimates["image"] and rows["blind"]["view_dice"] == ""
+    assert rows["blind"]["reasons"].startswith("the networks find no brain in the image")
+    assert "than the mask of the networks" in rows["half"]["reasons"]
+    assert (rows["model"]["estimate_low"], rows["model"]["estimate_high"]) == ("0.0500", "0.9500")
+
+
+def test_the_gravest_reason_is_printed(files, judges, capsys):
+    judges("model_dice")
+    assert run("qc -m cut_mask.nii.gz -i image.nii.gz -o q.json") == 0
+    reasons = json.loads(Path("q.json").read_text())["reasons"]
+    line = capsys.readouterr().out
+    assert "(0.050 to 0.950 by model), " in line and line.endswith(f" ml: {reasons[0]}\n")
+
+
+def test_a_map_of_doubt(files, head, capsys):
+    """On the grid of the image; strip makes the same map of its mask as qc does."""
+    assert run("strip -i image.nii.gz -m m.nii.gz --doubt d.nii.gz") == 0
+    assert run("qc -m m.nii.gz -i image.nii.gz --doubt again.nii.gz -o q.json -q") == 0
+    assert capsys.readouterr() == ("", "")
+    made, again = nib.load("d.nii.gz"), nib.load("again.nii.gz")
+    doubt = np.asanyarray(made.dataobj)
+    assert made.get_data_dtype() == np.float32 and made.shape == head.mask.shape
+    assert (made.affine == nib.load("image.nii.gz").affine).all()
+    assert 0 <= doubt.min() < 0.1 < doubt.max() <= 1 and np.array_equal(doubt, again.dataobj)
+    record = json.loads(Path("q.json").read_text())
+    assert len(record["slice_doubt"]) == head.mask.shape[2] and 0 < max(record["slice_doubt"]) <= 1
+    assert run("qc -m cut_mask.nii.gz -i image.nii.gz --doubt cut.mgz -q") == 0
+    cut = np.asanyarray(nib.load("cut.mgz").dataobj)
+    assert cut[head.mask & ~np.asanyarray(nib.load("cut_mask.nii.gz").dataobj).astype(bool)].mean() > 0.5
+
+
+def test_maps_of_frames_in_a_folder(files, head, capsys):
+    """One for each mask; a resumed run keeps them unless another quality network is named."""
+    Path("scans").mkdir()
+    dark = head.image.copy()
+    dark[:, 16:][head.mask[:, 16:]] = 20
+    nib.save(nib.Nifti1Image(np.stack([head.image, dark], -1), head.vox2world), "scans/s.nii.gz")
+    line = "strip -i scans/s.nii.gz --out-dir out --save mask doubt"
+    assert run(line) == 0 and capsys.readouterr().out == ""
+    assert names("out") == ["s_doubt.nii.gz", "s_mask.nii.gz"]
+    first = Path("out/s_doubt.nii.gz").read_bytes()
+    assert nib.load("out/s_doubt.nii.gz").shape == (*head.mask.shape, 2)
+    assert run("qc -m out/s_mask.nii.gz -i scans/s.nii.gz --doubt again.nii.gz -q") == 0
+    assert np.array_equal(nib.load("again.nii.gz").dataobj, nib.load("out/s_doubt.nii.gz").dataobj)
+    assert run(f"{line} --resume") == 0 and Path("out/s_doubt.nii.gz").read_bytes() == first
+    checkpoint.save_model(Path("other.safetensors"), other_network(), {})
+    assert run(f"{line} --resume --qc-model other.safetensors") == 0
+    assert "made with quality model default" in capsys.readouterr().err
+    assert Path("out/s_doubt.nii.gz").read_bytes() != first
+    assert run(f"{line} --mask-mean-frame") == 0
+    assert nib.load("out/s_doubt.nii.gz").shape == head.mask.shape
+
+
 def test_a_pair_is_one_mask(files, head, capsys):
     for name, array in (("m.img", head.mask.astype(np.uint8)), ("i.img", head.image)):
         nib.save(nib.Nifti1Pair(array, head.vox2world), name)
@@ -270,6 +391,8 @@ def test_augmentation_with_a_model_of_ones_own(files, capsys, monkeypatch):
     assert run(f"{line} --model models/quality.safetensors") == 1
     assert "name one that strips heads" in capsys.readouterr().err
     monkeypatch.setattr(model_files, "shipped_folder", lambda: files / "empty")
+    Path("models/singlestrip.safetensors").unlink()
+    before.remove("models/singlestrip.safetensors")
     assert run(line) == 1  # no weights to strip with come with the phantom
     assert checkpoint.MODELS_VARIABLE in capsys.readouterr().err
     assert names() == before
@@ -330,6 +453,8 @@ def test_quiet_says_nothing_but_errors(files, capsys):
         ("-m good_mask.nii.gz -o good_mask.nii.gz", "good_mask.nii.gz: is an input"),
         ("-m good_mask.nii.gz -i image.nii.gz -o image.nii.gz", "image.nii.gz: is an input"),
         ("-m good_mask.nii.gz --reference cut_mask.nii.gz -o models/../cut_mask.nii.gz", "is an input"),
+        ("-m good_mask.nii.gz --doubt good_mask.nii.gz", "good_mask.nii.gz: is an input"),
+        ("-m good_mask.nii.gz --doubt d.txt", "name outputs with one of"),
         ("-m good_mask.nii.gz -o q.csv", r".tsv or .json"),
         ("-m good_mask.nii.gz -o no/q.tsv", "does not exist"),
         ("-m good_mask.nii.gz --report image.nii.gz", "cannot be made"),
@@ -433,7 +558,8 @@ def test_debug_shows_where_an_error_came_from(files):
 def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
     save("empty.nii.gz", np.zeros((8, 8, 8)))
     assert run("qc -m empty.nii.gz -o q.json --report report") == 0
-    assert capsys.readouterr().out.split() == ["empty", "fail", "estimated", "Dice", "0.000,", "0", "ml"]
+    said = capsys.readouterr().out
+    assert said == "empty  fail  estimated Dice 0.000 (0.000 to 0.000 by mask), 0 ml: empty\n"
     assert json.loads(Path("q.json").read_text())["estimated_hd95_mm"] is None
 
 
@@ -446,7 +572,9 @@ def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
         ("-m good_mask.nii.gz --resume", "--resume goes with --train"),
         ("-m good_mask.nii.gz --kind volume", "--kind goes with --train"),
         ("-m good_mask.nii.gz --axes axial", "--axes goes with --train"),
-        ("-m good_mask.nii.gz --model m --qc-model quality", "--model goes with --tta"),
+        ("-m good_mask.nii.gz cut_mask.nii.gz --doubt d.nii.gz", "--doubt goes with one mask"),
+        ("--train m.safetensors -m good_mask.nii.gz --doubt d.nii.gz", "--doubt does not go with --train"),
+        ("-m good_mask.nii.gz --model m --qc-model quality", "--model beside --qc-model needs the image"),
         ("-m good_mask.nii.gz --seed 0", "--tta"),
         ("-m good_mask.nii.gz --tta", "--tta needs the image"),
         ("-m good_mask.nii.gz cut_mask.nii.gz -i image.nii.gz", "2 masks and 1"),
@@ -762,7 +890,24 @@ def test_what_strip_says_of_frames_qc_says_too(trained, head, capsys):
         assert run(f"qc -m out{option}/series_mask.nii.gz -i scans/series.nii.gz --tta -o again.tsv") == 0
         (again,) = table("again.tsv")
         assert again["tta_dice"] and again | {"tta_dice": "", "tta_mask_dice": ""} == row
-        assert f"(frame {frame})" in capsys.readouterr().out or not frame
+        assert f"(by mask, frame {frame})" in capsys.readouterr().out or not frame
+
+
+def test_the_networks_judge_frames_alike_in_strip_and_qc(trained, judges, head):
+    """When the masks are made, when they are kept, and from the table: of each frame, and of the mean of all."""
+    judges("shape_dice")
+    dark = head.image.copy()
+    dark[:, 16:][head.mask[:, 16:]] = 20
+    nib.save(nib.Nifti1Image(np.stack([head.image, dark, head.image], -1), head.vox2world), "series.nii.gz")
+    for option, frame in (("", "1"), ("--mask-mean-frame", "")):
+        line = f"strip -i series.nii.gz --out-dir out{option} --save mask --qc {option}"
+        assert run(line) == 0
+        (row,) = table(f"out{option}/qc.tsv")
+        assert (row["frame"], row["evidence"]) == (frame, "model") and row["view_dice"]
+        assert run(f"{line} --resume") == 0
+        assert table(f"out{option}/qc.tsv") == [row]
+        assert run(f"qc --table out{option}/qc.tsv -o again.tsv") == 0
+        assert table("again.tsv") == [row]
 
 
 def test_a_soft_mask_is_said(files, small, head, capsys):
@@ -781,7 +926,9 @@ def test_a_soft_mask_is_said(files, small, head, capsys):
 @pytest.mark.parametrize(
     ("line", "part"),
     [
-        ("-m m.nii.gz --qc-model quality", "--qc-model goes with --qc"),
+        ("-m m.nii.gz --qc-model quality", "--qc-model goes with --qc or --doubt"),
+        ("--doubt d.nii.gz --pass-from 0.5", "--pass-from goes with --qc"),
+        ("--out-dir out --doubt d.nii.gz", "with --out-dir use --save"),
         ("--out-dir out --save brain --qc", "--qc needs the mask"),
         ("--out-dir out --save brain sdt picture --qc", "--qc needs the mask"),
     ],

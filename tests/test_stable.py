@@ -48,6 +48,12 @@ QC_COLUMNS = [
     "reference",
     "note",
     "frame",
+    "estimate_low",
+    "estimate_high",
+    "evidence",
+    "shape_dice",
+    "view_dice",
+    "reasons",
 ]
 METRICS_COLUMNS = ["step", "segmenter_loss", "locator_loss", "rate", "validation_dice", "seconds"]
 QUALITY_METRICS_COLUMNS = ["step", "reconstruction_loss", "rate", "seconds"]
@@ -142,6 +148,7 @@ def columns(path, delimiter: str) -> list[str]:
         *PART_KEYS,
         "brain_ml",
         "slice_dice",
+        "slice_doubt",
     ],
 )
 def test_the_page_has_what_is_tested_here(promised):
@@ -255,8 +262,8 @@ def test_tables_of_qc(knowing):
     assert "page/index.html" in names()
     one, two = (json.loads(Path(name).read_text()) for name in ("one.json", "two.json"))
     assert isinstance(one, dict) and isinstance(two, list) and len(two) == 2
-    assert {"flag", "estimated_dice", "volume_ml", "mask", "slice_dice"} <= set(one)
-    assert set(one) <= {*QC_COLUMNS, "slice_dice"}
+    assert {"flag", "estimated_dice", "volume_ml", "mask", "slice_dice", "slice_doubt", "reasons"} <= set(one)
+    assert set(one) <= {*QC_COLUMNS, "slice_dice", "slice_doubt"}
 
 
 ESCAPES = {

@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from ..configuration import MaskGridConfig
-from ..errors import InputError, describe_file_error
-from ..io.images import volume
+from ..errors import InputError, describe_file_error, errors_named
+from ..io.images import memory_need, volume
 from ..io.images.masks import check_grid, read_masks, read_masks_on
 from ..io.images.volume import Volume
 from ..io.output import make_folder, path_exists
 from ..quality.augmentation import agreement, augmented_masks
+from ..quality.doubt import Doubt, map_doubt
+from ..quality.judging import FrameFields, judge_masks
 from ..quality.scores import QualityModel
 from ..space.metrics import dice, hausdorff95
 from ..space.scan import Scan
 from ..stripping.stripper import Stripper
-from .assessment import Assessment, Case, name_cases, quality_values, worst_first
+from .assessment import Assessment, Case, name_cases, worst_first
+from .frames import frames_of_masks
 from .report import draw_picture
 
 
@@ -27,23 +30,27 @@ from .report import draw_picture
 class Assessor:
     """Assesses masks with one quality model.
 
-    stripper: for test-time augmentation; None for no augmentation. seed: of the augmentation. report_folder: where
-    pictures for the page are drawn; None for no pictures. grids: how far the grids of mask, image and reference
-    may lie apart.
+    stripper: the networks that look at the images; None to judge by mask and image alone. augmenter: strips for
+    test-time augmentation; None for no augmentation. seed: of the augmentation. report_folder: where pictures for
+    the page are drawn; None for no pictures. grids: how far the grids of mask, image and reference may lie apart.
+    doubt: where the map of doubt of the one mask is written; None for no map.
     """
 
     quality: QualityModel
     stripper: Stripper | None = None
+    augmenter: Stripper | None = None
     seed: int = 0
     report_folder: Path | None = None
     grids: MaskGridConfig = MaskGridConfig()
+    doubt: Path | None = None
 
     def assess(self, case: Case) -> Assessment:
         """Score one case and draw its picture. Raises SingleStripError, which names the file at fault.
 
         If a mask has several frames, all numbers and the picture are of the frame with the lowest estimated Dice;
-        image and reference may have as many frames, or one. The geometry is that of the image, without one that of
-        the mask. If the mask is missing, the error is the case's note if it has one.
+        image and reference may have as many frames, or one. One mask of several frames is judged by their mean.
+        The geometry is that of the image, without one that of the mask. If the mask is missing, the error is the
+        case's note if it has one.
         """
         if case.note and not path_exists(case.mask):
             raise InputError(case.note)
@@ -51,26 +58,49 @@ class Assessor:
         image = None if case.image is None else self._read_image_of(case.image, file)
         base = image or file
         vox2world = base.vox2world
+        if self.doubt is not None:
+            volume.check_grid_fits(base, self.doubt)
+            memory_need.check_map(base, file.frames)
         truths = None
         if case.reference is not None:
             truths = read_masks_on(case.reference, base, file.frames, self.grids)
-        quality, reconstruction = self.quality.assess_worst(masks, vox2world)
-        values = quality_values(quality)
+        frames = [] if image is None else frames_of_masks(image, file.frames)
+        fields = None if self.stripper is None or image is None else FrameFields(self.stripper, frames)
+        with errors_named(base.path):
+            quality, reconstruction = judge_masks(self.quality, masks, vox2world, frames, fields)
         frame = quality.frame or 0
         mask = masks[..., frame]
+        further: dict[str, float] = {}
         if truths is not None:
             truth = truths[..., frame if truths.shape[3] > 1 else 0]
-            values |= {"dice": dice(mask, truth), "hd95_mm": hausdorff95(mask, truth, vox2world)}
+            further |= {"dice": dice(mask, truth), "hd95_mm": hausdorff95(mask, truth, vox2world)}
         image_frame = frame if image is not None and image.frames > 1 else 0
-        if self.stripper is not None:
+        if self.augmenter is not None:
             if image is None:
                 raise InputError(f"{case.mask}: test-time augmentation needs its image")
-            mean_dice, median = agreement(augmented_masks(self.stripper, image.scan(image_frame), seed=self.seed))
-            values |= {"tta_dice": mean_dice, "tta_mask_dice": dice(mask, median)}
+            mean_dice, median = agreement(augmented_masks(self.augmenter, image.scan(image_frame), seed=self.seed))
+            further |= {"tta_dice": mean_dice, "tta_mask_dice": dice(mask, median)}
+        doubt = map_doubt(Scan(mask, vox2world), reconstruction, None if fields is None else fields.of_mask(frame))
         if self.report_folder is not None:
             grey = mask.astype(np.float32) if image is None else image.grey(image_frame)
-            draw_picture(self.report_folder, case.name, Scan(grey, vox2world), mask, reconstruction)
-        return Assessment(case, quality.flag, values, quality.slice_dice)
+            draw_picture(self.report_folder, case.name, Scan(grey, vox2world), mask, reconstruction, doubt)
+        if self.doubt is not None:
+            self._write_doubt(self.doubt, base, masks, doubt, frame, fields)
+        return Assessment.of(case, quality, further, doubt.by_slice())
+
+    def _write_doubt(
+        self, path: Path, base: Volume, masks: np.ndarray, doubt: Doubt, frame: int, fields: FrameFields | None
+    ) -> None:
+        """Write the map of doubt of all masks [X, Y, Z, T] on the grid of `base`; that of one frame is known."""
+        maps = np.zeros(masks.shape, dtype=np.float32, order="F")
+        for t in range(masks.shape[3]):
+            each = doubt if t == frame else self._map_frame(Scan(masks[..., t], base.vox2world), t, fields)
+            maps[..., t][each.box] = each.values
+        volume.write_like(base, path, maps, label="brain doubt")
+
+    def _map_frame(self, mask: Scan, frame: int, fields: FrameFields | None) -> Doubt:
+        """The map of doubt of one frame."""
+        return map_doubt(mask, self.quality.reconstruct(mask), None if fields is None else fields.of_mask(frame))
 
     def _read_image_of(self, path: Path, mask: Volume) -> Volume:
         """The image of a mask. Raises InputError if its grid is another, or its number of frames does not fit."""

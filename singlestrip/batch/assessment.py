@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,9 @@ class Measure:
 
 
 # tta_dice: mean Dice of augmented masks and their median. tta_mask_dice: Dice of the mask and that median. dice,
-# hd95_mm: of the mask and the reference. A new measure is a line here, a field of `MaskQuality`, and a word in the
-# documents that list the columns.
+# hd95_mm: of the mask and the reference. frame: of several, the one with the lowest estimated Dice, counted from
+# 0; all numbers are of this frame. A new measure is a line here, a field of `MaskQuality`, and a word in COLUMNS
+# and in the documents that list the columns.
 MEASURES = (
     Measure("estimated_dice", "estimated_dice"),
     Measure("estimated_hd95_mm", "hd95_mm", "estimated HD95 mm", ".1f"),
@@ -45,12 +46,20 @@ MEASURES = (
     Measure("tta_mask_dice"),
     Measure("dice", "", "true Dice", ".3f"),
     Measure("hd95_mm", "", "true HD95 mm", ".1f"),
+    Measure("frame", "frame", "frame", "d"),
+    Measure("estimate_low", "low"),
+    Measure("estimate_high", "high"),
+    Measure("shape_dice", "shape_dice", "Dice with rebuilt mask", ".3f"),
+    Measure("view_dice", "view_dice", "agreement of views", ".3f"),
 )
-# Of several frames, the one with the lowest estimated Dice, counted from 0; all numbers are of this frame.
-FRAME = Measure("frame", "frame", "frame", "d")
-NUMBERS = tuple(each.column for each in (*MEASURES, FRAME))
-# The column note says why a mask has no estimated Dice.
-COLUMNS = ("flag", *(each.column for each in MEASURES), "mask", "image", "reference", "note", FRAME.column)
+NUMBERS = tuple(each.column for each in MEASURES)
+# New columns come last, as docs/stable/tables.md promises. The column note says why a mask has no estimated Dice.
+COLUMNS = (
+    *("flag", "estimated_dice", "estimated_hd95_mm", "lowest_slice_dice", "volume_ml", "components", "holes"),
+    *("border", "tta_dice", "tta_mask_dice", "dice", "hd95_mm", "mask", "image", "reference", "note", "frame"),
+    *("estimate_low", "estimate_high", "evidence", "shape_dice", "view_dice", "reasons"),
+)
+BETWEEN_REASONS = "; "  # in a cell of the table
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,9 @@ class Case:
 class Assessment:
     """A row of the table.
 
-    values: numbers by column, without those that are unknown. slice_dice: see `MaskQuality`. note: why the mask
-    has no numbers.
+    values: numbers by column, without those that are unknown. slice_dice, evidence, reasons: see `MaskQuality`.
+    note: why the mask has no numbers. slice_doubt: of every axial slice of the image, by its number; see
+    `quality.doubt`.
     """
 
     case: Case
@@ -77,24 +87,54 @@ class Assessment:
     values: dict[str, float]
     slice_dice: tuple[float, ...] = ()
     note: str = ""
+    evidence: str = ""
+    reasons: tuple[str, ...] = ()
+    slice_doubt: tuple[float, ...] = ()
+
+    @staticmethod
+    def of(
+        case: Case,
+        quality: MaskQuality,
+        further: Mapping[str, float] | None = None,
+        slice_doubt: tuple[float, ...] = (),
+    ) -> Assessment:
+        """The row of a mask by its quality. further: numbers from elsewhere, by column."""
+        return Assessment(
+            case,
+            quality.flag,
+            quality_values(quality) | dict(further or {}),
+            quality.slice_dice,
+            evidence=quality.evidence,
+            reasons=quality.reasons,
+            slice_doubt=slice_doubt,
+        )
 
     @property
     def estimated_dice(self) -> float:
         """Estimated Dice; -1 if the mask could not be scored, so that it sorts before all others."""
         return self.values.get("estimated_dice", -1.0)
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval of the estimated Dice; None if there is none, or if it says nothing."""
+        low, high = self.values.get("estimate_low", 0.0), self.values.get("estimate_high", 1.0)
+        return None if (low, high) == (0.0, 1.0) else (low, high)
+
     def row(self) -> dict[str, str]:
         """The text of every column of the table."""
         paths = {name: getattr(self.case, name) for name in ("mask", "image", "reference")}
-        texts = {"flag": self.flag, "note": self.note}
+        texts = {"flag": self.flag, "note": self.note, "evidence": self.evidence}
+        texts |= {"reasons": BETWEEN_REASONS.join(self.reasons)}
         texts |= {name: str(path) for name, path in paths.items() if path is not None}
         return {name: texts.get(name, _text(self.values.get(name))) for name in COLUMNS}
 
     def record(self) -> dict[str, Any]:
-        """The row for JSON, with the Dice of the slices. Numbers that are not finite are None."""
+        """The row for JSON, with Dice and doubt of the slices. Numbers that are not finite are None."""
         numbers = {name: (value if math.isfinite(value) else None) for name, value in self.values.items()}
         texts = {name: text for name, text in self.row().items() if text and name not in self.values}
-        return texts | numbers | {"slice_dice": [round(value, 4) for value in self.slice_dice]}
+        lists = {"reasons": list(self.reasons)}
+        slices = {"slice_dice": self.slice_dice, "slice_doubt": self.slice_doubt}
+        return texts | numbers | lists | {name: [round(v, 4) for v in values] for name, values in slices.items()}
 
 
 def _text(value: float | None) -> str:
@@ -106,7 +146,7 @@ def _text(value: float | None) -> str:
 
 def quality_values(quality: MaskQuality) -> dict[str, float]:
     """The numbers of a mask's quality, by column of the table."""
-    values = {each.column: getattr(quality, each.attribute) for each in (*MEASURES, FRAME) if each.attribute}
+    values = {each.column: getattr(quality, each.attribute) for each in MEASURES if each.attribute}
     return {
         column: int(value) if isinstance(value, bool) else value
         for column, value in values.items()

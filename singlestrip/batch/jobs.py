@@ -19,7 +19,8 @@ class StripOptions:
     border_mm: how far the mask's surface is moved out, or in if negative. fill: background value of the brain
     image; None for min(image minimum, 0). mean_frame: make one mask from the mean of all frames. memory_gib:
     refuse images that take more memory; None for what is free. centre_mm: RAS mm of the middle of the brain, in
-    all frames of the one image; None to search for it.
+    all frames of the one image; None to search for it. quality_sha256: checksum of the file of the quality network
+    that maps of doubt are made with; None for the one that goes with the model.
     """
 
     border_mm: float = 0.0
@@ -27,11 +28,12 @@ class StripOptions:
     mean_frame: bool = False
     memory_gib: float | None = None
     centre_mm: tuple[float, float, float] | None = None
+    quality_sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image and where its outputs go, by kind: "brain", "mask", "sdt" and "picture".
+    """One image and where its outputs go, by kind: "brain", "mask", "sdt", "picture" and "doubt".
 
     bval: the file of b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records:
     JSON files by kind of output, which must exist too for the job to count as done. fault: why the job cannot be

@@ -92,6 +92,8 @@ class Ledger:
             options["BorderMM"] = self.options.border_mm
         if self.options.fill is not None and kind == "brain":
             options["Fill"] = self.options.fill
+        if self.options.quality_sha256 is not None and kind == "doubt":
+            options["QualityModelSHA256"] = self.options.quality_sha256
         return options
 
 

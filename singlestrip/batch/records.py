@@ -26,6 +26,7 @@ LONGEST_NAME = 200  # bytes; the name of the partial file is longer and must fit
 WORDS = {
     "SingleStripVersion": "version",
     "ModelSHA256": "model",
+    "QualityModelSHA256": "quality model",
     "BorderMM": "border in mm",
     "CentreMM": "centre in mm",
     "Fill": "fill",
@@ -33,7 +34,7 @@ WORDS = {
     "BvalSHA256": "b-values",
     "ImageSHA256": "image",
 }
-DEFAULTS = {"BorderMM": 0.0, "CentreMM": None, "Fill": None}
+DEFAULTS = {"BorderMM": 0.0, "CentreMM": None, "Fill": None, "QualityModelSHA256": None}
 
 
 def made_with(model: Path) -> dict[str, Any]:
@@ -100,6 +101,6 @@ def _describe(record: dict[str, Any], key: str) -> str:
     value = record.get(key, DEFAULTS.get(key))
     if key == "ModelSHA256":
         return f"{record.get('Model')} {str(value)[:8]}"
-    if key.endswith("SHA256"):
-        return str(value)[:8]
-    return "default" if value is None else _text(value)
+    if value is None and key in DEFAULTS:
+        return "default"
+    return str(value)[:8] if key.endswith("SHA256") else _text(value)

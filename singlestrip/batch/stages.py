@@ -6,7 +6,7 @@ caller can log the sentences of several images in the order of the images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +17,18 @@ import numpy as np
 from ..errors import InputError, OutputError, errors_named
 from ..io.images import diffusion, memory_need, volume
 from ..io.images.header import ImageHeader
+from ..io.images.masks import read_masks
 from ..io.images.names import is_mgh
 from ..io.images.volume import Volume
 from ..io.output import check_distinct, check_picture
 from ..io.pictures import figures
 from ..space.scan import Scan
+from .frames import each_frame, frames_of_masks, mean_frame
 from .jobs import Job, StripOptions
 
 if TYPE_CHECKING:  # their modules import torch
+    from ..quality.reconstruction import Reconstruction
+    from ..quality.scores import MaskQuality, QualityModel
     from ..stripping.brain_field import BrainField
     from ..stripping.stripper import Stripped, Stripper
 
@@ -45,15 +49,18 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Brain:
-    """What was found in an image.
+    """What was found in an image, or in one frame.
 
-    masks: boolean [X, Y, Z, T]; sdts: signed distances float32 [X, Y, Z, T] mm, None if not wanted; fields: the
-    output of the networks for each frame.
+    masks: boolean [X, Y, Z, T]. sdts: signed distances in mm, and doubts: maps of doubt, float32 [X, Y, Z, T];
+    these and the quality, of the worst frame, are None if they are not wanted. remarks: clauses, with advice, on
+    what is unusual or why the mask may be wrong, of the first such frame.
     """
 
     masks: np.ndarray
     sdts: np.ndarray | None
-    fields: list[BrainField]
+    doubts: np.ndarray | None
+    quality: MaskQuality | None
+    remarks: tuple[str, ...]
 
 
 def prepare(job: Job, options: StripOptions, window_mm: float, say: Say) -> Prepared:
@@ -92,14 +99,16 @@ def _check_job(job: Job, options: StripOptions, window_mm: float) -> None:
     if "picture" in job.outputs:
         check_picture(job.outputs["picture"])
     wants_distance, brain_in_mgh = _wants_distance(job, options), _brain_in_mgh(job)
-    memory_need.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh)
+    memory_need.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh, "doubt" in job.outputs)
     for path in images:
         volume.check_grid_fits(header, path)
 
 
 def memory_needed(header: ImageHeader, job: Job, options: StripOptions, window_mm: float) -> int:
     """Upper estimate, in bytes, of the memory that the whole process takes to strip the image of a job."""
-    return memory_need.estimate(header, _wants_distance(job, options), window_mm, _brain_in_mgh(job))
+    return memory_need.estimate(
+        header, _wants_distance(job, options), window_mm, _brain_in_mgh(job), "doubt" in job.outputs
+    )
 
 
 def _wants_distance(job: Job, options: StripOptions) -> bool:
@@ -112,14 +121,39 @@ def _brain_in_mgh(job: Job) -> bool:
     return "brain" in job.outputs and is_mgh(job.outputs["brain"])
 
 
-def find_brain(stripper: Stripper, prepared: Prepared, job: Job, options: StripOptions, say: Say) -> Brain:
-    """The brain in each frame of an image. Raises InputError."""
+def find_brain(
+    stripper: Stripper,
+    prepared: Prepared,
+    job: Job,
+    options: StripOptions,
+    say: Say,
+    quality: QualityModel | None = None,
+    assess: bool = True,
+) -> Brain:
+    """The brain in each frame of an image.
+
+    quality: assesses the masks, unless `assess` is False, and makes the maps of doubt if the job asks for them.
+    Raises InputError.
+    """
+    if "doubt" in job.outputs and quality is None:
+        raise InputError(f"{job.image}: a map of doubt needs a quality network")
     with errors_named(job.image):
-        stripped = _strip_frames(stripper, prepared.frames, options, "sdt" in job.outputs)
-    _remark(job.image, stripped, say)
-    masks = _stack_frames([each.mask for each in stripped])
-    sdts = [each.sdt for each in stripped if each.sdt is not None]
-    return Brain(masks, _stack_frames(sdts) if sdts else None, [each.field for each in stripped])
+        frames = list(_strip_frames(stripper, prepared.frames, options, job.outputs, quality, assess))
+    brain = _gathered(frames)
+    for remark in brain.remarks:
+        say(f"{job.image}: {remark}")
+    return brain
+
+
+def assess_kept(stripper: Stripper, job: Job, options: StripOptions, quality: QualityModel) -> MaskQuality:
+    """The quality of the mask that is kept of a job, by its image and the networks. Raises InputError."""
+    from ..quality.judging import FrameFields, judge_masks  # imports torch
+
+    masks, image = read_masks(job.outputs["mask"])[1], volume.read_quietly(job.image)
+    frames = _frames_to_strip(image, job, options)
+    fields = FrameFields(stripper, frames, options.centre_mm)
+    with errors_named(job.image):
+        return judge_masks(quality, masks, image.vox2world, frames, fields)[0]
 
 
 def write_outputs(job: Job, prepared: Prepared, brain: Brain, options: StripOptions) -> None:
@@ -143,6 +177,8 @@ def _write_output(kind: str, path: Path, prepared: Prepared, brain: Brain, one_m
         volume.write_like(image, path, brain.masks.view(np.uint8), label="brain mask", one_frame=one_mask)
     elif kind == "sdt" and brain.sdts is not None:
         volume.write_like(image, path, brain.sdts, label="brain SDT mm", one_frame=one_mask)
+    elif kind == "doubt" and brain.doubts is not None:
+        volume.write_like(image, path, brain.doubts, label="brain doubt", one_frame=one_mask)
     elif kind == "picture":
         figures.mask_figure(Scan(image.grey(), image.vox2world), brain.masks[..., 0], path, image.path.name)
 
@@ -163,41 +199,74 @@ def _count_bad(image: Volume) -> int:
 def _frames_to_strip(image: Volume, job: Job, options: StripOptions) -> list[Scan]:
     """All frames of an image; or, if it gets a single mask, the mean of the frames that the mask is made from."""
     counting = None if job.bval is None else diffusion.b0_frames(job.bval, image.frames)
-    if counting is None and options.mean_frame:
-        counting = list(range(image.frames))
-    if image.frames == 1 or counting is None:
-        return [image.scan(t) for t in range(image.frames)]
-    return [replace(image.scan(), array=_mean_frame(image, counting))]
+    if counting is None:
+        return frames_of_masks(image, 1 if options.mean_frame else image.frames)
+    return each_frame(image) if image.frames == 1 else [mean_frame(image, counting)]
 
 
-def _strip_frames(stripper: Stripper, frames: list[Scan], options: StripOptions, sdt: bool) -> list[Stripped]:
-    """Strip the frames of an image. sdt: with signed distances."""
-    stripped = []
+def _strip_frames(
+    stripper: Stripper,
+    frames: list[Scan],
+    options: StripOptions,
+    kinds: Container[str],
+    quality: QualityModel | None,
+    assess: bool,
+) -> Iterator[Brain]:
+    """What is found in each frame, arrays [X, Y, Z]. kinds: of outputs. quality, assess: as for `find_brain`.
+
+    The networks' output for a frame is not kept, since a series may have hundreds of frames.
+    """
     for number, frame in enumerate(frames):
+        place = "" if len(frames) == 1 else f"frame {number} of 0 to {len(frames) - 1}: "
         try:
-            stripped.append(
-                stripper.strip(frame, border_mm=options.border_mm, sdt=sdt, centre_mm=options.centre_mm)
+            stripped = stripper.strip(
+                frame, border_mm=options.border_mm, sdt="sdt" in kinds, centre_mm=options.centre_mm
             )
         except InputError as error:
             if len(frames) == 1:
                 raise
-            raise type(error)(
-                f"frame {number} of 0 to {len(frames) - 1}: {error}; a single mask of their mean may work"
-            ) from error
-    return stripped
+            raise type(error)(f"{place}{error}; a single mask of their mean may work") from error
+        judged = doubt = None
+        if quality is not None and (assess or "doubt" in kinds):
+            mask = Scan(stripped.mask, frame.vox2world)
+            reconstruction = quality.reconstruct(mask)
+            judged = quality.measure(mask, reconstruction, frame, stripped.field) if assess else None
+            doubt = _doubt_of(mask, reconstruction, stripped.field) if "doubt" in kinds else None
+        yield Brain(stripped.mask, stripped.sdt, doubt, judged, tuple(place + each for each in _remarks(stripped)))
 
 
-def _remark(image: Path, stripped: list[Stripped], say: Say) -> None:
-    """Say what is unusual in the first frame in which something is, and why its mask may be wrong."""
-    for number, each in enumerate(stripped):
-        if not each.unusual and not each.doubts:
-            continue
-        frame = "" if len(stripped) == 1 else f"frame {number} of 0 to {len(stripped) - 1}: "
-        if each.unusual:
-            say(f"{image}: {frame}{each.unusual}: is this another anatomy? see 'singlestrip models'")
-        for doubt in each.doubts:
-            say(f"{image}: {frame}{doubt}: look at the mask")
-        return
+def _remarks(stripped: Stripped) -> Iterator[str]:
+    """What is unusual in a frame, and why its mask may be wrong, with advice."""
+    if stripped.unusual:
+        yield f"{stripped.unusual}: is this another anatomy? see 'singlestrip models'"
+    for doubt in stripped.doubts:
+        yield f"{doubt}: look at the mask"
+
+
+def _gathered(frames: list[Brain]) -> Brain:
+    """What is found in all frames, from what is found in each."""
+    return Brain(
+        _stack_frames([each.masks for each in frames]),
+        _stack_given([each.sdts for each in frames]),
+        _stack_given([each.doubts for each in frames]),
+        _worst_of([each.quality for each in frames if each.quality is not None]),
+        next((each.remarks for each in frames if each.remarks), ()),
+    )
+
+
+def _worst_of(qualities: list[MaskQuality]) -> MaskQuality | None:
+    """The quality of the frame with the lowest estimated Dice; None of no frame."""
+    if not qualities:
+        return None
+    frame = min(range(len(qualities)), key=lambda t: qualities[t].estimated_dice)
+    return replace(qualities[frame], frame=frame if len(qualities) > 1 else None)
+
+
+def _doubt_of(mask: Scan, reconstruction: Reconstruction, field: BrainField) -> np.ndarray:
+    """The map of doubt of a mask, float32 [X, Y, Z]."""
+    from ..quality.doubt import map_doubt  # imports torch
+
+    return map_doubt(mask, reconstruction, field).everywhere()
 
 
 def _stack_frames(frames: list[np.ndarray]) -> np.ndarray:
@@ -205,16 +274,10 @@ def _stack_frames(frames: list[np.ndarray]) -> np.ndarray:
     return frames[0][..., None] if len(frames) == 1 else np.stack([frame.T for frame in frames]).T
 
 
-def _mean_frame(image: Volume, counting: Iterable[int]) -> np.ndarray:
-    """The mean of the stored values of some frames, float32 [X, Y, Z], without values that are not finite."""
-    total = np.zeros(image.space, dtype=np.float32)
-    count = np.zeros(image.space, dtype=np.int32)
-    for t in counting:
-        frame = image.frame(t).astype(np.float32)
-        finite = np.isfinite(frame)
-        np.add(total, frame, out=total, where=finite)
-        count += finite
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+def _stack_given(frames: list[np.ndarray | None]) -> np.ndarray | None:
+    """As `_stack_frames`, of the frames that are not None; None if all are."""
+    given = [frame for frame in frames if frame is not None]
+    return _stack_frames(given) if given else None
 
 
 def stored_fill(image: Volume, fill: float | None) -> np.ndarray:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, describe_file_error
 from ..io.images import memory_need, volume
-from ..io.images.masks import read_masks
 from .jobs import Job, StripOptions
 from .ledger import Ledger
-from .stages import Brain, Prepared, find_brain, memory_needed, prepare, write_outputs
+from .stages import Brain, Prepared, assess_kept, find_brain, memory_needed, prepare, write_outputs
 
 if TYPE_CHECKING:  # their modules import torch
     from ..quality.scores import MaskQuality, QualityModel
@@ -25,10 +24,15 @@ if TYPE_CHECKING:  # their modules import torch
 log = logging.getLogger(__name__)
 
 
-def strip_file(stripper: Stripper, job: Job, options: StripOptions = StripOptions()) -> None:
-    """Strip one image file. Each output appears whole or not at all. Raises SingleStripError."""
+def strip_file(
+    stripper: Stripper, job: Job, options: StripOptions = StripOptions(), quality: QualityModel | None = None
+) -> None:
+    """Strip one image file. Each output appears whole or not at all. Raises SingleStripError.
+
+    quality: makes the map of doubt if the job asks for one.
+    """
     prepared = prepare(job, options, stripper.config.window_mm, log.warning)
-    brain = find_brain(stripper, prepared, job, options, log.warning)
+    brain = find_brain(stripper, prepared, job, options, log.warning, quality, assess=False)
     write_outputs(job, prepared, brain, options)
 
 
@@ -58,6 +62,7 @@ def strip_files(
     options: StripOptions = StripOptions(),
     *,
     quality: QualityModel | None = None,
+    assess: bool = True,
     resume: bool = False,
     debug: bool = False,
     made_with: dict[str, Any] | None = None,
@@ -70,15 +75,16 @@ def strip_files(
     While the networks see one image, a thread reads the next one, if there is memory for both, and another thread
     writes the outputs of the one before. What is logged, and the outcomes, keep the order of the jobs.
 
-    quality: assesses the masks, kept ones too. resume: keep the outputs of a job if all are there, complete, and
-    on the grid of the image. debug: raise the first failure. made_with: of `records.made_with`; each output then
-    gets a record of how it was made, and `resume` makes anew what was made in another way, but keeps outputs
-    without a record. done: called after each job. finish: called at the end of each job that did not fail, with
-    whether its outputs were kept and the quality of its mask; if it raises, the job fails. describe: makes the
-    text of the outcome from an error in the work on an image. The functions are called in the caller's thread.
+    quality: assesses the masks, kept ones too, unless `assess` is False, and makes maps of doubt. resume: keep
+    the outputs of a job if all are there, complete, and on the grid of the image. debug: raise the first failure.
+    made_with: of `records.made_with`; each output then gets a record of how it was made, and `resume` makes anew
+    what was made in another way, but keeps outputs without a record. done: called after each job. finish: called
+    at the end of each job that did not fail, with whether its outputs were kept and the quality of its mask; if it
+    raises, the job fails. describe: makes the text of the outcome from an error in the work on an image. The
+    functions are called in the caller's thread.
     """
     ledger = None if made_with is None else Ledger(made_with, options)
-    batch = _Batch(stripper, options, quality, resume, ledger, finish)
+    batch = _Batch(stripper, options, quality, assess, resume, ledger, finish)
     outcomes = []
     with closing(batch.run(jobs)) as tasks:
         for task in tasks:
@@ -143,6 +149,7 @@ class _Batch:
     stripper: Stripper
     options: StripOptions
     quality: QualityModel | None
+    assess: bool
     resume: bool
     ledger: Ledger | None
     finish: Callable[[Job, bool, MaskQuality | None], None]
@@ -210,14 +217,13 @@ class _Batch:
         """Find the brain in an image that was read, and assess its mask, or a mask that is kept."""
         with task.working():
             if task.prepared is not None:
-                task.brain = find_brain(self.stripper, task.prepared, task.job, self.options, task.remarks.append)
-                if self.quality is not None:
-                    vox2world, frames = task.prepared.image.vox2world, task.prepared.frames
-                    assessed = self.quality.assess_worst(task.brain.masks, vox2world, frames, task.brain.fields)
-                    task.quality = assessed[0]
-            elif task.kept and self.quality is not None and "mask" in task.job.outputs:
-                file, masks = read_masks(task.job.outputs["mask"])
-                task.quality = self.quality.assess_worst(masks, file.vox2world)[0]
+                say = task.remarks.append
+                task.brain = find_brain(
+                    self.stripper, task.prepared, task.job, self.options, say, self.quality, self.assess
+                )
+                task.quality = task.brain.quality
+            elif task.kept and self.quality is not None and self.assess and "mask" in task.job.outputs:
+                task.quality = assess_kept(self.stripper, task.job, self.options, self.quality)
 
     def _write(self, task: _Task) -> None:
         """Write the outputs of a job and let its arrays go."""

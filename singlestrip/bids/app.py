@@ -103,14 +103,15 @@ def group_level(
     images: Sequence[Path],
     quality: QualityModel,
     about: str,
+    stripper: Stripper | None = None,
     others: bool = True,
     debug: bool = False,
 ) -> list[Assessment]:
     """Score every mask of the derivative, and write the table and the page. Returns the assessments, worst first.
 
-    images: those that should have a mask; one without a mask is a failure. about: a line for the page. others:
-    score the masks of other images too. debug: raise the first failure. Raises InputError if there is nothing to
-    score.
+    images: those that should have a mask; one without a mask is a failure. about: a line for the page. stripper:
+    the networks that look at the images; None to judge without. others: score the masks of other images too.
+    debug: raise the first failure. Raises InputError if there is nothing to score.
     """
     derivative.prepare()
     expected = {derivative.mask(image): image for image in images}
@@ -120,7 +121,7 @@ def group_level(
         raise InputError(f"{derivative.root}: no mask here, and no image in {derivative.source} to make one of")
     folder = derivative.root / REPORT
     cases = [Case(mask, image) for mask, image in sorted(images_of.items())]
-    assessor = Assessor(quality, report_folder=folder)
+    assessor = Assessor(quality, stripper, report_folder=folder)
     assessments = [_say_missing(each) for each in assess_files(assessor, cases, debug=debug)]
     write_table(folder / "quality.tsv", assessments)
     write_report(folder, assessments, derivative.root.resolve().name, about)

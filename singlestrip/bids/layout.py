@@ -317,7 +317,13 @@ def _quality_fields(quality: MaskQuality | None) -> dict[str, Any]:
     """The fields of a JSON file that tell the estimated quality of a mask."""
     if quality is None:
         return {}
-    return {"EstimatedDice": round(quality.estimated_dice, 4), "QualityFlag": quality.flag}
+    return {
+        "EstimatedDice": round(quality.estimated_dice, 4),
+        "EstimatedDiceInterval": [round(quality.low, 4), round(quality.high, 4)],
+        "QualityFlag": quality.flag,
+        "QualityEvidence": quality.evidence,
+        "QualityReasons": list(quality.reasons),
+    }
 
 
 def _stem(path: Path) -> str:

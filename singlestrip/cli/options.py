@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # their modules import torch
     from ..batch.strip import Outcome
     from ..quality.scores import QualityModel
     from ..quality.training import QualityProgress
+    from ..stripping.stripper import Stripper
     from ..training.trainer import Progress
 
 Number = TypeVar("Number", int, float)
@@ -148,11 +149,17 @@ def add_flag_options(group: argparse._ArgumentGroup) -> None:
         )
 
 
-def check_quality_options(args: argparse.Namespace, condition: str = "--qc") -> None:
-    """End the program if an option of --qc is given without it. condition: what it goes with, in words."""
+def check_quality_options(args: argparse.Namespace, condition: str = "--qc", doubt: bool | None = None) -> None:
+    """End the program if an option of --qc is given without it.
+
+    condition: what it goes with, in words. doubt: whether a map of doubt is asked for, which takes --qc-model too;
+    None if the command makes none.
+    """
     for name in ("qc_model", "pass_from", "look_from"):
-        if getattr(args, name) is not None and not args.qc:
-            args.parser.error(f"--{name.replace('_', '-')} goes with {condition}")
+        takes_doubt = name == "qc_model" and doubt is not None
+        if getattr(args, name) is not None and not args.qc and not (takes_doubt and doubt):
+            or_doubt = " or --doubt" if takes_doubt else ""
+            args.parser.error(f"--{name.replace('_', '-')} goes with {condition}{or_doubt}")
 
 
 def chosen_flags(args: argparse.Namespace) -> FlagConfig:
@@ -192,6 +199,17 @@ def load_quality(args: argparse.Namespace, model_file: Path | None, flags: FlagC
     if args.qc_model is None and model_file is not None:
         return QualityModel.load_for(model_file, args.device, flags)
     return QualityModel.load(args.qc_model, args.device, flags)
+
+
+def load_judging_networks(args: argparse.Namespace) -> Stripper | None:
+    """The networks of --model, to look at the images of masks.
+
+    None if --qc-model names another quality network and --model no networks: those that come with singlestrip may
+    not know its anatomy.
+    """
+    from ..stripping.stripper import Stripper
+
+    return Stripper.load(args.model, args.device) if args.model is not None or args.qc_model is None else None
 
 
 def add_quality_options(parser: argparse.ArgumentParser, about: str) -> None:

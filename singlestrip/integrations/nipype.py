@@ -34,6 +34,7 @@ from nipype.interfaces.base import (
 )
 
 from .._version import __version__
+from ..batch.assessment import BETWEEN_REASONS
 from ..batch.jobs import Job, plan_folder, take_images
 from ..batch.shards import Shard, parse_shard, slurm_shard, table_name
 from ..cli.interface import Option, command_options
@@ -45,7 +46,13 @@ NAMES = {"image": "in_file", "threads": "num_threads"}
 ENDINGS = {"input": "_file", "list": "_file", "table": "_file", "output": "_file", "folder": "_dir"}
 TABLE = "quality.tsv"  # of qc, unless out_file names another
 # The names of the inputs and outputs for each kind of output of strip.
-FILES = {"brain": "out_file", "mask": "mask_file", "sdt": "sdt_file", "picture": "picture_file"}
+FILES = {
+    "brain": "out_file",
+    "mask": "mask_file",
+    "sdt": "sdt_file",
+    "picture": "picture_file",
+    "doubt": "doubt_file",
+}
 
 
 class InputFile(File):
@@ -161,6 +168,7 @@ class StripOutputs(TraitedSpec):
     mask_file = OutputMultiObject(File(exists=True), desc="brain mask")
     sdt_file = OutputMultiObject(File(exists=True), desc="signed distance to the brain's surface in mm")
     picture_file = OutputMultiObject(File(exists=True), desc="picture of three slices with the mask's outline")
+    doubt_file = OutputMultiObject(File(exists=True), desc="map of doubt, from 0 to 1")
     out_dir = Directory(exists=True, desc="the folder given as out_dir")
     qc_file = File(exists=True, desc="with qc and out_dir: the table of estimated quality, qc.tsv")
 
@@ -168,10 +176,10 @@ class StripOutputs(TraitedSpec):
 class Strip(_Command):
     """Strip head images, as `singlestrip strip` does.
 
-    Without out_dir it takes one image. Each output is a file name, or True for NAME_brain, NAME_mask, NAME_sdt or
-    NAME_picture in the working folder; without any, brain and mask are written. With out_dir it takes any number
-    of images and writes what `save` names, brain and mask by default. Outputs are then lists in the order of the
-    images, or a single file for one image.
+    Without out_dir it takes one image. Each output is a file name, or True for NAME_brain, NAME_mask, NAME_sdt,
+    NAME_picture or NAME_doubt in the working folder; without any, brain and mask are written. With out_dir it
+    takes any number of images and writes what `save` names, brain and mask by default. Outputs are then lists in
+    the order of the images, or a single file for one image.
 
     >>> from singlestrip.nipype_interfaces import Strip
     >>> Strip(in_file="t1.nii.gz", mask_file=True).run().outputs.mask_file  # doctest: +SKIP
@@ -244,6 +252,8 @@ class QualityOutputs(TraitedSpec):
     out_file = File(exists=True, desc="table of scores, .tsv or .json")
     estimated_dice = OutputMultiObject(traits.Float(), desc="estimated Dice of each mask_file, in their order")
     flag = OutputMultiObject(Str(), desc="pass, look or fail, of each mask_file, in their order")
+    reasons = OutputMultiObject(Str(), desc="what speaks against each mask_file, in their order; may be empty")
+    doubt_file = File(exists=True, desc="map of doubt, from 0 to 1, of doubt_file")
     report_dir = Directory(exists=True, desc="folder with the page, index.html")
     train_file = File(exists=True, desc="quality model, of train_file")
 
@@ -276,12 +286,20 @@ class Quality(_Command):
         outputs["out_file"] = str(table)
         if isdefined(inputs.report_dir):
             outputs["report_dir"] = str(Path(inputs.report_dir).absolute())
+        if isdefined(inputs.doubt_file):
+            outputs["doubt_file"] = str(Path(inputs.doubt_file).absolute())
         if isdefined(inputs.mask_file):
             rows = {row["mask"]: row for row in _read_rows(table)}
             masks = [rows[path] for path in inputs.mask_file]
             outputs["estimated_dice"] = [float(row["estimated_dice"]) for row in masks]
             outputs["flag"] = [row["flag"] for row in masks]
+            outputs["reasons"] = [_as_text(row.get("reasons", "")) for row in masks]
         return outputs
+
+
+def _as_text(reasons: str | list[str]) -> str:
+    """The reasons of a row of a table as in a cell; in JSON they are a list."""
+    return reasons if isinstance(reasons, str) else BETWEEN_REASONS.join(reasons)
 
 
 def _read_rows(table: Path) -> list[dict[str, Any]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -40,7 +39,15 @@ from .reconstruction import Reconstruction, reconstruct
 
 log = logging.getLogger(__name__)
 
-Given = TypeVar("Given")
+Given = TypeVar("Given", covariant=True)
+
+
+class PerFrame(Protocol[Given]):
+    """What is given for each frame, by its number from 0 on."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, frame: int, /) -> Given: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,12 +173,13 @@ class QualityModel:
         self,
         masks: np.ndarray,
         vox2world: np.ndarray,
-        images: Sequence[Scan] = (),
-        fields: Sequence[BrainField] = (),
+        images: PerFrame[Scan] = (),
+        fields: PerFrame[BrainField | None] = (),
     ) -> tuple[MaskQuality, Reconstruction]:
         """Quality and reconstruction of the frame with the lowest estimated Dice.
 
         masks: boolean [X, Y, Z, T]. images, fields: of each frame, as for `assess`; one for all frames, or none.
+        A field may be None where the networks find no brain.
         """
         count = masks.shape[3]
         worst = None
@@ -288,6 +296,6 @@ _EMPTY = MaskQuality(
 )
 
 
-def _of_frame(given: Sequence[Given], frame: int) -> Given | None:
+def _of_frame(given: PerFrame[Given], frame: int) -> Given | None:
     """What is given for a frame: of one for all frames that one; None of none."""
     return given[min(frame, len(given) - 1)] if given else None

@@ -17,6 +17,7 @@ from ..io.checksum import checksum
 from ..io.images import memory_need, volume
 from ..io.images.masks import read_mask_on
 from ..quality.augmentation import agreement, augmented_masks
+from ..quality.doubt import map_doubt
 from ..quality.scores import QualityModel
 from ..space.metrics import dice
 from ..space.scan import Scan
@@ -86,7 +87,8 @@ class Scorer:
         ranking_score = self._ranking_score(scan, image, mask.array, quality.estimated_dice)
         if self.page_folder is not None:
             grey = Scan(image.scaled(), image.vox2world)
-            draw_picture(self.page_folder, scan.name, grey, mask.array, reconstruction)
+            doubt = map_doubt(mask, reconstruction)
+            draw_picture(self.page_folder, scan.name, grey, mask.array, reconstruction, doubt)
         if not (math.isfinite(ranking_score) and math.isfinite(quality.estimated_dice)):
             raise InputError(f"{scan.image}: its score is no number; is the quality model damaged?")
         return Score(

@@ -50,6 +50,11 @@ class Grid:
         towards = [(row, column[row] > 0) for column in columns for row in [np.abs(column).argmax()]]
         return "".join(("LR", "PA", "IS")[row][int(positive)] for row, positive in towards)
 
+    @property
+    def axial_axis(self) -> int:
+        """The axis that points up or down most: axial slices lie across it."""
+        return int((np.abs(self.vox2world[2, :3]) / self.voxel_sizes_mm).argmax())
+
     def contains(self, point_mm: np.ndarray) -> bool:
         """Whether a point, RAS mm [3], lies in a voxel or on its border."""
         index = np.linalg.solve(self.vox2world[:3, :3], point_mm - self.vox2world[:3, 3])

@@ -18,6 +18,7 @@ from ..options import (
     chosen_flags,
     exit_status,
     input_folder,
+    load_judging_networks,
     load_quality,
     millimetres,
     output_folder,
@@ -43,8 +44,9 @@ of the mask also has the image's suffix, as in sub-01_space-FLAIR_desc-brain_mas
 If a scan fails, the command reports it and goes on with the others.
 
 The group level scores all masks of the derivative, as qc does, by the quality network of the same --model
-or of --qc-model. It writes OUTPUT_DIR/reports/quality.tsv
-and beside it index.html, a page to review the masks. It reports images without a mask."""
+or of --qc-model, and with the networks of --model looks at their images. It writes
+OUTPUT_DIR/reports/quality.tsv and beside it index.html, a page to review the masks. It reports images
+without a mask."""
 
 SYNOPSIS = [
     "singlestrip bids BIDS_DIR OUTPUT_DIR participant [OPTIONS]",
@@ -132,8 +134,6 @@ def _check_level(args: argparse.Namespace) -> None:
         for name in PARTICIPANT_ONLY:
             if getattr(args, name) is not None and getattr(args, name) is not False:
                 args.parser.error(f"--{name} goes with the participant level")
-        if args.model is not None and args.qc_model is not None:
-            args.parser.error("--model goes with the participant level, or without --qc-model")
     else:
         check_quality_options(args, "--qc, or the group level")
 
@@ -167,5 +167,6 @@ def _group(args: argparse.Namespace, derivative: Derivative, images: list[Path],
     quality = load_quality(args, None if args.model is None else find_model(args.model), flags)
     about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {quality.name}."
     chosen = args.participant_label or args.session_label or args.suffix
-    assessments = group_level(derivative, images, quality, about, others=not chosen, debug=args.debug)
+    networks = load_judging_networks(args)
+    assessments = group_level(derivative, images, quality, about, networks, others=not chosen, debug=args.debug)
     return show_assessments(args, assessments)

@@ -22,6 +22,7 @@ from ..options import (
     chosen_flags,
     input_file,
     input_table,
+    load_judging_networks,
     load_quality,
     mask_grids,
     model,
@@ -50,8 +51,15 @@ these thresholds were measured on real predictions (docs/benchmarks.md). Even a 
 0.90 to 0.93, and the score does not detect a well-shaped mask in the wrong place. Prints one line per
 mask, worst first.
 
+With -i the image counts too, and so do the networks of --model, or those that come with singlestrip: do
+they put the brain where the mask is, and do their views agree? With --qc-model but no --model the networks
+are left out. Each row says what the mask was judged by: mask; image; model, which is all three.
+
+--doubt writes a map of where the mask may be wrong: in each voxel the share of votes against the mask. Each
+view that the networks were shown has a vote, and so has the mask as the quality network rebuilds it.
+
 --report writes a page to sort, filter, search, rate and annotate the masks, with pictures that show the
-outlines of mask and reconstruction. It needs neither network nor server.
+outlines of mask and reconstruction, and the doubt where it is largest. It needs neither network nor server.
 
 --table also takes tables that strip --qc wrote. It scores the masks again; scans without a mask keep the
 note that says why.
@@ -79,7 +87,7 @@ reference have as many frames, or one.
 {GRID_RULE}"""
 
 SYNOPSIS = [
-    "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--report DIR] [OPTIONS]",
+    "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--doubt FILE] [--report DIR] [OPTIONS]",
     "singlestrip qc --table FILE [FILE ...] [-o TABLE] [--report DIR] [OPTIONS]",
     "singlestrip qc --train MODEL -m MASK [OPTIONS]",
     "singlestrip qc --calibrate MODEL -i IMAGE -m MASK [OPTIONS]",
@@ -88,6 +96,7 @@ SYNOPSIS = [
 EXAMPLES = """\
     singlestrip qc -m mask.nii.gz
     singlestrip qc -m masks/*_mask.nii.gz -i scans/*.nii.gz -o quality.tsv --report report
+    singlestrip qc -m mask.nii.gz -i t1.nii.gz --doubt doubt.nii.gz
     singlestrip qc -m mask.nii.gz -i t1.nii.gz --tta -o quality.json
     singlestrip qc --train mouse-quality.safetensors -m mouse-mask.nii.gz
     singlestrip qc --qc-model mouse-quality.safetensors -m other-mouse-mask.nii.gz
@@ -115,6 +124,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_trust_voxels(files)
     files.add_argument("-o", "--out", type=output_file, metavar="TABLE", help="scores to write, .tsv or .json")
+    files.add_argument(
+        "--doubt",
+        type=output_file,
+        metavar="FILE",
+        help="map of how far shape and networks speak against the one MASK, from 0 to 1, float32",
+    )
     files.add_argument("--report", type=output_folder, metavar="DIR", help="folder for the page, made if missing")
     add_quality_model(files)
     scores = parser.add_argument_group("SCORE OPTIONS")
@@ -126,8 +141,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=model,
         metavar="FILE",
-        help="model whose quality network scores, and that strips for --tta (default: the weights that come with "
-        "singlestrip)",
+        help="model whose quality network scores, and whose networks look at the images and strip for --tta "
+        "(default: the weights that come with singlestrip)",
     )
     scores.add_argument(
         "--seed", type=seed, metavar="N", help="seed of --tta, --train and --calibrate (default 0)"
@@ -181,12 +196,15 @@ def run(args: argparse.Namespace) -> int:
     cases = _cases(args)
     from ...batch.quality_table import check_table, write_table
     from ...batch.report import write_report
+    from ...io.images.volume import check_output
     from ...io.output import make_folder
 
     if args.report is not None:
         make_folder(args.report)
     if args.out is not None:
         check_table(args.out)
+    if args.doubt is not None:
+        check_output(args.doubt)
     apply_threads(args)
     from ...networks.checkpoint import find_model
 
@@ -211,8 +229,8 @@ def _check_options(args: argparse.Namespace) -> None:
         args.parser.error("--tta needs the image of each mask, -i")
     if not args.tta and args.seed is not None:
         args.parser.error("--seed goes with --tta")
-    if not args.tta and args.model is not None and args.qc_model is not None:
-        args.parser.error("--model goes with --tta, or without --qc-model")
+    if not (args.image or args.table) and args.model is not None and args.qc_model is not None:
+        args.parser.error("--model beside --qc-model needs the image of each mask, -i")
 
 
 def _cases(args: argparse.Namespace) -> list[Case]:
@@ -228,9 +246,10 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     else:
         cases = [case for table in args.table for case in read_table(table)]
     cases = without_repeats(cases, lambda case: (case.mask, case.image, case.reference))
-    if args.out is not None:
-        paths = {path for case in cases for path in (case.mask, case.image, case.reference) if path is not None}
-        check_distinct(paths.union(args.table or ()), [args.out])
+    if args.doubt is not None and len(cases) != 1:
+        args.parser.error("--doubt goes with one mask")
+    paths = {path for case in cases for path in (case.mask, case.image, case.reference) if path is not None}
+    check_distinct(paths.union(args.table or ()), [path for path in (args.out, args.doubt) if path is not None])
     return cases
 
 
@@ -253,13 +272,9 @@ def _assess(args: argparse.Namespace, cases: list[Case], quality: QualityModel) 
     from ...batch.assess import Assessor, assess_files
     from ...stripping.stripper import Stripper
 
-    assessor = Assessor(
-        quality,
-        Stripper.load(args.model, args.device) if args.tta else None,
-        args.seed or 0,
-        args.report,
-        mask_grids(args),
-    )
+    networks = load_judging_networks(args) if any(case.image is not None for case in cases) else None
+    augmenter = (networks or Stripper.load(args.model, args.device)) if args.tta else None
+    assessor = Assessor(quality, networks, augmenter, args.seed or 0, args.report, mask_grids(args), args.doubt)
     shows_progress = len(cases) > 1 and shows_lines(args)
 
     def done(number: int, assessment: Assessment) -> None:
@@ -282,7 +297,8 @@ def show_assessments(args: argparse.Namespace, assessments: Sequence[Assessment]
 
 
 def _assessment_lines(assessments: Sequence[Assessment]) -> Iterator[str]:
-    """One line per mask: name, flag, estimated Dice, other Dice if known, and volume."""
+    """One line per mask: name, flag, estimated Dice with interval and evidence, other Dice if known, volume, and
+    the gravest reason against it."""
     names = [printable(assessment.case.name) for assessment in assessments]
     width = max(map(len, names))
     for name, assessment in zip(names, assessments, strict=True):
@@ -291,10 +307,13 @@ def _assessment_lines(assessments: Sequence[Assessment]) -> Iterator[str]:
             continue
         values = assessment.values
         text = f"{name:<{width}}  {assessment.flag}  estimated Dice {assessment.estimated_dice:.3f}"
-        text += f" (frame {values['frame']})" if "frame" in values else ""
+        interval = "" if assessment.interval is None else "{:.3f} to {:.3f} ".format(*assessment.interval)
+        frame = f", frame {values['frame']}" if "frame" in values else ""
+        text += f" ({interval}by {assessment.evidence}{frame})"
         for column, title in (("tta_dice", "TTA Dice"), ("dice", "true Dice")):
             text += f", {title} {values[column]:.3f}" if column in values else ""
-        yield f"{text}, {values['volume_ml']:.0f} ml"
+        reason = f": {printable(assessment.reasons[0])}" if assessment.reasons else ""
+        yield f"{text}, {values['volume_ml']:.0f} ml{reason}"
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -305,6 +324,7 @@ def _train(args: argparse.Namespace) -> int:
         "image",
         "reference",
         "out",
+        "doubt",
         "report",
         "qc_model",
         "model",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ...batch.jobs import Job
     from ...batch.strip import Outcome
 
-KINDS = ("brain", "mask", "sdt", "picture")
+KINDS = ("brain", "mask", "sdt", "picture", "doubt")
 
 DESCRIPTION = """take the skull off head images
 Finds the brain in a head image of any contrast, resolution, orientation and field of view. Writes the
@@ -62,6 +62,10 @@ from 1, strips images K, K+N, K+2N and so on; outputs have the same names as wit
 --shard slurm reads K and N from the variables of a SLURM job array. With --qc each process writes a
 table of its own, DIR/qc-K-of-N.tsv; qc --table DIR/qc-*-of-N.tsv gathers them.
 
+--doubt, and doubt among what --save names, write a map of where the mask may be wrong: in each voxel the
+share of votes against the mask. Each view of the image that the networks were shown has a vote, and so has
+the mask as the quality network rebuilds it, which is loaded for this as with --qc.
+
 Standard output has one line per image with --qc, otherwise nothing. Errors and warnings go to standard
 error, one per line, each after "singlestrip: "; the names of all images that failed follow at the end.
 With the same number of threads, -t, the mask is the same again; with another number some voxels at the
@@ -74,13 +78,14 @@ the outputs of the last one while the networks see an image, if memory holds all
 for their sum."""
 
 SYNOPSIS = [
-    "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [OPTIONS]",
+    "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [--doubt FILE] [OPTIONS]",
     "singlestrip strip -i IMAGE [IMAGE ...] [--list FILE] --out-dir DIR [OPTIONS]",
 ]
 
 EXAMPLES = """\
     singlestrip strip -i t1.nii.gz -o brain.nii.gz -m mask.nii.gz
     singlestrip strip -i bold.nii.gz -m mask.nii.gz --mask-mean-frame
+    singlestrip strip -i t1.nii.gz -m mask.nii.gz --doubt doubt.nii.gz --qc
     singlestrip strip -i fetus.nii.gz -m mask.nii.gz --centre -12 30.5 8
     singlestrip strip -i sub-*/anat/*_T1w.nii.gz --out-dir masks --save mask --resume
     singlestrip strip --list scans.txt --out-dir masks --shard 2/8 --resume"""
@@ -124,6 +129,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="picture of three slices with the mask's outline, .png",
     )
     files.add_argument(
+        "--doubt",
+        type=output_file,
+        metavar="FILE",
+        help="map of how far the networks would put the brain elsewhere, from 0 to 1, float32",
+    )
+    files.add_argument(
         "--out-dir",
         type=output_folder,
         metavar="DIR",
@@ -134,7 +145,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=KINDS,
         metavar="KIND",
-        help="what to write to --out-dir: brain, mask, sdt, picture (default brain mask)",
+        help="what to write to --out-dir: brain, mask, sdt, picture, doubt (default brain mask)",
     )
     files.add_argument(
         "--suffix", metavar="SUFFIX", help="format in --out-dir, such as .mgz (default: each image's own)"
@@ -192,6 +203,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_memory(parser)
 
 
+def _maps_doubt(args: argparse.Namespace) -> bool:
+    """Whether a map of doubt is among the outputs."""
+    return args.doubt is not None or "doubt" in (args.save or ())
+
+
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """The job of one image with the outputs that are named, or those of all images with --out-dir.
 
@@ -202,7 +218,7 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     from ...io.images.lists import read_list
 
     images = take_images(args.image + (read_list(args.list) if args.list else []))
-    check_quality_options(args)
+    check_quality_options(args, doubt=_maps_doubt(args))
     if args.qc and args.save and "mask" not in args.save:
         args.parser.error("--qc needs the mask among what --save names")
     if not images:
@@ -211,7 +227,7 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
         args.parser.error("--bval goes with one image, without --out-dir and --mask-mean-frame")
     if args.centre is not None and len(images) > 1:
         args.parser.error("--centre goes with one image")
-    paths = zip(KINDS, (args.out, args.mask, args.sdt, args.picture), strict=True)
+    paths = zip(KINDS, (args.out, args.mask, args.sdt, args.picture, args.doubt), strict=True)
     outputs = {kind: path for kind, path in paths if path is not None}
     if args.out_dir is None:
         return [_single_job(args, images, outputs)]
@@ -230,7 +246,7 @@ def _single_job(args: argparse.Namespace, images: list[Path], outputs: dict[str,
     if len(images) > 1:
         args.parser.error("several images need --out-dir")
     if not outputs:
-        args.parser.error("name at least one output: -o, -m, -d or -p")
+        args.parser.error("name at least one output: -o, -m, -d, -p or --doubt")
     if args.qc and args.resume and args.mask is None:
         args.parser.error("--qc with --resume needs -m: there is no mask to score otherwise")
     try:
@@ -249,7 +265,7 @@ def _folder_jobs(args: argparse.Namespace, images: list[Path], outputs: dict[str
     from ...io.images.names import SUFFIXES
 
     if outputs:
-        args.parser.error("-o, -m, -d and -p name the outputs of one image; with --out-dir use --save")
+        args.parser.error("-o, -m, -d, -p and --doubt name the outputs of one image; with --out-dir use --save")
     if args.suffix and args.suffix not in SUFFIXES:
         args.parser.error(f"--suffix: choose from {', '.join(SUFFIXES)}")
     return plan_folder(images, args.out_dir, args.save or ("brain", "mask"), args.suffix)
@@ -271,6 +287,8 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None:
         find_by_name(args.model)  # a wrong name is refused before torch is imported
     from ...batch.strip import strip_files
+    from ...io.checksum import checksum
+    from ...networks.autoencoder import Autoencoder
     from ...networks.checkpoint import find_model
     from ...stripping.stripper import Stripper
 
@@ -281,10 +299,12 @@ def run(args: argparse.Namespace) -> int:
 
         read_growing_table(table)
     path = find_model(args.model)
-    quality = load_quality(args, path, chosen_flags(args)) if args.qc else None
+    flags = chosen_flags(args)
+    quality = load_quality(args, path, flags) if args.qc or _maps_doubt(args) else None
     stripper = Stripper.load(path, args.device)
     centre = None if args.centre is None else tuple(args.centre)
-    options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory, centre)
+    quality_sha256 = None if args.qc_model is None else checksum(find_model(args.qc_model, Autoencoder))
+    options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory, centre, quality_sha256)
     outcomes = strip_files(
         stripper,
         jobs,
@@ -295,6 +315,7 @@ def run(args: argparse.Namespace) -> int:
         made_with=made_with(path),
         done=show_stripping(args, len(jobs)),
         describe=describer_with_options(args),
+        assess=args.qc,
     )
     if table is not None:
         _write_quality_table(outcomes, table)
@@ -303,7 +324,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_quality_table(outcomes: Sequence[Outcome], path: Path) -> None:
     """Add the masks that were assessed and the images that failed to the table of quality, worst first."""
-    from ...batch.assessment import Assessment, Case, quality_values
+    from ...batch.assessment import Assessment, Case
     from ...batch.quality_table import update_table
 
     assessments = []
@@ -313,5 +334,5 @@ def _write_quality_table(outcomes: Sequence[Outcome], path: Path) -> None:
         if quality is None:
             assessments.append(Assessment(case, "fail", {}, note=outcome.text))
         else:
-            assessments.append(Assessment(case, quality.flag, quality_values(quality), quality.slice_dice))
+            assessments.append(Assessment.of(case, quality))
     update_table(path, assessments)

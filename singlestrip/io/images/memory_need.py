@@ -18,26 +18,31 @@ NETWORK_BYTES = 0.8 * memory.GIB
 MASK_BYTES_PER_VOXEL = 2  # the mask, and its copy while it is cleaned
 WINDOW_BYTES_PER_VOXEL = 12  # within the segmenter's window: logit, labels of components, masks
 SDT_BYTES_PER_VOXEL = 16  # the distance, and what measures it; 10 were measured at 256³, 8 at 512³
+DOUBT_BYTES_PER_VOXEL = 16  # the map, its part with mask or votes, one vote as logit and as probability
 COARSER = " or a coarser scan"
 
 
-def estimate(image: ImageHeader, sdt: bool, window_mm: float, brain_in_mgh: bool = False) -> int:
+def estimate(
+    image: ImageHeader, sdt: bool, window_mm: float, brain_in_mgh: bool = False, doubt: bool = False
+) -> int:
     """Upper estimate, in bytes, of the memory that the whole process takes to strip an image.
 
     sdt: whether signed distances are computed.
     window_mm: side of the segmenter's window.
     brain_in_mgh: whether the stripped image is written in MGH, which lacks scaling and some types.
+    doubt: whether a map of doubt is made.
     """
     voxels = prod(image.space)
     voxel_mm3 = abs(np.linalg.det(image.vox2world[:3, :3]))
     window_voxels = min(voxels, int(window_mm**3 / voxel_mm3))
     # The image and its stripped copy stay. While several frames are gathered, each output is there twice.
-    output_bytes = 5 if sdt else 1
+    output_bytes = 1 + 4 * sdt + 4 * doubt
     gathered = 2 * output_bytes if image.frames > 1 else 0
     kept = image.nbytes + voxels * image.frames * max(image.dtype.itemsize + output_bytes, gathered)
     if brain_in_mgh and not image.is_mgh:
         kept += voxels * image.frames * _mgh_bytes_per_voxel(image)
-    work = voxels * (MASK_BYTES_PER_VOXEL + sdt * SDT_BYTES_PER_VOXEL) + window_voxels * WINDOW_BYTES_PER_VOXEL
+    most_at_once = max(sdt * SDT_BYTES_PER_VOXEL, doubt * DOUBT_BYTES_PER_VOXEL)
+    work = voxels * (MASK_BYTES_PER_VOXEL + most_at_once) + window_voxels * WINDOW_BYTES_PER_VOXEL
     return int(NETWORK_BYTES + kept + work)
 
 
@@ -57,9 +62,10 @@ def check(
     window_mm: float,
     limit_gib: float | None = None,
     brain_in_mgh: bool = False,
+    doubt: bool = False,
 ) -> None:
     """Raise InputError if stripping an image would take more memory than is free, or than `limit_gib`."""
-    need = estimate(image, sdt, window_mm, brain_in_mgh)
+    need = estimate(image, sdt, window_mm, brain_in_mgh, doubt)
     if limit_gib is not None and need > limit_gib * memory.GIB:
         raise InputError(
             f"{image.path}: needs about {need / memory.GIB:.1f} GiB, over the limit of {limit_gib:g} GiB"
@@ -83,6 +89,11 @@ def fits_beside(need: int, others: Sequence[int], limit_gib: float | None = None
 def check_reading(image: ImageHeader) -> None:
     """Raise InputError if memory cannot hold an image's voxels and one frame in 32 bits."""
     _check_free(image, image.nbytes + 4 * prod(image.space), "use a larger machine" + COARSER)
+
+
+def check_map(image: ImageHeader, frames: int) -> None:
+    """Raise InputError if memory cannot hold maps of doubt on the grid of an image, one for each frame."""
+    _check_free(image, prod(image.space) * (4 * frames + DOUBT_BYTES_PER_VOXEL), "leave out the map of doubt")
 
 
 def _check_free(image: ImageHeader, need: int, advice: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -25,7 +26,12 @@ TRUE_OUTLINE = "#34c759"
 REBUILT_OUTLINE = "#0a84ff"
 LOSS_COLOURS = ("#1f6fb4", "#9bb8d3")
 QUALITY_MARGIN_MM = 30.0  # shown around the mask, to see what it misses
-DISAGREEMENT = (1.0, 0.84, 0.04, 0.45)  # RGBA
+QUALITY_INCHES = (9, 4)  # the page keeps this proportion
+SLICES = 4  # in a picture of quality
+PLANES = ("sagittal", "coronal", "axial")
+TITLE: dict[str, Any] = {"fontsize": 7, "color": "white", "pad": 2}
+LEAST_DOUBT = 0.02  # shown; votes are never quite sure
+DARKEST, MOST_OPAQUE = 0.3, 0.75  # of the ramp of doubt: its lowest colour, and the share of its highest
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
@@ -77,7 +83,7 @@ def _around(mask: np.ndarray, margin: np.ndarray) -> tuple[slice, ...]:
     """Slices [3] of the box around a mask, with a margin [3] in voxels; of the image if the mask is empty."""
     box = bounding_box(mask)
     if box is None:
-        return (slice(None),) * 3
+        return tuple(slice(0, size) for size in mask.shape)
     return tuple(slice(max(0, int(s.start - m)), int(s.stop + m)) for s, m in zip(box, margin, strict=True))
 
 
@@ -115,29 +121,87 @@ def mask_figure(scan: Scan, mask: np.ndarray, path: Path, title: str = "") -> No
     _save(figure, path)
 
 
-def quality_figure(scan: Scan, mask: np.ndarray, rebuilt: np.ndarray, path: Path) -> None:
-    """Draw axial, coronal and sagittal slices, with the outlines of a mask in red and its reconstruction in blue.
+@dataclass(frozen=True, eq=False)
+class QualityView:
+    """What a picture shows of a mask.
 
-    Voxels in which the two differ are yellow. mask, rebuilt: boolean [X, Y, Z].
+    scan: with values float32. mask, rebuilt: boolean; doubt: in [0, 1]; all [X, Y, Z] on the scan's grid. place:
+    the voxel [3] that the three planes go through. axis: the one across axial slices. slices: number and doubt of
+    axial slices, in the order in which they are shown, at most SLICES.
     """
-    figure, axes = _figure(1, 3, 9, 3)
-    figure.set(facecolor="black")
-    figure.set_layout_engine("constrained", w_pad=0, h_pad=0, wspace=0.01, hspace=0)
-    image, size = _upright(scan.array, scan.vox2world)
-    (mask, _), (rebuilt, _) = _upright(mask, scan.vox2world), _upright(rebuilt, scan.vox2world)
+
+    scan: Scan
+    mask: np.ndarray
+    rebuilt: np.ndarray
+    doubt: np.ndarray
+    place: np.ndarray
+    axis: int
+    slices: Sequence[tuple[int, float]]
+
+
+def quality_figure(view: QualityView, path: Path) -> None:
+    """Draw three planes through the place of most doubt above axial slices, the doubt over the image.
+
+    The outline of the mask is red, that of the rebuilt mask blue.
+    """
+    figure, panels = _quality_panels()
+    order = nib.orientations.io_orientation(view.scan.vox2world)
+    image, size = _upright(view.scan.array, view.scan.vox2world)
     low, high = _grey_range(image)
-    box = _around(mask | rebuilt, QUALITY_MARGIN_MM / size)
-    image, mask, rebuilt = image[box], mask[box], rebuilt[box]
-    at = _middle(mask | rebuilt)
-    views = zip(_views(image, size, at), _views(mask, size, at), _views(rebuilt, size, at), strict=True)
-    for axis, ((grey, aspect), (inside, _), (expected, _)) in zip(axes[0][::-1], views, strict=True):
-        axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
-        colour = np.zeros((*inside.shape, 4))
-        colour[inside != expected] = DISAGREEMENT
-        axis.imshow(colour, origin="lower", aspect=aspect, interpolation="nearest")
-        _outline(axis, expected, REBUILT_OUTLINE)
-        _outline(axis, inside)
+    layers = [image, *(_upright(each, view.scan.vox2world)[0] for each in (view.mask, view.rebuilt, view.doubt))]
+    box = _around(layers[1] | layers[2] | (layers[3] > LEAST_DOUBT), QUALITY_MARGIN_MM / size)
+    layers = [layer[box] for layer in layers]
+
+    def draw(panel: Axes, axis: int, index: int) -> None:
+        """A slice across an upright axis, by its index in the image."""
+        across, up = (k for k in range(3) if k != axis)
+        grey, mask, rebuilt, doubt = (layer.take(index - box[axis].start, axis).T for layer in layers)
+        aspect = size[up] / size[across]
+        panel.imshow(
+            grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest"
+        )
+        panel.imshow(_doubt_colours(doubt), origin="lower", aspect=aspect, interpolation="nearest")
+        _outline(panel, rebuilt, REBUILT_OUTLINE)
+        _outline(panel, mask)
+
+    def upright(axis: int, number: int) -> tuple[int, int]:
+        """The upright axis of an axis of the image, and the index along it of the slice of this number."""
+        towards, sign = int(order[axis, 0]), order[axis, 1]
+        return towards, number if sign > 0 else view.mask.shape[axis] - 1 - number
+
+    for axis, number in enumerate(view.place.tolist()):
+        towards, index = upright(axis, number)
+        draw(panels[0][2 - towards], towards, index)
+        panels[0][2 - towards].set_title(f"{PLANES[towards]} {number}", **TITLE)
+    for panel, (number, doubt) in zip(panels[1], view.slices, strict=False):
+        draw(panel, *upright(view.axis, number))
+        panel.set_title(f"slice {number}: doubt {doubt:.2f}", **TITLE)
     _save(figure, path)
+
+
+def _quality_panels() -> tuple[Figure, list[list[Axes]]]:
+    """A black figure, and its axes in two rows: one for each plane, and one for each slice."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=QUALITY_INCHES, layout="constrained", facecolor="black")
+    figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    figure.subfigures(2, 1)
+    rows = [part.subplots(1, count) for part, count in zip(figure.subfigs, (3, SLICES), strict=True)]
+    for part in figure.subfigs:
+        part.set_facecolor("black")
+    for panel in (panel for row in rows for panel in row):
+        panel.axis("off")
+    return figure, [list(row) for row in rows]
+
+
+def _doubt_colours(doubt: np.ndarray) -> np.ndarray:
+    """Colours RGBA [.., 4] of doubts in [0, 1]: lighter and less transparent with more, none without doubt."""
+    from matplotlib import colormaps
+
+    colours = colormaps["plasma"](DARKEST + (1 - DARKEST) * doubt)
+    colours[..., 3] = np.minimum(1, MOST_OPAQUE * np.sqrt(doubt))
+    colours[doubt < LEAST_DOUBT] = 0
+    return colours
 
 
 def comparison_figure(cases: list[tuple[Scan, np.ndarray, np.ndarray, str]], path: Path) -> None:

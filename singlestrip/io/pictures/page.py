@@ -22,17 +22,28 @@ IMPORT_OR_EXPORT = re.compile(r"^import [^;]*;\n|^export ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
+class Reason:
+    """A clause that speaks against a mask. group: what it shares with others of its kind, to filter by."""
+
+    text: str
+    group: str
+
+
+@dataclass(frozen=True)
 class PageEntry:
     """What the page shows of one scan.
 
     name: any text; the page shows it unchanged. Each entry of a page has its own.
     flag: one of FLAGS.
     estimated_dice: in [0, 1]; None if there is none, for example because the mask cannot be read.
-    picture: POSIX path of a PNG, relative to the page's folder and not quoted for URLs. The picture is about three
-        times as wide as high.
+    picture: POSIX path of a PNG, relative to the page's folder and not quoted for URLs. The picture is 9 wide and
+        4 high.
     numbers: the text to show for each column, by the column's title with its unit. All entries of a page have the
         same titles. An empty text is shown as a dash.
     note: one sentence that says why the scan failed or what to look at.
+    interval: the ends, in [0, 1], between which the true Dice probably lies; None if they are not known.
+    evidence: what the scan was judged by, in words; "" is not shown.
+    reasons: what speaks against the mask, the gravest first.
     """
 
     name: str
@@ -41,6 +52,9 @@ class PageEntry:
     picture: str | None
     numbers: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    interval: tuple[float, float] | None = None
+    evidence: str = ""
+    reasons: tuple[Reason, ...] = ()
 
 
 def _check(entries: Sequence[PageEntry]) -> None:
@@ -54,6 +68,8 @@ def _check(entries: Sequence[PageEntry]) -> None:
             raise InputError(f"{entry.name}: flag {entry.flag!r} is not one of {', '.join(FLAGS)}")
         if entry.estimated_dice is not None and not 0 <= entry.estimated_dice <= 1:
             raise InputError(f"{entry.name}: estimated Dice {entry.estimated_dice} is not between 0 and 1")
+        if entry.interval is not None and not 0 <= entry.interval[0] <= entry.interval[1] <= 1:
+            raise InputError(f"{entry.name}: {entry.interval} is no interval between 0 and 1")
         if entry.picture is not None and PurePosixPath(entry.picture).is_absolute():
             raise InputError(f"{entry.name}: {entry.picture} is not a path from the page's folder")
         if entry.numbers.keys() != entries[0].numbers.keys():
@@ -74,6 +90,9 @@ def _data(entries: Sequence[PageEntry], title: str, about: str) -> str:
             "picture": None if entry.picture is None else quote(os.fsencode(entry.picture)),
             "numbers": [entry.numbers[column] for column in columns],
             "note": entry.note,
+            "interval": None if entry.interval is None else [float(end) for end in entry.interval],
+            "evidence": entry.evidence,
+            "reasons": [{"text": reason.text, "group": reason.group} for reason in entry.reasons],
         }
         for entry in entries
     ]
@@ -114,7 +133,7 @@ def write_page(folder: Path, entries: Sequence[PageEntry], title: str, about: st
     title: shown above the scans. The browser keeps the ratings of pages apart by title, names and estimated Dice.
     about: one line that says where the page comes from.
     Raises InputError if two entries share a name, if the titles of their numbers differ, or if a flag, estimated
-    Dice or picture is not as PageEntry says. Raises OutputError if the file cannot be written.
+    Dice, interval or picture is not as PageEntry says. Raises OutputError if the file cannot be written.
     """
     _check(entries)
     page = _html(_data(entries, title, about))

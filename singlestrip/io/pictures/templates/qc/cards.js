@@ -3,6 +3,7 @@
 import { byId, data, estimatedDiceText } from "./data.js";
 
 const NO_VALUE = "–";
+const BAR_FROM = 0.5; // the bar of an interval begins at this Dice and ends at 1
 const scanOf = new Map(); // card to scan
 
 /* The scan whose card holds this element, or undefined. */
@@ -28,6 +29,38 @@ function addNumber(scan, title, text) {
   value.textContent = text || NO_VALUE;
   pair.append(term, value);
   cardPart(scan, "numbers").append(pair);
+}
+
+/* The interval of the estimated Dice as text and as a bar with a mark at the estimate. */
+function addInterval(scan) {
+  const [low, high] = scan.interval;
+  const text = document.createElement("dd");
+  text.className = "interval";
+  text.textContent = `${low.toFixed(3)} to ${high.toFixed(3)}`;
+  const bar = document.createElement("dd");
+  bar.className = "range";
+  bar.setAttribute("aria-hidden", "true");
+  const percent = (dice) => 100 * Math.max(0, (dice - BAR_FROM) / (1 - BAR_FROM));
+  const [interval, mark] = [low, scan.estimated_dice].map((dice) => {
+    const part = document.createElement("i");
+    part.style.left = `${percent(dice)}%`;
+    return part;
+  });
+  interval.style.width = `${percent(high) - percent(low)}%`;
+  bar.append(interval, mark);
+  cardPart(scan, "numbers").firstElementChild.append(text, bar);
+}
+
+function addReason(scan, reason) {
+  const chip = document.createElement("button");
+  chip.type = "button";
+  chip.className = "chip";
+  chip.dataset.reason = reason.group;
+  chip.textContent = reason.text;
+  chip.title = `Show all scans of this kind: ${reason.group}`;
+  const item = document.createElement("li");
+  item.append(chip);
+  cardPart(scan, "reasons").append(item);
 }
 
 function placeholder(text) {
@@ -59,9 +92,13 @@ export function makeCard(scan) {
   cardPart(scan, "name").textContent = scan.name;
   showFlag(cardPart(scan, "flag"), scan.flag);
   addNumber(scan, "Estimated Dice", estimatedDiceText(scan, 3));
+  if (scan.interval !== null) addInterval(scan);
   data.columns.forEach((title, column) => {
     addNumber(scan, title, scan.numbers[column]);
   });
+  if (scan.evidence) addNumber(scan, "judged by", scan.evidence);
+  for (const reason of scan.reasons) addReason(scan, reason);
+  cardPart(scan, "reasons").hidden = !scan.reasons.length;
   cardPart(scan, "note").textContent = scan.note;
   cardPart(scan, "note").hidden = !scan.note;
   cardPart(scan, "rate").setAttribute("aria-label", `Your rating of ${scan.name}`);

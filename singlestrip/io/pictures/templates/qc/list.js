@@ -2,8 +2,8 @@
 
 import { byId, data, scans } from "./data.js";
 
-/* The pressed button of each filter. "all" shows every scan; the rating "" shows those without one. */
-const filters = { flag: "all", rating: "all" };
+/* What is chosen in each filter. "all" shows every scan; "" shows those without rating or reason. */
+const filters = { flag: "all", rating: "all", reason: "all" };
 
 /* Scans that the filters and the search leave, in the order of the list. */
 export let shown = [];
@@ -31,8 +31,18 @@ function byColumn(column, direction) {
   };
 }
 
+/* By the group of the gravest reason, the worst scan of each first. Scans without a reason come last. */
+function byReason(a, b) {
+  const [x, y] = [a, b].map((scan) => scan.reasons[0]?.group);
+  if (x === undefined || y === undefined) return (x === undefined) - (y === undefined) || byEstimatedDice(a, b);
+  return x.localeCompare(y, "en") || byEstimatedDice(a, b);
+}
+
+const hasReasons = scans.some((scan) => scan.reasons.length);
+
 const orders = [
   { title: "Estimated Dice, worst first", compare: byEstimatedDice },
+  ...(hasReasons ? [{ title: "Reason", compare: byReason }] : []),
   { title: "Name", compare: byName },
   ...data.columns.flatMap((title, column) => [
     { title: `${title}, highest first`, compare: byColumn(column, -1) },
@@ -48,15 +58,36 @@ export function fillSortMenu() {
 
 // Filter and search
 
+/* What a filter compares: a scan's flag or rating, or the groups of its reasons. */
+function labelsOf(scan, key) {
+  if (key !== "reason") return [scan[key]];
+  return scan.reasons.length ? scan.reasons.map((reason) => reason.group) : [""];
+}
+
 function passesFilter(scan, key, value) {
-  return value === "all" || scan[key] === value;
+  return value === "all" || labelsOf(scan, key).includes(value);
+}
+
+/* The reasons to choose from, the most frequent first. A page without reasons has no such menu. */
+export function fillReasonMenu() {
+  byId("reason-choice").hidden = !hasReasons;
+  const count = (value) => scans.filter((scan) => passesFilter(scan, "reason", value)).length;
+  const groups = [...new Set(scans.flatMap((scan) => scan.reasons.map((reason) => reason.group)))];
+  const counts = new Map(groups.map((group) => [group, count(group)]));
+  groups.sort((a, b) => counts.get(b) - counts.get(a) || a.localeCompare(b, "en"));
+  byId("reason").append(
+    new Option(`All (${scans.length})`, "all"),
+    ...groups.map((group) => new Option(`${group} (${counts.get(group)})`, group)),
+    new Option(`none (${count("")})`, ""),
+  );
 }
 
 function matches(scan) {
   const wanted = byId("search").value.trim().toLowerCase();
+  const texts = [scan.name, scan.note, scan.comment, ...scan.reasons.map((reason) => reason.text)];
   return (
     Object.entries(filters).every(([key, value]) => passesFilter(scan, key, value)) &&
-    [scan.name, scan.note, scan.comment].some((text) => text.toLowerCase().includes(wanted))
+    texts.some((text) => text.toLowerCase().includes(wanted))
   );
 }
 
@@ -76,15 +107,16 @@ export function updateList() {
   scrollTo(0, 0);
 }
 
-/* Filter by a flag or a rating; `key` says by which. */
+/* Filter by a flag, a rating or a reason; `key` says by which. */
 export function setFilter(key, value) {
   filters[key] = value;
+  byId("reason").value = filters.reason;
   updateList();
 }
 
 export function showAllScans() {
-  filters.flag = "all";
-  filters.rating = "all";
+  for (const key of Object.keys(filters)) filters[key] = "all";
+  byId("reason").value = "all";
   byId("search").value = "";
   updateList();
 }

@@ -4,7 +4,7 @@ import { makeCard, scanAt } from "./cards.js";
 import { byId, data, scans } from "./data.js";
 import { downloadRatings } from "./export.js";
 import { onKey, showKeys } from "./keyboard.js";
-import { fillSortMenu, select, setFilter, showAllScans, updateList } from "./list.js";
+import { fillReasonMenu, fillSortMenu, select, setFilter, showAllScans, updateList } from "./list.js";
 import { rate, setComment, showAllRatings } from "./review.js";
 import { loadRatings, RATINGS_KEY, wouldLoseRatings } from "./storage.js";
 import { switchTheme } from "./theme.js";
@@ -23,7 +23,9 @@ function onCard(act) {
 /* A click on the pressed rating removes it. */
 function onCardClick(scan, element) {
   const rating = element.closest("[data-rate]")?.dataset.rate;
+  const reason = element.closest("[data-reason]")?.dataset.reason;
   if (rating) rate(scan, scan.rating === rating ? "" : rating);
+  else if (reason) setFilter("reason", reason);
   else if (element.closest(".picture")) openViewer();
 }
 
@@ -46,6 +48,7 @@ function connectBar() {
   for (const group of document.querySelectorAll("[data-filter]")) group.addEventListener("click", onFilterClick);
   byId("search").addEventListener("input", updateList);
   byId("sort").addEventListener("change", updateList);
+  byId("reason").addEventListener("change", (event) => setFilter("reason", event.target.value));
   byId("show-all").addEventListener("click", showAllScans);
   byId("show-keys").addEventListener("click", showKeys);
   byId("theme").addEventListener("click", switchTheme);
@@ -88,6 +91,7 @@ function start() {
   byId("title").textContent = data.title;
   byId("about").textContent = data.about;
   fillSortMenu();
+  fillReasonMenu();
   scans.forEach(makeCard);
   loadRatings();
   showAllRatings();
