@@ -111,7 +111,7 @@ class CaseSource:
             judges["disturbed"] = disturbed[1]
             judged += [("disturbed", disturbed[0], ""), (OWN_DISTURBED, disturbed[0], "disturbed")]
         windows = {name: ImageWindow.of(scene.image, each.grid) for name, each in judges.items()}
-        told = {name: self.quality.networks_evidence(windows[name], each) for name, each in judges.items()}
+        told = {name: self.quality.networks_evidence(each) for name, each in judges.items()}
         cases = []
         for kind, each, judge in judged:
             covered = Scan(each & scene.covered, scene.image.vox2world)

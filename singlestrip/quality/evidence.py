@@ -1,9 +1,8 @@
 """Evidence for the quality of a mask: what can be measured of it without truth.
 
-A mask alone shows whether it has the shape of a brain. With its image it also shows whether the border lies where
-intensities change. The networks that strip tell how sure they are of their own mask of the image, and how far the
-mask differs from it. Each measurement is a share, a ratio or a number of voxels, so that it means the same in any
-anatomy.
+A mask alone shows whether it has the shape of a brain, and its image whether it lies in the dark. The networks
+that strip tell how far their views agree on their own mask of the image, and how far a mask differs from that. Each
+measurement is a share, a ratio or a number of voxels, so that it means the same in any anatomy.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from ..networks.normalisation import normalise
 from ..space.grid import Grid
 from ..space.metrics import dice
-from ..space.morphology import bounding_box, clean, fill_holes, largest_component, mask_box, thin_axes
+from ..space.morphology import clean, fill_holes, largest_component, mask_box, thin_axes
 from ..space.resample import coarsened, conform
 from ..space.scan import Scan
 from ..stripping.brain_field import BrainField
 from ..stripping.intensities import intensities_of
-from ..stripping.stripper import promised_dice
 from .reconstruction import Reconstruction
 
 Source = Literal["mask", "image", "model"]
@@ -42,8 +39,6 @@ class Measurement:
     trend: int
 
 
-FARTHEST = 4  # voxels from the border, on both sides, at which edges are measured
-REACH = FARTHEST + 2  # voxels that are needed for this
 DARK = 0.02  # of the range of intensities
 
 # What a mask alone shows, and what it shows on its image.
@@ -54,17 +49,14 @@ OF_MASK = (
     Measurement("apart", -1),
     Measurement("holes", -1),
 )
-OF_IMAGE = (Measurement("edge_here", 1), Measurement("dark", -1))
+OF_IMAGE = (Measurement("dark", -1),)
 # What the networks tell of their own mask; "own_" is what that mask shows by itself.
 OF_NETWORKS = (
     Measurement("views", 1),
     Measurement("least_view", 1),
-    Measurement("promised", 1),
     Measurement("own_shape_dice", 1),
     Measurement("own_shape_hd95", -1),
     Measurement("own_lowest_slice", 1),
-    Measurement("own_edge_here", 1),
-    Measurement("own_dark", -1),
 )
 # How a mask differs from that of the networks.
 OF_DIFFERENCE = (Measurement("model_dice", 1), Measurement("model_volume", 0))
@@ -130,35 +122,10 @@ def _conformed_mask(mask: Scan, grid: Grid) -> np.ndarray:
 
 
 def image_evidence(seen: SeenMask) -> dict[str, float]:
-    """What a mask shows on its image. Its part in the window is not empty."""
-    brain, window = seen.brain, seen.window
-    covered = ~np.isnan(window.image)
-    image, where, mask = (torch.from_numpy(each)[None] for each in (window.image, covered, brain))
-    shown = normalise(image, where, mask)[0].numpy()
-    box = bounding_box(brain)
-    assert box is not None, "the mask is not empty"
-    near = tuple(slice(max(0, side.start - REACH), side.stop + REACH) for side in box)
-    edges = edge_profile(brain[near], shown[near], covered[near])
-    here = edges[FARTHEST - 1 : FARTHEST + 2].mean() / max(float(edges.mean()), 1e-6)
-    return {"edge_here": float(here), "dark": float((shown[brain] < DARK).mean())}
-
-
-def edge_profile(brain: np.ndarray, image: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """How intensities change across the border, by the distance from it.
-
-    brain, covered: boolean [X, Y, Z]; image: in [0, 1]. Returns the mean change along the normal of the border,
-    without sign, at each whole distance from FARTHEST voxels inside to as many outside, [2 FARTHEST + 1].
-    """
-    outside, inside = (ndimage.distance_transform_edt(side) for side in (~brain, brain))
-    distance = (outside - inside + np.where(brain, 0.5, -0.5)).astype(np.float32)
-    near = np.abs(distance) < FARTHEST + 1
-    near &= ndimage.binary_erosion(covered, border_value=0)
-    normal, change = ([part[near] for part in np.gradient(each)] for each in (distance, image))
-    along = sum(n * c for n, c in zip(normal, change, strict=True))
-    length = np.sqrt(sum(n**2 for n in normal)).clip(1e-3)
-    edge, number = np.abs(along / length), distance[near].round().astype(int) + REACH
-    count, total = (np.bincount(number, weights, 2 * REACH) for weights in (None, edge))
-    return (total / count.clip(1))[REACH - FARTHEST : REACH + FARTHEST + 1]
+    """What a mask shows on its image: the share of it that is dark or lies beyond the image. It is not empty."""
+    image = torch.from_numpy(seen.window.image)[None]
+    shown = normalise(image, ~image.isnan())[0].numpy()
+    return {"dark": float((shown[seen.brain] < DARK).mean())}
 
 
 def own_mask(field: BrainField) -> np.ndarray:
@@ -167,13 +134,11 @@ def own_mask(field: BrainField) -> np.ndarray:
 
 
 def networks_evidence(field: BrainField, own: Mapping[str, float]) -> dict[str, float]:
-    """What the networks tell of their own mask. own: what that mask shows by itself and on its image."""
-    agreement, logit = field.view_dice(), field.logit.cpu().numpy()
-    return {
-        "views": float(np.mean(agreement)),
-        "least_view": min(agreement),
-        "promised": promised_dice(logit, logit > 0),
-    } | {each.name: own[each.name.removeprefix("own_")] for each in OF_NETWORKS if each.name.startswith("own_")}
+    """What the networks tell of their own mask. own: what that mask shows by itself."""
+    agreement = field.view_dice()
+    return {"views": float(np.mean(agreement)), "least_view": min(agreement)} | {
+        each.name: own[each.name.removeprefix("own_")] for each in OF_NETWORKS if each.name.startswith("own_")
+    }
 
 
 def difference(brain: np.ndarray, own: np.ndarray) -> dict[str, float]:

@@ -248,10 +248,9 @@ class QualityModel:
         evidence = mask_evidence(mask, reconstruction or self.reconstruct(mask))
         return evidence if seen is None else evidence | image_evidence(seen)
 
-    def networks_evidence(self, window: ImageWindow, field: BrainField) -> dict[str, float]:
-        """What the networks tell of their own mask. window: the image, on the grid of their output."""
-        mask = Scan(own_mask(field), field.vox2world)
-        return networks_evidence(field, self.evidence(mask, SeenMask(mask, window, mask.array)))
+    def networks_evidence(self, field: BrainField) -> dict[str, float]:
+        """What the networks tell of their own mask, which is not empty. field: their output."""
+        return networks_evidence(field, self.evidence(Scan(own_mask(field), field.vox2world)))
 
     def _seen(self, mask: Scan, reconstruction: Reconstruction, image: Scan, field: BrainField | None) -> SeenMask:
         """A mask on its image, where the networks see it, or around the mask if it lies elsewhere."""
@@ -268,7 +267,7 @@ class QualityModel:
             seen = SeenMask.of(mask, ImageWindow.of(image, field.grid))
         if not (field.logit > 0).any():
             return {}
-        return self.networks_evidence(seen.window, field) | difference(seen.brain, own_mask(field))
+        return self.networks_evidence(field) | difference(seen.brain, own_mask(field))
 
     def _estimate(self, evidence: dict[str, float]) -> Estimate:
         """The Dice that evidence speaks for."""
