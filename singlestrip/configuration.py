@@ -615,10 +615,15 @@ class QualityPartTrainConfig(AutoencoderTrainConfig):
 
 @dataclass(frozen=True)
 class FlagConfig:
-    """What an estimated Dice is flagged as. Thresholds: docs/benchmarks.md."""
+    """What an estimated Dice is flagged as. Thresholds: docs/benchmarks.md.
 
-    pass_from: float = 0.86
-    look_from: float = 0.80
+    By its shape alone no mask passes: a mask of good shape may lie in the wrong place.
+    """
+
+    pass_from: float = 0.94  # estimates by way of the networks
+    look_from: float = 0.88
+    shape_pass_from: float = 1.0  # estimates by shape
+    shape_look_from: float = 0.80
     full: float = 0.9  # a mask that fills more of its image has the estimated Dice 0
     dark: float = 0.5  # a mask of which more is as dark as the darkest of its image fails
 

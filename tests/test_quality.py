@@ -838,14 +838,17 @@ def test_thin_images_do_not_touch_across_their_slices(slices, touches):
 
 def test_flags_at_their_edges():
     assert flag_of(1.0) == "pass" and flag_of(0.0) == "fail"
-    config = FlagConfig(pass_from=0.9, look_from=0.8)
-    for value, expected in ((0.9, "pass"), (0.8, "look")):
-        assert flag_of(value, config) == expected
-        below = {"pass": "look", "look": "fail"}[expected]
-        assert flag_of(np.nextafter(value, 0), config) == below
-    assert flag_of(FlagConfig().pass_from) == "pass"
-    assert flag_of(FlagConfig().look_from) == "look"
-    assert flag_of(np.nextafter(FlagConfig().look_from, 0)) == "fail"
+    config = FlagConfig(0.9, 0.8, 0.7, 0.6)
+    for source, highest, lowest in (("model", 0.9, 0.8), ("image", 0.7, 0.6), ("mask", 0.7, 0.6)):
+        for value, expected in ((highest, "pass"), (lowest, "look")):
+            assert flag_of(value, source, config) == expected
+            below = {"pass": "look", "look": "fail"}[expected]
+            assert flag_of(np.nextafter(value, 0), source, config) == below
+
+
+def test_no_mask_passes_by_its_shape_alone():
+    assert flag_of(0.999, "mask") == flag_of(0.999, "image") == "look"
+    assert flag_of(0.999, "model") == "pass"
 
 
 def test_a_model_flags_with_its_own_thresholds():
@@ -856,9 +859,9 @@ def test_a_model_flags_with_its_own_thresholds():
     score = QualityModel(network).reconstruct(Scan(mask, vox2world)).dice
     assert 0.1 < score < 0.9  # it reaches beyond the window
     for flags, expected in (
-        (FlagConfig(score - 0.05, score - 0.1), "pass"),
-        (FlagConfig(score + 0.05, score - 0.05), "look"),
-        (FlagConfig(score + 0.1, score + 0.05), "fail"),
+        (FlagConfig(1, 1, score - 0.05, score - 0.1), "pass"),
+        (FlagConfig(0, 0, score + 0.05, score - 0.05), "look"),
+        (FlagConfig(0, 0, score + 0.1, score + 0.05), "fail"),
     ):
         model = QualityModel(network, flags, anatomy=Anatomy((volume_ml(mask, vox2world),)))
         assert model.assess(mask, vox2world).flag == expected

@@ -140,12 +140,13 @@ def share(text: str) -> float:
 
 def add_flag_options(group: argparse._ArgumentGroup) -> None:
     """Add --pass-from and --look-from."""
+    by_shape = {"pass": "none by shape alone", "look": f"{FLAGS.shape_look_from:g} by shape alone"}
     for name, default in (("pass", FLAGS.pass_from), ("look", FLAGS.look_from)):
         group.add_argument(
             f"--{name}-from",
             type=share,
             metavar="DICE",
-            help=f"lowest estimate flagged {name} (default {default:g}, for the quality model that comes with it)",
+            help=f"lowest estimate flagged {name} (default {default:g}, {by_shape[name]})",
         )
 
 
@@ -164,11 +165,20 @@ def check_quality_options(args: argparse.Namespace, condition: str = "--qc", dou
 
 def chosen_flags(args: argparse.Namespace) -> FlagConfig:
     """The thresholds of the flags. The default of --look-from is lowered to --pass-from if that is lower."""
-    highest = FLAGS.pass_from if args.pass_from is None else args.pass_from
-    lowest = min(FLAGS.look_from, highest) if args.look_from is None else args.look_from
-    if lowest > highest:
-        args.parser.error("--look-from lies above --pass-from")
-    return FlagConfig(highest, lowest)
+
+    def pair(pass_from: float, look_from: float) -> tuple[float, float]:
+        """The options, or these defaults."""
+        highest = pass_from if args.pass_from is None else args.pass_from
+        lowest = min(look_from, highest) if args.look_from is None else args.look_from
+        if lowest > highest:
+            args.parser.error("--look-from lies above --pass-from")
+        return highest, lowest
+
+    by_networks, by_shape = (
+        pair(FLAGS.pass_from, FLAGS.look_from),
+        pair(FLAGS.shape_pass_from, FLAGS.shape_look_from),
+    )
+    return FlagConfig(*by_networks, *by_shape)
 
 
 def add_model(group: argparse._ArgumentGroup) -> None:

@@ -1,8 +1,8 @@
 """Evidence for the quality of a mask: what can be measured of it without truth.
 
 A mask alone shows whether it has the shape of a brain, and its image whether it lies in the dark. The networks
-that strip tell how far their views agree on their own mask of the image, and how far a mask differs from that. Each
-measurement is a share, a ratio or a number of voxels, so that it means the same in any anatomy.
+that strip tell how far their views agree on their own mask of the image, and how far a mask differs from that.
+Each measurement is a share, a ratio or a number of voxels, so that it means the same in any anatomy.
 """
 
 from __future__ import annotations

@@ -94,11 +94,12 @@ class MaskQuality:
         return self.touches_edge
 
 
-def flag_of(estimated_dice: float, config: FlagConfig = FlagConfig()) -> str:
-    """The flag of an estimated Dice: "pass", "look" or "fail"."""
-    if estimated_dice >= config.pass_from:
+def flag_of(estimated_dice: float, source: Source = "model", config: FlagConfig = FlagConfig()) -> str:
+    """The flag of an estimated Dice: "pass", "look" or "fail". source: of the evidence."""
+    by_networks = source == "model"
+    if estimated_dice >= (config.pass_from if by_networks else config.shape_pass_from):
         return "pass"
-    return "look" if estimated_dice >= config.look_from else "fail"
+    return "look" if estimated_dice >= (config.look_from if by_networks else config.shape_look_from) else "fail"
 
 
 class QualityModel:
@@ -228,7 +229,7 @@ class QualityModel:
             low=estimate.low,
             high=estimate.high,
             evidence=estimate.source,
-            flag="fail" if is_wrong else flag_of(estimate.dice, self.flags),
+            flag="fail" if is_wrong else flag_of(estimate.dice, estimate.source, self.flags),
             reasons=reasons,
             shape_dice=reconstruction.dice,
             hd95_mm=reconstruction.hd95_mm,

@@ -63,10 +63,10 @@ def select(scores: Iterable[Score], config: SelfTrainConfig, unusable: Mapping[P
 
 
 def lowest_ranking_score(config: SelfTrainConfig) -> float:
-    """The lowest ranking score of a pseudo-label. By default, an estimated Dice flagged fail is too low."""
+    """The lowest ranking score of a pseudo-label. By default, what fails by its shape is too low."""
     if config.threshold is not None:
         return config.threshold
-    return FlagConfig().look_from if config.rank == "ae" else 0.0
+    return FlagConfig().shape_look_from if config.rank == "ae" else 0.0
 
 
 def describe_best(scores: Iterable[Score]) -> str:

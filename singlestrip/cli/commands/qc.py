@@ -44,16 +44,21 @@ FLAGS, TRAIN, CASES, AXES = FlagConfig(), AutoencoderTrainConfig(), CaseConfig()
 KINDS: tuple[Literal["volume", "slices"], ...] = ("volume", "slices")
 
 DESCRIPTION = f"""say how far brain masks can be trusted
-Scores masks without a reference. A network trained on one brain mask and on typical faults reconstructs
-each mask without its faults. The Dice of mask and reconstruction estimates the Dice of the mask and the
-true mask. A mask gets the flag pass from {FLAGS.pass_from:g} on, look from {FLAGS.look_from:g} on, otherwise fail;
-these thresholds were measured on real predictions (docs/benchmarks.md). Even a perfect mask gets only
-0.90 to 0.93, and the score does not detect a well-shaped mask in the wrong place. Prints one line per
-mask, worst first.
+Estimates the Dice of masks and true masks, without a reference. Prints one line per mask, worst first.
 
-With -i the image counts too, and so do the networks of --model, or those that come with singlestrip: do
-they put the brain where the mask is, and do their views agree? With --qc-model but no --model the networks
-are left out. Each row says what the mask was judged by: mask; image; model, which is all three.
+With -i the networks of --model, or those that come with singlestrip, strip each image. The estimate is made
+of how far the mask differs from theirs, and of how sure they are of their own: whether their views agree,
+and whether their mask has the shape of a brain. A mask gets the flag pass from {FLAGS.pass_from:g} on, look from
+{FLAGS.look_from:g} on, otherwise fail. A mask much larger or smaller than any brain that the model is for
+fails, and so does one that fills its image or lies in the dark.
+
+Without -i, or with --qc-model but no --model, the estimate is the Dice of a mask and its reconstruction: a
+network trained on one brain mask and on typical faults rebuilds the mask without its faults. Even a perfect
+mask gets only 0.90 to 0.93, and a mask of good shape may lie in the wrong place. No mask passes by its shape
+alone; it gets look from {FLAGS.shape_look_from:g} on.
+
+The thresholds were measured on real predictions (docs/benchmarks.md). Each row says what the mask was judged
+by: mask; image; model, which is all three.
 
 --doubt writes a map of where the mask may be wrong: in each voxel the share of votes against the mask. Each
 view that the networks were shown has a vote, and so has the mask as the quality network rebuilds it.
