@@ -143,6 +143,7 @@ def test_reasons_by_hand():
     assert reasons(holes=0.1) == ("has holes",)
     assert reasons(faces=["lower"]) == ("touches the lower face of the image",)
     assert reasons(faces=["left", "lower"]) == ("touches the left and lower faces of the image",)
+    assert reasons(faces=["left", "right", "lower"]) == ("touches the left, right and lower faces of the image",)
 
 
 def test_faces_are_named_by_the_side_of_the_head():

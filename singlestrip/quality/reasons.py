@@ -59,7 +59,9 @@ def find_reasons(
     if evidence["holes"] > config.holes:
         reasons.append("has holes")
     if faces:
-        reasons.append(f"touches the {' and '.join(faces)} face{'s' * (len(faces) > 1)} of the image")
+        *others, last = faces
+        named = f"{', '.join(others)} and {last} faces" if others else f"{last} face"
+        reasons.append(f"touches the {named} of the image")
     return tuple(reasons)
 
 
