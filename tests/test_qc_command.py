@@ -101,8 +101,8 @@ def by(measurement):
 
 @pytest.fixture
 def judges(knowing):
-    """Gives the quality network in the folder of models an estimator, which goes by one measurement of the networks'
-    own mask; its interval is 0.05 to 0.95 by shape, and 0.1 to 0.99 by way of the networks."""
+    """Gives the quality network in the folder of models an estimator. It goes by one measurement of the mask that the
+    networks make; its interval is 0.05 to 0.95 by shape, and 0.1 to 0.99 by way of the networks."""
 
     def judge_by(measurement):
         network = copy.deepcopy(knowing)
@@ -597,6 +597,11 @@ def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
         ("--train m.safetensors -m good_mask.nii.gz --kind slices --axes up", "--axes"),
         ("--train m.safetensors -m good_mask.nii.gz --kind flat", "--kind"),
         ("--train m.pt -m good_mask.nii.gz", ".safetensors"),
+        ("-m good_mask.nii.gz --images 2", "--images goes with --calibrate"),
+        ("--calibrate m.safetensors -m good_mask.nii.gz", "--calibrate takes one labelled scan"),
+        ("--calibrate m.safetensors -m good_mask.nii.gz -i image.nii.gz --doubt d.nii.gz", "--doubt does not go"),
+        ("--calibrate m.safetensors -m good_mask.nii.gz -i image.nii.gz -o q.tsv", "--out does not go"),
+        ("--calibrate m.safetensors -m good_mask.nii.gz --train n.safetensors", "--calibrate does not go with"),
     ],
 )
 def test_wrong_command_lines(line, part, files, capsys):
