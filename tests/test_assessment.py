@@ -513,7 +513,7 @@ def test_masks_are_scored_and_sorted(model, masks):
     )
     assert seen == [(1, "good"), (2, "small"), (3, "half")]
     assert [a.case.name for a in found] == ["half", "small", "good"]
-    assert [a.flag for a in found] == ["fail", "fail", "pass"]
+    assert [a.flag for a in found] == ["fail", "fail", "look"]
     good, small = found[2], found[1]
     assert good.estimated_dice > 0.95  # whole voxels against parts of them
     assert small.estimated_dice == pytest.approx(2 * 40**3 / (40**3 + 48**3), abs=0.03)
@@ -717,7 +717,7 @@ def test_a_page_and_its_pictures(model, masks, broken, tmp_path):
     assert [(s["name"], s["flag"]) for s in data["scans"]] == [
         ("broken", "fail"),
         ("half", "fail"),
-        ("good", "pass"),
+        ("good", "look"),
     ]
     assert [s["picture"] for s in data["scans"]] == [None, "pictures/half.png", "pictures/good.png"]
     assert [s["estimated_dice"] for s in data["scans"]] == [None, *(a.estimated_dice for a in found[1:])]

@@ -25,19 +25,19 @@ CONFIG = VolumeConfig(least=0.5, greatest=2.0, adult_ml=1400.0, least_in_proport
     ],
 )
 def test_the_usual_volumes(networks, anatomy, expected):
-    assert usual_volumes_ml(networks, anatomy, CONFIG) == pytest.approx(expected)
+    assert usual_volumes_ml(networks.scale, anatomy, CONFIG) == pytest.approx(expected)
 
 
 def test_any_adult_may_be_the_labelled_one():
     for labelled in (1000.0, 2000.0):
-        low, high = usual_volumes_ml(CascadeConfig(), Anatomy((labelled,)))
+        low, high = usual_volumes_ml(CascadeConfig().scale, Anatomy((labelled,)))
         assert low <= 1000 and high >= 2000
 
 
 def test_rodents_are_usual_for_models_that_do_not_tell_their_labelled_brains():
     """A mouse's brain of 0.48 ml is 15 mm long, that of another 0.39 ml and 13.5 mm."""
     for length_mm, volume_ml in ((15.0, 0.48), (13.5, 0.39)):
-        low, high = usual_volumes_ml(CascadeConfig.fitting(length_mm), None)
+        low, high = usual_volumes_ml(CascadeConfig.fitting(length_mm).scale, None)
         assert low < volume_ml < high
 
 
@@ -85,7 +85,7 @@ def test_a_stripper_takes_the_anatomy_of_its_file(tmp_path):
     path = tmp_path / "m.safetensors"
     for anatomy in (None, Anatomy((30.0,))):
         checkpoint.save_model(path, Cascade(tiny_cascade()), {}, anatomy=anatomy)
-        assert Stripper.load(path, "cpu").usual_ml == usual_volumes_ml(tiny_cascade(), anatomy)
+        assert Stripper.load(path, "cpu").usual_ml == usual_volumes_ml(tiny_cascade().scale, anatomy)
 
 
 def test_shares_are_settings():

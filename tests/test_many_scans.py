@@ -194,7 +194,8 @@ def test_names_of_any_bytes(tmp_path):
     assert {os.fsencode(path.name) for path in found(tmp_path / "out")} == masks | {b"qc.tsv"}
     check_table_of_any_bytes(tmp_path / "out" / "qc.tsv")
 
-    done = run_bytes(tmp_path, "qc", "--table", "out/qc.tsv", "--out", "again.tsv", "--report", "page")
+    written = ("--out", "again.tsv", "--report", "page")
+    done = run_bytes(tmp_path, "qc", "--table", "out/qc.tsv", *written, "--model", "model.safetensors")
     assert done.returncode == 1 and b"unexpected" not in done.stderr
     again = (tmp_path / "again.tsv").read_text(encoding="utf-8").splitlines()
     assert sorted(again) == sorted((tmp_path / "out" / "qc.tsv").read_text(encoding="utf-8").splitlines())

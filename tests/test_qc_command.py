@@ -21,7 +21,7 @@ from singlestrip.errors import SingleStripError
 from singlestrip.networks import checkpoint, model_files
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
-from singlestrip.networks.trees import Estimator, Tree, TreeSum
+from singlestrip.networks.trees import Estimator, Interval, Tree, TreeSum
 from singlestrip.quality.estimator import LEAST
 from singlestrip.quality.scores import QualityModel
 from singlestrip.quality.training import quality_task
@@ -86,11 +86,6 @@ def target(dice):
     return -math.log(1 - dice + LEAST)
 
 
-def always(dice):
-    """Trees that estimate one Dice whatever the evidence."""
-    return TreeSum((), target(dice), ())
-
-
 def by(measurement):
     """A tree that estimates about nine tenths of a measurement, in steps of 0.01."""
     threshold, below, above, value = [], [], [], []
@@ -106,14 +101,13 @@ def by(measurement):
 
 @pytest.fixture
 def judges(knowing):
-    """Gives the quality network in the folder of models an estimator: of a mask alone it says 0.5, with an image
-    0.6; with the networks it goes by one measurement."""
+    """Gives the quality network in the folder of models an estimator. It goes by one measurement of the mask that the
+    networks make; its interval is 0.05 to 0.95 by shape, and 0.1 to 0.99 by way of the networks."""
 
     def judge_by(measurement):
         network = copy.deepcopy(knowing)
-        low, high = always(0.05), always(0.95)
-        medians = (always(0.5), always(0.6), by(measurement))
-        network.estimator = Estimator(*((low, median, high) for median in medians))
+        by_shape, by_networks = (Interval((0.5,), (low,), (high,)) for low, high in ((0.05, 0.95), (0.1, 0.99)))
+        network.estimator = Estimator(by(measurement), by_shape, by_networks)
         checkpoint.save_model(Path("models/quality.safetensors"), network, {})
 
     return judge_by
@@ -249,7 +243,7 @@ def test_an_image_shows_in_the_picture(files):
 
 def test_qc_uses_what_there_is_and_says_so(files, judges, capsys):
     """A mask alone; with its image; with networks too, which see that half of the brain is missing."""
-    judges("model_dice")
+    judges("views")
     blind = threshold_cascade()
     with torch.no_grad():
         blind.segmenter.head.bias.fill_(-50)
@@ -267,22 +261,24 @@ def test_qc_uses_what_there_is_and_says_so(files, judges, capsys):
         (rows[name],) = table("q.tsv")
         assert f"by {rows[name]['evidence']}), " in capsys.readouterr().out
     estimates = {name: float(row["estimated_dice"]) for name, row in rows.items()}
-    assert estimates["mask"] == pytest.approx(0.5) and estimates["image"] == pytest.approx(0.6)
+    assert estimates["mask"] == estimates["image"] == float(rows["mask"]["shape_dice"])
     assert estimates["model"] > 0.8 > 0.7 > estimates["half"] > 0.4
     assert rows["named"] == rows["model"] and float(rows["model"]["view_dice"]) > 0.7
     assert [rows[name]["evidence"] for name in rows] == ["mask", "image", "model", "model", "model", "image"]
     assert estimates["blind"] == estimates["image"] and rows["blind"]["view_dice"] == ""
     assert rows["blind"]["reasons"].startswith("the networks find no brain in the image")
     assert "than the mask of the networks" in rows["half"]["reasons"]
-    assert (rows["model"]["estimate_low"], rows["model"]["estimate_high"]) == ("0.0500", "0.9500")
+    intervals = {name: (row["estimate_low"], row["estimate_high"]) for name, row in rows.items()}
+    assert intervals["mask"] == intervals["image"] == ("0.0500", "0.9500")
+    assert intervals["model"] == intervals["half"] == ("0.1000", "0.9900")
 
 
 def test_the_gravest_reason_is_printed(files, judges, capsys):
-    judges("model_dice")
+    judges("views")
     assert run("qc -m cut_mask.nii.gz -i image.nii.gz -o q.json") == 0
     reasons = json.loads(Path("q.json").read_text())["reasons"]
     line = capsys.readouterr().out
-    assert "(0.050 to 0.950 by model), " in line and line.endswith(f" ml: {reasons[0]}\n")
+    assert "(0.100 to 0.990 by model), " in line and line.endswith(f" ml: {reasons[0]}\n")
 
 
 def test_a_map_of_doubt(files, head, capsys):
@@ -601,6 +597,11 @@ def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
         ("--train m.safetensors -m good_mask.nii.gz --kind slices --axes up", "--axes"),
         ("--train m.safetensors -m good_mask.nii.gz --kind flat", "--kind"),
         ("--train m.pt -m good_mask.nii.gz", ".safetensors"),
+        ("-m good_mask.nii.gz --images 2", "--images goes with --calibrate"),
+        ("--calibrate m.safetensors -m good_mask.nii.gz", "--calibrate takes one labelled scan"),
+        ("--calibrate m.safetensors -m good_mask.nii.gz -i image.nii.gz --doubt d.nii.gz", "--doubt does not go"),
+        ("--calibrate m.safetensors -m good_mask.nii.gz -i image.nii.gz -o q.tsv", "--out does not go"),
+        ("--calibrate m.safetensors -m good_mask.nii.gz --train n.safetensors", "--calibrate does not go with"),
     ],
 )
 def test_wrong_command_lines(line, part, files, capsys):
@@ -895,7 +896,7 @@ def test_what_strip_says_of_frames_qc_says_too(trained, head, capsys):
 
 def test_the_networks_judge_frames_alike_in_strip_and_qc(trained, judges, head):
     """When the masks are made, when they are kept, and from the table: of each frame, and of the mean of all."""
-    judges("shape_dice")
+    judges("own_shape_dice")
     dark = head.image.copy()
     dark[:, 16:][head.mask[:, 16:]] = 20
     nib.save(nib.Nifti1Image(np.stack([head.image, dark, head.image], -1), head.vox2world), "series.nii.gz")

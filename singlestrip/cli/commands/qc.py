@@ -92,7 +92,7 @@ reference have as many frames, or one.
 {GRID_RULE}"""
 
 SYNOPSIS = [
-    "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--doubt FILE] [--report DIR] [OPTIONS]",
+    "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--report DIR] [OPTIONS]",
     "singlestrip qc --table FILE [FILE ...] [-o TABLE] [--report DIR] [OPTIONS]",
     "singlestrip qc --train MODEL -m MASK [OPTIONS]",
     "singlestrip qc --calibrate MODEL -i IMAGE -m MASK [OPTIONS]",
@@ -374,6 +374,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     others = (
         "reference",
         "out",
+        "doubt",
         "report",
         "qc_model",
         "tta",

@@ -88,6 +88,8 @@ OPTIONS = {
         ("model", None, "--model"),
         ("value", None, "--seed"),
         ("output", None, "--train"),
+        ("output", None, "--calibrate"),
+        ("value", None, "--images"),
         ("none", 0, "--resume"),
         ("value", None, "--epochs"),
         ("value", None, "--kind"),
