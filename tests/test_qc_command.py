@@ -101,8 +101,8 @@ def by(measurement):
 
 @pytest.fixture
 def judges(knowing):
-    """Gives the quality network in the folder of models an estimator. It goes by one measurement of the mask that the
-    networks make; its interval is 0.05 to 0.95 by shape, and 0.1 to 0.99 by way of the networks."""
+    """Gives the quality network in the folder of models an estimator. It goes by one measurement of what
+    the networks make; its interval is 0.05 to 0.95 by shape, and 0.1 to 0.99 by way of the networks."""
 
     def judge_by(measurement):
         network = copy.deepcopy(knowing)
