@@ -85,6 +85,17 @@ def test_quality_of_real_masks(data):
         assert flag(path.relative_to(data)) == "fail"
 
 
+def test_a_real_mask_passes_by_way_of_the_networks(data, tmp_path, capsys):
+    """Half of it fails."""
+    image, whole = data / "adults/sub-02_T1w.nii.gz", data / "adults/sub-02_T1w_mask.nii.gz"
+    mask = nib.load(whole)
+    half = np.asanyarray(mask.dataobj).copy()
+    half[half.shape[0] // 2 :] = 0
+    nib.save(nib.Nifti1Image(half, mask.affine), tmp_path / "half.nii.gz")
+    assert main(["qc", "-m", str(whole), str(tmp_path / "half.nii.gz"), "-i", str(image), str(image)]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["fail", "pass"]
+
+
 @pytest.mark.parametrize("size, field_mm, noise", [(0.6, 330, 0.0), (0.4, 400, 0.02)])
 @pytest.mark.parametrize("stripped", [True, False])
 def test_small_heads_in_wide_black_fields(data, size, field_mm, noise, stripped):
