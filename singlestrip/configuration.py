@@ -643,7 +643,7 @@ class DoubtConfig:
 
     least_vote: float = 0.01  # a vote's lower probabilities of brain do not count where nothing else is
     blur_mm: float = 4.0  # standard deviation; the place of most doubt is that of the blurred map
-    large_slice: float = 0.1  # of the largest area of mask and votes: the tips of a brain say little
+    large_slice: float = 0.1  # of the largest: slices with less, the tips of a brain, say little
     slices: int = 4  # shown, those of most doubt
 
 

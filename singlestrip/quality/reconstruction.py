@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ..configuration import SLICE_BATCH
+from ..configuration import SLICE_BATCH, DoubtConfig
 from ..errors import InputError
 from ..networks.autoencoder import Autoencoder
 from ..networks.device import limit_threads_after_fork
@@ -16,8 +16,6 @@ from ..space.grid import Grid, voxel_volume_ml
 from ..space.metrics import dice, hausdorff95, volume_ml
 from ..space.resample import coarsened, conform
 from ..space.scan import Scan
-
-LARGE_SLICE = 0.1  # of the largest: the tips of a brain say little
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +52,7 @@ class Reconstruction:
         a, b = (np.moveaxis(part > 0.5, 2, 0) for part in (self.given, self.probability))
         size = np.array([np.count_nonzero(x | y) for x, y in zip(a, b, strict=True)])
         by_slice = {k: dice(a[k], b[k]) for k in np.flatnonzero(size)}
-        large = np.flatnonzero(size > LARGE_SLICE * size.max())
+        large = np.flatnonzero(size > DoubtConfig.large_slice * size.max())
         return tuple(by_slice.values()), min((by_slice[k] for k in large), default=0.0)
 
     def finer_grid(self) -> Grid:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
-from ...configuration import INSIDE_BASE
+from ...configuration import INSIDE_BASE, DoubtConfig
 from ...space.grid import voxel_sizes
 from ...space.morphology import bounding_box
 from ...space.scan import Scan
@@ -27,7 +27,6 @@ REBUILT_OUTLINE = "#0a84ff"
 LOSS_COLOURS = ("#1f6fb4", "#9bb8d3")
 QUALITY_MARGIN_MM = 30.0  # shown around the mask, to see what it misses
 QUALITY_INCHES = (9, 4)  # the page keeps this proportion
-SLICES = 4  # in a picture of quality
 PLANES = ("sagittal", "coronal", "axial")
 TITLE: dict[str, Any] = {"fontsize": 7, "color": "white", "pad": 2}
 LEAST_DOUBT = 0.02  # shown; votes are never quite sure
@@ -127,7 +126,7 @@ class QualityView:
 
     scan: with values float32. mask, rebuilt: boolean; doubt: in [0, 1]; all [X, Y, Z] on the scan's grid. place:
     the voxel [3] that the three planes go through. axis: the one across axial slices. slices: number and doubt of
-    axial slices, in the order in which they are shown, at most SLICES.
+    axial slices, in the order in which they are shown, as many as DoubtConfig says at most.
     """
 
     scan: Scan
@@ -186,7 +185,7 @@ def _quality_panels() -> tuple[Figure, list[list[Axes]]]:
     figure = Figure(figsize=QUALITY_INCHES, layout="constrained", facecolor="black")
     figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     figure.subfigures(2, 1)
-    rows = [part.subplots(1, count) for part, count in zip(figure.subfigs, (3, SLICES), strict=True)]
+    rows = [part.subplots(1, count) for part, count in zip(figure.subfigs, (3, DoubtConfig.slices), strict=True)]
     for part in figure.subfigs:
         part.set_facecolor("black")
     for panel in (panel for row in rows for panel in row):
