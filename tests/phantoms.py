@@ -19,7 +19,7 @@ from singlestrip.synthesis.labelling import LabelledScan
 AIR, SKULL, SCALP = 1, 2, 3
 BRAIN = (101, 102, 103)
 # All views of stripping agree on it: the scalp is dark to `Threshold`, and most of the brain bright, in each.
-INTENSITY = {AIR: 0.0, SKULL: 10.0, SCALP: 20.0, 101: 60.0, 102: 80.0, 103: 100.0}
+INTENSITY = {AIR: 0.0, SKULL: 8.0, SCALP: 20.0, 101: 60.0, 102: 80.0, 103: 100.0}
 
 
 @dataclass(frozen=True)
