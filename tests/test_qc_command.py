@@ -949,3 +949,22 @@ def test_wrong_command_lines_of_strip(line, part, trained, capsys):
 def test_qc_in_a_folder_with_the_default_outputs(scans):
     assert run("strip -i scans/whole.nii.gz --out-dir out --qc") == 0
     assert names("out") == ["qc.tsv", "whole_brain.nii.gz", "whole_mask.nii.gz"]
+
+
+def test_calibration_of_the_quality_network(trained, capsys):
+    """Before it the estimate is by shape whatever there is; after it the networks judge, and the file tells of it."""
+    line = "qc -m good_mask.nii.gz -i image.nii.gz -o q.json -q"
+    assert run(line) == 0
+    assert json.loads(Path("q.json").read_text())["evidence"] == "mask"
+    assert run("qc --calibrate models/quality.safetensors -i image.nii.gz -m good_mask.nii.gz --images 20 -q") == 0
+    assert run(line) == 0
+    assert capsys.readouterr().out == ""
+    record = json.loads(Path("q.json").read_text())
+    assert record["evidence"] == "model" and 0 <= record["estimate_low"] <= record["estimated_dice"]
+    _, header = checkpoint.load_model(Path("models/quality.safetensors"), kind=Autoencoder)
+    told = header["provenance"]["estimator"]
+    assert told["labelled"]["mask"]["name"] == "good_mask.nii.gz" and told["cases"]["images"] == 20
+    before = Path("models/quality.safetensors").read_bytes()
+    assert run("qc --calibrate models/quality.safetensors -i image.nii.gz -m good_mask.nii.gz --images 1") == 1
+    assert "too few to calibrate by" in capsys.readouterr().err
+    assert Path("models/quality.safetensors").read_bytes() == before
