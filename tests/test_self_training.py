@@ -56,7 +56,7 @@ def bright_is_brain(monkeypatch):
     """Stripping that is right for these heads, whatever the networks have learned in three steps."""
 
     def strip(stripper, scan):
-        mask = scan.scaled() > 60
+        mask = scan.scaled() > 40
         if not mask.any():
             raise InputError(f"{scan.path}: no brain found")
         return mask
