@@ -952,7 +952,7 @@ def test_qc_in_a_folder_with_the_default_outputs(scans):
 
 
 def test_calibration_of_the_quality_network(trained, capsys):
-    """Before it the estimate is by shape whatever there is; after it the networks judge, and the file tells of it."""
+    """Before it the estimate is by shape whatever there is; after it the networks judge, as the file tells."""
     line = "qc -m good_mask.nii.gz -i image.nii.gz -o q.json -q"
     assert run(line) == 0
     assert json.loads(Path("q.json").read_text())["evidence"] == "mask"

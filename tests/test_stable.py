@@ -342,7 +342,7 @@ def test_files_of_qc_train(files):
 
 
 def test_files_of_self_train(files, monkeypatch):
-    monkeypatch.setattr(scans, "strip_image", lambda stripper, scan: scan.scaled() > 60)
+    monkeypatch.setattr(scans, "strip_image", lambda stripper, scan: scan.scaled() > 40)
     Path("scan.nii.gz").write_bytes(Path("image.nii.gz").read_bytes())
     Path("scans.txt").write_text("scan.nii.gz\n")
     line = "self-train -i image.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run --quiet"
