@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -255,11 +255,12 @@ def _gathered(frames: list[Brain]) -> Brain:
 
 
 def _worst_of(qualities: list[MaskQuality]) -> MaskQuality | None:
-    """The quality of the frame with the lowest estimated Dice; None of no frame."""
+    """The quality of the worst frame; None of no frame."""
     if not qualities:
         return None
-    frame = min(range(len(qualities)), key=lambda t: qualities[t].estimated_dice)
-    return replace(qualities[frame], frame=frame if len(qualities) > 1 else None)
+    from ..quality.scores import worst_frame  # imports torch
+
+    return worst_frame((quality, None) for quality in qualities)[0]
 
 
 def _doubt_of(mask: Scan, reconstruction: Reconstruction, field: BrainField) -> np.ndarray:

@@ -127,15 +127,10 @@ def set_estimator(path: Path, estimator: Estimator, provenance: dict[str, Any]) 
     """
     header = model_header.read_header(path, AUTOENCODER)
     part = header.parts[AUTOENCODER]
-    with model_header.open_safetensors(path, "pt") as file:
-        _check_shapes(path, file, header)
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     told = part.stored["provenance"] | {"estimator": provenance}
     entries = {"provenance": json.dumps(told), ESTIMATOR: json.dumps(dataclasses.asdict(estimator))}
     changed = header.entries | {part.key + name: text for name, text in entries.items()}
-    data = save(weights, changed)
-    with atomic_write(path) as (partial,):
-        partial.write_bytes(data)
+    _write(path, changed, _read_all_weights(path, header))
 
 
 def _header_entries(model: Cascade | Autoencoder, provenance: dict[str, Any]) -> dict[str, str]:
@@ -155,14 +150,16 @@ def _stored_weights(model: Cascade | Autoencoder, half: bool) -> Weights:
     }
 
 
-def _write(path: Path, entries: dict[str, str], weights: Weights, quality: QualityPart | None, half: bool) -> None:
+def _write(
+    path: Path, entries: dict[str, str], weights: Weights, quality: QualityPart | None = None, half: bool = False
+) -> None:
     """Write a model file with these entries of the header and, if given, a quality network; half: of this one."""
     if quality is not None:
         own_entries = _header_entries(quality.model, quality.provenance)
         own_weights = _stored_weights(quality.model, half)
         entries = entries | {QUALITY_KEY + name: text for name, text in own_entries.items()}
         weights = weights | {QUALITY_WEIGHT + name: value for name, value in own_weights.items()}
-    plain = quality is None and "anatomy" not in entries
+    plain = "anatomy" not in entries and not any(name.startswith(QUALITY_KEY) for name in entries)
     entries = entries | {"format_version": str(PLAIN_VERSION if plain else FORMAT_VERSION)}
     if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
         raise ModelError(f"{path}: the weights have become too large to store; train anew at a lower rate")
@@ -216,15 +213,25 @@ def _read_weights(path: Path, header: Header, kind: type[torch.nn.Module]) -> We
     data of the wanted ones.
     """
     wanted = header.parts[KINDS[kind]]
+    weights = _read_all_weights(path, header, wanted.config)
+    return {name: weights[wanted.prefix + name] for name in _weight_shapes(kind, wanted.config)}
+
+
+def _read_all_weights(path: Path, header: Header, config: Config | None = None) -> Weights:
+    """The weights of all networks of a file, by the names that they have in the file.
+
+    config: of the networks that will work, None if none will. Raises ModelError as `_read_weights` does.
+    """
     with model_header.open_safetensors(path, "pt") as file:
         _check_shapes(path, file, header)
-        _check_memory(path, wanted.config)
+        if config is not None:
+            _check_memory(path, config)
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     for name, values in weights.items():
         fault = weight_fault(name, values)
         if fault:
             raise ModelError(f"{path}: the weights {fault}; the file is damaged")
-    return {name: weights[wanted.prefix + name] for name in _weight_shapes(kind, wanted.config)}
+    return weights
 
 
 def _weight_shapes(kind: type[torch.nn.Module], config: Config) -> Weights:

@@ -101,24 +101,23 @@ class CaseSource:
         if own is None:
             return []
         mask, field = own
-        if not own_mask(field).any():
-            return []
         masks = dict(self._faulty_masks(number, scene, mask, streams))
         judges = {"": field}
         judged = [(kind, each, "") for kind, each in masks.items()]
         disturbed = _strip(self._disturbed(streams), scene)
-        if disturbed is not None and own_mask(disturbed[1]).any():
+        if disturbed is not None:
             judges["disturbed"] = disturbed[1]
             judged += [("disturbed", disturbed[0], ""), (OWN_DISTURBED, disturbed[0], "disturbed")]
         windows = {name: ImageWindow.of(scene.image, each.grid) for name, each in judges.items()}
-        told = {name: self.quality.networks_evidence(each) for name, each in judges.items()}
+        own_masks = {name: own_mask(each) for name, each in judges.items()}
+        told = {name: self.quality.networks_evidence(judges[name], each) for name, each in own_masks.items()}
         cases = []
         for kind, each, judge in judged:
             covered = Scan(each & scene.covered, scene.image.vox2world)
             seen = SeenMask.of(covered, windows[judge])
             if seen.brain.any():
                 evidence = self.quality.evidence(covered, seen) | told[judge]
-                evidence |= difference(seen.brain, own_mask(judges[judge]))
+                evidence |= difference(seen.brain, own_masks[judge])
                 cases.append(Case(number, kind, evidence, dice(covered.array, scene.brain)))
         return cases
 
@@ -201,7 +200,7 @@ def _strip(stripper: Stripper, scene: _Scene) -> tuple[np.ndarray, BrainField] |
         stripped = stripper.strip(scene.image)
     except InputError:
         return None
-    return stripped.mask, stripped.field
+    return (stripped.mask, stripped.field) if (stripped.field.logit > 0).any() else None
 
 
 def _distance(mask: np.ndarray, voxel_sizes_mm: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ true one either. The first can be measured, and regression trees estimate the se
 their mask. As errors of different causes the two are added as squares.
 
 Gradient boosting (Friedman, Annals of Statistics 29:1189, 2001) by scikit-learn fits the trees to masks of which
-the truth is known: to the mean, which never falls where evidence for a better mask grows, and to the quantiles of
-intervals.
+the truth is known. What they estimate never falls where evidence for a better mask grows. An interval is that of
+the Dice of masks with about the same estimate.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -40,6 +41,7 @@ from .reconstruction import Reconstruction, reconstruct
 log = logging.getLogger(__name__)
 
 Given = TypeVar("Given", covariant=True)
+Beside = TypeVar("Beside")
 
 
 class PerFrame(Protocol[Given]):
@@ -100,6 +102,21 @@ def flag_of(estimated_dice: float, source: Source = "model", config: FlagConfig 
     if estimated_dice >= (config.pass_from if by_networks else config.shape_pass_from):
         return "pass"
     return "look" if estimated_dice >= (config.look_from if by_networks else config.shape_look_from) else "fail"
+
+
+def worst_frame(frames: Iterable[tuple[MaskQuality, Beside]]) -> tuple[MaskQuality, Beside]:
+    """The quality of the frame with the lowest estimated Dice, and what is given beside it.
+
+    frames: of each frame, at least one. If there are several, the quality gets the number of its frame.
+    """
+    numbered = enumerate(frames)
+    (worst_number, worst), count = next(numbered), 1
+    for number, each in numbered:  # one after the other: what is beside them may be large
+        count += 1
+        if each[0].estimated_dice < worst[0].estimated_dice:
+            worst_number, worst = number, each
+    quality, beside = worst
+    return replace(quality, frame=worst_number if count > 1 else None), beside
 
 
 class QualityModel:
@@ -182,17 +199,16 @@ class QualityModel:
         masks: boolean [X, Y, Z, T]. images, fields: of each frame, as for `assess`; one for all frames, or none.
         A field may be None where the networks find no brain.
         """
-        count = masks.shape[3]
-        worst = None
-        for t in range(count):
+
+        def frame(t: int) -> tuple[MaskQuality, Reconstruction]:
+            """Quality and reconstruction of one frame."""
             mask = Scan(masks[..., t], vox2world)
             reconstruction = self.reconstruct(mask)
-            quality = self.measure(mask, reconstruction, _of_frame(images, t), _of_frame(fields, t))
-            if worst is None or quality.estimated_dice < worst[0].estimated_dice:
-                worst = replace(quality, frame=t if count > 1 else None), reconstruction
-        if worst is None:
+            return self.measure(mask, reconstruction, _of_frame(images, t), _of_frame(fields, t)), reconstruction
+
+        if not masks.shape[3]:
             raise InputError("a mask without frames")
-        return worst
+        return worst_frame(frame(t) for t in range(masks.shape[3]))
 
     def reconstruct(self, mask: Scan) -> Reconstruction:
         """A boolean mask as the network rebuilds it. Raises InputError for what is no mask."""
@@ -211,8 +227,8 @@ class QualityModel:
             return _EMPTY
         seen = None if image is None else self._seen(mask, reconstruction, image, field)
         evidence = self.evidence(mask, seen, reconstruction)
-        if image is not None and seen is not None and field is not None:
-            evidence |= self._compared(mask, image, seen, field)
+        if seen is not None and field is not None:
+            evidence |= self._compared(seen, field)
         estimate = self._estimate(evidence)
         # A mask that fills its image says nothing of where the brain ends.
         full = bool(mask.array.mean() > self.flags.full)
@@ -249,9 +265,9 @@ class QualityModel:
         evidence = mask_evidence(mask, reconstruction or self.reconstruct(mask))
         return evidence if seen is None else evidence | image_evidence(seen)
 
-    def networks_evidence(self, field: BrainField) -> dict[str, float]:
-        """What the networks tell of their own mask, which is not empty. field: their output."""
-        return networks_evidence(field, self.evidence(Scan(own_mask(field), field.vox2world)))
+    def networks_evidence(self, field: BrainField, own: np.ndarray) -> dict[str, float]:
+        """What the networks tell of their own mask. field: their output; own: of `own_mask`, not empty."""
+        return networks_evidence(field, self.evidence(Scan(own, field.vox2world)))
 
     def _seen(self, mask: Scan, reconstruction: Reconstruction, image: Scan, field: BrainField | None) -> SeenMask:
         """A mask on its image, where the networks see it, or around the mask if it lies elsewhere."""
@@ -262,13 +278,12 @@ class QualityModel:
                 break
         return seen
 
-    def _compared(self, mask: Scan, image: Scan, seen: SeenMask, field: BrainField) -> dict[str, float]:
+    def _compared(self, seen: SeenMask, field: BrainField) -> dict[str, float]:
         """What the networks tell of a mask of an image: of their own mask, and of how the two differ."""
-        if not seen.window.grid.is_same(field.grid):
-            seen = SeenMask.of(mask, ImageWindow.of(image, field.grid))
-        if not (field.logit > 0).any():
+        own = own_mask(field)
+        if not own.any():
             return {}
-        return self.networks_evidence(field) | difference(seen.brain, own_mask(field))
+        return self.networks_evidence(field, own) | difference(seen.on(field.grid), own)
 
     def _estimate(self, evidence: dict[str, float]) -> Estimate:
         """The Dice that evidence speaks for."""
