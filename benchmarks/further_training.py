@@ -20,7 +20,8 @@ import torch
 from singlestrip.configuration import SynthConfig, TrainConfig
 from singlestrip.io.checksum import checksum
 from singlestrip.io.images.pairs import read_pair
-from singlestrip.networks.checkpoint import find_model, load_model
+from singlestrip.networks.checkpoint import load_model
+from singlestrip.networks.model_files import find_model
 from singlestrip.networks.device import choose_device
 from singlestrip.space.scan import Scan
 from singlestrip.synthesis.labelling import LabelledScan, read_label_map
