@@ -21,8 +21,8 @@ from singlestrip.configuration import SynthConfig, TrainConfig
 from singlestrip.io.checksum import checksum
 from singlestrip.io.images.pairs import read_pair
 from singlestrip.networks.checkpoint import load_model
-from singlestrip.networks.model_files import find_model
 from singlestrip.networks.device import choose_device
+from singlestrip.networks.model_files import find_model
 from singlestrip.space.scan import Scan
 from singlestrip.synthesis.labelling import LabelledScan, read_label_map
 from singlestrip.training.allocator import keep_memory
