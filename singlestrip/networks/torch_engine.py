@@ -35,4 +35,4 @@ class TorchEngine(Engine):
         is_cascade = network != AUTOENCODER_NETWORK
         run = getattr(self.model, network) if is_cascade else self.model
         with torch.autocast(device.type, torch.bfloat16, enabled=is_cascade and fast_in_bfloat16(device)):
-            return run(torch.from_numpy(images).to(device)).float().cpu().numpy()
+            return run(torch.from_numpy(np.ascontiguousarray(images)).to(device)).float().cpu().numpy()
