@@ -77,9 +77,7 @@ def files(head, knowing, tmp_path, monkeypatch):
 def trained(files, monkeypatch):
     """The files, and a stripper that knows the phantom in place of the shipped weights."""
     checkpoint.save_model(Path("models/singlestrip.safetensors"), Cascade(tiny_cascade(8.0)), {})
-    monkeypatch.setattr(
-        Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
-    )
+    monkeypatch.setattr(Stripper, "load", staticmethod(lambda *arguments: Stripper(PhantomCascade())))
 
 
 def target(dice):
@@ -957,6 +955,7 @@ def test_calibration_of_the_quality_network(trained, capsys):
     line = "qc -m good_mask.nii.gz -i image.nii.gz -o q.json -q"
     assert run(line) == 0
     assert json.loads(Path("q.json").read_text())["evidence"] == "mask"
+    checkpoint.save_model(Path("models/singlestrip.safetensors"), threshold_cascade(), {})
     assert run("qc --calibrate models/quality.safetensors -i image.nii.gz -m good_mask.nii.gz --images 20 -q") == 0
     assert run(line) == 0
     assert capsys.readouterr().out == ""
