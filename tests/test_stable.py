@@ -25,6 +25,8 @@ from singlestrip.io.text.escaping import to_cell
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_files import find_model
+from singlestrip.networks.model_header import AUTOENCODER
 from singlestrip.self_training import scans
 from singlestrip.stripping.stripper import Stripper
 
@@ -112,9 +114,7 @@ def files(tmp_path, monkeypatch):
 def knowing(files, monkeypatch):
     """The files, and a stripper that knows the phantom."""
     Path("models/singlestrip.safetensors").touch()
-    monkeypatch.setattr(
-        Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
-    )
+    monkeypatch.setattr(Stripper, "load", staticmethod(lambda *arguments: Stripper(PhantomCascade())))
 
 
 def run(line: str) -> int:
@@ -403,9 +403,5 @@ def test_the_folders_of_models(files, monkeypatch):
     monkeypatch.setenv("SINGLESTRIP_MODELS", str(files / "missing"))
     shipped = Path(__file__).parents[1] / "models"
     assert find_model(None) == shipped / "singlestrip.safetensors"
-    assert (
-        find_model(None, AUTOENCODER.shipped)
-        == find_model("quality")
-        == shipped / "quality.safetensors"
-    )
+    assert find_model(None, AUTOENCODER.shipped) == find_model("quality") == shipped / "quality.safetensors"
     assert "`SINGLESTRIP_MODELS`" in PAGE
