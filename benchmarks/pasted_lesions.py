@@ -1,8 +1,8 @@
 """Lesions for testing, pasted into real scans: made otherwise than those of the synthesis.
 
-A lesion is a sum of Gaussians along a random walk, cut where it has its volume. Those of the synthesis are uneven
-ellipsoids and polyhedra. The intensities are percentiles of the scan's own brain, by contrast, and the grain is that
-of the scan elsewhere.
+A lesion is a sum of Gaussians along a random walk, cut where it has its volume. Those of the synthesis are
+uneven ellipsoids and polyhedra. The intensities are percentiles of the brain in the scan, by contrast, and the
+grain is that of the scan elsewhere.
 """
 
 from __future__ import annotations
