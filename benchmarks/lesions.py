@@ -17,12 +17,10 @@ from pathlib import Path
 import numpy as np
 from pasted_lesions import KINDS, paste
 from scans import find_scans
-from scipy import ndimage
 
 from singlestrip import Scan, SingleStripError, Stripper
 from singlestrip.io.images import volume
 from singlestrip.io.pictures import figures
-from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.metrics import dice
 
 SCANS = (
@@ -30,7 +28,6 @@ SCANS = (
     *("patient01_study1_FLAIR", "patient04_study1_FLAIR"),
 )
 COLUMNS = ("image", "kind", "ml", "dice", "dice_before", "near", "near_before")
-NEAR_MM = 10.0
 WORST = 6
 
 
@@ -68,7 +65,7 @@ def cases_of(
             pasted = paste(image, truth, vox2world, contrast, kind, ml, seed)
             scan = Scan(pasted.image, vox2world)
             mask = strip(stripper, scan)
-            near = ndimage.distance_transform_edt(~pasted.lesion, sampling=voxel_sizes(vox2world)) <= NEAR_MM
+            near = pasted.near
             row = {
                 "image": name,
                 "kind": kind,

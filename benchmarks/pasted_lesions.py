@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from singlestrip.space.grid import voxel_sizes
+from singlestrip.space.morphology import bounding_box
 
 KINDS = ("inside", "border", "cavity", "craniotomy")
 WALK = 12  # Gaussians of a lesion
@@ -25,15 +26,18 @@ TUMOURS = {
 }
 BONE_MM = (2.0, 12.0)  # distances to the brain between which a craniotomy replaces bone and scalp
 SWOLLEN_MM = 20.0  # up to this distance fluid lies below the scalp
+CLIP_MM = 3.0  # standard deviation of the void around a clip
+NEAR_MM = 10.0
 GAP_MM = 6.0  # a cavity's fluid lies up to so far above the brain
 
 
 @dataclass(frozen=True)
 class Pasted:
-    """A scan with a lesion: image [X, Y, Z]; lesion: boolean, part of the brain."""
+    """A scan with a lesion: image [X, Y, Z]; lesion: boolean, part of the brain; near: all within 10 mm of it."""
 
     image: np.ndarray
     lesion: np.ndarray
+    near: np.ndarray
 
 
 def paste(
@@ -53,45 +57,80 @@ def paste(
     rng = np.random.default_rng(seed)
     sizes = voxel_sizes(vox2world)
     radius_mm = (volume_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3)
-    depth = ndimage.distance_transform_edt(brain, sampling=sizes)
-    middle = _middle(depth, vox2world, kind, radius_mm, rng)
-    field = _walk_field(image.shape, middle, sizes, radius_mm, rng)
-    lesion = _largest(field, brain, volume_ml * 1000 / sizes.prod())
+    middle = _middle(brain, vox2world, kind, radius_mm, rng)
+    reach = np.ceil((3 * radius_mm + SWOLLEN_MM) / sizes).astype(int)
+    box = tuple(slice(max(m - r, 0), m + r + 1) for m, r in zip(middle, reach, strict=True))
+    middle = middle - [part.start for part in box]
     values = image[brain]
-    grain = np.roll(image - ndimage.gaussian_filter(image, 3 / sizes), rng.integers(5, 25, 3), (0, 1, 2))
-    grain = np.clip(grain, *np.percentile(grain[brain], (5, 95))) * 0.5
-    pasted = image.astype(np.float32).copy()
+    levels = {
+        part: _level(values, rng.choice(choices))
+        for part, choices in (TUMOURS[contrast] | {"fluid": [FLUID[contrast]]}).items()
+    }
+    pasted = image.astype(np.float32)
+    lesion, near = np.zeros_like(brain), np.zeros_like(brain)
+    scene = _Scene(pasted[box], brain[box], sizes, levels, rng)
+    lesion[box] = scene.add(kind, middle, radius_mm, volume_ml, float(np.median(values)))
+    near[box] = ndimage.distance_transform_edt(~lesion[box], sampling=sizes) <= NEAR_MM
+    return Pasted(pasted, lesion, near)
 
-    def level(percent: float) -> float:
-        return float(np.percentile(values, min(percent, 99.5))) * (1.15 if percent >= 100 else 1)
 
-    if kind in ("inside", "border"):
-        levels = {part: level(rng.choice(TUMOURS[contrast][part])) for part in ("oedema", "rim", "core")}
-        wide = _largest(field, brain, 1.8 * lesion.sum())
-        core = _largest(field, brain, rng.uniform(0.3, 0.7) * lesion.sum())
-        for part, where, opacity in (("oedema", wide, 0.6), ("rim", lesion, 0.9), ("core", core, 0.95)):
-            _blend(pasted, where, levels[part] + grain, opacity, sizes)
-        return Pasted(pasted, lesion)
-    fluid = level(FLUID[contrast])
-    away = ndimage.distance_transform_edt(~brain, sampling=sizes)
-    from_lesion = ndimage.distance_transform_edt(~lesion, sampling=sizes)
-    gap = ~brain & (away < GAP_MM) & (from_lesion < GAP_MM)
-    _blend(pasted, lesion | gap, fluid + 0.3 * grain, 1.0, sizes)
-    if kind == "craniotomy":
-        above = ~brain & (from_lesion < SWOLLEN_MM) & (away > 0.7 * from_lesion)
-        muscle = float(np.median(values)) * 0.7
-        _blend(pasted, above & (away > BONE_MM[0]) & (away < BONE_MM[1]), muscle + grain, 0.9, sizes)
-        _blend(pasted, above & (away >= BONE_MM[1]), fluid + 0.3 * grain, 0.8, sizes)
-        edge = np.argwhere(~brain & (away < BONE_MM[1]) & (away > BONE_MM[0]) & (np.abs(from_lesion - 12) < 3))
-        for clip in edge[rng.integers(0, len(edge), 2)] if len(edge) else ():
-            pasted *= 1 - np.exp(-_squares_mm(image.shape, clip, sizes) / (2 * 3.0**2))
-    return Pasted(pasted, lesion)
+def _level(values: np.ndarray, percent: float) -> float:
+    """A percentile of values; 100 means a little more than nearly all of them."""
+    return float(np.percentile(values, min(percent, 99.5))) * (1.15 if percent >= 100 else 1)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """The part of a scan around a lesion: image [X, Y, Z], painted in place. levels: intensities of the lesion."""
+
+    image: np.ndarray
+    brain: np.ndarray
+    sizes: np.ndarray
+    levels: dict[str, float]
+    rng: np.random.Generator
+
+    def add(self, kind: str, middle: np.ndarray, radius_mm: float, volume_ml: float, median: float) -> np.ndarray:
+        """Paint a lesion; returns where it is, boolean [X, Y, Z]. median: intensity of the brain."""
+        rng, brain, sizes, levels = self.rng, self.brain, self.sizes, self.levels
+        field = _walk_field(brain.shape, middle, sizes, radius_mm, rng)
+        lesion = _largest(field, brain, volume_ml * 1000 / sizes.prod())
+        grain = np.roll(
+            self.image - ndimage.gaussian_filter(self.image, 3 / sizes), rng.integers(3, 9, 3), (0, 1, 2)
+        )
+        grain = np.clip(grain, *np.percentile(grain[brain], (5, 95))) * 0.5
+        if kind in ("inside", "border"):
+            wide = _largest(field, brain, 1.8 * lesion.sum())
+            core = _largest(field, brain, rng.uniform(0.3, 0.7) * lesion.sum())
+            for part, where, opacity in (("oedema", wide, 0.6), ("rim", lesion, 0.9), ("core", core, 0.95)):
+                self.blend(where, levels[part] + grain, opacity)
+            return lesion
+        away, from_lesion = (ndimage.distance_transform_edt(~each, sampling=sizes) for each in (brain, lesion))
+        gap = ~brain & (away < GAP_MM) & (from_lesion < GAP_MM)
+        self.blend(lesion | gap, levels["fluid"] + 0.3 * grain, 1.0)
+        if kind == "craniotomy":
+            above = ~brain & (from_lesion < SWOLLEN_MM) & (away > 0.7 * from_lesion)
+            self.blend(above & (away > BONE_MM[0]) & (away < BONE_MM[1]), 0.7 * median + grain, 0.9)
+            self.blend(above & (away >= BONE_MM[1]), levels["fluid"] + 0.3 * grain, 0.8)
+            edge = ~brain & (away < BONE_MM[1]) & (away > BONE_MM[0]) & (np.abs(from_lesion - 12) < 3)
+            places = np.argwhere(edge)
+            for clip in places[rng.integers(0, len(places), 2)]:
+                self.image[...] *= 1 - np.exp(-_squares_mm(brain.shape, clip, sizes) / (2 * CLIP_MM**2))
+        return lesion
+
+    def blend(self, where: np.ndarray, values: np.ndarray, opacity: float) -> None:
+        """Paint values [X, Y, Z] where a boolean mask is True, with soft edges of about 1 mm."""
+        share = opacity * ndimage.gaussian_filter(where.astype(np.float32), 0.7 / self.sizes)
+        self.image[...] += share * (np.maximum(values, 0) - self.image)
 
 
 def _middle(
-    depth: np.ndarray, vox2world: np.ndarray, kind: str, radius_mm: float, rng: np.random.Generator
+    brain: np.ndarray, vox2world: np.ndarray, kind: str, radius_mm: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Voxel [3] in the middle of a lesion: deep in the brain, or just below its surface but not at its base."""
+    depth = np.zeros(brain.shape, dtype=np.float32)
+    box = bounding_box(brain)
+    padded = np.pad(brain[box], 1)
+    depth[box] = ndimage.distance_transform_edt(padded, sampling=voxel_sizes(vox2world))[1:-1, 1:-1, 1:-1]
     if kind == "inside":
         candidates = np.argwhere(depth > min(1.1 * radius_mm, 0.8 * depth.max()))
     else:
@@ -126,9 +165,3 @@ def _largest(field: np.ndarray, brain: np.ndarray, voxels: float) -> np.ndarray:
     values = field[brain]
     level = np.partition(values, -int(voxels))[-int(voxels)]
     return brain & (field >= level)
-
-
-def _blend(image: np.ndarray, where: np.ndarray, values: np.ndarray, opacity: float, sizes: np.ndarray) -> None:
-    """Paint values [X, Y, Z] where a boolean mask is True, with soft edges of about 1 mm, in place."""
-    share = opacity * ndimage.gaussian_filter(where.astype(np.float32), 0.7 / sizes)
-    image += share * (np.maximum(values, 0) - image)
