@@ -118,6 +118,8 @@ class Stripper:
             logit[~np.isfinite(scan.array[box])] = FAR_LOGIT
         mask = np.zeros_like(scan.array, dtype=bool)  # in memory as the image: mixed orders are slow to combine
         mask[box] = logit > 0
+        if not sdt and border_mm == 0:
+            del logit  # components need the memory
         mask = clean(mask)
         inside = scan.array[box][mask[box]]
         brightness = intensities.relative(inside[:: 1 + inside.size // MEDIAN_VOXELS])
