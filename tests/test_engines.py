@@ -40,8 +40,8 @@ QUALITY = AUTOENCODERS[0]
 def in_32_bits(monkeypatch):
     """Both engines compute in 32 bits, whatever the processor does fast."""
     monkeypatch.setattr("singlestrip.networks.torch_engine.fast_in_bfloat16", lambda device: False)
-    graph = openvino_engine._Graph
-    monkeypatch.setattr(openvino_engine, "_Graph", lambda model, exact: graph(model, exact=True))
+    build = openvino_engine._Graph
+    monkeypatch.setattr(openvino_engine, "_Graph", lambda output, image, in_16_bits: build(output, image, False))
 
 
 def randomised(network: torch.nn.Module) -> torch.nn.Module:
