@@ -192,7 +192,7 @@ class SynthConfig:
     core_radii: tuple[float, float] = (0.3, 0.85)
     lesion_push: tuple[float, float] = (0.0, 0.4)  # share by which the tissue in its middle is drawn apart
     lesion_push_reach: tuple[float, float] = (1.0, 2.0)  # radii over which that fades
-    cavity_probability: float = 0.3  # a lesion is a cavity: fluid alone, open to what is above the brain
+    cavity_probability: float = 0.4  # a lesion is a cavity: fluid alone, open to what is above the brain
     cavity_open_mm: tuple[float, float] = (0.0, 8.0)  # the fluid reaches so far above the brain
     # What an operation leaves above the brain: one intensity between two distances from it, in a cylinder.
     craniotomy_probability: float = 0.1
