@@ -2,7 +2,7 @@
 
 They lie anywhere in the brain or at its border, across furrows. A lesion pushes the tissue around it aside. A
 cavity holds fluid and may be open to the fluid around the brain. All of it stays brain for the networks. Tumours
-made by hand for training: Hu et al., CVPR 2023.
+made by hand for training: Hu et al., CVPR 2023, arXiv 2303.14869.
 """
 
 from __future__ import annotations
