@@ -1,4 +1,4 @@
-"""Jobs: which image is stripped to which files, and how. Imports no library."""
+"""Jobs: which files are made of an image, and how. Imports no library."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from ..errors import OutputError
 from ..io.images.names import distinct_names, merge_pairs, suffix_of, without_repeats
 from ..io.output import check_distinct, file_identity, make_folder
+
+
+class JobOptions(Protocol):
+    """How the outputs of a job are made, as far as records tell.
+
+    mean_frame: whether the outputs are of the mean of all frames.
+    """
+
+    @property
+    def mean_frame(self) -> bool: ...
+
+    def recorded(self, kind: str) -> dict[str, Any]:
+        """The options that an output of this kind depends on, by key of its record, without defaults."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,19 @@ class StripOptions:
     memory_gib: float | None = None
     centre_mm: tuple[float, float, float] | None = None
     quality_sha256: str | None = None
+
+    def recorded(self, kind: str) -> dict[str, Any]:
+        """See `JobOptions`."""
+        recorded: dict[str, Any] = {}
+        if self.centre_mm is not None:
+            recorded["CentreMM"] = self.centre_mm
+        if self.border_mm and kind != "sdt":
+            recorded["BorderMM"] = self.border_mm
+        if self.fill is not None and kind == "brain":
+            recorded["Fill"] = self.fill
+        if self.quality_sha256 is not None and kind == "doubt":
+            recorded["QualityModelSHA256"] = self.quality_sha256
+        return recorded
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ from ..streams import tell
 
 if TYPE_CHECKING:
     from ...batch.jobs import Job
-    from ...batch.strip import Outcome
+    from ...batch.pipeline import Outcome
+    from ...quality.scores import MaskQuality
 
 KINDS = ("brain", "mask", "sdt", "picture", "doubt")
 
@@ -322,7 +323,7 @@ def run(args: argparse.Namespace) -> int:
     return exit_status(outcomes)
 
 
-def _write_quality_table(outcomes: Sequence[Outcome], path: Path) -> None:
+def _write_quality_table(outcomes: Sequence[Outcome[MaskQuality]], path: Path) -> None:
     """Add the masks that were assessed and the images that failed to the table of quality, worst first."""
     from ...batch.assessment import Assessment, Case
     from ...batch.quality_table import update_table
@@ -330,7 +331,7 @@ def _write_quality_table(outcomes: Sequence[Outcome], path: Path) -> None:
     assessments = []
     for outcome in outcomes:
         case = Case(outcome.job.outputs["mask"], outcome.job.image, name=str(outcome.job.image))
-        quality = outcome.quality
+        quality = outcome.measured
         if quality is None:
             assessments.append(Assessment(case, "fail", {}, note=outcome.text))
         else:
