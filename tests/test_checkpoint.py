@@ -491,7 +491,7 @@ def test_a_header_that_lies_about_its_length_is_not_read(path, length):
 @pytest.mark.parametrize("name", ["no\0name", "x" * 300, "x/" * 3000, ""])
 def test_names_that_no_file_can_have(name):
     with pytest.raises(ModelError, match="no such model file"):
-        checkpoint.find_model(name)
+        find_model(name)
 
 
 def test_what_is_no_regular_file_is_told_as_what_it_is(tmp_path):
@@ -501,7 +501,7 @@ def test_what_is_no_regular_file_is_told_as_what_it_is(tmp_path):
     for name, kind in kinds.items():
         for network in checkpoint.KINDS:
             with pytest.raises(ModelError, match=f"^{name}: {kind}, not a model file$"):
-                checkpoint.find_model(name, network)
+                find_model(name, network)
 
 
 def test_a_newer_format_asks_for_an_update(path):
@@ -514,26 +514,26 @@ def test_find_model_by_path_and_by_name(path, monkeypatch, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
     monkeypatch.delenv(checkpoint.MODELS_VARIABLE, raising=False)
-    assert checkpoint.find_model(path) == path
-    assert checkpoint.find_model(str(path)) == path
+    assert find_model(path) == path
+    assert find_model(str(path)) == path
     monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(path.parent))
-    assert checkpoint.find_model("tiny") == path
-    assert checkpoint.find_model("tiny.safetensors") == path
+    assert find_model("tiny") == path
+    assert find_model("tiny.safetensors") == path
 
 
 def test_the_default_model_comes_from_the_models_folder(path, monkeypatch):
     monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(path.parent))
     monkeypatch.setattr(model_files, "shipped_folder", lambda: path.parent / "empty")
     with pytest.raises(ModelError, match=checkpoint.MODELS_VARIABLE):
-        checkpoint.find_model(None)
+        find_model(None)
     default = path.rename(path.with_name(checkpoint.KINDS[Cascade].shipped))
-    assert checkpoint.find_model(None) == default
+    assert find_model(None) == default
 
 
 def test_a_missing_model_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(tmp_path))
     with pytest.raises(ModelError, match=r"no-such-model.*no such"):
-        checkpoint.find_model("no-such-model")
+        find_model("no-such-model")
 
 
 def fail(_, path, *args, **keywords):
