@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
-from ..errors import InputError, NoBrainError
-from ..networks.cascade import Cascade
+from ..errors import InputError, ModelError, NoBrainError
+from ..networks.cascade import Cascade, brain_logit
 from ..networks.checkpoint import find_model, load_model
 from ..networks.device import choose_device, fast_in_bfloat16, limit_threads_after_fork
 from ..networks.model_header import Anatomy
@@ -70,8 +70,11 @@ class Stripper:
         stripping: StrippingConfig = StrippingConfig(),
         anatomy: Anatomy | None = None,
     ) -> None:
+        """Raises ModelError if the model tells classes apart of which none is brain."""
         self.model = model.eval()
         self.config = model.config
+        if self.config.classes and not self.config.brain_channels:
+            raise ModelError("none of the classes that the model tells apart is brain; it cannot strip")
         self.views = usual_views(stripping.peak) if views is None else views
         self.stripping = stripping
         self.usual_ml = usual_volumes_ml(model.config.scale, anatomy, stripping.volume)
@@ -237,9 +240,10 @@ class Stripper:
 
     @torch.inference_mode()
     def _predict(self, network: str, shown: torch.Tensor) -> torch.Tensor:
-        """Logit [X, Y, Z] of one network for a normalised image [X, Y, Z]."""
+        """The brain's logit [X, Y, Z] by one network for a normalised image [X, Y, Z]."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_in_bfloat16(self.device)):
-            return getattr(self.model, network)(shown[None, None])[0, 0].float()
+            logits = getattr(self.model, network)(shown[None, None]).float()
+        return (brain_logit(logits, self.config) if network == "segmenter" else logits)[0, 0]
 
     def _locate(self, fine: Scan, coarse: Scan) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it.
