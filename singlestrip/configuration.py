@@ -41,6 +41,9 @@ MAX_LOCATOR_SIZE = 160  # stripping takes no field of view of more voxels
 WindowSize = Annotated[int, Meta(ge=2, le=MAX_SEGMENTER_SIZE)]
 Axis = Annotated[int, Meta(ge=0, le=2)]  # 0 left-right, 1 back-front, 2 bottom-top
 Width = Annotated[int, Meta(ge=1, le=1024)]
+Byte = Annotated[int, Meta(ge=0, le=255)]
+MAX_CLASSES = 250  # that a segmenter tells apart: their places are stored in bytes
+ClassNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
 
 
@@ -242,6 +245,26 @@ class Window:
 
 
 @dataclass(frozen=True)
+class TargetClass:
+    """A class of voxels that a segmenter tells apart from other classes and from the background.
+
+    number: of its voxels in a label map. side: where it lies in the body. partner: the number of the same
+    structure on the other side, None if `side` is "none". brain: whether it belongs to the brain mask. fluid:
+    whether it is fluid around the brain, which a tight brain mask leaves out. largest: whether only its largest
+    component is kept. colour: red, green and blue, None if it has none.
+    """
+
+    number: ClassNumber
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    side: Literal["left", "right", "none"] = "none"
+    partner: ClassNumber | None = None
+    brain: bool = False
+    fluid: bool = False
+    largest: bool = False
+    colour: tuple[Byte, Byte, Byte] | None = None
+
+
+@dataclass(frozen=True)
 class CascadeConfig:
     """Grids and shapes of both networks; lengths in mm of the anatomy the model is for."""
 
@@ -254,12 +277,40 @@ class CascadeConfig:
     locator_factor: Annotated[float, Meta(ge=1, le=16)] = 2.0  # voxel size over that of the segmenter
     # How often the locator's voxel size may be doubled: it then sees a wider field, in which the brain is smaller.
     locator_doublings: Annotated[int, Meta(ge=0, le=3)] = 2
+    # What the segmenter tells apart beside the background, in the order of its outputs; none: the brain alone.
+    classes: Annotated[tuple[TargetClass, ...], Meta(max_length=MAX_CLASSES)] = ()
 
     def __post_init__(self) -> None:
         for name in ("segmenter", "locator"):
             multiple = getattr(self, name).multiple
             if getattr(self, f"{name}_size") % multiple:
                 raise ValueError(f"{name}_size: expected a multiple of {multiple}")
+        by_number = {each.number: each for each in self.classes}
+        if len(by_number) < len(self.classes):
+            raise ValueError("classes: two have the same number")
+        for each in self.classes:
+            sides = {"left": "right", "right": "left"}
+            partner = by_number.get(each.partner or 0)
+            if (each.side in sides) != (partner is not None):
+                raise ValueError(f"classes: {each.number} needs a side and a partner, or neither")
+            if partner is not None and (partner.partner, partner.side) != (each.number, sides[each.side]):
+                raise ValueError(f"classes: {each.number} and its partner {partner.number} do not agree")
+
+    @property
+    def segmenter_outputs(self) -> int:
+        """Channels of the segmenter: the brain's logit, or a logit of the background and of each class."""
+        return 1 + len(self.classes)
+
+    @property
+    def brain_channels(self) -> tuple[int, ...]:
+        """The channels of the classes that are brain; the background has channel 0."""
+        return tuple(channel for channel, each in enumerate(self.classes, start=1) if each.brain)
+
+    @property
+    def mirrored_channels(self) -> tuple[int, ...]:
+        """For each channel, the background's first, the one that it is in a mirrored head."""
+        channels = {each.number: channel for channel, each in enumerate(self.classes, start=1)}
+        return (0, *(channels[each.partner or each.number] for each in self.classes))
 
     @property
     def locator_voxel_size_mm(self) -> float:

@@ -403,9 +403,5 @@ def test_the_folders_of_models(files, monkeypatch):
     monkeypatch.setenv("SINGLESTRIP_MODELS", str(files / "missing"))
     shipped = Path(__file__).parents[1] / "models"
     assert find_model(None) == shipped / "singlestrip.safetensors"
-    assert (
-        find_model(None, AUTOENCODER.shipped)
-        == find_model("quality")
-        == shipped / "quality.safetensors"
-    )
+    assert find_model(None, AUTOENCODER.shipped) == find_model("quality") == shipped / "quality.safetensors"
     assert "`SINGLESTRIP_MODELS`" in PAGE

@@ -59,9 +59,10 @@ def unfold(x: torch.Tensor, patch: int) -> torch.Tensor:
 
 
 class UNet(nn.Module):
-    """Maps an image to the brain's logit. The length of each axis is a multiple of `config.multiple`."""
+    """Maps an image to logits. The length of each axis is a multiple of `config.multiple`."""
 
-    def __init__(self, config: UNetConfig) -> None:
+    def __init__(self, config: UNetConfig, outputs: int = 1) -> None:
+        """outputs: number of logits of each voxel; one is the brain's."""
         super().__init__()
         self.config = config
         channels = config.patch**3
@@ -73,7 +74,7 @@ class UNet(nn.Module):
         for width in reversed(config.widths[:-1]):
             self.decoder.append(self._level(channels + width, width))
             channels = width
-        self.head = nn.Conv3d(channels, config.patch**3, 1)
+        self.head = nn.Conv3d(channels, outputs * config.patch**3, 1)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's hints lack it
 
     def _level(self, channels_in: int, width: int) -> nn.Sequential:
@@ -82,7 +83,7 @@ class UNet(nn.Module):
         return nn.Sequential(ConvBlock(channels_in, width, norm), ConvBlock(width, width, norm))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Image [B, 1, X, Y, Z] to logit [B, 1, X, Y, Z], float32."""
+        """Image [B, 1, X, Y, Z] to logits [B, outputs, X, Y, Z], float32."""
         x = fold(image, self.config.patch).contiguous(memory_format=torch.channels_last_3d)
         skips: list[torch.Tensor] = []
         for depth, level in enumerate(self.encoder):

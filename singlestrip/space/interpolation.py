@@ -1,4 +1,4 @@
-"""Trilinear interpolation as a sparse matrix, for many images on one grid. Needs no torch."""
+"""Linear interpolation as a sparse matrix, for many images on one grid. Needs no torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def grid_points(source: Grid, target: Grid) -> np.ndarray:
 def within(points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Whether points [3, N] lie in a voxel of a grid of this shape, boolean [N]."""
     ends = np.array(shape, dtype=np.float32)[:, None] - 1
-    return ((points >= -EDGE) & (points <= ends + EDGE)).all(0)
+    return np.logical_and.reduce((points >= -EDGE) & (points <= ends + EDGE))
 
 
 def linear_weights(points: np.ndarray, shape: tuple[int, ...]) -> sparse.csr_array:

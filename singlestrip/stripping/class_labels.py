@@ -113,7 +113,7 @@ def _label_block(
     around = _window_box(window, part)
     if around is None:
         return
-    near = classes.probability[(slice(None), *around)]
+    near = classes.probability[:, around[0], around[1], around[2]]
     active = np.flatnonzero(near.max((1, 2, 3)) > LEAST)
     if active.tolist() == [BACKGROUND]:
         return
