@@ -66,8 +66,8 @@ class Stripper:
     an engine or as torch has them. views: what the segmenter is shown of a window beside the window itself. None
     stands for `usual_views`; an empty sequence makes stripping faster and less accurate. anatomy: what the model's
     file tells of the brains that it is for. fluid: whether fluid around the brain belongs to the mask; False needs
-    a model that tells it apart. keeps_classes: whether fields have the probabilities of the model's classes; all of
-    these count as brain if none is.
+    a model that tells it apart. keeps_classes: whether fields have the probabilities of the model's classes; all
+    of these count as brain if none is.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Stripper:
         inside = scan.array[box][mask[box]]
         brightness = intensities.relative(inside[:: 1 + inside.size // MEDIAN_VOXELS])
         if not inside.size or self._is_black(brightness):
-            raise NoBrainError(NO_BRAIN) if centre_mm is None else InputError(_nothing_around(centre_mm))
+            raise no_brain_error(centre_mm)
         return describe_unusual_volume(mask, scan.vox2world, self.usual_ml), self._doubts(field, brightness)
 
     def field(
@@ -419,9 +419,12 @@ def _checked_centre(centre_mm: Point, grid: Grid) -> np.ndarray:
     return centre
 
 
-def _nothing_around(centre_mm: Point) -> str:
-    """What to say if no brain is found where a person sees one."""
-    return f"no brain found around {_in_words(centre_mm)}: is this its middle, and is the model for this anatomy?"
+def no_brain_error(centre_mm: Point | None) -> InputError:
+    """The error to raise if no brain is found; centre_mm: where a person sees one, None if nobody said so."""
+    if centre_mm is None:
+        return NoBrainError(NO_BRAIN)
+    around = _in_words(centre_mm)
+    return InputError(f"no brain found around {around}: is this its middle, and is the model for this anatomy?")
 
 
 def _in_words(point_mm: Point) -> str:
