@@ -44,6 +44,7 @@ Width = Annotated[int, Meta(ge=1, le=1024)]
 Byte = Annotated[int, Meta(ge=0, le=255)]
 MAX_CLASSES = 250  # that a segmenter tells apart: their places are stored in bytes
 ClassNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+STRUCTURES_MODEL = "tissues"  # the model that tells structures apart if none is named
 INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
 
 

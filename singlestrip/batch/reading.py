@@ -23,7 +23,7 @@ def check_files(job: Job) -> ImageHeader:
     check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
     # The header comes first, so that a name that no file can have is reported of the image, not of its outputs.
     header = volume.read_header(job.image)
-    checks = {"picture": check_picture, "table": check_writable}
+    checks = {"picture": check_picture, "table": check_writable, "names": check_writable}
     for kind, path in job.outputs.items():
         checks.get(kind, volume.check_output)(path)
     return header

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -13,6 +12,7 @@ from ..io.output import check_writable
 from ..io.text.table import write_table
 from .pipeline import Outcome
 from .segment import StructureMeasures
+from .shards import Shard
 
 FIRST_COLUMNS = ("image", "frame", "note")
 INTRACRANIAL, MEAN, LOWEST = "total_intracranial", "mean", "lowest"
@@ -28,7 +28,7 @@ def check_table(path: Path) -> None:
 
 
 def write_volumes(path: Path, outcomes: Outcomes, structures: Sequence[TargetClass]) -> None:
-    """Write the soft volumes of structures in mm³, and of the brain with the fluid around it. Raises OutputError."""
+    """Write the soft volumes in mm³ of structures, and of the brain with the fluid around it."""
 
     def cells(measures: StructureMeasures) -> dict[str, float | None]:
         return {INTRACRANIAL: measures.intracranial_mm3}
@@ -37,7 +37,7 @@ def write_volumes(path: Path, outcomes: Outcomes, structures: Sequence[TargetCla
 
 
 def write_agreement(path: Path, outcomes: Outcomes, structures: Sequence[TargetClass]) -> None:
-    """Write how far the views agree on structures, Dice, with the mean and the lowest of them. Raises OutputError."""
+    """Write the Dice with which views agree on structures, and the mean and the lowest of these."""
 
     def cells(measures: StructureMeasures) -> dict[str, float | None]:
         values = list(measures.agreement.values())
@@ -73,15 +73,13 @@ def _write(
 
 def structure_columns(structures: Sequence[TargetClass], taken: Sequence[str]) -> dict[int, str]:
     """The name of each structure's column by its number: its own name, with the number if that is taken."""
-    names = [each.name for each in structures]
+    names = [*taken, *(each.name for each in structures)]
     return {
-        each.number: each.name
-        if names.count(each.name) == 1 and each.name not in taken
-        else f"{each.name} {each.number}"
+        each.number: each.name if names.count(each.name) == 1 else f"{each.name} {each.number}"
         for each in structures
     }
 
 
-def shard_table(path: Path, part: str) -> Path:
-    """The path of the table of one of several processes; part: such as 2-of-8."""
-    return path.with_name(f"{path.stem}-{part}{path.suffix}")
+def shard_table(path: Path, part: Shard) -> Path:
+    """The path of the table of one of several processes, such as volumes-2-of-8.tsv."""
+    return path.with_name(f"{path.stem}-{part.number}-of-{part.count}{path.suffix}")

@@ -293,16 +293,26 @@ def shows_lines(args: argparse.Namespace) -> bool:
     return not args.quiet and sys.stderr.isatty()
 
 
-def show_stripping(args: argparse.Namespace, total: int) -> Callable[[Outcome[MaskQuality]], None]:
-    """The function that `batch.strip.strip_files` calls after each of `total` images to show its outcome."""
+def show_outcomes(args: argparse.Namespace, total: int) -> Callable[[Outcome[Any]], None]:
+    """The function that is called after the work on each of `total` images, to show its outcome."""
     shows_progress = total > 1 and shows_lines(args)
 
-    def done(outcome: Outcome[MaskQuality]) -> None:
+    def done(outcome: Outcome[Any]) -> None:
         if outcome.failed:
             tell(outcome.text)
         elif shows_progress:
             count = f"{outcome.number}/{total}"
             show_progress(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s", keep=True)
+
+    return done
+
+
+def show_stripping(args: argparse.Namespace, total: int) -> Callable[[Outcome[MaskQuality]], None]:
+    """As `show_outcomes`, of masks, whose quality is printed if they were assessed."""
+    show = show_outcomes(args, total)
+
+    def done(outcome: Outcome[MaskQuality]) -> None:
+        show(outcome)
         if outcome.measured is not None and not args.quiet:
             quality = outcome.measured
             text = f"{outcome.job.image}: {quality.flag}, estimated Dice {quality.estimated_dice:.3f}"

@@ -76,8 +76,8 @@ def write_labels(
     """
     labels = (numbers[channels] for channels in frames)
     if is_mgh(path):
-        shape = (*volume.space, len(frames))
-        _write_mgh(volume, path, shape, numbers.dtype, labels, colour_table_tag(structures))
+        count = len(frames)
+        _write_mgh(volume, path, (*volume.space, count), numbers.dtype, labels, colour_table_tag(structures))
     else:
         shape = volume.shape if len(frames) == volume.frames else volume.shape[:3]
         _write_nifti(volume, path, shape, numbers.dtype, labels, (1.0, 0.0, "structures"))
