@@ -93,6 +93,16 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True)
+class ClassGenerationConfig(GenerationConfig):
+    """How labels become classes that images are made of, if a segmenter is to tell the labels apart.
+
+    They keep intensities of their own, which two labels of one class would not have.
+    """
+
+    most: int = 64
+
+
+@dataclass(frozen=True)
 class MaskGridConfig:
     """How far the grid of a mask may lie from that of its image. Both have the same shape.
 
@@ -364,7 +374,13 @@ class CascadeConfig:
     def working_bytes(self) -> int:
         """What the layers of the larger network take, about, while it strips: 0.6 of them are held at once."""
         sizes = {"segmenter": self.segmenter_size, "locator": self.locator_size}
-        return int(0.6 * max(getattr(self, name).layer_bytes(size**3) for name, size in sizes.items()))
+        layers = max(getattr(self, name).layer_bytes(size**3) for name, size in sizes.items())
+        return int(0.6 * layers) + self.output_bytes
+
+    @property
+    def output_bytes(self) -> int:
+        """What the logits of classes take, in 32 bits; that of the brain alone does not count."""
+        return 4 * self.segmenter_outputs * self.segmenter_size**3 if self.classes else 0
 
 
 @dataclass(frozen=True)
@@ -411,6 +427,11 @@ class TrainConfig:
         segmenter = Window((cascade.segmenter_size,) * 3, cascade.voxel_size_mm, jitter_mm)
         return {"locator": tuple(locator), "segmenter": (segmenter,)}
 
+    def without_flips(self) -> TrainConfig:
+        """The same for maps of which it is not known what lies left or right: heads are not mirrored."""
+        shape = replace(self.synth.shape, flip_probability=0.0)
+        return replace(self, synth=replace(self.synth, shape=shape))
+
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
         rising = min(1.0, (step + 1) / max(1, self.warmup))
@@ -435,6 +456,35 @@ class TransferConfig(TrainConfig):
             shape=ShapeConfig(quarter_turn_probability=0.2),
             joint_probability=0.6,
             layer_probability=0.2,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class ClassTrainConfig(TrainConfig):
+    """How to train a segmenter that tells classes apart.
+
+    It needs more steps than one of another anatomy's brain: the last layer begins anew. The locator needs few.
+    """
+
+    steps: int = 4000
+    warmup: int = 50
+    average: float = 0.995
+    # Soft Dice alone leaves a class that begins without overlap where it is; nnU-Net (Isensee et al., Nature
+    # Methods 2021) adds both losses.
+    cross_entropy: float = 0.5
+    source_factor: float = 0.6  # sulci and the skull are thinner than what a brain mask shows
+    # Labels have contrast of their own: it is drawn independently for most images (SynthSeg), and less is painted
+    # over the labels. Heads that lie on a side are rarer, since left and right must be told apart.
+    synth: SynthConfig = field(
+        default_factory=lambda: SynthConfig(
+            shape=ShapeConfig(turn_probability=0.1),
+            smooth_classes_probability=0.2,
+            region_probability=0.2,
+            structures_probability=0.1,
+            layer_probability=0.0,
+            surroundings_probability=0.15,
+            crop_probability=0.25,
         )
     )
 

@@ -65,6 +65,7 @@ class UNet(nn.Module):
         """outputs: number of logits of each voxel; one is the brain's."""
         super().__init__()
         self.config = config
+        self.outputs = outputs
         channels = config.patch**3
         self.encoder = nn.ModuleList()
         for width in config.widths:
@@ -91,4 +92,7 @@ class UNet(nn.Module):
             skips.append(x)
         for level, skip in zip(self.decoder, reversed(skips[:-1]), strict=True):
             x = level(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], dim=1))
+        if self.outputs > 1:  # the logits of neighbouring classes differ by less than 16 bits tell
+            with torch.autocast(x.device.type, enabled=False):
+                return unfold(self.head(x.float()), self.config.patch)
         return unfold(self.head(x).float(), self.config.patch)

@@ -25,6 +25,7 @@ from ..networks.model_header import Anatomy
 from ..space.metrics import volume_ml
 from ..synthesis.gmm import NativeMap, is_inside
 
+TRAINED_OUTPUTS = 4  # logits of classes, their probabilities, what they should be, and a gradient
 MAP_BYTES = 16  # a voxel of a conformed label map: its labels, the brain, and the distances to it and in it
 
 
@@ -88,6 +89,7 @@ def check_memory(
         sizes = [math.prod((high - low) / spacing) for low, high in bounds]
         need += MAP_BYTES * sum(sizes)
         need += getattr(cascade, name).layer_bytes(math.prod(window.shape)) * config.batch
+    need += TRAINED_OUTPUTS * cascade.output_bytes * config.batch
     if left is not None and need > left:
         raise InputError(
             f"training with voxels of {cascade.voxel_size_mm:g} mm needs {need / memory.GIB:.1f} GiB of memory at "
