@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False  # as in `typing`, which takes time to import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar
+
+    Item = TypeVar("Item")
+
 _IMPORTING_PROCESS = os.getpid()  # a forked worker has another number
 _limit: int | None = None
 
@@ -39,3 +46,17 @@ def thread_count() -> int:
         return int(named)
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return len(cores)
+
+
+def for_each(function: Callable[[Item], None], items: Sequence[Item]) -> None:
+    """Call a function, which releases Python's lock for most of its time, with each item, on all threads."""
+    threads = min(thread_count(), len(items))
+    if threads <= 1:
+        for item in items:
+            function(item)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(function, items):  # raises what was raised in a thread
+            pass

@@ -1,19 +1,14 @@
 """Scaling of intensities to [0, 1], the same in training and stripping. Imports no torch.
 
-`synthesis.intensity_scale` does the same to batches of tensors; a test holds the two together.
+`synthesis.intensity_scale` does the same to batches of tensors, with percentiles of a sample, which torch takes
+long for; a test holds the two together.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-MAX_SAMPLES = 30_000  # values of which a percentile is taken
 BRIGHT_PERCENT = 99.5
-
-
-def subsampling(count: int) -> int:
-    """The n of every n-th of `count` values that are taken for a percentile: about MAX_SAMPLES of them."""
-    return 1 + count // MAX_SAMPLES
 
 
 def least_range(high: float) -> float:
@@ -22,8 +17,8 @@ def least_range(high: float) -> float:
 
 
 def bright_percentile(values: np.ndarray) -> float:
-    """The 99.5th percentile of values [N], estimated from about MAX_SAMPLES of them."""
-    return float(np.percentile(values[:: subsampling(values.size)], BRIGHT_PERCENT))
+    """The 99.5th percentile of values [N]."""
+    return float(np.percentile(values, BRIGHT_PERCENT))
 
 
 def normalise(image: np.ndarray, covered: np.ndarray, brain: np.ndarray | None = None) -> np.ndarray:
@@ -35,7 +30,7 @@ def normalise(image: np.ndarray, covered: np.ndarray, brain: np.ndarray | None =
     covered_values = image[covered]
     if not covered_values.size:
         return np.zeros_like(image)
-    low = covered_values[:: subsampling(covered_values.size)].min()
+    low = covered_values.min()
     brain_values = covered_values if brain is None else image[covered & brain]
     high = bright_percentile(brain_values if brain_values.size else covered_values)
     with np.errstate(invalid="ignore"):  # what is not covered may be NaN

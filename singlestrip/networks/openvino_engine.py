@@ -18,7 +18,7 @@ from openvino import opset13 as ops
 
 from ..configuration import AutoencoderConfig, CascadeConfig, UNetConfig
 from ..threads import is_forked, thread_count
-from .engine import AUTOENCODER_NETWORK, Engine
+from .engine import AUTOENCODER_NETWORK, NETWORK_IN_16_BITS, Engine
 from .model_weights import Weights
 from .trees import Estimator
 
@@ -30,7 +30,7 @@ MAX_COMPILED = 6  # graphs that are kept: each is of one shape of image
 class OpenVinoEngine(Engine):
     """Networks with their weights, float32.
 
-    A cascade runs in bfloat16 where the processor has instructions for it. Graphs for the usual shapes of its
+    A segmenter runs in bfloat16 where the processor has instructions for it. Graphs for the usual shapes of its
     images are compiled in the background, while the first image is read.
     """
 
@@ -75,25 +75,26 @@ class OpenVinoEngine(Engine):
     def _compile(self, network: str, shape: tuple[int, ...]) -> _Graph:
         image = ops.parameter(list(shape), np.float32)
         if network == AUTOENCODER_NETWORK:
-            return _Graph(ov.Model([_autoencoder(image, self.config, self._weights)], [image]), exact=True)
+            return _Graph(_autoencoder(image, self.config, self._weights), image, in_16_bits=False)
         prefix = f"{network}."
         weights = {name.removeprefix(prefix): w for name, w in self._weights.items() if name.startswith(prefix)}
-        return _Graph(ov.Model([_unet(image, getattr(self.config, network), weights)], [image]), exact=False)
+        output = _unet(image, getattr(self.config, network), weights)
+        return _Graph(output, image, in_16_bits=network == NETWORK_IN_16_BITS)
 
 
 class _Graph:
-    """A compiled graph. exact: whether to compute in 32 bits, even if 16 are faster."""
+    """A compiled graph. in_16_bits: whether to compute in 16 bits where the processor has instructions for it."""
 
-    def __init__(self, model: ov.Model, exact: bool) -> None:
+    def __init__(self, output: ov.Node, image: ov.Node, in_16_bits: bool) -> None:
         core = ov.Core()
-        fast_16 = not exact and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        fast_16 = in_16_bits and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         options: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": thread_count(),
             "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": "bf16" if fast_16 else "f32",
             "ENABLE_CPU_PINNING": False,  # other processes would be pinned to the same cores
         }
-        self._compiled = core.compile_model(model, "CPU", options)
+        self._compiled = core.compile_model(ov.Model([output], [image]), "CPU", options)
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()  # requests that no thread uses
 
     def run(self, images: np.ndarray) -> np.ndarray:

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from .device import fast_in_bfloat16, limit_threads
-from .engine import AUTOENCODER_NETWORK, Engine
+from .engine import AUTOENCODER_NETWORK, NETWORK_IN_16_BITS, Engine
 
 
 class TorchEngine(Engine):
-    """A cascade or an autoencoder in evaluation mode. A cascade runs in bfloat16 where that is fast."""
+    """A cascade or an autoencoder in evaluation mode. A segmenter runs in bfloat16 where that is fast."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval()
@@ -32,7 +32,7 @@ class TorchEngine(Engine):
     def run(self, network: str, images: np.ndarray) -> np.ndarray:
         device = self.torch_device
         limit_threads(device)
-        is_cascade = network != AUTOENCODER_NETWORK
-        run = getattr(self.model, network) if is_cascade else self.model
-        with torch.autocast(device.type, torch.bfloat16, enabled=is_cascade and fast_in_bfloat16(device)):
-            return run(torch.from_numpy(images).to(device)).float().cpu().numpy()
+        run = self.model if network == AUTOENCODER_NETWORK else getattr(self.model, network)
+        in_16_bits = network == NETWORK_IN_16_BITS and fast_in_bfloat16(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_16_bits):
+            return run(torch.from_numpy(np.ascontiguousarray(images)).to(device)).float().cpu().numpy()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import ndimage
 
-from ..threads import thread_count
+from ..threads import for_each, thread_count
 from .grid import Box, Grid
 from .scan import Scan
 
@@ -34,17 +33,31 @@ def block_mean(scan: Scan, target_mm: float, values_of: ValuesOf = to_float32) -
     factors = block_sizes(scan.grid, target_mm)
     shape = [-(-n // f) for n, f in zip(data.shape, factors, strict=True)]
     out = np.empty(shape, dtype=np.float32)
-    fx, fy, fz = factors
-    edges_x, edges_y = np.arange(0, data.shape[0], fx), np.arange(0, data.shape[1], fy)
-    count_x = np.minimum(fx, data.shape[0] - edges_x).astype(np.float32)
-    count_y = np.minimum(fy, data.shape[1] - edges_y).astype(np.float32)
-    for k in range(shape[2]):
-        plane = values_of(data[:, :, k * fz : (k + 1) * fz]).mean(axis=2)
-        plane = np.add.reduceat(plane, edges_x, axis=0) / count_x[:, None]
-        out[:, :, k] = np.add.reduceat(plane, edges_y, axis=1) / count_y
+    depth = int(factors[2])
+    sides = [np.minimum(f, n - np.arange(0, n, f)) for n, f in zip(data.shape, factors, strict=True)]
+    counts = np.multiply.outer(sides[0], sides[1]).astype(np.float32)
+
+    def fill_plane(k: int) -> None:
+        """Average the blocks of one plane of the output."""
+        sums = values_of(data[:, :, k * depth : (k + 1) * depth])
+        for axis in (2, 1, 0):  # the planes of a file lie one after the other in memory
+            sums = _block_sums(sums, int(factors[axis]), axis)
+        np.divide(sums[:, :, 0], counts * np.float32(sides[2][k]), out=out[:, :, k])
+
+    for_each(fill_plane, range(shape[2]))
     scale = np.diag([*factors, 1.0]).astype(float)
     scale[:3, 3] = (factors - 1) / 2  # centre of the first block, in old voxels
     return Scan(out, scan.vox2world @ scale)
+
+
+def _block_sums(values: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Sums of blocks of so many values along an axis; the last block may be partial."""
+    along = np.moveaxis(values, axis, 0)
+    sums = along[::size].copy(order="K")
+    for offset in range(1, size):
+        part = along[offset::size]
+        sums[: len(part)] += part
+    return np.moveaxis(sums, 0, axis)
 
 
 def block_sizes(grid: Grid, target_mm: float) -> np.ndarray:
@@ -76,20 +89,14 @@ def _sample_box(data: np.ndarray, source_from_target: np.ndarray, box: Box, fill
     shape = tuple(part.stop - part.start for part in box)
     out = np.empty(shape, dtype=np.float32)
     to_source = source_from_target @ _shift([part.start for part in box])
-    threads = thread_count()
-    rows = max(1, min(-(-shape[0] // threads), SLAB_VOXELS // max(1, shape[1] * shape[2])))
+    rows = max(1, min(-(-shape[0] // thread_count()), SLAB_VOXELS // max(1, shape[1] * shape[2])))
     slabs = [slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows)]
 
     def fill_slab(slab: slice) -> None:
         """Interpolate some rows of the output."""
         _sample_slab(data, to_source @ _shift([slab.start, 0, 0]), out[slab], fill)
 
-    if threads == 1 or len(slabs) == 1:
-        for slab in slabs:
-            fill_slab(slab)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill_slab, slabs))
+    for_each(fill_slab, slabs)
     return out
 
 

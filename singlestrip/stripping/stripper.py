@@ -137,6 +137,8 @@ class Stripper:
             logit[~np.isfinite(scan.array[box])] = FAR_LOGIT
         mask = np.zeros_like(scan.array, dtype=bool)  # in memory as the image: mixed orders are slow to combine
         mask[box] = logit > 0
+        if not sdt and border_mm == 0:
+            del logit  # components need the memory
         mask = clean(mask)
         unusual, doubts = self.judge(scan, intensities, field, mask, box, centre_mm)
         if sdt and mask.all():

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from ..configuration import SynthConfig
-from ..networks.normalisation import BRIGHT_PERCENT, least_range, subsampling
+from ..networks.normalisation import BRIGHT_PERCENT, least_range
 from .streams import RandomStreams, happens, uniform
+
+MAX_SAMPLES = 30_000  # values of which a percentile is taken
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,15 @@ def normalise(image: torch.Tensor, covered: torch.Tensor, brain: torch.Tensor | 
         if covered_values.numel() == 0:
             normalised[index] = 0
             continue
-        low = covered_values[:: subsampling(covered_values.numel())].min()
+        low = _subsampled(covered_values).min()
         brain_values = covered_values if brain is None else values[where & brain[index]]
         bright = brain_values if brain_values.numel() else covered_values
-        high = torch.quantile(bright[:: subsampling(bright.numel())], BRIGHT_PERCENT / 100)
+        high = torch.quantile(_subsampled(bright), BRIGHT_PERCENT / 100)
         scaled = (values - low) / (high - low).clamp(min=least_range(float(high)))
         normalised[index] = torch.where(where, scaled.clamp(0, 1), torch.zeros((), device=image.device))
     return normalised
+
+
+def _subsampled(values: torch.Tensor) -> torch.Tensor:
+    """Every n-th of values [N], about MAX_SAMPLES of them."""
+    return values[:: 1 + values.numel() // MAX_SAMPLES]
