@@ -13,7 +13,7 @@ from ..errors import ModelError
 from ..space.grid import voxel_volume_ml
 from ..space.morphology import bounding_box
 from ..space.scan import Scan, as_scan
-from .class_labels import ClassLabels, label_grid
+from .class_labels import STEPS, ClassLabels, label_grid
 from .intensities import intensities_of
 from .stripper import Point, Stripper, no_brain_error
 
@@ -41,6 +41,14 @@ class Segmented:
     def labels(self) -> np.ndarray:
         """The label map [X, Y, Z]: the number of each voxel's class, 0 for the background."""
         return class_numbers(self.classes)[self.found.channels]
+
+    def posterior(self, number: int) -> np.ndarray:
+        """The probability of the class of a number, float32 [X, Y, Z]; 0 if posteriors are not kept.
+
+        Raises ValueError for the number of no class.
+        """
+        channel = 1 + [each.number for each in self.classes].index(number)
+        return self.found.posterior(channel) / np.float32(STEPS)
 
     @property
     def volumes_mm3(self) -> dict[int, float]:

@@ -149,15 +149,15 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
 def _tables(args: argparse.Namespace, jobs: Sequence[Job], part: Shard | None) -> dict[str, Path]:
     """The paths of the tables that are asked for, by option. Raises OutputError if they cannot be written."""
     from ...batch.structure_tables import check_table, shard_table
-    from ...io.output import check_distinct
+    from ...io.output import check_distinct, file_identity
 
     tables = {name: path for name in ("volumes", "qc") if (path := getattr(args, name)) is not None}
     if part is not None:
         tables = {name: shard_table(path, part) for name, path in tables.items()}
     for path in tables.values():
         check_table(path)
-    taken = [path for job in jobs for path in (job.image, *job.outputs.values())]
-    check_distinct(taken, tables.values())
+    outputs = {file_identity(path): path for job in jobs for path in job.outputs.values()}
+    check_distinct([job.image for job in jobs], [*outputs.values(), *tables.values()])
     return tables
 
 
