@@ -159,9 +159,9 @@ def segment(
     """Structures in an array; `image`, `vox2world` and `centre_mm` are as for `strip`.
 
     model: one that tells structures apart; None for the one named `tissues`. posteriors: keep probabilities too.
-    Returns an object with `labels`, whole numbers [X, Y, Z], 0 for the background; `classes`, each with `number` and
-    `name`; `volumes_mm3`, soft volumes by number; `intracranial_mm3`; `agreement`, the Dice of each class in views
-    of the image with that in their mean; and, if they are kept, `posterior(number)`, probabilities float32
+    Returns an object with `labels`, whole numbers [X, Y, Z], 0 for the background; `classes`, each with `number`
+    and `name`; `volumes_mm3`, soft volumes by number; `intracranial_mm3`; `agreement`, the Dice of each class in
+    views of the image with that in their mean; and, if they are kept, `posterior(number)`, probabilities float32
     [X, Y, Z]. Raises SingleStripError with one sentence if no brain can be found.
     """
     return _segmenter(model, device).segment(image, vox2world, centre_mm=centre_mm, posteriors=posteriors)
