@@ -8,6 +8,7 @@ memory hardly grow with the number of classes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy import ndimage
 from ..space.grid import Box, Grid
 from ..space.interpolation import grid_points, linear_weights, within
 from ..space.morphology import largest_component
+from ..threads import thread_count
 from .class_field import BACKGROUND, ClassField
 
 BLOCK = 32  # voxels along a side of the blocks
@@ -83,8 +85,20 @@ def label_grid(
     everywhere. Elsewhere, and beyond the window, all is background.
     """
     labels = ClassLabels(_zeros(grid.shape), np.zeros(len(classes.probability), dtype=np.int64))
-    for box in _blocks(window, grid):
-        _label_block(classes, window, grid, box, finite, labels, keep_posteriors)
+
+    def label_block(box: Box) -> _Block | None:
+        """The classes in a block."""
+        used = None if finite is None else finite[box].ravel()
+        return _label_block(classes, window, grid.part(box), used, keep_posteriors)
+
+    boxes = list(_blocks(window, grid))
+    with ThreadPoolExecutor(thread_count()) as pool:
+        for box, block in zip(boxes, pool.map(label_block, boxes), strict=True):
+            if block is not None:
+                labels.channels[box] = block.channels
+                labels.steps[block.active] += block.sums
+                if keep_posteriors:
+                    labels.parts.append((box, block.active, block.stored))
     _keep_largest(classes, window, grid, largest, labels)
     return labels
 
@@ -99,37 +113,42 @@ def _blocks(window: Grid, grid: Grid) -> Iterator[Box]:
         yield tuple(slice(a, min(a + BLOCK, int(b))) for a, b in zip(corner, stop, strict=True))
 
 
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """The classes in a block.
+
+    channels: [X, Y, Z]. active: [A], the channels that are probable in it. sums: [A], of their probabilities in
+    steps of 1 / 255. stored: these probabilities, uint8 [A, N]; [A, 0] if they are not kept.
+    """
+
+    channels: np.ndarray
+    active: np.ndarray
+    sums: np.ndarray
+    stored: np.ndarray
+
+
 def _label_block(
-    classes: ClassField,
-    window: Grid,
-    grid: Grid,
-    box: Box,
-    finite: np.ndarray | None,
-    labels: ClassLabels,
-    keep_posteriors: bool,
-) -> None:
-    """Put the channels of a block and their sums into `labels`, and if they are kept the posteriors."""
-    part = grid.part(box)
+    classes: ClassField, window: Grid, part: Grid, finite: np.ndarray | None, keep_posteriors: bool
+) -> _Block | None:
+    """The classes in the part of a grid; None if all of it is background. finite: boolean [N]."""
     around = _window_box(window, part)
     if around is None:
-        return
+        return None
     near = classes.probability[:, around[0], around[1], around[2]]
     active = np.flatnonzero(near.max((1, 2, 3)) > LEAST)
     if active.tolist() == [BACKGROUND]:
-        return
+        return None
     points = grid_points(window, part)
     used = within(points, window.shape)
+    if finite is not None:
+        used &= finite
     points -= np.array([[side.start] for side in around], dtype=np.float32)
     values = linear_weights(points, near.shape[1:]) @ np.ascontiguousarray(near[active].reshape(len(active), -1).T)
-    if finite is not None:
-        used &= finite[box].ravel()
     values[~used] = 0
-    channels = np.where(used, active[values.argmax(1)], BACKGROUND)
-    labels.channels[box] = channels.reshape(part.shape)
+    channels = np.where(used, active[values.argmax(1)], BACKGROUND).reshape(part.shape)
     stored = _in_steps(values)
-    labels.steps[active] += stored.sum(0, dtype=np.int64)
-    if keep_posteriors:
-        labels.parts.append((box, active, np.ascontiguousarray(stored.T)))
+    kept = np.ascontiguousarray(stored.T[:, : stored.shape[0] if keep_posteriors else 0])
+    return _Block(channels.astype(np.uint8), active, stored.sum(0, dtype=np.int64), kept)
 
 
 def _window_box(window: Grid, part: Grid) -> Box | None:

@@ -26,7 +26,7 @@ from ..space.scan import Scan, as_scan
 from .brain_field import FAR_LOGIT, BrainField
 from .brain_volume import describe_unusual_volume, usual_volumes_ml
 from .brightness import Bright, find_bright
-from .class_field import ClassField, ClassViews, brain_channels, brain_logit
+from .class_field import ClassViews, brain_channels, brain_logit
 from .intensities import Intensities, intensities_of
 from .views import View, logits_of_views, usual_views
 
@@ -260,30 +260,24 @@ class Stripper:
                 brain = conform(before, grid) > 0.5
             shown = network_input(window, brain)
             logits = self._logits("segmenter", shown)
-        views, classes = self._see_views(logits, shown, ~np.isnan(window))
+        seen = logits_of_views(
+            logits, shown, partial(self._logits, "segmenter"), self.views, self.config.mirrored_channels
+        )
+        gathered = ClassViews(~np.isnan(window)) if self.keeps_classes else None
+        brain_views = []
+        for logits in seen:  # the name of the first ones, so that these are let go
+            brain_views.append(brain_logit(logits, self.brain_channels))
+            if gathered is not None:
+                gathered.add(logits)
+        views = np.stack(brain_views)
         logit = views.mean(0)
         inside = (logit > 0) & ~np.isnan(window)
         if not inside.any():
             return BrainField(logit, grid.vox2world, 0.0)
         brightness = bright.relative(float(np.median(window[inside])))
         share = bright.share_of(inside, grid, self.stripping.brightness.margin)
+        classes = None if gathered is None else gathered.field()
         return BrainField(logit, grid.vox2world, brightness, share, views, classes)
-
-    def _see_views(
-        self, logits: np.ndarray, shown: np.ndarray, covered: np.ndarray
-    ) -> tuple[np.ndarray, ClassField | None]:
-        """The brain's logits [V, X, Y, Z] in all views of a normalised image [X, Y, Z], and its classes if kept.
-
-        logits: [C, X, Y, Z] of the image as it is. covered: boolean [X, Y, Z], where the scan has voxels.
-        """
-        gathered = ClassViews(covered) if self.keeps_classes else None
-        brain = []
-        segment = partial(self._logits, "segmenter")
-        for view in logits_of_views(logits, shown, segment, self.views, self.config.mirrored_channels):
-            brain.append(brain_logit(view, self.brain_channels))
-            if gathered is not None:
-                gathered.add(view)
-        return np.stack(brain), None if gathered is None else gathered.field()
 
     def _window(self, scan: Scan, centre_mm: np.ndarray, size: tuple[int, ...]) -> tuple[Grid, np.ndarray]:
         """The segmenter's grid around a point, and a scan on it, NaN beyond the scan."""

@@ -61,6 +61,7 @@ def logits_of_views(
     the one that it is in a mirrored head.
     """
     yield logits
+    del logits  # of many classes they are large
     for view in views:
         seen = view.mirror(predict(view.of(image)))
         yield seen[list(mirrored_channels)] if view.mirrored and len(mirrored_channels) > 1 else seen
