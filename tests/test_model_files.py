@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from singlestrip.errors import ModelError
-from singlestrip.networks import checkpoint, model_files
-from singlestrip.networks.autoencoder import Autoencoder
-from singlestrip.networks.cascade import Cascade
-from singlestrip.networks.model_files import MODELS_VARIABLE
+from singlestrip.networks import model_files
+from singlestrip.networks.model_files import MODELS_VARIABLE, find_model
+from singlestrip.networks.model_header import AUTOENCODER, CASCADE, KINDS
 
 
 @pytest.fixture
@@ -71,13 +70,11 @@ def test_all_models_with_a_name_are_listed_once(place, tmp_path):
 
 
 def test_what_is_missing_is_told_with_all_folders(place, tmp_path):
-    for name, network in (("cat", Cascade), (None, Cascade), (None, Autoencoder)):
+    for name, network in (("cat", CASCADE), (None, CASCADE), (None, AUTOENCODER)):
         with pytest.raises(ModelError) as caught:
-            find_model(name, network)
+            find_model(name, network.shipped)
         assert all(str(tmp_path / folder) in str(caught.value) for folder in ("first", "second", "box"))
 
 
 def test_the_shipped_folder_has_the_models_that_come_with_singlestrip():
-    assert {kind.shipped for kind in checkpoint.KINDS.values()} <= {
-        path.name for path in model_files.shipped_folder().iterdir()
-    }
+    assert {kind.shipped for kind in KINDS} <= {path.name for path in model_files.shipped_folder().iterdir()}

@@ -25,6 +25,8 @@ from singlestrip.io.text.escaping import to_cell
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_files import find_model
+from singlestrip.networks.model_header import AUTOENCODER
 from singlestrip.self_training import scans
 from singlestrip.stripping.stripper import Stripper
 
@@ -112,9 +114,7 @@ def files(tmp_path, monkeypatch):
 def knowing(files, monkeypatch):
     """The files, and a stripper that knows the phantom."""
     Path("models/singlestrip.safetensors").touch()
-    monkeypatch.setattr(
-        Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
-    )
+    monkeypatch.setattr(Stripper, "load", staticmethod(lambda *arguments: Stripper(PhantomCascade())))
 
 
 def run(line: str) -> int:
