@@ -215,7 +215,7 @@ def run(args: argparse.Namespace) -> int:
         read_growing_table(table)
     flags = chosen_flags(args)
     quality = load_quality(args, path, flags) if args.qc or _maps_doubt(args) else None
-    stripper = Stripper.load(path, args.device, args.engine, fluid=not args.no_csf)
+    stripper = Stripper.load(path, args.device, args.engine, not args.no_csf)
     centre = None if args.centre is None else tuple(args.centre)
     quality_sha256 = None if args.qc_model is None else checksum(find_model(args.qc_model, AUTOENCODER.shipped))
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory, centre, quality_sha256)
