@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...batch.shards import table_name
 from ...configuration import B0_LIMIT, STRUCTURES_MODEL
 from ..advice import describer_with_options
-from ..image_jobs import add_centre, add_folder, add_images, deal_jobs, plan_jobs, read_images
+from ..image_jobs import add_centre, add_folder, add_images, chosen_part, deal_jobs, plan_jobs, read_images
 from ..options import (
     add_memory,
     add_model,
@@ -193,7 +193,8 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
 
 
 def run(args: argparse.Namespace) -> int:
-    jobs, part = deal_jobs(args, _jobs(args))
+    part = chosen_part(args)  # before folders are made
+    jobs = deal_jobs(args, _jobs(args), part)
     if not jobs:
         return 0
     from ...batch.jobs import StripOptions
