@@ -154,7 +154,7 @@ def _turned(labels: Scan, target: Grid) -> np.ndarray | None:
         expected[own, [axis, 3]] = (-1, turned.shape[axis] - 1) if axis in backwards else (1, 0)
     if not np.allclose(matrix[:3], expected, rtol=0, atol=1e-3):
         return None
-    return np.ascontiguousarray(np.flip(turned, backwards))
+    return np.ascontiguousarray(np.flip(turned, tuple(backwards)))
 
 
 def _label_share(
