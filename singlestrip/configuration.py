@@ -36,6 +36,7 @@ BIDS_SUFFIXES = {
 VoxelSize = Annotated[float, Meta(ge=0.001, le=50)]
 MAX_SEGMENTER_SIZE = 256
 MIN_SEGMENTER_SIZE = 8  # voxels along a side: fewer do not show the shape of a brain
+ENGINES = ("auto", "openvino", "torch")  # what may run networks; see networks/engine.py
 MAX_LOCATOR_SIZE = 160  # stripping takes no field of view of more voxels
 WindowSize = Annotated[int, Meta(ge=2, le=MAX_SEGMENTER_SIZE)]
 Axis = Annotated[int, Meta(ge=0, le=2)]  # 0 left-right, 1 back-front, 2 bottom-top
@@ -43,6 +44,7 @@ Width = Annotated[int, Meta(ge=1, le=1024)]
 Byte = Annotated[int, Meta(ge=0, le=255)]
 MAX_CLASSES = 250  # that a segmenter tells apart: their places are stored in bytes
 ClassNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+STRUCTURES_MODEL = "tissues"  # the model that tells structures apart if none is named
 INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
 
 
