@@ -473,7 +473,9 @@ class ClassTrainConfig(TrainConfig):
     # Soft Dice alone leaves a class that begins without overlap where it is; nnU-Net (Isensee et al., Nature
     # Methods 2021) adds both losses.
     cross_entropy: float = 0.5
-    source_factor: float = 0.6  # sulci and the skull are thinner than what a brain mask shows
+    # Sulci and the skull are thin: of a head's classes at 2 mm, put back to 1 mm, the mean Dice with its labels is
+    # 0.90, 0.91 and 0.94 for maps of 1.5, 1.2 and 1 mm.
+    source_factor: float = 0.5
     # Labels have contrast of their own: it is drawn independently for most images (SynthSeg), and less is painted
     # over the labels. Heads that lie on a side are rarer, since left and right must be told apart.
     synth: SynthConfig = field(

@@ -15,6 +15,7 @@ import torch
 
 from ..configuration import INSIDE_BASE, CascadeConfig, TrainConfig, Window
 from ..errors import InputError
+from ..space.grid import voxel_sizes
 from ..space.resample import conform_labels
 from ..space.scan import Scan
 from ..synthesis.gmm import NativeMap, is_inside
@@ -78,7 +79,7 @@ def image_sources(
         mirrored = cascade.mirrored_channels if cascade.classes and name == "segmenter" else None
         views: list[WindowMaps] = []
         for window in windows:
-            spacing_mm = window.voxel_size_mm * config.source_factor
+            spacing_mm = map_spacing_mm(maps, window, cascade, config)
             try:
                 conformed = [conform_map(native, spacing_mm, device, mirrored) for native in maps]
             except InputError:
@@ -88,6 +89,16 @@ def image_sources(
             views.append(WindowMaps(window, conformed))
         sources[name] = ImageSource(views, config, cascade.scale, network)
     return sources
+
+
+def map_spacing_mm(
+    maps: Sequence[NativeMap], window: Window, cascade: CascadeConfig, config: TrainConfig
+) -> float:
+    """The voxel size of label maps for a grid that a network sees; for classes no finer than the maps are."""
+    spacing_mm = window.voxel_size_mm * config.source_factor
+    if not cascade.classes:
+        return spacing_mm
+    return max(spacing_mm, min(float(voxel_sizes(source.vox2world).min()) for source in maps))
 
 
 def conform_map(

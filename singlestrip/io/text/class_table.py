@@ -105,12 +105,12 @@ class ClassTable:
         )
 
     def pairs(self) -> list[tuple[int, int]] | None:
-        """Left and right labels of one structure; None if the table knows no sides."""
+        """Left and right labels of one structure; None if the table knows none."""
         if not self.knows_sides:
             return None
         right = {label.structure: label.number for label in self.labels.values() if label.side == "right"}
         left = [label for label in self.labels.values() if label.side == "left"]
-        return [(label.number, right[label.structure]) for label in left if label.structure in right]
+        return [(label.number, right[label.structure]) for label in left if label.structure in right] or None
 
     def _partners(self, chosen: Sequence[Label]) -> dict[int, int]:
         """For each class of one side, the number of the same structure on the other side."""
