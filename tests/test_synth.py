@@ -14,6 +14,7 @@ from scipy import ndimage
 from singlestrip.configuration import ShapeConfig, SynthConfig, TrainConfig, Window
 from singlestrip.networks import normalisation
 from singlestrip.synthesis import image as synthesis
+from singlestrip.synthesis import intensity_scale
 from singlestrip.synthesis.acquisition import slice_matrix
 from singlestrip.synthesis.bias import BiasField, SurfaceCoil, apply_bias
 from singlestrip.synthesis.class_intensities import Region
@@ -995,8 +996,10 @@ def test_without_a_brain_in_sight_normalise_takes_all_that_is_covered():
 @pytest.mark.parametrize("size", [3, 20, 40])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e5])
 @pytest.mark.parametrize("brain", ["none", "empty", "some"])
-def test_batches_are_normalised_as_single_images_are(size, scale, brain):
-    """In training and in stripping: more values than percentiles are taken of, and images without any."""
+@pytest.mark.parametrize(("samples", "tolerance"), [(10**6, 1e-5), (intensity_scale.MAX_SAMPLES, 0.02)])
+def test_batches_are_normalised_as_single_images_are(size, scale, brain, samples, tolerance, monkeypatch):
+    """In training and in stripping, but for percentiles of a sample; also images without values."""
+    monkeypatch.setattr(intensity_scale, "MAX_SAMPLES", samples)
     rng = np.random.default_rng(size)
     images = (scale * (rng.gamma(2, 1, (3, size, size, size)) - 1)).astype(np.float32)
     covered = rng.random(images.shape) < np.array([0.0, 0.4, 1.0]).reshape(3, 1, 1, 1)
@@ -1005,7 +1008,7 @@ def test_batches_are_normalised_as_single_images_are(size, scale, brain):
     for index, (image, within) in enumerate(zip(images, covered, strict=True)):
         alone = normalisation.normalise(image, within, None if brains is None else brains[index])
         assert alone.dtype == np.float32
-        np.testing.assert_allclose(alone, batch[index], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(alone, batch[index], rtol=0, atol=tolerance)
 
 
 def test_normalise_of_nothing_is_zero():
