@@ -509,7 +509,7 @@ def test_resume_makes_anew_what_was_made_in_another_way(study, capsys):
     capsys.readouterr()
     assert run(f"{line} --resume --border 12") == 0
     told = capsys.readouterr().err
-    assert f"{first}: was made with border in mm 0 (now 12); stripping anew" in told
+    assert f"{first}: was made with border in mm 0 (now 12); making it anew" in told
     assert "1 of the kept outputs have no record" in told
     assert load(first).sum() > 1.2 * thin and sidecar(first)["BorderMM"] == 12
     assert Path(by_hand).read_bytes() == mended

@@ -14,7 +14,7 @@ from phantoms import describe_model, tiny_cascade
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from singlestrip.configuration import AutoencoderConfig, CascadeConfig, UNetConfig
+from singlestrip.configuration import AutoencoderConfig, CascadeConfig, TargetClass, UNetConfig
 from singlestrip.errors import ModelError, OutputError
 from singlestrip.networks import checkpoint, model_files, model_weights, training_state
 from singlestrip.networks.autoencoder import Autoencoder
@@ -63,7 +63,49 @@ def test_round_trip_of_another_configuration(tmp_path):
 
 def test_header_alone(path, model):
     header = describe_model(path)
-    assert header["configuration"] == json.loads(json.dumps(dataclasses.asdict(model.config)))
+    told = json.loads(json.dumps(dataclasses.asdict(model.config)))
+    del told["classes"]  # a file without classes is as programs know it that know none
+    assert header["configuration"] == told
+
+
+CLASSES = (
+    TargetClass(10, "Left-Thalamus", "left", 49, brain=True, largest=True, colour=(0, 118, 14)),
+    TargetClass(49, "Right-Thalamus", "right", 10, brain=True, largest=True, colour=(0, 118, 14)),
+    TargetClass(511, "Skin"),
+)
+
+
+def test_classes_of_a_segmenter_come_back(tmp_path):
+    config = dataclasses.replace(tiny_cascade(), classes=CLASSES)
+    cascade = Cascade(config)
+    assert cascade.segmenter(torch.zeros(1, 1, 16, 16, 16)).shape[1] == 1 + len(CLASSES)
+    assert cascade.locator(torch.zeros(1, 1, 16, 16, 16)).shape[1] == 1
+    checkpoint.save_model(tmp_path / "m.safetensors", cascade, {})
+    loaded, header = checkpoint.load_model(tmp_path / "m.safetensors")
+    assert loaded.config == config and header["format_version"] == checkpoint.FORMAT_VERSION
+    assert (config.brain_channels, config.mirrored_channels) == ((1, 2), (0, 2, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"number": 511}, "two have the same number"),
+        ({"side": "none"}, "10 needs a side and a partner"),
+        ({"partner": None}, "10 needs a side and a partner"),
+        ({"side": "right"}, "10 and its partner 49 do not agree"),
+        ({"partner": 511}, "10 and its partner 511 do not agree"),
+        ({"number": 0}, "expected int >= 1"),
+        ({"colour": [0, 0, 256]}, "expected int <= 255"),
+    ],
+)
+def test_classes_that_contradict_each_other_are_refused(tmp_path, change, fault):
+    path = tmp_path / "m.safetensors"
+    checkpoint.save_model(path, Cascade(dataclasses.replace(tiny_cascade(), classes=CLASSES)), {})
+    configuration = describe_model(path)["configuration"]
+    configuration["classes"][0] |= change
+    rewrite(path, configuration=json.dumps(configuration))
+    with pytest.raises(ModelError, match=fault):
+        checkpoint.load_model(path)
 
 
 def test_half_precision_halves_the_size(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from phantoms import make_head, threshold_cascade, tiny_cascade
+from phantoms import STRUCTURES, make_head, threshold_cascade, tiny_cascade
 
 from singlestrip import threads
 from singlestrip.cli.main import main
@@ -79,6 +79,20 @@ def test_graphs_of_unets_say_what_torch_says(unet, in_32_bits):
         assert said.dtype == np.float32 and said.shape == shape and expected.std() > 1e-3
         np.testing.assert_allclose(said, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
     assert not np.allclose(ours.run("locator", images), expected)
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_graph_has_a_logit_for_each_class(patch, in_32_bits):
+    unet = UNetConfig(widths=(4, 6), patch=patch)
+    cascade = randomised(Cascade(CascadeConfig(2.0, unet, 32, UNetConfig(widths=(2,)), 16, classes=STRUCTURES)))
+    images = random_images(1, 1, 32, 32, 32)
+    expected = TorchEngine(cascade).run("segmenter", images)
+    ours = OpenVinoEngine(cascade.config, arrays(cascade))
+    said = ours.run("segmenter", images)
+    assert said.shape == (1, 1 + len(STRUCTURES), 32, 32, 32) and expected.std(axis=(2, 3, 4)).min() > 1e-3
+    np.testing.assert_allclose(said, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+    assert ours.run("locator", random_images(1, 1, 16, 16, 16)).shape == (1, 1, 16, 16, 16)
+    assert weight_shapes(cascade.config) == {name: w.shape for name, w in arrays(cascade).items()}
 
 
 @pytest.mark.parametrize("config", AUTOENCODERS, ids=["two", "four", "slices"])

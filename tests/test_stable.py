@@ -83,6 +83,8 @@ PART_KEYS = ["quality_configuration", "quality_provenance", "anatomy"]
 OPTIONS = {
     "strip": "image list out mask sdt picture out-dir save suffix shard resume model border fill mask-mean-frame "
     "bval centre qc qc-model pass-from look-from device threads memory quiet debug",
+    "segment": "image list out table posteriors picture volumes qc out-dir save suffix shard resume model centre "
+    "mean-frame bval device threads memory quiet debug",
     "fit-gmm": "image mask out figure inside outside seed quiet debug",
     "train": "image mask labels out val init resume samples steps batch lr seed validate-every save-every amp "
     "voxel-size no-quality norm device threads quiet debug",

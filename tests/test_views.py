@@ -35,16 +35,17 @@ def test_views_are_normalised_images_whose_background_stays(view):
 def test_logits_of_views_by_hand():
     """A network that says of each voxel ten times what it is shown, wherever that lies."""
     image = random_image(4, 3, 2)
-    logits = logits_of_views(10 * image, image, lambda shown: 10 * shown, VIEWS)
-    np.testing.assert_allclose(logits, 10 * np.stack([image, np.sqrt(image), peaked(image)]), rtol=1e-6)
+    logits = list(logits_of_views(10 * image[None], image, lambda shown: 10 * shown[None], VIEWS))
+    np.testing.assert_allclose(logits, 10 * np.stack([image, np.sqrt(image), peaked(image)])[:, None], rtol=1e-6)
 
 
 def test_mirrored_view_comes_back_mirrored():
     """A network that sees the brain on the left alone sees it, by way of the mirror, on the right."""
-    left = np.zeros((4, 3, 2), dtype=np.float32)
-    left[:2] = 1
-    logits = logits_of_views(left, random_image(4, 3, 2), lambda shown: left, [View(np.sqrt, mirrored=True)])
-    np.testing.assert_array_equal(logits, [left, 1 - left])
+    left = np.zeros((1, 4, 3, 2))
+    left[:, :2] = 1
+    views = [View(np.sqrt, mirrored=True)]
+    logits = list(logits_of_views(left, random_image(4, 3, 2), lambda shown: left, views))
+    np.testing.assert_array_equal(logits, np.stack([left, 1 - left]))
 
 
 class Watched(torch.nn.Module):

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..batch.shards import Shard, parse_shard
 from ..configuration import ENGINES, FlagConfig, MaskGridConfig
@@ -16,8 +16,8 @@ from ..threads import set_thread_limit
 from .streams import show_progress, tell
 
 if TYPE_CHECKING:  # their modules import torch
-    from ..batch.strip import Outcome
-    from ..quality.scores import QualityModel
+    from ..batch.pipeline import Outcome
+    from ..quality.scores import MaskQuality, QualityModel
     from ..quality.training import QualityProgress
     from ..stripping.stripper import Stripper
     from ..training.trainer import Progress
@@ -293,25 +293,35 @@ def shows_lines(args: argparse.Namespace) -> bool:
     return not args.quiet and sys.stderr.isatty()
 
 
-def show_stripping(args: argparse.Namespace, total: int) -> Callable[[Outcome], None]:
-    """The function that `batch.strip.strip_files` calls after each of `total` images to show its outcome."""
+def show_outcomes(args: argparse.Namespace, total: int) -> Callable[[Outcome[Any]], None]:
+    """The function that is called after the work on each of `total` images, to show its outcome."""
     shows_progress = total > 1 and shows_lines(args)
 
-    def done(outcome: Outcome) -> None:
+    def done(outcome: Outcome[Any]) -> None:
         if outcome.failed:
             tell(outcome.text)
         elif shows_progress:
             count = f"{outcome.number}/{total}"
             show_progress(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s", keep=True)
-        if outcome.quality is not None and not args.quiet:
-            quality = outcome.quality
+
+    return done
+
+
+def show_stripping(args: argparse.Namespace, total: int) -> Callable[[Outcome[MaskQuality]], None]:
+    """As `show_outcomes`, of masks, whose quality is printed if they were assessed."""
+    show = show_outcomes(args, total)
+
+    def done(outcome: Outcome[MaskQuality]) -> None:
+        show(outcome)
+        if outcome.measured is not None and not args.quiet:
+            quality = outcome.measured
             text = f"{outcome.job.image}: {quality.flag}, estimated Dice {quality.estimated_dice:.3f}"
             print(printable(text), flush=True)
 
     return done
 
 
-def exit_status(outcomes: Sequence[Outcome]) -> int:
+def exit_status(outcomes: Sequence[Outcome[Any]]) -> int:
     """1 if a scan failed, else 0. If there are several scans, list those that failed once more."""
     failures = [outcome.job for outcome in outcomes if outcome.failed]
     if failures and len(outcomes) > 1:

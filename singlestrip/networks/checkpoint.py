@@ -31,6 +31,7 @@ from .model_header import (
     CASCADE,
     ESTIMATOR,
     FORMAT_VERSION,
+    PARTS_VERSION,
     PLAIN_VERSION,
     QUALITY_KEY,
     QUALITY_WEIGHT,
@@ -106,7 +107,10 @@ def set_estimator(path: Path, estimator: Estimator, provenance: dict[str, Any]) 
 
 def _header_entries(model: Cascade | Autoencoder, provenance: dict[str, Any]) -> dict[str, str]:
     """The header's entries for networks."""
-    entries = {"configuration": json.dumps(dataclasses.asdict(model.config)), "provenance": json.dumps(provenance)}
+    configuration = dataclasses.asdict(model.config)
+    if not configuration.get("classes", True):
+        del configuration["classes"]  # programs that know no classes read the file too
+    entries = {"configuration": json.dumps(configuration), "provenance": json.dumps(provenance)}
     if isinstance(model, Autoencoder) and model.estimator is not None:
         entries[ESTIMATOR] = json.dumps(dataclasses.asdict(model.estimator))
     return entries
@@ -130,13 +134,20 @@ def _write(
         own_weights = _stored_weights(quality.model, half)
         entries = entries | {QUALITY_KEY + name: text for name, text in own_entries.items()}
         weights = weights | {QUALITY_WEIGHT + name: value for name, value in own_weights.items()}
-    plain = "anatomy" not in entries and not any(name.startswith(QUALITY_KEY) for name in entries)
-    entries = entries | {"format_version": str(PLAIN_VERSION if plain else FORMAT_VERSION)}
+    entries = entries | {"format_version": str(_needed_version(entries))}
     if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
         raise ModelError(f"{path}: the weights have become too large to store; train anew at a lower rate")
     data = save(weights, entries)
     with atomic_write(path) as (partial,):
         partial.write_bytes(data)
+
+
+def _needed_version(entries: dict[str, str]) -> int:
+    """The oldest format version that knows all that the entries of a header tell."""
+    if json.loads(entries["configuration"]).get("classes"):
+        return FORMAT_VERSION
+    plain = "anatomy" not in entries and not any(name.startswith(QUALITY_KEY) for name in entries)
+    return PLAIN_VERSION if plain else PARTS_VERSION
 
 
 def build_networks(config: Config, weights: dict[str, np.ndarray]) -> Cascade | Autoencoder:

@@ -22,7 +22,8 @@ from ..io.text import typed
 from .model_files import SHIPPED
 from .trees import Estimator
 
-FORMAT_VERSION = 2  # the newest that is read
+FORMAT_VERSION = 3  # the newest that is read: of a file whose segmenter tells classes apart
+PARTS_VERSION = 2  # of a file with a quality network or an anatomy beside the cascade
 PLAIN_VERSION = 1  # of a file of one kind of networks and nothing else, which older programs read too
 MAX_HEADER_BYTES = 16 * 2**20  # the shipped model's header has 24 kB; safetensors itself reads 100 MB
 # Names of the quality network in the file of a cascade begin so: keys of the header, and weights.
@@ -48,6 +49,10 @@ class Kind:
     configuration: type[Config]
     later: tuple[tuple[str, Any], ...] = ()
 
+    def read_configuration(self, stored: dict[str, Any]) -> Any:
+        """The configuration that a file or a checkpoint holds. Raises ValueError if it is out of range."""
+        return typed.convert_all({**dict(self.later), **stored}, self.configuration)
+
 
 CASCADE = Kind(
     "singlestrip-cascade",
@@ -55,7 +60,7 @@ CASCADE = Kind(
     "networks to strip with",
     "strips heads",
     CascadeConfig,
-    (("locator_doublings", 0),),
+    (("locator_doublings", 0), ("classes", ())),
 )
 AUTOENCODER = Kind(
     "singlestrip-autoencoder",
@@ -153,7 +158,7 @@ def _parse_part(path: Path, entries: dict[str, str], kind: Kind, key: str = "", 
     if not all(isinstance(values, dict) for values in stored.values()):
         raise ValueError("configuration and provenance are objects")
     try:
-        config = typed.convert_all({**dict(kind.later), **stored["configuration"]}, kind.configuration)
+        config = kind.read_configuration(stored["configuration"])
     except ValueError as error:
         raise ModelError(f"{path}: the {key}configuration of the model is wrong ({error})") from error
     estimator = None

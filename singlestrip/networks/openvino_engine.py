@@ -109,7 +109,7 @@ class _Graph:
 
 
 def _unet(image: ov.Node, config: UNetConfig, weights: Weights) -> ov.Node:
-    """The logit of a U-Net, float32."""
+    """The logits of a U-Net, float32."""
 
     def level(x: ov.Node, name: str) -> ov.Node:
         """Two convolution blocks."""

@@ -12,16 +12,16 @@ def weight_shapes(config: CascadeConfig | AutoencoderConfig) -> Shapes:
     """The shape of each weight of the networks of a configuration, by its name in model files."""
     if isinstance(config, AutoencoderConfig):
         return _autoencoder_shapes(config)
-    networks = {"locator": config.locator, "segmenter": config.segmenter}
+    networks = {"locator": (config.locator, 1), "segmenter": (config.segmenter, config.segmenter_outputs)}
     return {
         f"{network}.{name}": shape
-        for network, unet in networks.items()
-        for name, shape in _unet_shapes(unet).items()
+        for network, (unet, outputs) in networks.items()
+        for name, shape in _unet_shapes(unet, outputs).items()
     }
 
 
-def _unet_shapes(config: UNetConfig) -> Shapes:
-    """Of `unet.UNet`."""
+def _unet_shapes(config: UNetConfig, outputs: int) -> Shapes:
+    """Of `unet.UNet`, with so many logits of each voxel."""
     shapes: Shapes = {}
 
     def add_level(name: str, channels: int, width: int) -> None:
@@ -39,8 +39,8 @@ def _unet_shapes(config: UNetConfig) -> Shapes:
     for depth, width in enumerate(reversed(config.widths[:-1])):
         add_level(f"decoder.{depth}", channels + width, width)
         channels = width
-    shapes["head.weight"] = (config.patch**3, channels, 1, 1, 1)
-    shapes["head.bias"] = (config.patch**3,)
+    head = outputs * config.patch**3
+    shapes["head.weight"], shapes["head.bias"] = (head, channels, 1, 1, 1), (head,)
     return shapes
 
 

@@ -144,6 +144,9 @@ def conform_labels(labels: Scan, spacing_mm: float, inside_base: int) -> Scan:
     low, high = labels.grid.bounds_mm()
     shape = tuple(int(n) for n in np.ceil((high - low) / spacing_mm).astype(int))
     target = Grid.conformed((low + high) / 2, shape, spacing_mm)
+    turned = _turned(labels, target)
+    if turned is not None:
+        return Scan(turned, target.vox2world)
 
     inside = conform(block_mean(Scan(labels.array > inside_base, labels.vox2world), spacing_mm), target)
     blocks = block_mean(Scan(np.ones(labels.shape, dtype=bool), labels.vox2world), spacing_mm)
@@ -163,6 +166,22 @@ def conform_labels(labels: Scan, spacing_mm: float, inside_base: int) -> Scan:
     result = np.where(2 * inside > covered, chosen[1], chosen[0])
     result[covered < 0.5] = 0
     return Scan(result, target.vox2world)
+
+
+def _turned(labels: Scan, target: Grid) -> np.ndarray | None:
+    """Labels on a grid that has their voxels, the axes in another order or direction; None if it has others."""
+    matrix = labels.grid.index_of(target)
+    order = np.abs(matrix[:3, :3]).argmax(0)  # the axis of the labels along each axis of the target
+    turned = labels.array.transpose(order) if len(set(order)) == 3 else labels.array
+    if turned.shape != target.shape:
+        return None
+    backwards = [axis for axis, own in enumerate(order) if matrix[own, axis] < 0]
+    expected = np.zeros((3, 4))
+    for axis, own in enumerate(order):
+        expected[own, [axis, 3]] = (-1, turned.shape[axis] - 1) if axis in backwards else (1, 0)
+    if not np.allclose(matrix[:3], expected, rtol=0, atol=1e-3):
+        return None
+    return np.ascontiguousarray(np.flip(turned, tuple(backwards)))
 
 
 def _label_share(

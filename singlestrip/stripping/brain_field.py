@@ -11,6 +11,7 @@ from ..space.grid import Box, Grid
 from ..space.metrics import dice
 from ..space.morphology import bounding_box
 from ..space.resample import sample
+from .class_field import ClassField
 
 FAR_LOGIT = -20.0  # beyond the segmenter's window there is no brain
 SURFACE_VOXELS = 2  # beside the brain; their logit tells where between voxels the surface lies
@@ -23,7 +24,8 @@ class BrainField:
     logit: [X, Y, Z] on its grid, positive in the brain; vox2world: of that grid. brightness: median
     intensity of the brain, 0 for the darkest of the image and 1 for its brightest, 0 without brain.
     share_in_bright: how much of the brain lies within the bounds of what is bright in the image. views:
-    [V, X, Y, Z], the logits of the views whose mean is the logit; None if the window has no brain.
+    [V, X, Y, Z], the logits of the views whose mean is the logit; None if the window has no brain. classes: how
+    probable each class of the model is; None if they are not kept, or the window has no brain.
     """
 
     logit: np.ndarray
@@ -31,6 +33,7 @@ class BrainField:
     brightness: float = 1.0
     share_in_bright: float = 1.0
     views: np.ndarray | None = None
+    classes: ClassField | None = None
 
     @property
     def grid(self) -> Grid:

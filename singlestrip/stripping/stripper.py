@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
-from ..errors import InputError, NoBrainError
+from ..errors import InputError, ModelError, NoBrainError
 from ..networks.engine import Engine
 from ..networks.engine_choice import as_engine, load_engine
 from ..networks.model_files import find_model
 from ..networks.model_header import CASCADE, Anatomy
 from ..networks.normalisation import bright_percentile, normalise
 from ..space.distance import move_border, signed_distance
-from ..space.grid import Grid, geometry_fault
+from ..space.grid import Box, Grid, geometry_fault
 from ..space.metrics import dice
 from ..space.morphology import clean, largest_component, largest_components, middle_mm
 from ..space.resample import coarsened, conform
@@ -26,6 +26,7 @@ from ..space.scan import Scan, as_scan
 from .brain_field import FAR_LOGIT, BrainField
 from .brain_volume import describe_unusual_volume, usual_volumes_ml
 from .brightness import Bright, find_bright
+from .class_field import ClassViews, brain_channels, brain_logit
 from .intensities import Intensities, intensities_of
 from .views import View, logits_of_views, usual_views
 
@@ -64,7 +65,9 @@ class Stripper:
     It may be used from any number of threads, and on a processor in forked workers too. networks: of a model, as
     an engine or as torch has them. views: what the segmenter is shown of a window beside the window itself. None
     stands for `usual_views`; an empty sequence makes stripping faster and less accurate. anatomy: what the model's
-    file tells of the brains that it is for.
+    file tells of the brains that it is for. fluid: whether fluid around the brain belongs to the mask; False needs
+    a model that tells it apart. keeps_classes: whether fields have the probabilities of the model's classes; all
+    of these count as brain if none is.
     """
 
     def __init__(
@@ -73,21 +76,37 @@ class Stripper:
         views: Sequence[View] | None = None,
         stripping: StrippingConfig = StrippingConfig(),
         anatomy: Anatomy | None = None,
+        fluid: bool = True,
+        keeps_classes: bool = False,
     ) -> None:
+        """Raises ModelError if the model cannot tell the brain that is asked for; see `brain_channels`."""
         self.engine = as_engine(networks)
         self.config = self.engine.config
+        self.brain_channels = brain_channels(self.config, fluid, or_all=keeps_classes)
+        self.keeps_classes = keeps_classes
         self.views = usual_views(stripping.peak) if views is None else views
         self.stripping = stripping
         self.usual_ml = usual_volumes_ml(self.config.scale, anatomy, stripping.volume)
 
     @staticmethod
-    def load(model: str | os.PathLike[str] | None = None, device: str = "auto", engine: str = "auto") -> Stripper:
+    def load(
+        model: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        engine: str = "auto",
+        fluid: bool = True,
+        keeps_classes: bool = False,
+    ) -> Stripper:
         """From a model file, or a name in the models folder; None for the shipped weights.
 
-        device, engine: where the networks run and what runs them, see `networks.engine.load_engine`.
+        device, engine: where the networks run and what runs them, see `networks.engine.load_engine`. fluid,
+        keeps_classes: see `Stripper`. Raises ModelError.
         """
-        networks, header = load_engine(find_model(model), CASCADE, device, engine)
-        return Stripper(networks, anatomy=header["anatomy"])
+        path = find_model(model)
+        networks, header = load_engine(path, CASCADE, device, engine)
+        try:
+            return Stripper(networks, anatomy=header["anatomy"], fluid=fluid, keeps_classes=keeps_classes)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
 
     def strip(
         self,
@@ -122,14 +141,9 @@ class Stripper:
         if not sdt and border_mm == 0:
             del logit  # components need the memory
         mask = clean(mask)
-        inside = scan.array[box][mask[box]]
-        brightness = intensities.relative(inside[:: 1 + inside.size // MEDIAN_VOXELS])
-        if not mask.any() or self._is_black(brightness):
-            raise NoBrainError(NO_BRAIN) if centre_mm is None else InputError(_nothing_around(centre_mm))
+        unusual, doubts = self.judge(scan, intensities, field, mask, box, centre_mm)
         if sdt and mask.all():
             raise InputError("the brain found fills the image: there is no surface to measure distances from")
-        unusual = describe_unusual_volume(mask, scan.vox2world, self.usual_ml)
-        doubts = self._doubts(field, brightness)
         distance = signed_distance(logit, mask, scan.vox2world, box) if sdt else None
         if border_mm != 0:
             moved = move_border(logit, mask, scan.vox2world, border_mm, box)
@@ -139,6 +153,27 @@ class Stripper:
             if not mask.any():
                 raise InputError(f"a border of {border_mm:g} mm leaves no brain")
         return Stripped(mask, field, distance, unusual, doubts)
+
+    def judge(
+        self,
+        scan: Scan,
+        intensities: Intensities,
+        field: BrainField,
+        mask: np.ndarray,
+        box: Box,
+        centre_mm: Point | None = None,
+    ) -> tuple[str, tuple[str, ...]]:
+        """What is unusual in a brain mask of a scan, boolean [X, Y, Z], and why it may be wrong; see `Stripped`.
+
+        field: that the mask is made of. box: around all of the mask. centre_mm: as for `strip`. Raises
+        NoBrainError, or InputError with a centre, if the mask is no brain: empty, or mostly as dark as the darkest
+        of the image.
+        """
+        inside = scan.array[box][mask[box]]
+        brightness = intensities.relative(inside[:: 1 + inside.size // MEDIAN_VOXELS])
+        if not inside.size or self._is_black(brightness):
+            raise no_brain_error(centre_mm)
+        return describe_unusual_volume(mask, scan.vox2world, self.usual_ml), self._doubts(field, brightness)
 
     def field(
         self,
@@ -212,7 +247,8 @@ class Stripper:
         size = (self.config.segmenter_size,) * 3
         grid, window = self._window(scan, centre_mm, size)
         shown = network_input(window)
-        logit = self._predict("segmenter", shown)
+        logits = self._logits("segmenter", shown)
+        logit = brain_logit(logits, self.brain_channels)
         brain = largest_component((logit > 0) & ~np.isnan(window))
         middle = middle_mm(brain, grid.vox2world)
         if middle is None:
@@ -224,15 +260,25 @@ class Stripper:
                 grid, window = self._window(scan, middle, size)
                 brain = conform(before, grid) > 0.5
             shown = network_input(window, brain)
-            logit = self._predict("segmenter", shown)
-        views = logits_of_views(logit, shown, partial(self._predict, "segmenter"), self.views)
+            logits = self._logits("segmenter", shown)
+        seen = logits_of_views(
+            logits, shown, partial(self._logits, "segmenter"), self.views, self.config.mirrored_channels
+        )
+        gathered = ClassViews(~np.isnan(window)) if self.keeps_classes else None
+        brain_views = []
+        for logits in seen:  # the name of the first ones, so that these are let go
+            brain_views.append(brain_logit(logits, self.brain_channels))
+            if gathered is not None:
+                gathered.add(logits)
+        views = np.stack(brain_views)
         logit = views.mean(0)
         inside = (logit > 0) & ~np.isnan(window)
         if not inside.any():
             return BrainField(logit, grid.vox2world, 0.0)
         brightness = bright.relative(float(np.median(window[inside])))
         share = bright.share_of(inside, grid, self.stripping.brightness.margin)
-        return BrainField(logit, grid.vox2world, brightness, share, views)
+        classes = None if gathered is None else gathered.field()
+        return BrainField(logit, grid.vox2world, brightness, share, views, classes)
 
     def _window(self, scan: Scan, centre_mm: np.ndarray, size: tuple[int, ...]) -> tuple[Grid, np.ndarray]:
         """The segmenter's grid around a point, and a scan on it, NaN beyond the scan."""
@@ -240,8 +286,13 @@ class Stripper:
         return grid, conform(scan, grid, fill=np.nan)
 
     def _predict(self, network: str, shown: np.ndarray) -> np.ndarray:
-        """Logit [X, Y, Z] of one network for a normalised image [X, Y, Z]."""
-        return self.engine.run(network, shown[None, None])[0, 0]
+        """The brain's logit [X, Y, Z] by one network for a normalised image [X, Y, Z]."""
+        logits = self._logits(network, shown)
+        return brain_logit(logits, self.brain_channels) if network == "segmenter" else logits[0]
+
+    def _logits(self, network: str, shown: np.ndarray) -> np.ndarray:
+        """All logits [C, X, Y, Z] of one network for a normalised image [X, Y, Z]."""
+        return self.engine.run(network, shown[None, None])[0]
 
     def _locate(self, fine: Scan, coarse: Scan) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it.
@@ -365,9 +416,12 @@ def _checked_centre(centre_mm: Point, grid: Grid) -> np.ndarray:
     return centre
 
 
-def _nothing_around(centre_mm: Point) -> str:
-    """What to say if no brain is found where a person sees one."""
-    return f"no brain found around {_in_words(centre_mm)}: is this its middle, and is the model for this anatomy?"
+def no_brain_error(centre_mm: Point | None) -> InputError:
+    """The error to raise if no brain is found; centre_mm: where a person sees one, None if nobody said so."""
+    if centre_mm is None:
+        return NoBrainError(NO_BRAIN)
+    around = _in_words(centre_mm)
+    return InputError(f"no brain found around {around}: is this its middle, and is the model for this anatomy?")
 
 
 def _in_words(point_mm: Point) -> str:

@@ -7,7 +7,7 @@ test-time augmentation (Wang et al., Neurocomputing 2019) with the contrasts of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,8 +29,8 @@ class View:
     mirrored: bool
 
     def mirror(self, volume: np.ndarray) -> np.ndarray:
-        """[X, Y, Z] with left and right exchanged if this view is mirrored; its own inverse."""
-        return volume[::-1] if self.mirrored else volume
+        """[..., X, Y, Z] with left and right exchanged if this view is mirrored; its own inverse."""
+        return volume[..., ::-1, :, :] if self.mirrored else volume
 
     def of(self, image: np.ndarray) -> np.ndarray:
         """This view of a normalised image [X, Y, Z], whose first axis is left to right."""
@@ -49,13 +49,19 @@ VIEWS = usual_views()
 
 
 def logits_of_views(
-    logit: np.ndarray,
+    logits: np.ndarray,
     image: np.ndarray,
     predict: Callable[[np.ndarray], np.ndarray],
     views: Sequence[View],
-) -> np.ndarray:
-    """Logits [1 + V, X, Y, Z] of a normalised image [X, Y, Z] as it is, and in each of V other views.
+    mirrored_channels: Sequence[int] = (0,),
+) -> Iterator[np.ndarray]:
+    """Logits [C, X, Y, Z] of a normalised image [X, Y, Z] as it is, and then in each other view, as the head lies.
 
-    predict: from an image to its logit; logit: that of the image as it is.
+    predict: from an image to its logits; logits: those of the image as it is. mirrored_channels: for each channel,
+    the one that it is in a mirrored head.
     """
-    return np.stack([logit, *(view.mirror(predict(view.of(image))) for view in views)])
+    yield logits
+    del logits  # of many classes they are large
+    for view in views:
+        seen = view.mirror(predict(view.of(image)))
+        yield seen[list(mirrored_channels)] if view.mirrored and len(mirrored_channels) > 1 else seen

@@ -1,4 +1,4 @@
-"""Label map to random image and brain mask: what the networks learn from.
+"""Label map to random image, and to its brain mask or classes: what the networks learn from.
 
 `sample_parameters` draws what is random in an image; `synthesise` makes the image of it, on any device.
 Each step has a module of its own, with what is drawn, how it is drawn and how it is applied. A new step
@@ -19,6 +19,7 @@ from .acquisition import Acquisition, add_noise, blur, sample_acquisition, take_
 from .aliasing import Ghost, WrapAround, add_ghosts, sample_ghost, sample_wrap_around, wrap_around
 from .bias import BiasField, apply_bias, sample_bias
 from .class_intensities import ClassIntensities, add_class_noise, paint_classes, sample_class_intensities
+from .class_shares import class_shares
 from .craniotomy import Craniotomy, open_skull, sample_craniotomy
 from .distortion import Distortion, distortion_mm, follow_signal, sample_distortion
 from .fat_shift import FatShift, sample_fat_shift, shift_fat
@@ -99,14 +100,15 @@ def synthesise(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A batch of images, each of one label map and its parameters.
 
-    Returns image [B, 1, X, Y, Z] in [0, 1], brain [B, 1, X, Y, Z] the share of each voxel that is
-    brain, and weight [B, 1, X, Y, Z], 0 where the image has no data (the loss must not ask what
-    cannot be seen), on the device of the maps. The same parameters give the same batch.
+    Returns image [B, 1, X, Y, Z] in [0, 1], the share of each voxel that is brain [B, 1, X, Y, Z], or if the maps
+    have targets the shares of the background and of K classes [B, 1 + K, X, Y, Z], and weight [B, 1, X, Y, Z],
+    0 where the image has no data (the loss must not ask what cannot be seen), on the device of the maps. The same
+    parameters give the same batch.
     """
     device = maps[0].labels.device
     to_grid = torch.stack([source.grid_from_mm() for source in maps])
     points = window_coordinates(window, [p.shape for p in parameters], device, to_grid)
-    points = _displaced(points, window, parameters)
+    points = _displaced(points, maps, window, parameters)
     image, brain, covered = _in_window(maps, parameters, points)
     image = follow_signal(image, window, [p.distortion for p in parameters])
     image = dim_slices(image, window, [p.slice_motion for p in parameters])
@@ -121,16 +123,25 @@ def synthesise(
     image = scale_intensities(image, brain, covered, [p.intensity_scale for p in parameters])
     image = blank_beyond_rim(image, brain, window, [p.masking for p in parameters])
     image = torch.where(covered, image, torch.zeros((), device=device))
-    return image[:, None], brain[:, None].contiguous(), covered[:, None].float()
+    if maps[0].targets is None:
+        shares = brain[:, None].contiguous()
+    else:
+        shares = class_shares(maps, [p.shape for p in parameters], points)
+    return image[:, None], shares, covered[:, None].float()
 
 
-def _displaced(points: torch.Tensor, window: Window, parameters: Sequence[SynthParameters]) -> torch.Tensor:
-    """Points [B, X, Y, Z, 3] of the anatomy where distortion and motion show them."""
+def _displaced(
+    points: torch.Tensor, maps: Sequence[LabelMap], window: Window, parameters: Sequence[SynthParameters]
+) -> torch.Tensor:
+    """Points [B, X, Y, Z, 3] of the label maps where distortion, motion and lesions show them."""
     distorted, moved = [p.distortion for p in parameters], [p.slice_motion for p in parameters]
-    if not any(distorted) and not any(moved):
+    if any(distorted) or any(moved):
+        shift_mm = distortion_mm(window, distorted, points.device) + motion_mm(window, moved, points.device)
+        points = shifted(points, shift_mm / window.voxel_size_mm)
+    if not any(p.lesions for p in parameters):
         return points
-    shift_mm = distortion_mm(window, distorted, points.device) + motion_mm(window, moved, points.device)
-    return shifted(points, shift_mm / window.voxel_size_mm)
+    samples = zip(points.split(1), maps, parameters, strict=True)
+    return torch.cat([push_aside(at, source, p.lesions) for at, source, p in samples])
 
 
 def _in_window(
@@ -140,7 +151,6 @@ def _in_window(
     coordinates of grid_sample."""
     samples = []
     for whole, p, everywhere in zip(maps, parameters, points.split(1), strict=True):
-        everywhere = push_aside(everywhere, whole, p.lesions)
         source, at = whole.part_around(everywhere)
         image, brain = F.grid_sample(_paint(source, p), at, align_corners=False).unbind(1)
         if source.scanned is None:

@@ -12,6 +12,18 @@ from .gmm import is_inside
 
 
 @dataclass(frozen=True)
+class Targets:
+    """The classes that a segmenter learns to tell apart.
+
+    channels: uint8 [X, Y, Z], the channel of each voxel's class, 0 for the background; mirrored: int64 [1 + K],
+    the channel that each is in a mirrored head.
+    """
+
+    channels: torch.Tensor
+    mirrored: torch.Tensor
+
+
+@dataclass(frozen=True)
 class LabelMap:
     """A conformed label map on the training device.
 
@@ -20,7 +32,8 @@ class LabelMap:
     everywhere; away_mm: float [X, Y, Z], distance to the brain, 0 in it; depth_mm: float [X, Y, Z], distance to
     the surface within the brain, 0 outside; spacing_mm; brain_mm: [3],
     middle of the brain's bounding box, mm from the middle of the map; levels: [256] on the CPU,
-    intensity of each class in the labelled scan from 0 to 1, None where it is not known.
+    intensity of each class in the labelled scan from 0 to 1, None where it is not known;
+    targets: the classes to tell apart, None if it is the brain alone.
     """
 
     labels: torch.Tensor
@@ -31,6 +44,7 @@ class LabelMap:
     spacing_mm: float
     brain_mm: torch.Tensor
     levels: torch.Tensor | None = None
+    targets: Targets | None = None
 
     @staticmethod
     def of(
@@ -38,6 +52,7 @@ class LabelMap:
         spacing_mm: float,
         device: torch.device | str = "cpu",
         levels: np.ndarray | None = None,
+        targets: Targets | None = None,
     ) -> LabelMap:
         """From a conformed label map uint8 [X, Y, Z], and the levels of its classes float32 [256]."""
         brain = is_inside(labels)
@@ -57,6 +72,7 @@ class LabelMap:
             spacing_mm,
             torch.tensor(middle * spacing_mm, dtype=torch.float32),
             None if levels is None else torch.from_numpy(levels),
+            targets,
         )
 
     def part_around(self, at: torch.Tensor) -> tuple[LabelMap, torch.Tensor]:
@@ -79,6 +95,7 @@ class LabelMap:
             scanned=None if self.scanned is None else self.scanned[box],
             away_mm=self.away_mm[box],
             depth_mm=self.depth_mm[box],
+            targets=self.targets and replace(self.targets, channels=self.targets.channels[box]),
         )
         return part, at * scale.to(at.device) + shift.to(at.device)
 

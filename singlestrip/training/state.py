@@ -68,7 +68,7 @@ def read_state(path: Path, kind: type[nn.Module]) -> TrainingState:
     """The checkpoint of any run that trains this kind of networks. Raises ModelError if it is damaged."""
     try:
         state = typed.convert(load_training_state(path), TrainingState)
-        network = typed.convert_all(state.network, KINDS[kind].configuration)
+        network = KINDS[kind].read_configuration(state.network)
     except ValueError as error:
         raise ModelError(f"{path}: not a training checkpoint, or damaged ({error})") from error
     with torch.device("meta"):  # shapes alone
@@ -94,7 +94,7 @@ def _difference(state: TrainingState, setup: Setup[Any, Any, Any]) -> str | None
     steps = setup.plan.steps
     checks = (
         (
-            typed.convert_all(state.network, type(setup.network)) == setup.network,
+            KINDS[setup.kind].read_configuration(state.network) == setup.network,
             "the run began with networks of another shape or voxel size",
         ),
         (not changed, f"the run began with another {', '.join(changed)}; resume with the same settings"),
