@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from singlestrip.configuration import SynthConfig, TrainConfig
+from singlestrip.configuration import TrainConfig
 from singlestrip.io.checksum import checksum
 from singlestrip.io.images.pairs import read_pair
 from singlestrip.networks.checkpoint import load_model
@@ -30,15 +30,9 @@ from singlestrip.training.cascade import CascadeTask, TrainingData, cascade_setu
 from singlestrip.training.fitting import labelled_anatomy
 from singlestrip.training.run import Run
 
-NOT_WHOLE = ("lesion", "craniotomy", "void", "fat_shift", "distortion", "motion", "ghost", "wrap")
 TRIAL_STEPS = (20, 60)  # those between are timed
 RESERVE_S = 25  # to draw the border and write the model
 WRITE_EVERY_S = 100
-
-
-def whole_synthesis(config: SynthConfig = SynthConfig()) -> SynthConfig:
-    """The synthesis without lesions and without faults of images."""
-    return replace(config, **{f"{name}_probability": 0.0 for name in NOT_WHOLE})
 
 
 def make_run(args: argparse.Namespace) -> Run:
@@ -60,7 +54,7 @@ def make_run(args: argparse.Namespace) -> Run:
     )  # fmt: skip
     config = TrainConfig(lr=args.lr, decay=args.decay, seed=args.seed, warmup=100)
     if args.whole:
-        config = replace(config, synth=whole_synthesis(config.synth))
+        config = replace(config, synth=config.synth.whole())
     return Run(CascadeTask(data, cascade_setup(data, init.config, config), choose_device(args.device)))
 
 
@@ -68,7 +62,7 @@ def write(run: Run, path: Path, seconds: float) -> None:
     """Write the average of the weights, its border drawn by the labelled scan."""
     model, provenance = run.task.finished_model(run.step)
     config = run.task.config
-    synthesis = "whole" if config.synth == whole_synthesis(config.synth) else "default"
+    synthesis = "whole" if config.synth == config.synth.whole() else "default"
     learning = {"lr": config.lr, "decay": config.decay, "warmup": config.warmup, "seed": config.seed}
     extra = {"step": run.step, "seconds": round(seconds), "synthesis": synthesis, **learning}
     run.task.write_model(path, model, provenance | extra)

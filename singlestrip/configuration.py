@@ -273,6 +273,20 @@ class SynthConfig:
     masked_share: float = 0.02
     blank_probability: float = 0.5  # blank is zero, else a random constant
 
+    def whole(self) -> SynthConfig:
+        """The same without lesions, and without what spoils whole images."""
+        return replace(
+            self,
+            lesion_probability=0.0,
+            craniotomy_probability=0.0,
+            void_probability=0.0,
+            fat_shift_probability=0.0,
+            distortion_probability=0.0,
+            motion_probability=0.0,
+            ghost_probability=0.0,
+            wrap_probability=0.0,
+        )
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -518,15 +532,7 @@ class TransferConfig(TrainConfig):
             shape=ShapeConfig(quarter_turn_probability=0.2),
             joint_probability=0.6,
             layer_probability=0.2,
-            lesion_probability=0.0,
-            craniotomy_probability=0.0,
-            void_probability=0.0,
-            fat_shift_probability=0.0,
-            distortion_probability=0.0,
-            motion_probability=0.0,
-            ghost_probability=0.0,
-            wrap_probability=0.0,
-        )
+        ).whole()
     )
 
 
@@ -547,7 +553,8 @@ class ClassTrainConfig(TrainConfig):
     # 0.90, 0.91 and 0.94 for maps of 1.5, 1.2 and 1 mm.
     source_factor: float = 0.5
     # Labels have contrast of their own: it is drawn independently for most images (SynthSeg), and less is painted
-    # over the labels. Heads that lie on a side are rarer, since left and right must be told apart.
+    # over the labels. Heads that lie on a side are rarer, since left and right must be told apart. What
+    # lies in a lesion has no class: brains are whole.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
             shape=ShapeConfig(turn_probability=0.1),
@@ -557,7 +564,7 @@ class ClassTrainConfig(TrainConfig):
             layer_probability=0.0,
             surroundings_probability=0.15,
             crop_probability=0.25,
-        )
+        ).whole()
     )
 
 
@@ -860,14 +867,6 @@ class CaseConfig:
         class_noise=(0.0, 0.04),
         structures_probability=0.2,
         surroundings_probability=0.0,
-        lesion_probability=0.0,
-        craniotomy_probability=0.0,
-        void_probability=0.0,
-        fat_shift_probability=0.0,
-        distortion_probability=0.0,
-        motion_probability=0.0,
-        ghost_probability=0.0,
-        wrap_probability=0.0,
         bias=(0.0, 0.3),
         coil_probability=0.1,
         smoothing_mm=(0.0, 1.0),
@@ -876,7 +875,7 @@ class CaseConfig:
         gamma=0.4,
         crop_probability=0.1,
         masked_probability=0.0,
-    )
+    ).whole()
     strange: SynthConfig = SynthConfig(
         shape=ShapeConfig(scaling=(0.22, 0.45)), surroundings_probability=0.8, crop_probability=0.1
     )

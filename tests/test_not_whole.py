@@ -7,7 +7,7 @@ import pytest
 import torch
 from phantoms import make_head
 
-from singlestrip.configuration import CaseConfig, SynthConfig, TransferConfig, Window
+from singlestrip.configuration import CaseConfig, ClassTrainConfig, SynthConfig, TransferConfig, Window
 from singlestrip.synthesis.aliasing import Ghost, WrapAround, add_ghosts, wrap_around
 from singlestrip.synthesis.blobs import Blob, Place, centre_of, distance_in_radii, offsets_mm, surface_mm
 from singlestrip.synthesis.craniotomy import Craniotomy, open_skull
@@ -75,14 +75,14 @@ def distance_mm(centre_mm: tuple[float, float, float]) -> torch.Tensor:
 # Configuration
 
 
-@pytest.mark.parametrize("config", [TransferConfig().synth, CaseConfig().easy])
-def test_training_from_weights_and_easy_cases_have_whole_brains(config):
+@pytest.mark.parametrize("config", [TransferConfig().synth, ClassTrainConfig().synth, CaseConfig().easy])
+def test_trainings_from_weights_or_for_classes_and_easy_cases_have_whole_brains(config):
     assert all(getattr(config, name) == 0 for name in probabilities(0))
 
 
 def test_with_all_off_the_same_is_drawn_and_none_of_the_new():
     """What else is drawn does not depend on them."""
-    whole = SynthConfig(**probabilities(0.0))
+    whole = SynthConfig().whole()
     for seed in range(5):
         usual, other = (
             sample_parameters(config, WINDOW, 1.0, RandomStreams((seed,)))
@@ -100,7 +100,7 @@ def test_with_all_off_the_same_is_drawn_and_none_of_the_new():
 def test_the_brain_stays_whole_unless_the_anatomy_moves(name):
     """Lesions that push, distortion and motion move the brain to find; nothing makes it smaller."""
     still = {"lesion_push": (0.0, 0.0)} if name == "lesions" else {}
-    config = SynthConfig(**probabilities(0.0) | {f"{STEPS[name]}_probability": 1.0}, **still)
+    config = replace(SynthConfig().whole(), **{f"{STEPS[name]}_probability": 1.0}, **still)
     source = LabelMap.of(make_head().labels, 6.0)
     window = Window((25, 25, 25), 6.0, 0.0)
     for seed in range(3):
