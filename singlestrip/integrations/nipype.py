@@ -271,9 +271,7 @@ class SegmentOutputs(TraitedSpec):
 
     out_file = OutputMultiObject(File(exists=True), desc="label map")
     posteriors_file = OutputMultiObject(File(exists=True), desc="probability of each structure, a frame for each")
-    picture_file = OutputMultiObject(
-        File(exists=True), desc="picture of three slices with outlines"
-    )
+    picture_file = OutputMultiObject(File(exists=True), desc="picture of three slices with outlines")
     table_file = File(exists=True, desc="table of the structures, of table_file")
     volumes_file = File(exists=True, desc="table of volumes in mm³, of volumes_file")
     qc_file = File(exists=True, desc="table of how far views agree on each structure, of qc_file")
