@@ -53,8 +53,8 @@ class ImageSource:
         for number in numbers:
             streams = RandomStreams((self.config.seed, self.network, number))
             chosen.append(view.maps[whole_number(streams("label map"), 0, len(view.maps) - 1)])
-            levels = chosen[-1].levels
-            parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, levels))
+            levels, bank = chosen[-1].levels, chosen[-1].bank
+            parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, levels, bank))
         return synthesise(chosen, view.window, parameters)
 
     def _view(self, streams: RandomStreams) -> WindowMaps:
@@ -98,14 +98,17 @@ def conform_map(source: NativeMap, spacing_mm: float, device: torch.device) -> L
             f"nothing {side} the brain is left of a label map with voxels of {spacing_mm:.2g} mm: too thin to "
             "learn from; check the mask, or choose smaller voxels"
         )
-    return LabelMap.of(labels, spacing_mm, device, source.levels)
+    return LabelMap.of(labels, spacing_mm, device, source.levels, source.bank)
 
 
 def fingerprint(maps: Sequence[NativeMap]) -> str:
-    """SHA-256 of label maps, geometry and levels: a run must be resumed with the ones it began with."""
+    """SHA-256 of label maps, their geometry, levels and banks: a run must be resumed with those it began with."""
     digest = hashlib.sha256()
     for source in maps:
         digest.update(np.ascontiguousarray(source.labels).tobytes())
         digest.update(np.asarray(source.vox2world, dtype=np.float64).tobytes())
         digest.update(b"" if source.levels is None else source.levels.tobytes())
+        if source.bank is not None:
+            for fields in (source.bank.mean, source.bank.components):
+                digest.update(fields.numpy().tobytes())
     return digest.hexdigest()
