@@ -34,10 +34,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from experiment_arms import ARMS, FoldArms, Schedule, time_step
+from experiment_report import write_report
+from experiment_scans import adult_fold, fetal_fold, read_inputs, write_inputs
 
 GATE = 0.01  # by which the oracle must beat the control
 MARGIN_S = 6.0  # for the last scores to be written
 OVERHEAD_S = 12.0  # of a task beside its steps, about
+REGISTERING_S = 25.0  # of an arm that makes a bank of shapes
 LEAST_STEPS, MOST_STEPS = 500, 1200  # of a later arm, where they are chosen by the time
 HUNG_S = 90.0  # after which a worker that is timing steps is given up
 
@@ -71,8 +76,6 @@ class Task:
 
     def needs(self) -> list[Task]:
         """Tasks that must end before this one begins."""
-        from experiment_arms import ARMS
-
         def other(kind: str, name: str) -> Task:
             return Task(self.regime, self.fold, kind, name)
 
@@ -110,10 +113,6 @@ def planned_tasks(regimes: Iterable[str], arms: Iterable[str], folds: Iterable[i
 
 def work(pipe: multiprocessing.connection.Connection, inputs: Path, out: Path, device: str, ends: float) -> None:
     """Carry out what comes through a pipe until it closes: a task with its schedule, or the timing of steps."""
-    import torch
-    from experiment_arms import FoldArms, Schedule, time_step
-    from experiment_scans import adult_fold, fetal_fold, read_inputs
-
     torch.set_num_threads(1)
     scans = read_inputs(inputs)
     known: dict[tuple[str, int], FoldArms] = {}
@@ -159,7 +158,7 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def begin(self, task: Task, schedule: Any, graphs: bool, steps: int = 0) -> None:
+    def begin(self, task: Task, schedule: Schedule, graphs: bool, steps: int = 0) -> None:
         """Hand over a task."""
         self.task, self.since = task, time.time()
         given = (task.regime, task.fold, task.kind, task.name)
@@ -188,8 +187,6 @@ class Experiment:
     """Hands tasks to workers until all are done or the time is over."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        import torch
-
         self.args, self.began = args, time.time()
         self.ends = self.began + 60 * args.minutes - MARGIN_S if args.minutes else float("inf")
         args.out.mkdir(parents=True, exist_ok=True)
@@ -210,8 +207,6 @@ class Experiment:
 
     def run(self) -> None:
         """Time the steps, then carry out the tasks."""
-        from experiment_arms import Schedule
-
         self.step_ms = self.time_steps(Schedule(20, 20))
         self.schedule, self.graphs = self.choose_schedule()
         self.tell("schedule", **asdict(self.schedule), graphs=self.graphs, step_ms=self.step_ms)
@@ -271,9 +266,10 @@ class Experiment:
         """How long a task takes, about."""
         if task.kind != "train":
             return OVERHEAD_S
-        scratch = task.name in ("SL-1", "scratch-k")
-        steps = self.schedule.first if scratch else self.schedule.later
-        return OVERHEAD_S + steps * self.step_ms["first" if scratch else "later"] / 1000
+        arm = ARMS[task.name]
+        steps = self.schedule.first if arm.scratch else self.schedule.later
+        training_s = steps * self.step_ms["first" if arm.scratch else "later"] / 1000
+        return OVERHEAD_S + training_s + arm.shapes * REGISTERING_S
 
     def gate_closed(self, task: Task) -> bool:
         """Whether the oracle of a regime is known not to beat its control by enough, and the task is not for it."""
@@ -287,7 +283,7 @@ class Experiment:
 
     # Steps
 
-    def time_steps(self, schedule: Any) -> dict[str, float]:
+    def time_steps(self, schedule: Schedule) -> dict[str, float]:
         """Milliseconds of a step while all workers train, the median over them; graphed only if all agree."""
         for worker in self.workers:
             worker.begin(Task(self.args.regimes[0], 0, "time", ""), schedule, False, self.args.timed)
@@ -311,17 +307,17 @@ class Experiment:
             return {"first": steps["first_graphed"], "later": steps["later_graphed"], "graphed": 1.0}
         return {name: steps.get(name, 60.0) for name in ("first", "later")}
 
-    def choose_schedule(self) -> tuple[Any, bool]:
+    def choose_schedule(self) -> tuple[Schedule, bool]:
         """Steps as asked for, or as many as the time has room for in the first tiers; and whether to use graphs."""
-        from experiment_arms import Schedule
-
         graphs = "graphed" in self.step_ms
         if self.args.steps:
             return Schedule(self.args.first or 2 * self.args.steps, self.args.steps), graphs
         core = [task for task, priority in self.tasks.items() if priority[0] < CORE]
-        scratch = sum(task.kind == "train" and task.name in ("SL-1", "scratch-k") for task in core)
-        later = sum(task.kind == "train" for task in core) - scratch
-        seconds = 0.9 * (self.ends - time.time()) * len(self.workers) - OVERHEAD_S * len(core)
+        trained = [ARMS[task.name] for task in core if task.kind == "train"]
+        scratch = sum(arm.scratch for arm in trained)
+        later = len(trained) - scratch
+        seconds = 0.9 * (self.ends - time.time()) * len(self.workers)
+        seconds -= OVERHEAD_S * len(core) + REGISTERING_S * sum(arm.shapes for arm in trained)
         a_step = (2 * scratch * self.step_ms["first"] + later * self.step_ms["later"]) / 1000
         steps = int(np.clip(seconds / a_step, LEAST_STEPS, MOST_STEPS)) // 50 * 50
         return Schedule(2 * steps, steps), graphs
@@ -350,16 +346,12 @@ def main() -> None:
     report.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.command == "prepare":
-        from experiment_scans import write_inputs
-
         write_inputs(args.data, args.inputs)
     elif args.command == "run":
         if not args.minutes and not args.steps:
             parser.error("run needs --minutes or --steps")
         Experiment(args).run()
     else:
-        from experiment_report import write_report
-
         write_report(args.results, args.out)
 
 
