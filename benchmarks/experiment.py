@@ -6,7 +6,7 @@
 
 `prepare` reduces the scans of DATA (with scans.tsv, see `scans`) to one file. `run` trains and scores the arms of
 `experiment_arms`, several at once, the most telling first; FOLDER/results.jsonl grows as they end. Without --steps
-it first times a step and chooses as many as the minutes allow. `report` makes tables and a figure of what there is.
+it first times a step and chooses as many as the minutes allow. `report` makes a table and a figure of the results.
 
 A fold takes the T1w of one adult as the labelled example. The other people are dealt out in two halves: one gives
 its images, unlabelled, to self-training, and is scored too (transductive); the other is only scored (inductive).
@@ -76,6 +76,7 @@ class Task:
 
     def needs(self) -> list[Task]:
         """Tasks that must end before this one begins."""
+
         def other(kind: str, name: str) -> Task:
             return Task(self.regime, self.fold, kind, name)
 
@@ -90,7 +91,9 @@ class Task:
         return [*first, *(other("label", teacher) for teacher in teachers), *ranked]
 
 
-def planned_tasks(regimes: Iterable[str], arms: Iterable[str], folds: Iterable[int]) -> dict[Task, tuple[int, ...]]:
+def planned_tasks(
+    regimes: Iterable[str], arms: Iterable[str], folds: Iterable[int]
+) -> dict[Task, tuple[int, ...]]:
     """All tasks with their priority, the lowest first."""
     priorities: dict[Task, tuple[int, ...]] = {}
 
@@ -197,7 +200,9 @@ class Experiment:
         self.done: set[Task] = set()
         self.failed: set[Task] = set()
         self.dice: dict[tuple[str, int, str], float] = {}
-        self.tell("settings", device=self.device, torch=torch.__version__, cores=os.cpu_count(), tasks=len(self.tasks))
+        self.tell(
+            "settings", device=self.device, torch=torch.__version__, cores=os.cpu_count(), tasks=len(self.tasks)
+        )
         self.workers = [Worker(args.inputs, args.out, self.device, self.ends) for _ in range(args.workers)]
 
     def tell(self, record: str, **values: Any) -> None:
@@ -244,7 +249,9 @@ class Experiment:
         self.done.add(task)
         for row in answer["rows"]:
             self.tell({"train": "score", "label": "pseudo-label"}.get(task.kind, task.kind), **row)
-        values = [row["dice"] for row in answer["rows"] if (row.get("group"), row.get("kind")) == ("inductive", "OOD")]
+        values = [
+            row["dice"] for row in answer["rows"] if (row.get("group"), row.get("kind")) == ("inductive", "OOD")
+        ]
         if task.kind == "train" and values:
             self.dice[task.regime, task.fold, task.name] = float(np.mean(values))
         shown = self.dice.get((task.regime, task.fold, task.name), float("nan"))
@@ -272,7 +279,7 @@ class Experiment:
         return OVERHEAD_S + training_s + arm.shapes * REGISTERING_S
 
     def gate_closed(self, task: Task) -> bool:
-        """Whether the oracle of a regime is known not to beat its control by enough, and the task is not for it."""
+        """Whether the oracle of a regime is known not to beat its control by enough; never for these two arms."""
         if task.kind == "train" and task.name in GATED_AFTER:
             return False
         folds = [fold for fold in self.args.folds if fold < FOLDS[task.regime]]
@@ -308,7 +315,7 @@ class Experiment:
         return {name: steps.get(name, 60.0) for name in ("first", "later")}
 
     def choose_schedule(self) -> tuple[Schedule, bool]:
-        """Steps as asked for, or as many as the time has room for in the first tiers; and whether to use graphs."""
+        """Steps as asked for, or as many as the first tiers have the time for; and whether to use graphs."""
         graphs = "graphed" in self.step_ms
         if self.args.steps:
             return Schedule(self.args.first or 2 * self.args.steps, self.args.steps), graphs

@@ -1,4 +1,4 @@
-"""What the experiment of self-training does with one fold: regimes of synthesis, arms, their training and scores."""
+"""One fold of the experiment of self-training: regimes of synthesis, arms, their training and scores."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ OUTLIER = 0.25  # a pseudo-label whose logarithm of volume lies further from the
 SYNTHETIC = 24  # held-out synthetic images that a model is scored on
 
 PAPER = SynthConfig(
-    shape=ShapeConfig(
-        rotation_deg=15.0, turn_probability=0.0, scaling=(0.95, 1.05), anisotropy=0.05, shear=0.012
-    ),
+    shape=ShapeConfig(rotation_deg=15.0, turn_probability=0.0, scaling=(0.95, 1.05), anisotropy=0.05, shear=0.012),
     smooth_classes_probability=0.0,
     joint_probability=0.0,
     region_probability=0.0,
@@ -62,7 +60,12 @@ PAPER = SynthConfig(
 NARROW = replace(
     PAPER,
     shape=ShapeConfig(
-        rotation_deg=5.0, turn_probability=0.0, scaling=(1.0, 1.0), anisotropy=0.0, shear=0.0, warp_mm=(0.0, 0.0, 0.0)
+        rotation_deg=5.0,
+        turn_probability=0.0,
+        scaling=(1.0, 1.0),
+        anisotropy=0.0,
+        shear=0.0,
+        warp_mm=(0.0, 0.0, 0.0),
     ),
     slice_probability=0.0,
     crop_probability=0.0,
@@ -75,10 +78,10 @@ REGIMES = {"paper": PAPER, "narrow": NARROW, "ours": SynthConfig(), "fetal": FET
 class Arm:
     """What an arm learns from beside the labelled example, if it has a teacher.
 
-    teacher: whose masks of the unlabelled scans are its pseudo-labels, "truth" for their true masks; rank: what the
-    best of them are chosen by, "" to take all but outliers of volume; shapes: the masks only make a bank of shapes;
-    careful: the example is half of each batch, and there is no loss within a voxel of a pseudo-label's border;
-    half: of the unlabelled scans, 0 or 1, None for both; scratch: all of it begins without weights.
+    teacher: whose masks of the unlabelled scans are its pseudo-labels, "truth" for their true masks; rank: what
+    the best of them are chosen by, "" to take all but outliers of volume; shapes: the masks only make a bank of
+    shapes; careful: half of the images are of the example, and there is no loss within a voxel of the border of a
+    pseudo-label; half: of the unlabelled scans, 0 or 1, None for both; scratch: it begins without weights.
     """
 
     teacher: str = ""
@@ -127,8 +130,10 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class PseudoLabel:
-    """A mask of an unlabelled scan with its classes. mask: boolean [X, Y, Z]; labels: uint8, conformed; levels: [256]
-    of the classes, see `NativeMap`."""
+    """A mask of an unlabelled scan with its classes.
+
+    mask: boolean [X, Y, Z]; labels: uint8, conformed; levels: [256] of the classes, see `NativeMap`.
+    """
 
     scan: ExperimentScan
     mask: np.ndarray
@@ -160,8 +165,8 @@ def without_outliers(labels: Sequence[PseudoLabel]) -> list[PseudoLabel]:
 class ArmTask(CascadeTask):
     """Trains the cascade, or of a later arm the segmenter alone: the locator stays that of SL-1.
 
-    The maps of the later arm are the example's and those of pseudo-labels, each drawn as often, or the example's as
-    often as all others.
+    The maps of a later arm are the example's and those of pseudo-labels. Each is drawn as often, but in a careful
+    arm the example's as often as all others.
     """
 
     def __init__(
@@ -213,7 +218,14 @@ class FoldArms:
     """The arms of one fold in one regime. Models and masks lie in a folder, scores are returned as rows."""
 
     def __init__(
-        self, regime: str, fold: Fold, folder: Path, schedule: Schedule, device: torch.device, ends: float, graphs: bool
+        self,
+        regime: str,
+        fold: Fold,
+        folder: Path,
+        schedule: Schedule,
+        device: torch.device,
+        ends: float,
+        graphs: bool,
     ) -> None:
         """ends: `time.time` at which training gives up; graphs: capture the networks as CUDA graphs."""
         self.regime, self.fold, self.folder, self.schedule = regime, fold, folder, schedule
@@ -315,7 +327,9 @@ class FoldArms:
         if arm.half is not None:
             labels = self._half(labels, arm.half)
         if arm.rank:
-            ranks = {row["name"]: row[arm.rank] for row in torch.load(self.folder / "ranks.pt", weights_only=False)}
+            ranks = {
+                row["name"]: row[arm.rank] for row in torch.load(self.folder / "ranks.pt", weights_only=False)
+            }
             labels = sorted(labels, key=lambda label: -ranks[label.scan.name])[: self.schedule.keep]
         elif arm.teacher != "truth":
             labels = without_outliers(labels)
@@ -341,9 +355,13 @@ class FoldArms:
     # Scores
 
     def _score(self, name: str, model: Cascade, task: ArmTask) -> list[dict[str, Any]]:
-        """Rows of the scans of all groups, and of held-out synthetic images. Keeps the masks of unlabelled scans."""
+        """Rows of scans and of held-out synthetic images. Writes the masks of the unlabelled scans."""
         stripper = Stripper(model)
-        groups = {"labelled": [self.fold.example], "inductive": self.fold.scored, "transductive": self.fold.auxiliary}
+        groups = {
+            "labelled": [self.fold.example],
+            "inductive": self.fold.scored,
+            "transductive": self.fold.auxiliary,
+        }
         rows, unlabelled = [], []
         for group, scans in groups.items():
             for scan in scans:
@@ -355,7 +373,9 @@ class FoldArms:
                 kind = "ID" if scan.subset == self.fold.example.subset else "OOD"
                 values = _compare(mask, scan)
                 rows.append({"group": group, "kind": kind, "subset": scan.subset, "image": scan.name} | values)
-        np.savez_compressed(self.folder / f"masks-{name}.npz", **{str(n): mask for n, mask in enumerate(unlabelled)})
+        np.savez_compressed(
+            self.folder / f"masks-{name}.npz", **{str(n): mask for n, mask in enumerate(unlabelled)}
+        )
         rows += [
             {"group": "synthetic", "kind": "", "subset": "", "image": str(number), "dice": value}
             for number, value in enumerate(self._synthetic_dice(model, task))
@@ -383,7 +403,11 @@ class FoldArms:
         if truth is None:
             return {"name": label.scan.name}
         volume = 100 * (label.mask.sum() / truth.sum() - 1)
-        return {"name": label.scan.name, "truth": dice(label.mask, truth), "volume_percent": round(float(volume), 2)}
+        return {
+            "name": label.scan.name,
+            "truth": dice(label.mask, truth),
+            "volume_percent": round(float(volume), 2),
+        }
 
 
 def _strip(stripper: Stripper, scan: Scan) -> np.ndarray:
@@ -413,8 +437,7 @@ def capture(task: ArmTask) -> None:
 
 
 def time_step(arms: FoldArms, steps: int) -> dict[str, float]:
-    """Milliseconds of a step of SL-1 and of a later arm, as they are and as CUDA graphs, where these work and learn
-    the same."""
+    """Milliseconds of a step of SL-1 and of a later arm, and of both as CUDA graphs if these learn the same."""
     measured: dict[str, float] = {}
     losses: dict[str, list[float]] = {}
     for graphed in (False, True) if arms.device.type == "cuda" else (False,):

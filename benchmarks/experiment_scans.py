@@ -68,8 +68,10 @@ def adult_fold(number: int, scans: Sequence[ExperimentScan]) -> Fold:
 
 
 def fetal_fold(number: int, scans: Sequence[ExperimentScan]) -> Fold:
-    """The fold whose example is one stack of a fetus: the next stack and those of other fetuses are unlabelled, the
-    third is scored."""
+    """The fold whose example is one stack of a fetus.
+
+    The next stack and those of other fetuses are unlabelled; the third is scored.
+    """
     stacks = [scan for scan in scans if scan.dataset == "fetal"]
     others = tuple(scan for scan in scans if scan.dataset == "fetal_unlabelled")
     example, unlabelled, scored = (stacks[(number + k) % 3] for k in range(3))
@@ -106,7 +108,7 @@ def read_inputs(path: Path) -> list[ExperimentScan]:
             ExperimentScan(
                 *parts,
                 scan=Scan(file[f"image_{number}"], file[f"vox2world_{number}"]),
-                mask=file[f"mask_{number}"] if f"mask_{number}" in file else None,
+                mask=file.get(f"mask_{number}"),
             )
             for number, parts in enumerate(json.loads(str(file["known"])))
         ]

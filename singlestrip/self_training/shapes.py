@@ -1,8 +1,8 @@
 """Banks of shapes from masks: what unlabelled scans tell of anatomy, without where their borders lie.
 
 The labelled brain is registered to the masks of other people by their signed distance maps, at a low resolution.
-A smooth velocity field takes up how the anatomies differ; what is wrong with a mask's border in detail is too rough
-for it. The method of the fields: stationary velocities (Arsigny et al. 2006), fitted by Adam.
+A smooth velocity field describes how the anatomies differ. It cannot follow the rough errors of a mask's border.
+The fields are stationary velocities (Arsigny et al. 2006), fitted by Adam.
 """
 
 from __future__ import annotations
