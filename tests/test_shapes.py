@@ -21,8 +21,8 @@ from singlestrip.synthesis.shape_bank import Deformation, ShapeBank
 from singlestrip.synthesis.streams import RandomStreams
 from singlestrip.training.maps import conform_map, fingerprint, image_sources
 
-SPACING_MM = 4.0
-HEAD = make_head(60, SPACING_MM)
+SPACING_MM = 5.0
+HEAD = make_head(44, SPACING_MM)
 LABELLED = Scan(HEAD.mask, HEAD.vox2world)
 EXTENT_MM = 192.0
 STILL = SynthConfig(
@@ -39,7 +39,7 @@ STILL = SynthConfig(
 WINDOW = Window((48, 48, 48), 4.0, 0.0)
 
 
-def random_deformation(seed: int, most_mm: float = 9.0) -> Deformation:
+def random_deformation(seed: int, most_mm: float = 6.0) -> Deformation:
     """A smooth deformation, of so many mm of standard deviation."""
     generator = torch.Generator().manual_seed(seed)
     return Deformation(most_mm * random_field((EXTENT_MM,) * 3, 64.0, generator, channels=3), EXTENT_MM)
