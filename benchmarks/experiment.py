@@ -45,7 +45,8 @@ MARGIN_S = 6.0  # for the last scores to be written
 OVERHEAD_S = 10.0  # of a task beside its steps, about
 TRIES = 2  # of a task that fails, the second without graphs
 REGISTERING_S = 25.0  # of an arm that makes a bank of shapes
-LEAST_STEPS, MOST_STEPS = 500, 1500  # of a later arm, where they are chosen by the time
+LEAST_STEPS, MOST_STEPS = 500, 700  # of a later arm, where they are chosen by the time
+FIRST = 2.5  # times as many steps has SL-1
 HUNG_S = 90.0  # after which a worker that is timing steps is given up
 
 # What is trained, in this order. "rank" scores the masks of SL-1 for the arms that choose by a score.
@@ -53,8 +54,8 @@ TIERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("paper", ("SL-1", "SL-1+", "SL-N")),
     ("paper", ("shapes", "careful", "estimate-k", "oracle-k", "random-k", "AE-k", "TTA-k")),
     ("narrow", ("SL-1", "SL-1+", "SL-N", "shapes", "careful")),
-    ("paper", ("half-0", "half-1", "halves")),
     ("ours", ("SL-1", "SL-1+", "SL-N")),
+    ("paper", ("half-0", "half-1", "halves")),
     ("narrow", ("oracle-k", "estimate-k", "half-0", "half-1", "halves")),
     ("ours", ("shapes", "careful", "oracle-k", "estimate-k")),
     ("fetal", ("SL-1", "SL-1+", "SL-N", "shapes", "careful")),
@@ -62,7 +63,7 @@ TIERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("narrow", ("shapes-N", "random-k", "AE-k", "TTA-k", "scratch-k")),
     ("ours", ("half-0", "half-1", "halves", "random-k", "AE-k", "TTA-k", "shapes-N", "scratch-k")),
 )
-CORE = 5  # tiers that the number of steps is chosen for
+CORE = 3  # tiers that the number of steps is chosen for
 GATED_AFTER = ("SL-1", "SL-1+", "SL-N")  # arms that the gate needs
 FOLDS = {"paper": 5, "narrow": 5, "ours": 5, "fetal": 3}
 
@@ -326,16 +327,16 @@ class Experiment:
         """Steps as asked for, or as many as the first tiers have the time for; and whether to use graphs."""
         graphs = "graphed" in self.step_ms
         if self.args.steps:
-            return Schedule(self.args.first or 2 * self.args.steps, self.args.steps), graphs
+            return Schedule(self.args.first or int(FIRST * self.args.steps), self.args.steps), graphs
         core = [task for task, priority in self.tasks.items() if priority[0] < CORE]
         trained = [ARMS[task.name] for task in core if task.kind == "train"]
         scratch = sum(arm.scratch for arm in trained)
         later = len(trained) - scratch
         seconds = 0.9 * (self.ends - time.time()) * len(self.workers)
         seconds -= OVERHEAD_S * len(core) + REGISTERING_S * sum(arm.shapes for arm in trained)
-        a_step = (2 * scratch * self.step_ms["first"] + later * self.step_ms["later"]) / 1000
+        a_step = (FIRST * scratch * self.step_ms["first"] + later * self.step_ms["later"]) / 1000
         steps = int(np.clip(seconds / max(a_step, 1e-9), LEAST_STEPS, MOST_STEPS)) // 50 * 50
-        return Schedule(2 * steps, steps), graphs
+        return Schedule(int(FIRST * steps), steps), graphs
 
 
 def main() -> None:
@@ -354,7 +355,7 @@ def main() -> None:
     run.add_argument("--workers", type=int, default=1)
     run.add_argument("--minutes", type=float, help="stop after so long (default: when all is done)")
     run.add_argument("--steps", type=int, help="of a later arm (default: by the time)")
-    run.add_argument("--first", type=int, help="steps of SL-1 (default: twice --steps)")
+    run.add_argument("--first", type=int, help="steps of SL-1 (default: 2.5 times --steps)")
     run.add_argument("--timed", type=int, default=30, help="steps that are timed at the start")
     report = commands.add_parser("report", help="tables and a figure")
     report.add_argument("--results", type=Path, nargs="+", required=True)
