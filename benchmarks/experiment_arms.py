@@ -234,9 +234,7 @@ class FoldArms:
         folder.mkdir(parents=True, exist_ok=True)
         self.example = native_map(fold.example)
         extent_mm = brain_extent_mm([self.example])
-        cascade = CascadeConfig.fitting(extent_mm, VOXEL_SIZE_MM * self._size(extent_mm))
-        # Heads fill their images, and a locator of wide fields takes twice as long to train; a womb is wide.
-        self.cascade = cascade if regime == "fetal" else replace(cascade, locator_doublings=0)
+        self.cascade = CascadeConfig.fitting(extent_mm, VOXEL_SIZE_MM * self._size(extent_mm))
         self.spacing_mm = self.cascade.voxel_size_mm * TrainConfig().source_factor
 
     def _size(self, extent_mm: float) -> float:
