@@ -3,8 +3,9 @@
     import singlestrip
     result = singlestrip.strip(image, vox2world)          # arrays
     singlestrip.strip_file("t1.nii.gz", mask="mask.nii.gz")  # files
+    labels = singlestrip.segment(image, vox2world).labels    # structures
 
-Both load the shipped weights once per process. `Stripper.load` gives a session with another model.
+They load a model once per process. `Stripper.load` gives a session with another model.
 Importing the package loads no torch.
 """
 
@@ -23,11 +24,22 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .space.scan import Scan
+    from .stripping.segmenter import Segmented, Segmenter
     from .stripping.stripper import Stripped, Stripper
 
     __version__: str
 
-__all__ = ["Scan", "SingleStripError", "Stripper", "__version__", "strip", "strip_file"]
+__all__ = [
+    "Scan",
+    "Segmenter",
+    "SingleStripError",
+    "Stripper",
+    "__version__",
+    "segment",
+    "segment_file",
+    "strip",
+    "strip_file",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -35,6 +47,10 @@ def __getattr__(name: str) -> object:
         from .space.scan import Scan
 
         return Scan
+    if name == "Segmenter":
+        from .stripping.segmenter import Segmenter
+
+        return Segmenter
     if name == "Stripper":
         from .stripping.stripper import Stripper
 
@@ -48,7 +64,7 @@ def __getattr__(name: str) -> object:
 
 def _session(model: str | os.PathLike | None, device: str) -> Stripper:
     """The session of a model file as it is now: a file trained anew is loaded anew."""
-    from .networks.checkpoint import find_model
+    from .networks.model_files import find_model
 
     path = find_model(model).resolve()
     return _load(path, path.stat().st_mtime_ns, device)
@@ -113,3 +129,70 @@ def strip_file(
         raise SingleStripError("name at least one output: out, mask or sdt")
     session = _session(model, device)
     run(session, Job(Path(image), outputs), StripOptions(border_mm, fill, mean_frame, centre_mm=centre_mm))
+
+
+def _segmenter(model: str | os.PathLike | None, device: str) -> Segmenter:
+    """As `_session`, for a model that tells structures apart."""
+    from .configuration import STRUCTURES_MODEL
+    from .networks.model_files import find_model
+
+    path = find_model(model or STRUCTURES_MODEL).resolve()
+    return _load_segmenter(path, path.stat().st_mtime_ns, device)
+
+
+@functools.lru_cache(maxsize=2)
+def _load_segmenter(path: Path, changed_ns: int, device: str) -> Segmenter:
+    from .stripping.segmenter import Segmenter
+
+    return Segmenter.load(path, device)
+
+
+def segment(
+    image: Scan | np.ndarray,
+    vox2world: np.ndarray | None = None,
+    *,
+    posteriors: bool = False,
+    centre_mm: Sequence[float] | np.ndarray | None = None,
+    model: str | os.PathLike | None = None,
+    device: str = "auto",
+) -> Segmented:
+    """Structures in an array; `image`, `vox2world` and `centre_mm` are as for `strip`.
+
+    model: one that tells structures apart; None for the one named `tissues`. posteriors: keep probabilities too.
+    Returns an object with `labels`, whole numbers [X, Y, Z], 0 for the background; `classes`, each with `number`
+    and `name`; `volumes_mm3`, soft volumes by number; `intracranial_mm3`; `agreement`, the Dice of each class in
+    views of the image with that in their mean; and, if they are kept, `posterior(number)`, probabilities float32
+    [X, Y, Z]. Raises SingleStripError with one sentence if no brain can be found.
+    """
+    return _segmenter(model, device).segment(image, vox2world, centre_mm=centre_mm, posteriors=posteriors)
+
+
+def segment_file(
+    image: str | os.PathLike,
+    out: str | os.PathLike | None = None,
+    posteriors: str | os.PathLike | None = None,
+    picture: str | os.PathLike | None = None,
+    *,
+    mean_frame: bool = False,
+    centre_mm: tuple[float, float, float] | None = None,
+    model: str | os.PathLike | None = None,
+    device: str = "auto",
+) -> list[Segmented]:
+    """Segment an image file, as `singlestrip segment` does; name at least one output.
+
+    out: label map; a NIfTI one has the table of its structures beside it, .tsv. posteriors: a frame for each
+    structure, with their names beside it, .json. mean_frame: one label map for all frames of a 4-D image. Other
+    arguments are those of `segment`. Returns what is found in each frame. Raises SingleStripError with one
+    sentence; no output is left in part.
+    """
+    from pathlib import Path
+
+    from .batch.jobs import Job, SegmentOptions, with_companions
+    from .batch.segment import segment_file as run
+
+    named = {"dseg": out, "probseg": posteriors, "picture": picture}
+    outputs = {kind: Path(path) for kind, path in named.items() if path is not None}
+    if not outputs:
+        raise SingleStripError("name at least one output: out, posteriors or picture")
+    options = SegmentOptions(mean_frame, centre_mm=centre_mm)
+    return run(_segmenter(model, device), Job(Path(image), with_companions(outputs)), options)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
 from torch import nn
 
-from singlestrip.configuration import CascadeConfig, UNetConfig
+from singlestrip.configuration import CascadeConfig, TargetClass, UNetConfig
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_header import CASCADE, Kind, read_header
 from singlestrip.space.scan import Scan
 from singlestrip.synthesis.gmm import NativeMap
 from singlestrip.synthesis.labelling import LabelledScan
@@ -105,4 +107,39 @@ def threshold_cascade(voxel_size_mm: float = 6.0, size: int = 32) -> Cascade:
         for block in unet.encoder[0]:
             block.conv.weight[0, 0, 1, 1, 1] = 1  # hands on the first channel
         unet.head.weight[0, 0], unet.head.bias[0] = 10, -5
+    return cascade
+
+
+def describe_model(path: Path, kind: Kind = CASCADE) -> dict[str, Any]:
+    """What a model file tells of its networks of a kind."""
+    return read_header(path, kind).describe(kind)
+
+
+STRUCTURES = (
+    TargetClass(511, "Scalp", colour=(242, 198, 160)),
+    TargetClass(24, "CSF", brain=True, fluid=True, colour=(60, 60, 60)),
+    TargetClass(3, "Grey matter", brain=True, largest=True),
+)
+
+
+def class_cascade(voxel_size_mm: float = 6.0, size: int = 32) -> Cascade:
+    """A real cascade that tells the structures of `make_head` apart by their intensity, without other views.
+
+    The scalp is brighter than 0.13, the outer layer of the brain, which is CSF, than 0.4, and the rest than 0.7.
+    """
+    network = UNetConfig(widths=(2,), norm="none", patch=1)
+    plain = threshold_cascade(voxel_size_mm, size)
+    config = CascadeConfig(voxel_size_mm, network, size, network, size, classes=STRUCTURES)
+    cascade = Cascade(config).requires_grad_(False)
+    heads = {name: weights for name, weights in cascade.state_dict().items() if name.startswith("segmenter.head")}
+    cascade.load_state_dict(plain.state_dict() | heads)
+    head = cascade.segmenter.head
+    head.weight.zero_()
+    # Lines of rising slope: each is the highest from where it crosses the one before.
+    slopes, crossings = (0.0, 20.0, 60.0, 100.0), (0.13, 0.4, 0.7)
+    offset = 0.0
+    for channel, slope in enumerate(slopes):
+        if channel:
+            offset -= (slope - slopes[channel - 1]) * crossings[channel - 1]
+        head.weight[channel, 0], head.bias[channel] = slope, offset
     return cascade

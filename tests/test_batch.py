@@ -214,8 +214,8 @@ def test_a_brain_of_unusual_volume_is_remarked_on_and_stripped(phantom_stripper,
 def test_a_mask_on_which_views_do_not_agree_is_remarked_on(phantom_stripper, tmp_path, caplog):
     """In one of two views nothing is bright enough: the networks see no brain there."""
     image = scan(tmp_path / "a.nii")
-    views = [View(lambda shown: shown.clamp(max=0.49), mirrored=False)]
-    masks = strip_one(Stripper(phantom_stripper.model, views, anatomy=Anatomy((12.0, 60.0))), image)
+    views = [View(lambda shown: shown.clip(max=0.49), mirrored=False)]
+    masks = strip_one(Stripper(phantom_stripper.engine, views, anatomy=Anatomy((12.0, 60.0))), image)
     assert masks["mask"].stored.any()
     assert caplog.messages == [f"{image}: the views of the networks agree by 0.50 only: look at the mask"]
 
@@ -533,7 +533,7 @@ def test_what_was_made_in_another_way_is_made_anew(
         assert (texts, said) == (["kept"] * 2, [])
         return
     assert texts == ["stripped"] * 2
-    assert said == [f"{output}: was made with {told}; stripping anew, and all others like it"]
+    assert said == [f"{output}: was made with {told}; making it anew, and all others like it"]
     assert resumed(phantom_stripper, jobs, **changed) == (["kept"] * 2, [])
     if options:
         assert output.read_bytes() != before
@@ -643,13 +643,13 @@ def test_what_a_ledger_can_keep(tmp_path, caplog):
     assert keeps(plain) and plain.unknown == 2  # no records
     plain.begin(todo)
     assert not keeps(plain)  # as where a run ended before they were finished
-    plain.finish(todo, plain.wanted(todo))
+    plain.finish(todo, plain.wanted(todo), {})
     assert keeps(plain) and plain.unknown == 2
     assert not said
     told = f"{todo.outputs['mask']}: was made with border in mm 0 (now 2)"
     for _ in range(2):  # said once
         assert not keeps(wide)
-        assert said == [f"{told}; stripping anew, and all others like it"]
+        assert said == [f"{told}; making it anew, and all others like it"]
     todo.outputs["sdt"].write_bytes(b"mended by hand")
     assert keeps(wide) and wide.unknown == 1
     assert said[1:] == [f"{told}; kept: another program wrote a file beside it"]

@@ -1,15 +1,29 @@
-"""Jobs: which image is stripped to which files, and how. Imports no library."""
+"""Jobs: which files are made of an image, and how. Imports no library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from ..errors import OutputError
-from ..io.images.names import distinct_names, merge_pairs, suffix_of, without_repeats
+from ..io.images.names import beside, distinct_names, is_mgh, merge_pairs, suffix_of, without_repeats
 from ..io.output import check_distinct, file_identity, make_folder
+
+
+class JobOptions(Protocol):
+    """How the outputs of a job are made, as far as records tell.
+
+    mean_frame: whether the outputs are of the mean of all frames.
+    """
+
+    @property
+    def mean_frame(self) -> bool: ...
+
+    def recorded(self, kind: str) -> dict[str, Any]:
+        """The options that an output of this kind depends on, by key of its record, without defaults."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +44,42 @@ class StripOptions:
     centre_mm: tuple[float, float, float] | None = None
     quality_sha256: str | None = None
 
+    def recorded(self, kind: str) -> dict[str, Any]:
+        """See `JobOptions`."""
+        recorded: dict[str, Any] = {}
+        if self.centre_mm is not None:
+            recorded["CentreMM"] = self.centre_mm
+        if self.border_mm and kind != "sdt":
+            recorded["BorderMM"] = self.border_mm
+        if self.fill is not None and kind == "brain":
+            recorded["Fill"] = self.fill
+        if self.quality_sha256 is not None and kind == "doubt":
+            recorded["QualityModelSHA256"] = self.quality_sha256
+        return recorded
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How to segment files.
+
+    mean_frame: segment the mean of all frames. memory_gib, centre_mm: as of `StripOptions`.
+    """
+
+    mean_frame: bool = False
+    memory_gib: float | None = None
+    centre_mm: tuple[float, float, float] | None = None
+
+    def recorded(self, kind: str) -> dict[str, Any]:
+        """See `JobOptions`."""
+        return {} if self.centre_mm is None else {"CentreMM": self.centre_mm}
+
 
 @dataclass(frozen=True)
 class Job:
-    """One image and where its outputs go, by kind: "brain", "mask", "sdt", "picture" and "doubt".
+    """One image and where its outputs go, by kind.
+
+    Kinds of stripping are "brain", "mask", "sdt", "picture" and "doubt". Those of segmenting are "dseg", a label
+    map; "table", of the structures in it; "probseg", posteriors; "names", of their frames; and "picture".
 
     bval: the file of b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records:
     JSON files by kind of output, which must exist too for the job to count as done. fault: why the job cannot be
@@ -47,8 +93,30 @@ class Job:
     fault: str = ""
 
 
-def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: str | None = None) -> list[Job]:
+def with_companions(outputs: dict[str, Path]) -> dict[str, Path]:
+    """The outputs of segmenting, and the files that stand beside them, as BIDS has them.
+
+    A label map has a table of its structures, unless it is MGH, which holds one. Posteriors have a file with the
+    names of their frames.
+    """
+    companions = dict(outputs)
+    if "dseg" in outputs and not is_mgh(outputs["dseg"]):
+        companions.setdefault("table", beside(outputs["dseg"], ".tsv"))
+    if "probseg" in outputs:
+        companions["names"] = beside(outputs["probseg"], ".json")
+    return companions
+
+
+def plan_folder(
+    images: list[Path],
+    folder: Path,
+    kinds: Iterable[str],
+    suffix: str | None = None,
+    complete: Callable[[dict[str, Path]], dict[str, Path]] = dict,
+) -> list[Job]:
     """Jobs that write `<name>_<kind><suffix>` in one folder. suffix: None for that of each image.
+
+    complete: adds outputs that stand beside others.
 
     If two images have the same name, all outputs keep the folders of their images, from the folder that these
     share. Makes the folders. A job whose folder cannot be made fails when its turn comes, and so do jobs that
@@ -65,7 +133,7 @@ def plan_folder(images: list[Path], folder: Path, kinds: Iterable[str], suffix: 
         ending = suffix or suffix_of(image) or ".nii.gz"
         endings = {kind: ".png" if kind == "picture" else ending for kind in kinds}
         outputs = {kind: folder / name.parent / f"{name.name}_{kind}{end}" for kind, end in endings.items()}
-        jobs.append(Job(image, outputs))
+        jobs.append(Job(image, complete(outputs)))
     return _with_conflicts(jobs)
 
 
@@ -88,7 +156,7 @@ def _with_conflicts(jobs: list[Job]) -> list[Job]:
             if other is not job:
                 faults[job.image] = (
                     f"{job.image}: its output {paths[identity]} is also that of {other.image}; rename one, "
-                    "or strip them into separate folders"
+                    "or write them to separate folders"
                 )
     return [replace(job, fault=faults.get(job.image, "")) for job in jobs]
 

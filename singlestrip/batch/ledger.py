@@ -12,7 +12,7 @@ from ..io.checksum import checksum
 from ..io.images import volume
 from ..io.text.json_file import read_json
 from . import records
-from .jobs import Job, StripOptions
+from .jobs import Job, JobOptions
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 class Ledger:
     """The records of a run's outputs, in this run and in earlier ones.
 
-    made_with: of `records.made_with`. options: how the images are stripped.
+    made_with: of `records.made_with`. options: what is made of the images, and how.
     """
 
-    def __init__(self, made_with: dict[str, Any], options: StripOptions) -> None:
+    def __init__(self, made_with: dict[str, Any], options: JobOptions) -> None:
         self.made_with, self.options = made_with, options
         self.warned: set[str] = set()
         self.unknown = 0
@@ -31,14 +31,14 @@ class Ledger:
     def begin(self, job: Job) -> None:
         """Note that the outputs of a job are being written."""
         for kind in job.outputs:
-            path = _record_path(job, kind)
+            path = record_path(job, kind)
             if kind not in job.records or path.is_file():  # without its JSON file no output counts as done
                 records.begin_record(path)
 
-    def finish(self, job: Job, made: dict[str, dict[str, Any]]) -> None:
-        """Record how the outputs of a job were made, by kind."""
+    def finish(self, job: Job, made: dict[str, dict[str, Any]], measured: dict[str, Any]) -> None:
+        """Record how the outputs of a job were made, by kind, and with each what was measured."""
         for kind, output in job.outputs.items():
-            records.finish_record(_record_path(job, kind), output, made[kind])
+            records.finish_record(record_path(job, kind), output, made[kind] | measured)
 
     def can_keep(self, job: Job, wanted: dict[str, dict[str, Any]], say: Callable[[str], None]) -> bool:
         """Whether the outputs of a job can be kept. say: is told what is different, as a sentence.
@@ -46,7 +46,7 @@ class Ledger:
         They cannot if a run ended before they were finished, or if one was made in another way than wanted; each
         difference is told once. If one of the outputs was not made by this program, all are kept.
         """
-        recorded = {kind: read_json(_record_path(job, kind)) for kind in job.outputs}
+        recorded = {kind: read_json(record_path(job, kind)) for kind in job.outputs}
         if any(records.is_unfinished(record) for record in recorded.values()):
             return False
         ours = {kind for kind, output in job.outputs.items() if records.is_of(recorded[kind], output)}
@@ -59,7 +59,7 @@ class Ledger:
             if len(ours) == len(recorded):
                 if difference not in self.warned:
                     self.warned.add(difference)
-                    say(f"{output}: was made with {difference}; stripping anew, and all others like it")
+                    say(f"{output}: was made with {difference}; making it anew, and all others like it")
                 return False
             say(f"{output}: was made with {difference}; kept: another program wrote a file beside it")
         return True
@@ -81,20 +81,7 @@ class Ledger:
         if not volume.has_one_frame(job.image):
             shared["Frames"] = "b=0" if job.bval else "mean" if self.options.mean_frame else "each"
         shared = {key: value for key, value in shared.items() if value is not None}
-        return {kind: shared | self._options_of(kind) for kind in job.outputs}
-
-    def _options_of(self, kind: str) -> dict[str, Any]:
-        """The options that an output of this kind depends on, without those that have their default."""
-        options: dict[str, Any] = {}
-        if self.options.centre_mm is not None:
-            options["CentreMM"] = self.options.centre_mm
-        if self.options.border_mm and kind != "sdt":
-            options["BorderMM"] = self.options.border_mm
-        if self.options.fill is not None and kind == "brain":
-            options["Fill"] = self.options.fill
-        if self.options.quality_sha256 is not None and kind == "doubt":
-            options["QualityModelSHA256"] = self.options.quality_sha256
-        return options
+        return {kind: shared | self.options.recorded(kind) for kind in job.outputs}
 
 
 def _checksum_if_readable(path: Path) -> str | None:
@@ -105,6 +92,6 @@ def _checksum_if_readable(path: Path) -> str | None:
         return None
 
 
-def _record_path(job: Job, kind: str) -> Path:
+def record_path(job: Job, kind: str) -> Path:
     """The path of the record of an output: the output's own JSON file, or a hidden file."""
     return job.records.get(kind) or records.hidden_record(job.outputs[kind])

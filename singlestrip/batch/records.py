@@ -30,11 +30,12 @@ WORDS = {
     "BorderMM": "border in mm",
     "CentreMM": "centre in mm",
     "Fill": "fill",
+    "CSF": "fluid around the brain",
     "Frames": "frames",
     "BvalSHA256": "b-values",
     "ImageSHA256": "image",
 }
-DEFAULTS = {"BorderMM": 0.0, "CentreMM": None, "Fill": None, "QualityModelSHA256": None}
+DEFAULTS = {"BorderMM": 0.0, "CSF": None, "CentreMM": None, "Fill": None, "QualityModelSHA256": None}
 
 
 def made_with(model: Path) -> dict[str, Any]:

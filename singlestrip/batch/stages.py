@@ -1,38 +1,31 @@
-"""The work on one image in stages: read and check it, find the brain, write the outputs.
-
-Each stage may run in a thread of its own. What is unusual goes to a function `say` as a sentence, so that the
-caller can log the sentences of several images in the order of the images.
-"""
+"""The stages of stripping one image: read and check it, find the brain, write the outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import InputError, OutputError, errors_named
-from ..io.images import diffusion, memory_need, volume
+from ..errors import InputError, errors_named
+from ..io.images import memory_need, volume
 from ..io.images.header import ImageHeader
 from ..io.images.masks import read_masks
 from ..io.images.names import is_mgh
 from ..io.images.volume import Volume
-from ..io.output import check_distinct, check_picture
 from ..io.pictures import figures
 from ..space.scan import Scan
-from .frames import each_frame, frames_of_masks, mean_frame
 from .jobs import Job, StripOptions
+from .pipeline import Say, write_together
+from .reading import check_files, check_grids, frames_to_see, read_image
 
 if TYPE_CHECKING:  # their modules import torch
     from ..quality.reconstruction import Reconstruction
     from ..quality.scores import MaskQuality, QualityModel
     from ..stripping.brain_field import BrainField
     from ..stripping.stripper import Stripped, Stripper
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -68,40 +61,17 @@ def prepare(job: Job, options: StripOptions, window_mm: float, say: Say) -> Prep
 
     window_mm: side of the segmenter's window. Raises SingleStripError.
     """
-    _check_job(job, options, window_mm)
-    image = volume.read_quietly(job.image)
-    for remark in image.remarks:
-        say(f"{image.path}: {remark}")
-    bad = _count_bad(image)
-    if bad:
-        say(f"{job.image}: {bad} voxels are not finite and count as background")
-    frames = _frames_to_strip(image, job, options)
+    header = check_files(job)
+    wants_distance, brain_in_mgh = _wants_distance(job, options), _brain_in_mgh(job)
+    memory_need.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh, "doubt" in job.outputs)
+    check_grids(header, job)
+    image = read_image(job, say)
+    frames = frames_to_see(image, job, options.mean_frame)
     with errors_named(job.image):
         fill = stored_fill(image, options.fill)
         if "brain" in job.outputs:
             volume.check_values_fit(image, job.outputs["brain"], fill)
     return Prepared(image, frames, fill)
-
-
-def _check_job(job: Job, options: StripOptions, window_mm: float) -> None:
-    """Raise SingleStripError if an image cannot be stripped, as far as its header and the outputs' names show.
-
-    window_mm: side of the segmenter's window.
-    """
-    if job.fault:
-        raise OutputError(job.fault)
-    check_distinct([job.image, job.bval] if job.bval else [job.image], job.outputs.values())
-    # The header comes first, so that a name that no file can have is reported of the image, not of its outputs.
-    header = volume.read_header(job.image)
-    images = [path for kind, path in job.outputs.items() if kind != "picture"]
-    for path in images:
-        volume.check_output(path)
-    if "picture" in job.outputs:
-        check_picture(job.outputs["picture"])
-    wants_distance, brain_in_mgh = _wants_distance(job, options), _brain_in_mgh(job)
-    memory_need.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh, "doubt" in job.outputs)
-    for path in images:
-        volume.check_grid_fits(header, path)
 
 
 def memory_needed(header: ImageHeader, job: Job, options: StripOptions, window_mm: float) -> int:
@@ -150,21 +120,16 @@ def assess_kept(stripper: Stripper, job: Job, options: StripOptions, quality: Qu
     from ..quality.judging import FrameFields, judge_masks  # imports torch
 
     masks, image = read_masks(job.outputs["mask"])[1], volume.read_quietly(job.image)
-    frames = _frames_to_strip(image, job, options)
+    frames = frames_to_see(image, job, options.mean_frame)
     fields = FrameFields(stripper, frames, options.centre_mm)
     with errors_named(job.image):
         return judge_masks(quality, masks, image.vox2world, frames, fields)[0]
 
 
 def write_outputs(job: Job, prepared: Prepared, brain: Brain, options: StripOptions) -> None:
-    """Write the outputs of a job, all at the same time. Each appears whole or not at all. Raises OutputError."""
+    """Write the outputs of a job. Each appears whole or not at all. Raises OutputError."""
     one_mask = options.mean_frame or job.bval is not None
-    with ThreadPoolExecutor(len(job.outputs)) as pool:
-        writing = [
-            pool.submit(_write_output, kind, path, prepared, brain, one_mask) for kind, path in job.outputs.items()
-        ]
-        for output in writing:
-            output.result()
+    write_together(job, lambda kind, path: _write_output(kind, path, prepared, brain, one_mask))
 
 
 def _write_output(kind: str, path: Path, prepared: Prepared, brain: Brain, one_mask: bool) -> None:
@@ -181,27 +146,6 @@ def _write_output(kind: str, path: Path, prepared: Prepared, brain: Brain, one_m
         volume.write_like(image, path, brain.doubts, label="brain doubt", one_frame=one_mask)
     elif kind == "picture":
         figures.mask_figure(Scan(image.grey(), image.vox2world), brain.masks[..., 0], path, image.path.name)
-
-
-def _count_bad(image: Volume) -> int:
-    """The number of voxels that are not finite. Raises InputError if many of one frame are infinite."""
-    if image.stored.dtype.kind != "f":
-        return 0
-    total = 0
-    for t in range(image.frames):
-        bad = int(np.count_nonzero(~np.isfinite(image.frame(t))))
-        if 0 < bad < image.frame(t).size:
-            image.check_not_overflowed(t)
-        total += bad
-    return total
-
-
-def _frames_to_strip(image: Volume, job: Job, options: StripOptions) -> list[Scan]:
-    """All frames of an image; or, if it gets a single mask, the mean of the frames that the mask is made from."""
-    counting = None if job.bval is None else diffusion.b0_frames(job.bval, image.frames)
-    if counting is None:
-        return frames_of_masks(image, 1 if options.mean_frame else image.frames)
-    return each_frame(image) if image.frames == 1 else [mean_frame(image, counting)]
 
 
 def _strip_frames(

@@ -12,9 +12,10 @@ from typing import Any
 from ..batch.assess import Assessor, assess_files
 from ..batch.assessment import Assessment, Case
 from ..batch.jobs import Job, StripOptions
+from ..batch.pipeline import Outcome
 from ..batch.quality_table import write_table
 from ..batch.report import write_report
-from ..batch.strip import Outcome, strip_files
+from ..batch.strip import strip_files
 from ..errors import InputError, OutputError
 from ..io.images.volume import has_one_frame
 from ..io.output import make_folder, path_exists
@@ -45,8 +46,8 @@ def participant_level(
     stripper: Stripper,
     options: ParticipantOptions,
     quality: QualityModel | None = None,
-    done: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
+    done: Callable[[Outcome[MaskQuality]], None] = lambda outcome: None,
+) -> list[Outcome[MaskQuality]]:
     """Strip the images of a data set into its derivative. A scan that fails does not stop the others.
 
     quality: assess the masks, and write the estimates to their JSON files. done: called after each image. Raises

@@ -7,16 +7,17 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..batch.shards import Shard, parse_shard
-from ..configuration import FlagConfig, MaskGridConfig
+from ..configuration import ENGINES, FlagConfig, MaskGridConfig
 from ..io.text.escaping import printable
+from ..threads import set_thread_limit
 from .streams import show_progress, tell
 
 if TYPE_CHECKING:  # their modules import torch
-    from ..batch.strip import Outcome
-    from ..quality.scores import QualityModel
+    from ..batch.pipeline import Outcome
+    from ..quality.scores import MaskQuality, QualityModel
     from ..quality.training import QualityProgress
     from ..stripping.stripper import Stripper
     from ..training.trainer import Progress
@@ -207,8 +208,8 @@ def load_quality(args: argparse.Namespace, model_file: Path | None, flags: FlagC
     from ..quality.scores import QualityModel
 
     if args.qc_model is None and model_file is not None:
-        return QualityModel.load_for(model_file, args.device, flags)
-    return QualityModel.load(args.qc_model, args.device, flags)
+        return QualityModel.load_for(model_file, args.device, flags, args.engine)
+    return QualityModel.load(args.qc_model, args.device, flags, args.engine)
 
 
 def load_judging_networks(args: argparse.Namespace) -> Stripper | None:
@@ -219,7 +220,9 @@ def load_judging_networks(args: argparse.Namespace) -> Stripper | None:
     """
     from ..stripping.stripper import Stripper
 
-    return Stripper.load(args.model, args.device) if args.model is not None or args.qc_model is None else None
+    if args.model is None and args.qc_model is not None:
+        return None
+    return Stripper.load(args.model, args.device, args.engine)
 
 
 def add_quality_options(parser: argparse.ArgumentParser, about: str) -> None:
@@ -261,8 +264,8 @@ def mask_grids(args: argparse.Namespace) -> MaskGridConfig:
     return MaskGridConfig(trust_voxels=args.trust_voxels)
 
 
-def add_processor_options(parser: argparse.ArgumentParser) -> None:
-    """Add --device and --threads."""
+def add_processor_options(parser: argparse.ArgumentParser, has_engine: bool = False) -> None:
+    """Add --device and --threads, and --engine if the command can choose what runs the networks."""
     group = parser.add_argument_group("PROCESSOR OPTIONS")
     group.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default auto: a GPU if any)"
@@ -270,14 +273,19 @@ def add_processor_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-t", "--threads", type=positive_int, metavar="N", help="processor threads (default: one per core)"
     )
+    if has_engine:
+        group.add_argument(
+            "--engine",
+            choices=ENGINES,
+            default=ENGINES[0],
+            help="library that runs the networks; auto takes OpenVINO on a processor and torch on a GPU",
+        )
 
 
 def apply_threads(args: argparse.Namespace) -> None:
-    """Limit the threads of torch as --threads says."""
+    """Limit the threads of this process as --threads says."""
     if args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
+        set_thread_limit(args.threads)
 
 
 def shows_lines(args: argparse.Namespace) -> bool:
@@ -285,25 +293,35 @@ def shows_lines(args: argparse.Namespace) -> bool:
     return not args.quiet and sys.stderr.isatty()
 
 
-def show_stripping(args: argparse.Namespace, total: int) -> Callable[[Outcome], None]:
-    """The function that `batch.strip.strip_files` calls after each of `total` images to show its outcome."""
+def show_outcomes(args: argparse.Namespace, total: int) -> Callable[[Outcome[Any]], None]:
+    """The function that is called after the work on each of `total` images, to show its outcome."""
     shows_progress = total > 1 and shows_lines(args)
 
-    def done(outcome: Outcome) -> None:
+    def done(outcome: Outcome[Any]) -> None:
         if outcome.failed:
             tell(outcome.text)
         elif shows_progress:
             count = f"{outcome.number}/{total}"
             show_progress(f"{count} {outcome.job.image}: {outcome.text}, {outcome.seconds:.1f} s", keep=True)
-        if outcome.quality is not None and not args.quiet:
-            quality = outcome.quality
+
+    return done
+
+
+def show_stripping(args: argparse.Namespace, total: int) -> Callable[[Outcome[MaskQuality]], None]:
+    """As `show_outcomes`, of masks, whose quality is printed if they were assessed."""
+    show = show_outcomes(args, total)
+
+    def done(outcome: Outcome[MaskQuality]) -> None:
+        show(outcome)
+        if outcome.measured is not None and not args.quiet:
+            quality = outcome.measured
             text = f"{outcome.job.image}: {quality.flag}, estimated Dice {quality.estimated_dice:.3f}"
             print(printable(text), flush=True)
 
     return done
 
 
-def exit_status(outcomes: Sequence[Outcome]) -> int:
+def exit_status(outcomes: Sequence[Outcome[Any]]) -> int:
     """1 if a scan failed, else 0. If there are several scans, list those that failed once more."""
     failures = [outcome.job for outcome in outcomes if outcome.failed]
     if failures and len(outcomes) > 1:

@@ -17,6 +17,7 @@ from .streams import tell
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 COMMANDS = {  # by their names, the modules in `commands`
     "strip": "strip",
+    "segment": "segment",
     "fit-gmm": "fit_gmm",
     "train": "train",
     "qc": "qc",

@@ -22,6 +22,7 @@ TYPES = {"none": "Flag", **dict.fromkeys(("input", "list", "table", "input-folde
 # Groups of options of which a command needs at least one, by command and by what they have in common.
 ONE_REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "strip": {"images": ("image", "list"), "outputs": ("out", "mask", "sdt", "picture", "doubt", "out-dir")},
+    "segment": {"images": ("image", "list"), "outputs": ("out", "posteriors", "picture", "out-dir")},
     "train": {"examples": ("image", "labels"), "results": ("out", "samples")},
     "qc": {"masks": ("mask", "table")},
 }

@@ -1,4 +1,4 @@
-"""Losses of a predicted brain probability against the true brain mask."""
+"""Losses of predicted probabilities, of the brain or of classes, against the truth."""
 
 from __future__ import annotations
 
@@ -33,6 +33,26 @@ def segmentation_loss(
         entropy = F.binary_cross_entropy_with_logits(logit, target, weight, reduction="none")
         dims = (1, 2, 3, 4)
         loss = loss + cross_entropy * entropy.sum(dims) / weight.sum(dims).clamp(min=1)
+    return loss.mean()
+
+
+def class_loss(
+    logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, cross_entropy: float
+) -> torch.Tensor:
+    """1 - mean soft Dice of classes plus `cross_entropy` times their weighted mean cross-entropy, averaged over
+    the batch.
+
+    logits, target: [B, 1 + K, X, Y, Z], the background first, whose Dice does not count; target: the share of each
+    class in a voxel. weight: [B, 1, X, Y, Z]. Squared terms in the denominator as in `soft_dice_loss`.
+    """
+    dims = (2, 3, 4)
+    probability, truth = logits.softmax(1)[:, 1:], target[:, 1:]
+    overlap = (weight * probability * truth).sum(dims)
+    size = (weight * (probability.square() + truth.square())).sum(dims)
+    loss = 1 - ((2 * overlap + 1) / (size + 1)).mean(1)
+    if cross_entropy > 0:
+        entropy = -(target * logits.log_softmax(1)).sum(1, keepdim=True)
+        loss = loss + cross_entropy * (weight * entropy).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1)
     return loss.mean()
 
 

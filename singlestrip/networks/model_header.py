@@ -19,9 +19,11 @@ from safetensors import SafetensorError, safe_open
 from ..configuration import AutoencoderConfig, CascadeConfig
 from ..errors import ModelError
 from ..io.text import typed
+from .model_files import SHIPPED
 from .trees import Estimator
 
-FORMAT_VERSION = 2  # the newest that is read
+FORMAT_VERSION = 3  # the newest that is read: of a file whose segmenter tells classes apart
+PARTS_VERSION = 2  # of a file with a quality network or an anatomy beside the cascade
 PLAIN_VERSION = 1  # of a file of one kind of networks and nothing else, which older programs read too
 MAX_HEADER_BYTES = 16 * 2**20  # the shipped model's header has 24 kB; safetensors itself reads 100 MB
 # Names of the quality network in the file of a cascade begin so: keys of the header, and weights.
@@ -47,14 +49,18 @@ class Kind:
     configuration: type[Config]
     later: tuple[tuple[str, Any], ...] = ()
 
+    def read_configuration(self, stored: dict[str, Any]) -> Any:
+        """The configuration that a file or a checkpoint holds. Raises ValueError if it is out of range."""
+        return typed.convert_all({**dict(self.later), **stored}, self.configuration)
+
 
 CASCADE = Kind(
     "singlestrip-cascade",
-    "singlestrip.safetensors",
+    SHIPPED,
     "networks to strip with",
     "strips heads",
     CascadeConfig,
-    (("locator_doublings", 0),),
+    (("locator_doublings", 0), ("classes", ())),
 )
 AUTOENCODER = Kind(
     "singlestrip-autoencoder",
@@ -102,7 +108,11 @@ class Header:
     anatomy: Anatomy | None
 
     def describe(self, kind: Kind) -> dict[str, Any]:
-        """What `checkpoint.read_header` returns."""
+        """What the file tells of networks of a kind, without their weights.
+
+        Returns `format_version`, a number, `configuration` and `provenance`, dictionaries, and `anatomy`. Of a
+        cascade also `quality`: configuration and provenance of the quality network in the same file, or None.
+        """
         description = {"format_version": self.version, **self.parts[kind].stored, "anatomy": self.anatomy}
         if kind is CASCADE:
             quality = self.parts.get(AUTOENCODER)
@@ -148,7 +158,7 @@ def _parse_part(path: Path, entries: dict[str, str], kind: Kind, key: str = "", 
     if not all(isinstance(values, dict) for values in stored.values()):
         raise ValueError("configuration and provenance are objects")
     try:
-        config = typed.convert_all({**dict(kind.later), **stored["configuration"]}, kind.configuration)
+        config = kind.read_configuration(stored["configuration"])
     except ValueError as error:
         raise ModelError(f"{path}: the {key}configuration of the model is wrong ({error})") from error
     estimator = None

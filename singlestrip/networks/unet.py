@@ -59,11 +59,13 @@ def unfold(x: torch.Tensor, patch: int) -> torch.Tensor:
 
 
 class UNet(nn.Module):
-    """Maps an image to the brain's logit. The length of each axis is a multiple of `config.multiple`."""
+    """Maps an image to logits. The length of each axis is a multiple of `config.multiple`."""
 
-    def __init__(self, config: UNetConfig) -> None:
+    def __init__(self, config: UNetConfig, outputs: int = 1) -> None:
+        """outputs: number of logits of each voxel; one is the brain's."""
         super().__init__()
         self.config = config
+        self.outputs = outputs
         channels = config.patch**3
         self.encoder = nn.ModuleList()
         for width in config.widths:
@@ -73,7 +75,7 @@ class UNet(nn.Module):
         for width in reversed(config.widths[:-1]):
             self.decoder.append(self._level(channels + width, width))
             channels = width
-        self.head = nn.Conv3d(channels, config.patch**3, 1)
+        self.head = nn.Conv3d(channels, outputs * config.patch**3, 1)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's hints lack it
 
     def _level(self, channels_in: int, width: int) -> nn.Sequential:
@@ -82,7 +84,7 @@ class UNet(nn.Module):
         return nn.Sequential(ConvBlock(channels_in, width, norm), ConvBlock(width, width, norm))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Image [B, 1, X, Y, Z] to logit [B, 1, X, Y, Z], float32."""
+        """Image [B, 1, X, Y, Z] to logits [B, outputs, X, Y, Z], float32."""
         x = fold(image, self.config.patch).contiguous(memory_format=torch.channels_last_3d)
         skips: list[torch.Tensor] = []
         for depth, level in enumerate(self.encoder):
@@ -90,4 +92,7 @@ class UNet(nn.Module):
             skips.append(x)
         for level, skip in zip(self.decoder, reversed(skips[:-1]), strict=True):
             x = level(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], dim=1))
+        if self.outputs > 1:  # the logits of neighbouring classes differ by less than 16 bits tell
+            with torch.autocast(x.device.type, enabled=False):
+                return unfold(self.head(x.float()), self.config.patch)
         return unfold(self.head(x).float(), self.config.patch)

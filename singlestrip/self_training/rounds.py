@@ -165,12 +165,13 @@ class SelfTraining:
         make_folder(files.labels)
         if self._is_finished(files):
             return files.model
-        stripper = Stripper(load_model(model, self.device)[0])
+        networks = load_model(model, self.device)[0]
+        stripper = Stripper(networks)
         scores = self._selected_scores(files, stripper, quality)
         kept = [self._label_map_path(files, score) for score in scores if score.kept]
         label_maps = [self.example, *read_pseudo_labels(kept)]
-        init = None if self.options.rounds.from_scratch else stripper.model
-        return self._train(files, label_maps, stripper.model.config, self.options.later, init)
+        init = None if self.options.rounds.from_scratch else networks
+        return self._train(files, label_maps, stripper.config, self.options.later, init)
 
     def _selected_scores(self, files: RoundFiles, stripper: Stripper, quality: QualityModel) -> list[Score]:
         """The scores of all scans, best first, with the best kept; their label maps are written."""

@@ -130,5 +130,5 @@ def _distance_mm(mask: Scan, scale: float, config: ShapeBankConfig) -> torch.Ten
         raise InputError("an empty mask has no shape")
     spacing_mm = config.voxel_size_mm * scale
     grid = Grid.conformed(middle, (round(HEAD_WINDOW_MM / config.voxel_size_mm) + 1,) * 3, spacing_mm)
-    share = conform(block_mean(mask, spacing_mm), grid).numpy() - 0.5
+    share = conform(block_mean(mask, spacing_mm), grid) - 0.5
     return torch.from_numpy(signed_distance(share, share > 0, grid.vox2world))

@@ -6,19 +6,19 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
-from ..errors import InputError, NoBrainError
-from ..networks.cascade import Cascade
-from ..networks.checkpoint import find_model, load_model
-from ..networks.device import choose_device, fast_in_bfloat16, limit_threads_after_fork
-from ..networks.model_header import Anatomy
+from ..errors import InputError, ModelError, NoBrainError
+from ..networks.engine import Engine
+from ..networks.engine_choice import as_engine, load_engine
+from ..networks.model_files import find_model
+from ..networks.model_header import CASCADE, Anatomy
 from ..networks.normalisation import bright_percentile, normalise
 from ..space.distance import move_border, signed_distance
-from ..space.grid import Grid, geometry_fault
+from ..space.grid import Box, Grid, geometry_fault
 from ..space.metrics import dice
 from ..space.morphology import clean, largest_component, largest_components, middle_mm
 from ..space.resample import coarsened, conform
@@ -26,8 +26,12 @@ from ..space.scan import Scan, as_scan
 from .brain_field import FAR_LOGIT, BrainField
 from .brain_volume import describe_unusual_volume, usual_volumes_ml
 from .brightness import Bright, find_bright
+from .class_field import ClassViews, brain_channels, brain_logit
 from .intensities import Intensities, intensities_of
 from .views import View, logits_of_views, usual_views
+
+if TYPE_CHECKING:  # its module imports torch
+    from ..networks.cascade import Cascade
 
 MAX_LOCATOR_VOXELS = MAX_LOCATOR_SIZE**3  # 640 mm a side for the human model; see io/images/memory_need.py
 NO_BRAIN = (
@@ -58,34 +62,51 @@ class Stripped:
 class Stripper:
     """A loaded model that strips one image after another.
 
-    It may be used from any number of threads, and on a processor in forked workers too. views: what the segmenter
-    is shown of a window beside the window itself. None stands for `usual_views`; an empty sequence makes stripping
-    faster and less accurate. anatomy: what the model's file tells of the brains that it is for.
+    It may be used from any number of threads, and on a processor in forked workers too. networks: of a model, as
+    an engine or as torch has them. views: what the segmenter is shown of a window beside the window itself. None
+    stands for `usual_views`; an empty sequence makes stripping faster and less accurate. anatomy: what the model's
+    file tells of the brains that it is for. fluid: whether fluid around the brain belongs to the mask; False needs
+    a model that tells it apart. keeps_classes: whether fields have the probabilities of the model's classes; all
+    of these count as brain if none is.
     """
 
     def __init__(
         self,
-        model: Cascade,
+        networks: Engine | Cascade,
         views: Sequence[View] | None = None,
         stripping: StrippingConfig = StrippingConfig(),
         anatomy: Anatomy | None = None,
+        fluid: bool = True,
+        keeps_classes: bool = False,
     ) -> None:
-        self.model = model.eval()
-        self.config = model.config
+        """Raises ModelError if the model cannot tell the brain that is asked for; see `brain_channels`."""
+        self.engine = as_engine(networks)
+        self.config = self.engine.config
+        self.brain_channels = brain_channels(self.config, fluid, or_all=keeps_classes)
+        self.keeps_classes = keeps_classes
         self.views = usual_views(stripping.peak) if views is None else views
         self.stripping = stripping
-        self.usual_ml = usual_volumes_ml(model.config.scale, anatomy, stripping.volume)
+        self.usual_ml = usual_volumes_ml(self.config.scale, anatomy, stripping.volume)
 
     @staticmethod
-    def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Stripper:
-        """From a model file, or a name in the models folder; None for the shipped weights."""
-        networks, header = load_model(find_model(model), choose_device(device))
-        return Stripper(networks, anatomy=header["anatomy"])
+    def load(
+        model: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        engine: str = "auto",
+        fluid: bool = True,
+        keeps_classes: bool = False,
+    ) -> Stripper:
+        """From a model file, or a name in the models folder; None for the shipped weights.
 
-    @property
-    def device(self) -> torch.device:
-        """Where the networks run."""
-        return next(self.model.parameters()).device
+        device, engine: where the networks run and what runs them, see `networks.engine.load_engine`. fluid,
+        keeps_classes: see `Stripper`. Raises ModelError.
+        """
+        path = find_model(model)
+        networks, header = load_engine(path, CASCADE, device, engine)
+        try:
+            return Stripper(networks, anatomy=header["anatomy"], fluid=fluid, keeps_classes=keeps_classes)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
 
     def strip(
         self,
@@ -111,20 +132,18 @@ class Stripper:
         scan = _checked(image, vox2world, slope, intercept)
         intensities = intensities_of(scan, self.stripping.intensities)
         field = self._field(scan, intensities, centre_mm)
-        box, logit = field.around_brain(scan.grid)
+        # All that is combined lies in memory as the image does: mixed orders are slow.
+        box, logit = field.around_brain(scan.grid, "C" if scan.array.flags.c_contiguous else "F")
         if scan.array.dtype.kind == "f":
             logit[~np.isfinite(scan.array[box])] = FAR_LOGIT
-        mask = np.zeros_like(scan.array, dtype=bool)  # in memory as the image: mixed orders are slow to combine
+        mask = np.zeros_like(scan.array, dtype=bool)
         mask[box] = logit > 0
+        if not sdt and border_mm == 0:
+            del logit  # components need the memory
         mask = clean(mask)
-        inside = scan.array[box][mask[box]]
-        brightness = intensities.relative(inside[:: 1 + inside.size // MEDIAN_VOXELS])
-        if not mask.any() or self._is_black(brightness):
-            raise NoBrainError(NO_BRAIN) if centre_mm is None else InputError(_nothing_around(centre_mm))
+        unusual, doubts = self.judge(scan, intensities, field, mask, box, centre_mm)
         if sdt and mask.all():
             raise InputError("the brain found fills the image: there is no surface to measure distances from")
-        unusual = describe_unusual_volume(mask, scan.vox2world, self.usual_ml)
-        doubts = self._doubts(field, brightness)
         distance = signed_distance(logit, mask, scan.vox2world, box) if sdt else None
         if border_mm != 0:
             moved = move_border(logit, mask, scan.vox2world, border_mm, box)
@@ -134,6 +153,27 @@ class Stripper:
             if not mask.any():
                 raise InputError(f"a border of {border_mm:g} mm leaves no brain")
         return Stripped(mask, field, distance, unusual, doubts)
+
+    def judge(
+        self,
+        scan: Scan,
+        intensities: Intensities,
+        field: BrainField,
+        mask: np.ndarray,
+        box: Box,
+        centre_mm: Point | None = None,
+    ) -> tuple[str, tuple[str, ...]]:
+        """What is unusual in a brain mask of a scan, boolean [X, Y, Z], and why it may be wrong; see `Stripped`.
+
+        field: that the mask is made of. box: around all of the mask. centre_mm: as for `strip`. Raises
+        NoBrainError, or InputError with a centre, if the mask is no brain: empty, or mostly as dark as the darkest
+        of the image.
+        """
+        inside = scan.array[box][mask[box]]
+        brightness = intensities.relative(inside[:: 1 + inside.size // MEDIAN_VOXELS])
+        if not inside.size or self._is_black(brightness):
+            raise no_brain_error(centre_mm)
+        return describe_unusual_volume(mask, scan.vox2world, self.usual_ml), self._doubts(field, brightness)
 
     def field(
         self,
@@ -153,7 +193,6 @@ class Stripper:
         The networks look at the bright part alone if it is small in a wide field of view, or if what they find in
         the whole image is dark or lies beside the bright part.
         """
-        limit_threads_after_fork(self.device)
         config = self.stripping.brightness
         fine, coarse = self._coarsened(scan, intensities.of)
         bright = find_bright(coarse, config)
@@ -208,8 +247,9 @@ class Stripper:
         size = (self.config.segmenter_size,) * 3
         grid, window = self._window(scan, centre_mm, size)
         shown = network_input(window)
-        logit = self._predict("segmenter", shown)
-        brain = largest_component(((logit > 0) & ~window.isnan()).cpu().numpy())
+        logits = self._logits("segmenter", shown)
+        logit = brain_logit(logits, self.brain_channels)
+        brain = largest_component((logit > 0) & ~np.isnan(window))
         middle = middle_mm(brain, grid.vox2world)
         if middle is None:
             return BrainField(logit, grid.vox2world, 0.0)
@@ -218,28 +258,41 @@ class Stripper:
             if aside:
                 before = Scan(brain, grid.vox2world)
                 grid, window = self._window(scan, middle, size)
-                brain = conform(before, grid).numpy() > 0.5
-            shown = network_input(window, torch.from_numpy(brain).to(self.device))
-            logit = self._predict("segmenter", shown)
-        views = logits_of_views(logit, shown, partial(self._predict, "segmenter"), self.views)
+                brain = conform(before, grid) > 0.5
+            shown = network_input(window, brain)
+            logits = self._logits("segmenter", shown)
+        seen = logits_of_views(
+            logits, shown, partial(self._logits, "segmenter"), self.views, self.config.mirrored_channels
+        )
+        gathered = ClassViews(~np.isnan(window)) if self.keeps_classes else None
+        brain_views = []
+        for logits in seen:  # the name of the first ones, so that these are let go
+            brain_views.append(brain_logit(logits, self.brain_channels))
+            if gathered is not None:
+                gathered.add(logits)
+        views = np.stack(brain_views)
         logit = views.mean(0)
-        inside = (logit > 0) & ~window.isnan()
+        inside = (logit > 0) & ~np.isnan(window)
         if not inside.any():
             return BrainField(logit, grid.vox2world, 0.0)
-        brightness = bright.relative(float(window[inside].median()))
-        share = bright.share_of(inside.cpu().numpy(), grid, self.stripping.brightness.margin)
-        return BrainField(logit, grid.vox2world, brightness, share, views)
+        brightness = bright.relative(float(np.median(window[inside])))
+        share = bright.share_of(inside, grid, self.stripping.brightness.margin)
+        classes = None if gathered is None else gathered.field()
+        return BrainField(logit, grid.vox2world, brightness, share, views, classes)
 
-    def _window(self, scan: Scan, centre_mm: np.ndarray, size: tuple[int, ...]) -> tuple[Grid, torch.Tensor]:
+    def _window(self, scan: Scan, centre_mm: np.ndarray, size: tuple[int, ...]) -> tuple[Grid, np.ndarray]:
         """The segmenter's grid around a point, and a scan on it, NaN beyond the scan."""
         grid = Grid.conformed(centre_mm, size, self.config.voxel_size_mm)
-        return grid, conform(scan, grid, self.device, fill=torch.nan)
+        return grid, conform(scan, grid, fill=np.nan)
 
-    @torch.inference_mode()
-    def _predict(self, network: str, shown: torch.Tensor) -> torch.Tensor:
-        """Logit [X, Y, Z] of one network for a normalised image [X, Y, Z]."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_in_bfloat16(self.device)):
-            return getattr(self.model, network)(shown[None, None])[0, 0].float()
+    def _predict(self, network: str, shown: np.ndarray) -> np.ndarray:
+        """The brain's logit [X, Y, Z] by one network for a normalised image [X, Y, Z]."""
+        logits = self._logits(network, shown)
+        return brain_logit(logits, self.brain_channels) if network == "segmenter" else logits[0]
+
+    def _logits(self, network: str, shown: np.ndarray) -> np.ndarray:
+        """All logits [C, X, Y, Z] of one network for a normalised image [X, Y, Z]."""
+        return self.engine.run(network, shown[None, None])[0]
 
     def _locate(self, fine: Scan, coarse: Scan) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it.
@@ -280,12 +333,13 @@ class Stripper:
                 f"the field of view, {extent} mm, is too large for a model with {self.config.voxel_size_mm:g} mm "
                 "voxels; crop the image or use a model for this anatomy"
             )
-        window = conform(scan, grid, self.device, fill=torch.nan)
-        if window.isnan().all():
+        window = conform(scan, grid, fill=np.nan)
+        beyond = np.isnan(window)
+        if beyond.all():
             extent = " × ".join(f"{x:.3g}" for x in high - low)
             raise InputError(f"no brain found: the field of view, {extent} mm, is smaller than the model's voxels")
         logit = self._predict("locator", network_input(window))
-        return logit.masked_fill(window.isnan(), FAR_LOGIT).cpu().numpy()
+        return np.where(beyond, np.float32(FAR_LOGIT), logit)
 
     def _middle(self, grid: Grid, logit: np.ndarray) -> np.ndarray:
         """RAS mm [3] of the middle of the largest part that the locator takes for brain.
@@ -320,10 +374,11 @@ class Stripper:
                 return None
             middle = seen
         window_grid, window = self._window(fine, middle, (self.config.segmenter_size,) * 3)
-        logit = self._predict("segmenter", network_input(window)).masked_fill(window.isnan(), FAR_LOGIT)
-        segmented = largest_component((logit > 0).cpu().numpy())
-        located = conform(Scan(brain, grid.vox2world), window_grid).numpy() > 0.5
-        return dice(located, segmented) * promised_dice(logit.cpu().numpy(), segmented), middle
+        logit = self._predict("segmenter", network_input(window))
+        logit = np.where(np.isnan(window), np.float32(FAR_LOGIT), logit)
+        segmented = largest_component(logit > 0)
+        located = conform(Scan(brain, grid.vox2world), window_grid) > 0.5
+        return dice(located, segmented) * promised_dice(logit, segmented), middle
 
 
 def _checked(image: Scan | np.ndarray, vox2world: np.ndarray | None, slope: float, intercept: float) -> Scan:
@@ -361,9 +416,12 @@ def _checked_centre(centre_mm: Point, grid: Grid) -> np.ndarray:
     return centre
 
 
-def _nothing_around(centre_mm: Point) -> str:
-    """What to say if no brain is found where a person sees one."""
-    return f"no brain found around {_in_words(centre_mm)}: is this its middle, and is the model for this anatomy?"
+def no_brain_error(centre_mm: Point | None) -> InputError:
+    """The error to raise if no brain is found; centre_mm: where a person sees one, None if nobody said so."""
+    if centre_mm is None:
+        return NoBrainError(NO_BRAIN)
+    around = _in_words(centre_mm)
+    return InputError(f"no brain found around {around}: is this its middle, and is the model for this anatomy?")
 
 
 def _in_words(point_mm: Point) -> str:
@@ -371,6 +429,6 @@ def _in_words(point_mm: Point) -> str:
     return f"({', '.join(f'{value:g}' for value in point_mm)} mm)"
 
 
-def network_input(window: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
+def network_input(window: np.ndarray, brain: np.ndarray | None = None) -> np.ndarray:
     """What a network is shown of a conformed image [X, Y, Z], NaN where it has no data; brain: see `normalise`."""
-    return normalise(window[None], ~window.isnan()[None], None if brain is None else brain[None])[0]
+    return normalise(window, ~np.isnan(window), brain)

@@ -8,7 +8,7 @@ brain's surface that random smooth fields break up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -103,6 +103,7 @@ def generation_labels(
     config: GenerationConfig,
     streams: RandomStreams,
     image: np.ndarray | None = None,
+    pairs: Sequence[tuple[int, int]] | None = None,
 ) -> GenerationLabels:
     """Classes of a label map of whole numbers [X, Y, Z].
 
@@ -111,10 +112,12 @@ def generation_labels(
     image: [X, Y, Z], to part labels by its intensities. The classes of each side are then numbered by mean
     intensity, and have levels. Without it air is class 1, the other classes outside are numbered by their distance
     to the brain, and those inside in the order of their labels.
+    pairs: labels of the left and right part of one structure, which share a class; None to find them by where they
+    lie.
 
     Raises BrainLabelsError if no label is brain, or all are.
     """
-    regions = _grouped(_regions_of(values, brain, voxel_sizes(vox2world)), vox2world, config)
+    regions = _grouped(_regions_of(values, brain, voxel_sizes(vox2world)), vox2world, config, pairs)
     regions = _with_furrows(_without_islands(regions, config.island), config.closing)
     air = _background(regions)
     holds_head = air is not None and _holds_head(regions, air, config)
@@ -149,9 +152,18 @@ def _regions_of(values: np.ndarray, brain: Collection[int], voxel_mm: np.ndarray
     return _Regions(number, inside, labels[:, None].tolist(), voxel_mm)
 
 
-def _grouped(regions: _Regions, vox2world: np.ndarray, config: GenerationConfig) -> _Regions:
-    """The regions, of which some are joined; see `group_labels`."""
-    groups = group_labels(regions.number, regions.inside, vox2world, regions.brain_mm, config)
+def _grouped(
+    regions: _Regions,
+    vox2world: np.ndarray,
+    config: GenerationConfig,
+    pairs: Sequence[tuple[int, int]] | None,
+) -> _Regions:
+    """The regions, each of one label, of which some are joined; see `group_labels`. pairs: of labels."""
+    if pairs is not None:
+        region_of = {label: region for region, (label,) in enumerate(regions.labels)}
+        pairs = [(region_of[a], region_of[b]) for a, b in pairs if a in region_of and b in region_of]
+        pairs = [pair for pair in pairs if len(set(regions.inside[list(pair)])) == 1]
+    groups = group_labels(regions.number, regions.inside, vox2world, regions.brain_mm, config, pairs)
     group_of = np.empty(len(regions.inside), dtype=np.uint8)
     for number, group in enumerate(groups):
         group_of[group] = number

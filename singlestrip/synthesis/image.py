@@ -1,4 +1,4 @@
-"""Label map to random image and brain mask: what the networks learn from.
+"""Label map to random image, and to its brain mask or classes: what the networks learn from.
 
 `sample_parameters` draws what is random in an image; `synthesise` makes the image of it, on any device.
 Each step has a module of its own, with what is drawn, how it is drawn and how it is applied. A new step
@@ -18,6 +18,7 @@ from ..configuration import SynthConfig, Window
 from .acquisition import Acquisition, add_noise, blur, sample_acquisition, take_slices
 from .bias import BiasField, apply_bias, sample_bias
 from .class_intensities import ClassIntensities, add_class_noise, paint_classes, sample_class_intensities
+from .class_shares import class_shares
 from .field_of_view import Crop, Masking, blank_beyond_rim, sample_crop, sample_masking, within_crop
 from .intensity_scale import IntensityScale, sample_intensity_scale, scale_intensities
 from .label_map import LabelMap
@@ -78,9 +79,10 @@ def synthesise(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A batch of images, each of one label map and its parameters.
 
-    Returns image [B, 1, X, Y, Z] in [0, 1], brain [B, 1, X, Y, Z] the share of each voxel that is
-    brain, and weight [B, 1, X, Y, Z], 0 where the image has no data (the loss must not ask what
-    cannot be seen), on the device of the maps. The same parameters give the same batch.
+    Returns image [B, 1, X, Y, Z] in [0, 1], the share of each voxel that is brain [B, 1, X, Y, Z], or if the maps
+    have targets the shares of the background and of K classes [B, 1 + K, X, Y, Z], and weight [B, 1, X, Y, Z],
+    0 where the image has no data (the loss must not ask what cannot be seen), on the device of the maps. The same
+    parameters give the same batch.
     """
     device = maps[0].labels.device
     to_grid = torch.stack([source.grid_from_mm() for source in maps])
@@ -95,7 +97,11 @@ def synthesise(
     image = scale_intensities(image, brain, covered, [p.intensity_scale for p in parameters])
     image = blank_beyond_rim(image, brain, window, [p.masking for p in parameters])
     image = torch.where(covered, image, torch.zeros((), device=device))
-    return image[:, None], brain[:, None].contiguous(), covered[:, None].float()
+    if maps[0].targets is None:
+        shares = brain[:, None].contiguous()
+    else:
+        shares = class_shares(maps, [p.shape for p in parameters], points)
+    return image[:, None], shares, covered[:, None].float()
 
 
 def _in_window(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -15,19 +16,26 @@ LIKE_VOLUME = 1.5  # greatest ratio of the volumes of a left and a right label
 
 
 def group_labels(
-    number: np.ndarray, inside: np.ndarray, vox2world: np.ndarray, brain_mm: float, config: GenerationConfig
+    number: np.ndarray,
+    inside: np.ndarray,
+    vox2world: np.ndarray,
+    brain_mm: float,
+    config: GenerationConfig,
+    pairs: Sequence[tuple[int, int]] | None = None,
 ) -> list[list[int]]:
     """Groups of labels, each inside or outside, whose members are to share a class.
 
     number: [X, Y, Z] number of each voxel's label, from 0 to before N; inside: [N] whether each is brain;
-    brain_mm: length of the brain.
+    brain_mm: length of the brain. pairs: left and right labels; None to find them by where they lie.
 
     A left and a right label of one structure are a group (SynthSeg). If there are more than `config.most` groups
     inside or outside, neighbours in number are joined, the smallest first: programs give parts of one tissue
     neighbouring numbers.
     """
     volumes = np.bincount(number.ravel(), minlength=len(inside))
-    partner = dict(_mirrored_pairs(number, inside, volumes, vox2world, config.mirror * brain_mm))
+    if pairs is None:
+        pairs = _mirrored_pairs(number, inside, volumes, vox2world, config.mirror * brain_mm)
+    partner = dict(pairs)
     groups: list[list[int]] = []
     for side in (False, True):
         labels = [int(label) for label in np.flatnonzero(inside == side) if label not in partner.values()]

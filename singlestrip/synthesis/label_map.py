@@ -13,6 +13,18 @@ from .shape_bank import ShapeBank
 
 
 @dataclass(frozen=True)
+class Targets:
+    """The classes that a segmenter learns to tell apart.
+
+    channels: uint8 [X, Y, Z], the channel of each voxel's class, 0 for the background; mirrored: int64 [1 + K],
+    the channel that each is in a mirrored head.
+    """
+
+    channels: torch.Tensor
+    mirrored: torch.Tensor
+
+
+@dataclass(frozen=True)
 class LabelMap:
     """A conformed label map on the training device.
 
@@ -21,8 +33,9 @@ class LabelMap:
     everywhere; away_mm: float [X, Y, Z], distance to the brain, 0 in it; depth_mm: float [X, Y, Z], distance to
     the surface within the brain, 0 outside; spacing_mm; brain_mm: [3],
     middle of the brain's bounding box, mm from the middle of the map; levels: [256] on the CPU,
-    intensity of each class in the labelled scan from 0 to 1, None where it is not known; bank: shapes of other
-    people, None for its own shape alone.
+    intensity of each class in the labelled scan from 0 to 1, None where it is not known;
+    targets: the classes to tell apart, None if it is the brain alone; bank: shapes of other people, None for its
+    own shape alone.
     """
 
     labels: torch.Tensor
@@ -33,6 +46,7 @@ class LabelMap:
     spacing_mm: float
     brain_mm: torch.Tensor
     levels: torch.Tensor | None = None
+    targets: Targets | None = None
     bank: ShapeBank | None = None
 
     @staticmethod
@@ -41,6 +55,7 @@ class LabelMap:
         spacing_mm: float,
         device: torch.device | str = "cpu",
         levels: np.ndarray | None = None,
+        targets: Targets | None = None,
         bank: ShapeBank | None = None,
     ) -> LabelMap:
         """From a conformed label map uint8 [X, Y, Z], the levels of its classes float32 [256], and its bank."""
@@ -61,6 +76,7 @@ class LabelMap:
             spacing_mm,
             torch.tensor(middle * spacing_mm, dtype=torch.float32),
             None if levels is None else torch.from_numpy(levels),
+            targets,
             bank,
         )
 
@@ -84,6 +100,7 @@ class LabelMap:
             scanned=None if self.scanned is None else self.scanned[box],
             away_mm=self.away_mm[box],
             depth_mm=self.depth_mm[box],
+            targets=self.targets and replace(self.targets, channels=self.targets.channels[box]),
         )
         return part, at * scale.to(at.device) + shift.to(at.device)
 

@@ -30,6 +30,11 @@ class Shape:
     person: Deformation | None = None
 
     @property
+    def is_mirrored(self) -> bool:
+        """Whether left and right change places."""
+        return bool(torch.linalg.det(self.affine[:3, :3]) < 0)
+
+    @property
     def brain_mm(self) -> torch.Tensor:
         """[3] where the middle of the brain lies in the window, but for the smooth deformation."""
         return -torch.linalg.solve(self.affine[:3, :3], self.affine[:3, 3])

@@ -51,6 +51,8 @@ def calibrated(model: Cascade, scans: Sequence[LabelledScan], largest: float) ->
     largest: bound of the level, see `border_level`.
     """
     model = copy.deepcopy(model)
+    if not scans:
+        return model, 0.0
     level = border_level(Stripper(model), scans, largest)
     bias = model.segmenter.head.bias
     assert bias is not None, "the head is a convolution with a bias"

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..networks.cascade import Cascade
 from ..networks.checkpoint import save_model
 from ..networks.device import fast_in_bfloat16
-from ..networks.losses import segmentation_loss
+from ..networks.losses import class_loss, segmentation_loss
 from ..networks.model_header import Anatomy
 from ..space.metrics import dice
 from ..stripping.stripper import Stripper
@@ -67,7 +67,7 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
         torch.manual_seed(config.seed)
         self.model = Cascade(cascade)
         if data.init is not None:
-            self.model.load_state_dict(data.init.state_dict())
+            begin_with(self.model, data.init)
         self.model.to(device)
         self.average = MovingAverage(self.model, config.average)
         self.optimizer = torch.optim.AdamW(
@@ -86,10 +86,11 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
     def _loss(self, network: str, batch: int) -> torch.Tensor:
         """Loss [] of a network for this process's images of the batch of this number."""
         first = (batch * process_count() + process_number()) * self.config.batch
-        image, brain, weight = self.sources[network].draw(range(first, first + self.config.batch), batch)
+        image, shares, weight = self.sources[network].draw(range(first, first + self.config.batch), batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            logit = getattr(self.model, network)(image)
-        return segmentation_loss(logit, brain, weight, self.config.cross_entropy)
+            logits = getattr(self.model, network)(image)
+        loss = segmentation_loss if logits.shape[1] == 1 else class_loss
+        return loss(logits, shares, weight, self.config.cross_entropy)
 
     def clip_gradients(self) -> None:
         for network in (self.model.locator, self.model.segmenter):
@@ -107,6 +108,18 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
 
     def validate(self, model: Cascade) -> float:
         return validate(model, self.data.validation)
+
+
+def begin_with(model: Cascade, init: Cascade) -> None:
+    """Give networks the weights of others.
+
+    The last layer of a segmenter that tells other classes apart keeps its own.
+    """
+    weights = init.state_dict()
+    if model.config.classes != init.config.classes:
+        own = model.state_dict()
+        weights |= {name: own[name] for name in own if name.startswith("segmenter.head.")}
+    model.load_state_dict(weights)
 
 
 def train_cascade(

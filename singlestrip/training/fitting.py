@@ -24,7 +24,9 @@ from ..io.text import typed
 from ..networks.model_header import Anatomy
 from ..space.metrics import volume_ml
 from ..synthesis.gmm import NativeMap, is_inside
+from .maps import map_spacing_mm
 
+TRAINED_OUTPUTS = 4  # logits of classes, their probabilities, what they should be, and a gradient
 MAP_BYTES = 16  # a voxel of a conformed label map: its labels, the brain, and the distances to it and in it
 
 
@@ -83,11 +85,12 @@ def check_memory(
     left = memory.available() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     need = 0.0
     for name, (window, *_) in config.windows(cascade).items():
-        spacing = window.voxel_size_mm * config.source_factor
+        spacing = map_spacing_mm(maps, window, cascade, config)
         bounds = [source.scan.grid.bounds_mm() for source in maps]
         sizes = [math.prod((high - low) / spacing) for low, high in bounds]
         need += MAP_BYTES * sum(sizes)
         need += getattr(cascade, name).layer_bytes(math.prod(window.shape)) * config.batch
+    need += TRAINED_OUTPUTS * cascade.output_bytes * config.batch
     if left is not None and need > left:
         raise InputError(
             f"training with voxels of {cascade.voxel_size_mm:g} mm needs {need / memory.GIB:.1f} GiB of memory at "

@@ -15,10 +15,12 @@ import torch
 
 from ..configuration import INSIDE_BASE, CascadeConfig, TrainConfig, Window
 from ..errors import InputError
+from ..space.grid import voxel_sizes
 from ..space.resample import conform_labels
+from ..space.scan import Scan
 from ..synthesis.gmm import NativeMap, is_inside
 from ..synthesis.image import sample_parameters, synthesise
-from ..synthesis.label_map import LabelMap
+from ..synthesis.label_map import LabelMap, Targets
 from ..synthesis.streams import RandomStreams, happens, whole_number
 
 
@@ -43,7 +45,7 @@ class ImageSource:
     network: int
 
     def draw(self, numbers: Iterable[int], batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images with these numbers, brain masks and weights, each [B, 1, X, Y, Z]: see `synthesise`.
+        """Images with these numbers, shares of the brain or of classes, and weights: see `synthesise`.
 
         batch: number of the batch that they belong to, of which other processes may draw other images. All its
         images are on the same grid.
@@ -74,11 +76,12 @@ def image_sources(
     """
     sources = {}
     for network, (name, windows) in enumerate(config.windows(cascade).items()):
+        mirrored = cascade.mirrored_channels if cascade.classes and name == "segmenter" else None
         views: list[WindowMaps] = []
         for window in windows:
-            spacing_mm = window.voxel_size_mm * config.source_factor
+            spacing_mm = map_spacing_mm(maps, window, cascade, config)
             try:
-                conformed = [conform_map(native, spacing_mm, device) for native in maps]
+                conformed = [conform_map(native, spacing_mm, device, mirrored) for native in maps]
             except InputError:
                 if not views:
                     raise
@@ -88,8 +91,23 @@ def image_sources(
     return sources
 
 
-def conform_map(source: NativeMap, spacing_mm: float, device: torch.device) -> LabelMap:
-    """A label map at a voxel size. Raises InputError if nothing is left of the brain, or of what is around it."""
+def map_spacing_mm(
+    maps: Sequence[NativeMap], window: Window, cascade: CascadeConfig, config: TrainConfig
+) -> float:
+    """The voxel size of label maps for a grid that a network sees; for classes no finer than the maps are."""
+    spacing_mm = window.voxel_size_mm * config.source_factor
+    if not cascade.classes:
+        return spacing_mm
+    return max(spacing_mm, min(float(voxel_sizes(source.vox2world).min()) for source in maps))
+
+
+def conform_map(
+    source: NativeMap, spacing_mm: float, device: torch.device, mirrored: Sequence[int] | None = None
+) -> LabelMap:
+    """A label map at a voxel size. Raises InputError if nothing is left of the brain, or of what is around it.
+
+    mirrored: the channel of each target in a mirrored head, if targets are to be learned.
+    """
     labels = conform_labels(source.scan, spacing_mm, INSIDE_BASE).array
     inside = is_inside(labels)
     if not inside.any() or not ((labels > 0) & ~inside).any():
@@ -98,16 +116,22 @@ def conform_map(source: NativeMap, spacing_mm: float, device: torch.device) -> L
             f"nothing {side} the brain is left of a label map with voxels of {spacing_mm:.2g} mm: too thin to "
             "learn from; check the mask, or choose smaller voxels"
         )
-    return LabelMap.of(labels, spacing_mm, device, source.levels, source.bank)
+    targets = None
+    if mirrored is not None:
+        assert source.targets is not None, "a map to learn classes from has targets"
+        channels = conform_labels(Scan(source.targets, source.vox2world), spacing_mm, 0).array
+        targets = Targets(torch.from_numpy(channels).to(device), torch.tensor(mirrored, device=device))
+    return LabelMap.of(labels, spacing_mm, device, source.levels, targets, source.bank)
 
 
 def fingerprint(maps: Sequence[NativeMap]) -> str:
-    """SHA-256 of label maps, their geometry, levels and banks: a run must be resumed with those it began with."""
+    """SHA-256 of label maps with all that belongs to them: a run must be resumed with the ones it began with."""
     digest = hashlib.sha256()
     for source in maps:
         digest.update(np.ascontiguousarray(source.labels).tobytes())
         digest.update(np.asarray(source.vox2world, dtype=np.float64).tobytes())
         digest.update(b"" if source.levels is None else source.levels.tobytes())
+        digest.update(b"" if source.targets is None else np.ascontiguousarray(source.targets).tobytes())
         if source.bank is not None:
             for fields in (source.bank.mean, source.bank.components):
                 digest.update(fields.numpy().tobytes())

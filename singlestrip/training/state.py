@@ -13,7 +13,8 @@ from torch import nn
 
 from ..errors import ModelError
 from ..io.text import typed
-from ..networks.checkpoint import KINDS, weight_fault
+from ..networks.checkpoint import KINDS
+from ..networks.model_weights import weight_fault
 from ..networks.training_state import load_training_state
 from .processes import process_count
 from .task import Setup
@@ -67,7 +68,7 @@ def read_state(path: Path, kind: type[nn.Module]) -> TrainingState:
     """The checkpoint of any run that trains this kind of networks. Raises ModelError if it is damaged."""
     try:
         state = typed.convert(load_training_state(path), TrainingState)
-        network = typed.convert_all(state.network, KINDS[kind].configuration)
+        network = KINDS[kind].read_configuration(state.network)
     except ValueError as error:
         raise ModelError(f"{path}: not a training checkpoint, or damaged ({error})") from error
     with torch.device("meta"):  # shapes alone
@@ -93,7 +94,7 @@ def _difference(state: TrainingState, setup: Setup[Any, Any, Any]) -> str | None
     steps = setup.plan.steps
     checks = (
         (
-            typed.convert_all(state.network, type(setup.network)) == setup.network,
+            KINDS[setup.kind].read_configuration(state.network) == setup.network,
             "the run began with networks of another shape or voxel size",
         ),
         (not changed, f"the run began with another {', '.join(changed)}; resume with the same settings"),
@@ -147,7 +148,7 @@ def _fault_of(tensors: Mapping[Any, torch.Tensor], expected: Mapping[Any, torch.
         plain = value.layout == torch.strided and value.device.type == "cpu"
         if not plain or value.dtype != expected[name].dtype:
             return f"weights of type {value.dtype}, {value.layout}"
-        fault = weight_fault(str(name), value)
+        fault = weight_fault(str(name), value.numpy())
         if fault:
             return f"weights that {fault}"
     return None

@@ -160,8 +160,8 @@ def run(args: argparse.Namespace) -> int:
     if (args.rank == "truth") != (args.references is not None):
         args.parser.error("--rank truth and --references go together")
     from ...io.images.lists import read_list
-    from ...networks.checkpoint import find_model
     from ...networks.device import choose_device
+    from ...networks.model_files import find_model
     from ...self_training.rounds import Listeners, SelfTraining
     from ...training.allocator import keep_memory
 
@@ -186,15 +186,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _quality_file(args: argparse.Namespace) -> Path | None:
     """The file of the quality network that is given; None to train one, as --epochs asks for."""
-    from ...networks.autoencoder import Autoencoder
-    from ...networks.checkpoint import find_model, read_header
+    from ...networks.model_files import find_model
+    from ...networks.model_header import AUTOENCODER, CASCADE, read_header
 
     if args.qc_model:
-        return find_model(args.qc_model, Autoencoder)
+        return find_model(args.qc_model, AUTOENCODER.shipped)
     if not args.model or args.epochs:
         return None
     path = find_model(args.model)
-    return None if read_header(path)["quality"] is None else path
+    return path if AUTOENCODER in read_header(path, CASCADE).parts else None
 
 
 def _options(args: argparse.Namespace) -> Options:

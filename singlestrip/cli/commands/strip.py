@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...batch.shards import slurm_shard, table_name
-from ...configuration import B0_LIMIT
-from ...errors import OutputError
+from ...batch.shards import table_name
+from ...configuration import B0_LIMIT, STRUCTURES_MODEL
 from ..advice import describer_with_options
+from ..image_jobs import add_centre, add_folder, add_images, chosen_part, deal_jobs, plan_jobs, read_images
 from ..options import (
     add_memory,
     add_model,
@@ -22,21 +22,19 @@ from ..options import (
     exit_status,
     finite_float,
     input_file,
-    input_list,
     load_quality,
     millimetres,
     output_file,
-    output_folder,
-    shard,
     show_stripping,
 )
-from ..streams import tell
 
 if TYPE_CHECKING:
     from ...batch.jobs import Job
-    from ...batch.strip import Outcome
+    from ...batch.pipeline import Outcome
+    from ...quality.scores import MaskQuality
 
 KINDS = ("brain", "mask", "sdt", "picture", "doubt")
+DEFAULT_KINDS = ("brain", "mask")
 
 DESCRIPTION = """take the skull off head images
 Finds the brain in a head image of any contrast, resolution, orientation and field of view. Writes the
@@ -52,8 +50,11 @@ If no brain is found, or another part is taken for it, --centre says where its m
 RAS mm, to the right, front and top of the origin, as FSLeyes and freeview show them for the cursor. The
 networks then do not search the image. In an adult's head 20 mm aside do no harm.
 
+--no-csf makes a tight mask. The networks tell the fluid around the brain from its tissue; the mask is where
+tissue is more probable than everything else. Holes are filled, so that the ventricles belong to it.
+
 --resume goes on where a run stopped. A hidden folder .singlestrip beside the outputs records what each
-was made with: image, version, model, border, centre, fill and frames. Outputs that were made in another
+was made with: image, version, model, border, centre, fill, fluid and frames. Outputs that were made in another
 way, or from an image that has been replaced, are made anew. Outputs without a record, and those that
 another program has changed, are kept.
 
@@ -93,19 +94,7 @@ EXAMPLES = """\
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("FILES")
-    files.add_argument(
-        "-i",
-        "--image",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="IMAGE",
-        type=input_file,
-        help="image to strip; several with --out-dir",
-    )
-    files.add_argument(
-        "--list", type=input_list, metavar="FILE", help="text file with the path of one image per line"
-    )
+    add_images(files, "strip")
     files.add_argument(
         "-o",
         "--out",
@@ -134,33 +123,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="map of how far the networks would put the brain elsewhere, from 0 to 1, float32",
     )
-    files.add_argument(
-        "--out-dir",
-        type=output_folder,
-        metavar="DIR",
-        help="folder for the outputs of all images, such as NAME_mask; made if missing",
-    )
-    files.add_argument(
-        "--save",
-        nargs="+",
-        choices=KINDS,
-        metavar="KIND",
-        help="what to write to --out-dir: brain, mask, sdt, picture, doubt (default brain mask)",
-    )
-    files.add_argument(
-        "--suffix", metavar="SUFFIX", help="format in --out-dir, such as .mgz (default: each image's own)"
-    )
-    files.add_argument(
-        "--shard",
-        type=shard,
-        metavar="K/N",
-        help="strip the K-th of N parts of the images; slurm: take K/N from the job array",
-    )
-    files.add_argument(
-        "--resume",
-        action="store_true",
-        help="keep outputs that are there, whole, on the image's grid, and made in this way; see above",
-    )
+    add_folder(files, "strip", KINDS, DEFAULT_KINDS, "NAME_mask")
     add_model(files)
     mask = parser.add_argument_group("MASK OPTIONS")
     mask.add_argument(
@@ -172,12 +135,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="move the mask's surface out by MM, or in if negative (default 0)",
     )
     mask.add_argument(
-        "--centre",
-        type=millimetres,
-        nargs=3,
-        metavar=("X", "Y", "Z"),
-        help="RAS mm of the middle of the brain, for one IMAGE in which it is not found (default: search)",
+        "--no-csf",
+        action="store_true",
+        help="leave out the fluid around the brain, by the classes of a model that tells it apart (default model: "
+        f"{STRUCTURES_MODEL})",
     )
+    add_centre(mask)
     mask.add_argument(
         "-f",
         "--fill",
@@ -199,7 +162,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_quality_options(
         parser, "print each mask's estimated Dice and flag, pass, look or fail, and write DIR/qc.tsv; see qc"
     )
-    add_processor_options(parser)
+    add_processor_options(parser, has_engine=True)
     add_memory(parser)
 
 
@@ -214,82 +177,35 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     A wrong command line ends the program. Raises InputError or OutputError if a file cannot be used. Imports no
     library.
     """
-    from ...batch.jobs import take_images
-    from ...io.images.lists import read_list
-
-    images = take_images(args.image + (read_list(args.list) if args.list else []))
+    images = read_images(args)
     check_quality_options(args, doubt=_maps_doubt(args))
     if args.qc and args.save and "mask" not in args.save:
         args.parser.error("--qc needs the mask among what --save names")
-    if not images:
-        args.parser.error("name an image with -i, or a list with --list")
+    if args.no_csf and (args.qc or _maps_doubt(args)):
+        args.parser.error("--qc and maps of doubt judge masks with the fluid around the brain; leave out --no-csf")
     if args.bval is not None and (args.out_dir is not None or args.mask_mean_frame):
         args.parser.error("--bval goes with one image, without --out-dir and --mask-mean-frame")
-    if args.centre is not None and len(images) > 1:
-        args.parser.error("--centre goes with one image")
     paths = zip(KINDS, (args.out, args.mask, args.sdt, args.picture, args.doubt), strict=True)
     outputs = {kind: path for kind, path in paths if path is not None}
-    if args.out_dir is None:
-        return [_single_job(args, images, outputs)]
-    return _folder_jobs(args, images, outputs)
-
-
-def _single_job(args: argparse.Namespace, images: list[Path], outputs: dict[str, Path]) -> Job:
-    """The job of one image, without --out-dir. Raises InputError if there is no such file."""
-    from ...batch.jobs import Job
-    from ...io.images.names import check_output
-    from ...io.images.path import check_is_file
-    from ...io.output import check_distinct, check_picture
-
-    if args.save or args.suffix or args.shard:
-        args.parser.error("--save, --suffix and --shard go with --out-dir")
-    if len(images) > 1:
-        args.parser.error("several images need --out-dir")
-    if not outputs:
-        args.parser.error("name at least one output: -o, -m, -d, -p or --doubt")
-    if args.qc and args.resume and args.mask is None:
+    if args.qc and args.resume and args.out_dir is None and args.mask is None:
         args.parser.error("--qc with --resume needs -m: there is no mask to score otherwise")
-    try:
-        check_distinct(images + ([args.bval] if args.bval else []), outputs.values())
-    except OutputError as error:
-        args.parser.error(str(error))
-    for kind, path in outputs.items():
-        check_picture(path) if kind == "picture" else check_output(path)
-    check_is_file(images[0])
-    return Job(images[0], outputs, args.bval)
-
-
-def _folder_jobs(args: argparse.Namespace, images: list[Path], outputs: dict[str, Path]) -> list[Job]:
-    """The jobs of all images with --out-dir, with which no output may be named."""
-    from ...batch.jobs import plan_folder
-    from ...io.images.names import SUFFIXES
-
-    if outputs:
-        args.parser.error("-o, -m, -d, -p and --doubt name the outputs of one image; with --out-dir use --save")
-    if args.suffix and args.suffix not in SUFFIXES:
-        args.parser.error(f"--suffix: choose from {', '.join(SUFFIXES)}")
-    return plan_folder(images, args.out_dir, args.save or ("brain", "mask"), args.suffix)
+    return plan_jobs(args, images, outputs, "-o, -m, -d, -p or --doubt", DEFAULT_KINDS)
 
 
 def run(args: argparse.Namespace) -> int:
-    part = slurm_shard() if args.shard == "slurm" else args.shard
-    jobs = _jobs(args)
-    if part is not None:
-        total, jobs = len(jobs), part.deal(jobs)
-        if not jobs:
-            if not args.quiet:
-                tell(f"nothing for part {part} of {total} images")
-            return 0
+    part = chosen_part(args)  # before folders are made
+    jobs = deal_jobs(args, _jobs(args), part)
+    if not jobs:
+        return 0
     from ...batch.jobs import StripOptions
     from ...batch.records import made_with
-    from ...networks.model_files import find_by_name
+    from ...networks.model_files import find_model
 
-    if args.model is not None:
-        find_by_name(args.model)  # a wrong name is refused before torch is imported
+    # A wrong name is refused before the slow imports below.
+    path = find_model(args.model or (STRUCTURES_MODEL if args.no_csf else None))
     from ...batch.strip import strip_files
     from ...io.checksum import checksum
-    from ...networks.autoencoder import Autoencoder
-    from ...networks.checkpoint import find_model
+    from ...networks.model_header import AUTOENCODER
     from ...stripping.stripper import Stripper
 
     apply_threads(args)
@@ -298,12 +214,11 @@ def run(args: argparse.Namespace) -> int:
         from ...batch.quality_table import read_growing_table
 
         read_growing_table(table)
-    path = find_model(args.model)
     flags = chosen_flags(args)
     quality = load_quality(args, path, flags) if args.qc or _maps_doubt(args) else None
-    stripper = Stripper.load(path, args.device)
+    stripper = Stripper.load(path, args.device, args.engine, not args.no_csf)
     centre = None if args.centre is None else tuple(args.centre)
-    quality_sha256 = None if args.qc_model is None else checksum(find_model(args.qc_model, Autoencoder))
+    quality_sha256 = None if args.qc_model is None else checksum(find_model(args.qc_model, AUTOENCODER.shipped))
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory, centre, quality_sha256)
     outcomes = strip_files(
         stripper,
@@ -312,7 +227,7 @@ def run(args: argparse.Namespace) -> int:
         quality=quality,
         resume=args.resume,
         debug=args.debug,
-        made_with=made_with(path),
+        made_with=made_with(path) | ({"CSF": "left out"} if args.no_csf else {}),
         done=show_stripping(args, len(jobs)),
         describe=describer_with_options(args),
         assess=args.qc,
@@ -322,7 +237,7 @@ def run(args: argparse.Namespace) -> int:
     return exit_status(outcomes)
 
 
-def _write_quality_table(outcomes: Sequence[Outcome], path: Path) -> None:
+def _write_quality_table(outcomes: Sequence[Outcome[MaskQuality]], path: Path) -> None:
     """Add the masks that were assessed and the images that failed to the table of quality, worst first."""
     from ...batch.assessment import Assessment, Case
     from ...batch.quality_table import update_table
@@ -330,7 +245,7 @@ def _write_quality_table(outcomes: Sequence[Outcome], path: Path) -> None:
     assessments = []
     for outcome in outcomes:
         case = Case(outcome.job.outputs["mask"], outcome.job.image, name=str(outcome.job.image))
-        quality = outcome.quality
+        quality = outcome.measured
         if quality is None:
             assessments.append(Assessment(case, "fail", {}, note=outcome.text))
         else:

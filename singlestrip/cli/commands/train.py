@@ -9,7 +9,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...configuration import GMMConfig, MaskGridConfig, QualityPartTrainConfig, TrainConfig, TransferConfig
+from ...configuration import (
+    ClassTrainConfig,
+    GMMConfig,
+    MaskGridConfig,
+    QualityPartTrainConfig,
+    TrainConfig,
+    TransferConfig,
+)
 from ...errors import InputError
 from ...io.text.escaping import printable
 from ..options import (
@@ -36,7 +43,7 @@ from ..streams import clear_progress
 if TYPE_CHECKING:
     import torch
 
-    from ...configuration import CascadeConfig
+    from ...configuration import CascadeConfig, TargetClass
     from ...networks.cascade import Cascade
     from ...quality.training import QualityTask
     from ...synthesis.generation_maps import GenerationMap
@@ -53,6 +60,10 @@ its own. If there is no scan, this step is left out.
 
 With --brain the label maps may be of any program. Labels that are a large part of the brain, or of what
 is outside, are parted so that images have contrast: by the image of the map, or by position.
+
+With --classes the model tells apart the labels of a map: tissues, organs or regions. segment draws them in
+other scans. Images are drawn from all labels of the map, and the table of classes says which of them are
+one class, which lie left and right, and which are brain. If some are brain, strip works with the model too.
 
 The training begins with the weights that come with singlestrip, for any anatomy: networks see voxels, not
 millimetres. The voxel size is that at which the labelled brain is as many voxels long as an adult's. If
@@ -81,6 +92,7 @@ SYNOPSIS = [
     "singlestrip train -i IMAGE [IMAGE ...] -m MASK [MASK ...] -o MODEL [OPTIONS]",
     "singlestrip train -l LABELS [LABELS ...] -o MODEL [OPTIONS]",
     "singlestrip train -l LABELS [LABELS ...] --brain LABEL [LABEL ...] -o MODEL [OPTIONS]",
+    "singlestrip train -l LABELS [LABELS ...] --classes TABLE -o MODEL [OPTIONS]",
 ]
 
 EXAMPLES = """\
@@ -89,9 +101,11 @@ EXAMPLES = """\
     singlestrip train -i rat.nii.gz -m rat-mask.nii.gz -o rat.safetensors --init mouse.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o own.safetensors --init none
     singlestrip train -l dseg.nii.gz --brain 3 4 -o my-anatomy.safetensors
+    singlestrip train -l dseg.nii.gz --classes classes.tsv -o tissues.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz --samples sheet.png"""
 
 NO_INIT = "none"  # in place of a model to begin with
+EACH_LABEL = "each"  # in place of a table of classes
 
 # Training options that are fields of the one dataclass that holds their defaults.
 NUMBERS = {
@@ -106,8 +120,9 @@ NUMBERS = {
 
 def _default(name: str) -> str:
     """The default of a training option, in words if it depends on what the training begins with."""
-    from_weights, from_nothing = (f"{getattr(config, name):g}" for config in (TransferConfig(), TrainConfig()))
-    return from_weights if from_weights == from_nothing else f"{from_weights}; {from_nothing} with --init none"
+    kinds = {"": TransferConfig(), " with --init none": TrainConfig(), " with --classes": ClassTrainConfig()}
+    values = {kind: f"{getattr(config, name):g}" for kind, config in kinds.items()}
+    return "; ".join(value + kind for kind, value in values.items() if not kind or value != values[""])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -150,6 +165,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="LABEL",
         help="labels that are brain: numbers, ranges such as 1001-1035, or names; all others are outside. Large "
         "labels are parted, by the image of each map given with -i if there is no -m, else by position",
+    )
+    files.add_argument(
+        "--classes",
+        type=input_file,
+        metavar="TABLE",
+        help="learn to tell the labels of the maps apart, as this table says: FreeSurfer colour table, or BIDS "
+        "dseg.tsv that may also have the columns target, side, brain, fluid and largest; or the word "
+        f"{EACH_LABEL}: each label is a class",
     )
     files.add_argument(
         "--label-table",
@@ -213,7 +236,11 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--brain is about label maps: name them with -l")
     if args.label_table and not args.brain:
         args.parser.error("--label-table has the names for --brain: say which are brain")
-    images_of_maps = args.brain and not args.mask
+    if args.classes and (args.mask or not args.labels):
+        args.parser.error("--classes is about label maps: name them with -l, and no masks")
+    if args.classes and args.label_table:
+        args.parser.error("--label-table has the names for --brain; with --classes the table of classes has them")
+    images_of_maps = (args.brain or args.classes) and not args.mask
     if images_of_maps and len(args.image) not in (0, len(args.labels)):
         args.parser.error(f"{len(args.image)} images and {len(args.labels)} label maps: give one image per map")
     if len(args.image) != len(args.mask) and not images_of_maps:
@@ -232,7 +259,10 @@ def run(args: argparse.Namespace) -> int:
     from ...synthesis.labelling import labelled_scan
 
     validation = [labelled_scan(image, mask, mask_grids(args)) for image, mask in args.val]
-    given = _read_label_maps(args)
+    given, classes, knows_sides = _read_label_maps(args)
+    has_brain = not classes or any(each.brain for each in classes)
+    if args.val and not has_brain:
+        args.parser.error("--val scores brain masks, and no class is brain")
     from ...networks.device import choose_device
     from ...training.allocator import keep_memory
     from ...training.fitting import check_memory
@@ -241,14 +271,20 @@ def run(args: argparse.Namespace) -> int:
     keep_memory()
     device = choose_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
-    config = TrainConfig(**chosen) if init is None else TransferConfig(**chosen)
+    kind = ClassTrainConfig if classes else TrainConfig if init is None else TransferConfig
+    config = kind(**chosen)
+    if classes and not knows_sides:
+        config = config.without_flips()
     pairs = zip(args.image if args.mask else [], args.mask, strict=True)
     outlines = [*(_outline(*pair, mask_grids(args)) for pair in pairs), *(example.map for example in given)]
-    cascade = _fitting_networks(args, outlines, init)
+    cascade = replace(_fitting_networks(args, outlines, init), classes=classes)
     check_memory(outlines, cascade, config, device)
     data = replace(_training_data(args, given), init=init, validation=validation)
     data.provenance["init"] = source
-    quality = None if args.no_quality or args.out is None else _quality_task(args, data, config, device)
+    if not has_brain:
+        data = replace(data, anatomy=None)
+    with_quality = has_brain and not args.no_quality and args.out is not None
+    quality = _quality_task(args, data, config, device) if with_quality else None
     device = _join_processes(device)
     if args.samples:
         _sample_sheet(data.maps, cascade, config, device, args.samples)
@@ -346,7 +382,8 @@ def _check_checkpoint(args: argparse.Namespace) -> None:
 
 def _initial_networks(name: str | None) -> tuple[Cascade | None, dict[str, Any] | None]:
     """The model to begin with, and what the record of the new model tells of it; None twice for none."""
-    from ...networks.checkpoint import find_model, load_model
+    from ...networks.checkpoint import load_model
+    from ...networks.model_files import find_model
 
     if name == NO_INIT:
         return None, None
@@ -362,8 +399,8 @@ def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap], init:
 
     if init is None:
         return fitting_cascade(outlines, args.voxel_size, norm=args.norm or UNetConfig.norm)
-    # The wider fields are learned now if the model did not know them.
-    start = replace(init.config, locator_doublings=CascadeConfig.locator_doublings)
+    # The wider fields are learned now if the model did not know them. Classes are of the new model alone.
+    start = replace(init.config, locator_doublings=CascadeConfig.locator_doublings, classes=())
     return fitting_cascade(outlines, args.voxel_size, start)
 
 
@@ -374,6 +411,8 @@ def _check_files(args: argparse.Namespace) -> None:
     from ...training.run_files import QUALITY_PART, RunFiles
 
     inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]
+    if args.classes and str(args.classes) != EACH_LABEL:
+        inputs.append(args.classes)
     outputs: list[Path] = []
     if args.out is not None:
         files = RunFiles(args.out)
@@ -410,19 +449,28 @@ def _outline(image_path: Path, mask_path: Path, grids: MaskGridConfig) -> Native
     return NativeMap(mask * np.uint8(INSIDE_BASE) + np.uint8(1), image.vox2world)
 
 
-def _read_label_maps(args: argparse.Namespace) -> list[GenerationMap]:
-    """The label maps given with -l: of any program if --brain says which labels are brain, else of fit-gmm."""
+def _read_label_maps(args: argparse.Namespace) -> tuple[list[GenerationMap], tuple[TargetClass, ...], bool]:
+    """The label maps given with -l, the classes to tell apart, and whether their sides are known.
+
+    The maps are of any program if --classes says what to tell apart, or --brain which labels are brain; else of
+    fit-gmm.
+    """
     from ...io.checksum import checksum
-    from ...synthesis.generation_maps import GenerationMap, read_generation_maps
+    from ...synthesis.generation_maps import GenerationMap, read_class_maps, read_generation_maps
     from ...synthesis.labelling import read_label_map
 
+    if args.classes:
+        table = None if str(args.classes) == EACH_LABEL else args.classes
+        read = read_class_maps(args.labels, table, args.brain, args.image)
+        return read.maps, read.classes, read.knows_sides
     if args.brain:
         images = [] if args.mask else args.image
-        return read_generation_maps(args.labels, args.brain, args.label_table, images)
-    return [
+        return read_generation_maps(args.labels, args.brain, args.label_table, images), (), True
+    maps = [
         GenerationMap(read_label_map(path), None, {"labels": {"name": path.name, "sha256": checksum(path)}})
         for path in args.labels
     ]
+    return maps, (), True
 
 
 def _training_data(args: argparse.Namespace, given: list[GenerationMap]) -> TrainingData:
@@ -473,6 +521,11 @@ def _sample_sheet(
     from ...training.maps import image_sources
 
     source = image_sources(maps, cascade, config, device)["segmenter"]
-    batches = [source.draw([number], number) for number in range(16)]
-    images, brains = (np.stack([batch[part][0, 0].cpu().numpy() for batch in batches]) for part in (0, 1))
-    figures.synthesis_figure(images, brains, path)
+    # Of classes those that are brain are outlined, or all if none is.
+    channels = list(cascade.brain_channels or range(1, cascade.segmenter_outputs)) if cascade.classes else [0]
+    images, outlined = [], []
+    for number in range(16):
+        image, shares, _ = source.draw([number], number)
+        images.append(image[0, 0].cpu().numpy())
+        outlined.append(shares[0, channels].sum(0).cpu().numpy())
+    figures.synthesis_figure(np.stack(images), np.stack(outlined), path)

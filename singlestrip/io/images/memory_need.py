@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from ...configuration import CascadeConfig
 from ...errors import InputError
 from .. import memory
 from .header import ImageHeader
@@ -19,6 +20,8 @@ MASK_BYTES_PER_VOXEL = 2  # the mask, and its copy while it is cleaned
 WINDOW_BYTES_PER_VOXEL = 12  # within the segmenter's window: logit, labels of components, masks
 SDT_BYTES_PER_VOXEL = 16  # the distance, and what measures it; 10 were measured at 256³, 8 at 512³
 DOUBT_BYTES_PER_VOXEL = 16  # the map, its part with mask or votes, one vote as logit and as probability
+CHANNEL_COPIES = 6  # of logits and probabilities of all classes in the window, while the networks see it
+POSTERIOR_BYTES_PER_VOXEL = 16  # within the window: bytes of the classes that are probable; 8 were measured
 COARSER = " or a coarser scan"
 
 
@@ -46,6 +49,22 @@ def estimate(
     return int(NETWORK_BYTES + kept + work)
 
 
+def estimate_segmenting(image: ImageHeader, config: CascadeConfig, posteriors: bool, frames: int) -> int:
+    """Upper estimate, in bytes, of the memory that the whole process takes to segment an image.
+
+    config: of the networks. posteriors: whether the probabilities of classes are kept. frames: how many label maps
+    are made.
+    """
+    voxels = prod(image.space)
+    voxel_mm3 = abs(np.linalg.det(image.vox2world[:3, :3]))
+    window_voxels = min(voxels, int(config.window_mm**3 / voxel_mm3))
+    logits = CHANNEL_COPIES * 4 * config.segmenter_outputs * config.segmenter_size**3
+    # A frame's label map and one more byte, such as where it is finite; of all frames their channels.
+    kept = image.nbytes + voxels * (frames + 5)
+    work = window_voxels * (WINDOW_BYTES_PER_VOXEL + posteriors * POSTERIOR_BYTES_PER_VOXEL)
+    return int(NETWORK_BYTES + logits + kept + work)
+
+
 def _mgh_bytes_per_voxel(image: ImageHeader) -> int:
     """Bytes per voxel that converting the values to a type of MGH takes beside the image."""
     if (image.slope, image.intercept) != (1.0, 0.0):
@@ -65,12 +84,22 @@ def check(
     doubt: bool = False,
 ) -> None:
     """Raise InputError if stripping an image would take more memory than is free, or than `limit_gib`."""
-    need = estimate(image, sdt, window_mm, brain_in_mgh, doubt)
+    advice = "use a larger machine" + (" or leave out the SDT and border" if sdt else COARSER)
+    check_need(image, estimate(image, sdt, window_mm, brain_in_mgh, doubt), limit_gib, advice)
+
+
+def check_need(
+    image: ImageHeader, need: int, limit_gib: float | None = None, advice: str = "use a larger machine" + COARSER
+) -> None:
+    """Raise InputError if the work on an image needs more bytes than are free, or than `limit_gib`.
+
+    advice: what to do about it, as a clause.
+    """
     if limit_gib is not None and need > limit_gib * memory.GIB:
         raise InputError(
             f"{image.path}: needs about {need / memory.GIB:.1f} GiB, over the limit of {limit_gib:g} GiB"
         )
-    _check_free(image, need, "use a larger machine" + (" or leave out the SDT and border" if sdt else COARSER))
+    _check_free(image, need, advice)
 
 
 def fits_beside(need: int, others: Sequence[int], limit_gib: float | None = None) -> bool:

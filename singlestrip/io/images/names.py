@@ -43,6 +43,11 @@ def header_and_data(path: Path) -> tuple[Path, Path]:
     return path.with_suffix(change_case(".hdr")), path.with_suffix(change_case(".img"))
 
 
+def beside(path: Path, ending: str) -> Path:
+    """The path of a file beside an image: its name with another ending in place of its suffix."""
+    return path.with_name(path.name[: len(path.name) - len(suffix_of(path))] + ending)
+
+
 def distinct_names(paths: list[Path]) -> list[Path]:
     """Names of image files without suffix. If two are equal, all names keep their folders below the shared one.
 

@@ -31,7 +31,7 @@ from .names import (
     without_repeats,
 )
 from .stream import ImageStream
-from .writing import check_grid_fits, check_values_fit, write_like
+from .writing import check_grid_fits, check_values_fit, write_frames, write_labels, write_like
 
 __all__ = [
     "SUFFIXES",
@@ -52,6 +52,8 @@ __all__ = [
     "suffix_of",
     "voxel_file",
     "without_repeats",
+    "write_frames",
+    "write_labels",
     "write_like",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 from isal import isal_zlib
 from nibabel.freesurfer import mghformat
 
+from ...configuration import TargetClass
 from ...errors import InputError, OutputError
 from ...space.grid import voxel_sizes
 from ...space.scaling import FLOAT32_MAX, scaled_float32
@@ -19,6 +20,7 @@ from ..output import atomic_write
 from .format import NIFTI_MAGIC
 from .header import ImageHeader
 from .image import Volume
+from .mgh_colour_table import colour_table_tag
 from .mgh_header import MGH_FIELDS, MGH_TYPES, mgh_vox2world
 from .names import header_and_data, is_mgh, is_packed
 from .nifti_header import byte_order, sform_vox2world
@@ -28,6 +30,7 @@ GZIP_LEVEL = 2  # of 0 to 3; files are smaller than those of zlib's level 1, and
 INT32 = np.iinfo(np.int32)
 NIFTI1_LONGEST_AXIS = np.iinfo(np.int16).max
 ROUNDING_MM = 5e-3  # how far a corner may move when a geometry is stored in 32 bits
+SCAN_PARAMETER_BYTES = 20  # behind the voxels of MGH: TR, flip angle, TE, TI, field of view
 MS_PER_UNIT = {16: 1.0, 24: 1e-3}  # by the bits of xyzt_units for the unit of time; otherwise seconds
 
 
@@ -50,10 +53,48 @@ def write_like(
     whole or not at all. Raises OutputError.
     """
     if is_mgh(path):
-        _write_mgh(volume, path, stored, slope, intercept)
+        values = _mgh_values(volume, path, stored, slope, intercept)
+        _write_mgh(volume, path, values.shape, values.dtype, [values])
     else:
         shape = volume.shape if stored.shape[3] == volume.frames and not one_frame else volume.shape[:3]
-        _write_nifti(volume, path, stored.reshape(shape, order="F"), slope, intercept, label)
+        alike = not volume.is_mgh and _is_stored_alike(volume, stored.dtype, slope, intercept)
+        _write_nifti(volume, path, shape, stored.dtype, [stored], None if alike else (slope, intercept, label))
+
+
+def write_labels(
+    volume: Volume,
+    path: Path,
+    frames: Sequence[np.ndarray],
+    numbers: np.ndarray,
+    structures: Sequence[TargetClass],
+) -> None:
+    """Write label maps on the grid of `volume`, with the axes that `write_like` chooses.
+
+    frames: channels [X, Y, Z] of each map. numbers: the label of each channel, in the type to write. structures:
+    what the labels are, whose names and colours MGH holds. One frame at a time is held as labels. Raises
+    OutputError.
+    """
+    labels = (numbers[channels] for channels in frames)
+    if is_mgh(path):
+        count = len(frames)
+        _write_mgh(volume, path, (*volume.space, count), numbers.dtype, labels, colour_table_tag(structures))
+    else:
+        shape = volume.shape if len(frames) == volume.frames else volume.shape[:3]
+        _write_nifti(volume, path, shape, numbers.dtype, labels, (1.0, 0.0, "structures"))
+
+
+def write_frames(
+    volume: Volume, path: Path, frames: Iterable[np.ndarray], count: int, slope: float, label: str
+) -> None:
+    """Write `count` frames, bytes [X, Y, Z] times `slope`, on the grid of `volume`, one at a time.
+
+    MGH, which has no scaling, holds them as 32-bit numbers. Raises OutputError.
+    """
+    shape = (*volume.space, count)
+    if is_mgh(path):
+        _write_mgh(volume, path, shape, np.dtype(np.float32), (scaled_float32(each, slope) for each in frames))
+    else:
+        _write_nifti(volume, path, shape, np.dtype(np.uint8), frames, (slope, 0.0, label))
 
 
 def check_grid_fits(image: ImageHeader, path: Path) -> None:
@@ -85,23 +126,32 @@ def check_values_fit(volume: Volume, path: Path, *further: np.ndarray) -> None:
 
 
 def _write_nifti(
-    volume: Volume, path: Path, stored: np.ndarray, slope: float, intercept: float, label: str
+    volume: Volume,
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    frames: Iterable[np.ndarray],
+    values: tuple[float, float, str] | None,
 ) -> None:
-    """Write `stored`, in the shape of the file, as NIfTI; see `write_like`."""
+    """Write frames [X, Y, Z] or [X, Y, Z, T] as NIfTI with the axes of `shape`; see `write_like`.
+
+    values: slope, intercept and intent name; None if the fields about the values stay as they are.
+    """
     header_path, data_path = header_and_data(path)
     single = header_path == data_path
     fields = _nifti_fields(volume, path)
     extensions = volume.extensions.ljust(4, b"\0") if single else volume.extensions
     fields["magic"] = NIFTI_MAGIC[fields.dtype.itemsize][0 if single else 1]
     fields["vox_offset"] = fields.dtype.itemsize + len(extensions) if single else 0
-    axes = stored.ndim
-    if stored.shape != volume.shape:
-        fields["dim"][axes + 1 :], fields["pixdim"][axes + 1 :] = 1, 1
-    fields["dim"][: axes + 1] = axes, *stored.shape
-    if volume.is_mgh or not _is_stored_alike(volume, stored.dtype, slope, intercept):
-        _describe_values(fields, stored.dtype, slope, intercept, label)
+    axes = len(shape)
+    if shape != volume.shape:
+        kept = min(axes, len(volume.shape)) + 1
+        fields["dim"][kept:], fields["pixdim"][kept:] = 1, 1
+    fields["dim"][: axes + 1] = axes, *shape
+    if values is not None:
+        _describe_values(fields, dtype, *values)
     head = fields.tobytes() + extensions
-    voxels = _in_file_order(stored, byte_order(fields))
+    voxels = _in_file_order(frames, byte_order(fields))
     if single:
         _save({path: _chain(head, voxels)})
     else:  # the header goes last: without it there is no image
@@ -164,13 +214,24 @@ def _sensible_time(time: float) -> float:
     return time if 0 <= time <= FLOAT32_MAX else 0.0
 
 
-def _write_mgh(volume: Volume, path: Path, stored: np.ndarray, slope: float, intercept: float) -> None:
-    """Write `stored` [X, Y, Z, T] as MGH or MGZ; see `write_like`."""
+def _write_mgh(
+    volume: Volume,
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    frames: Iterable[np.ndarray],
+    tag: bytes = b"",
+) -> None:
+    """Write frames [X, Y, Z] or [X, Y, Z, T] as MGH or MGZ with the axes of `shape`.
+
+    tag: stands behind the scan parameters, in place of the image's tags; without it these stay.
+    """
     check_grid_fits(volume, path)
-    stored = _mgh_values(volume, path, stored, slope, intercept)
-    fields = _mgh_fields(volume, stored.shape, stored.dtype)
+    fields = _mgh_fields(volume, shape, dtype)
     footer = volume.footer if volume.is_mgh else struct.pack(">5f", _nifti_frame_ms(volume), 0, 0, 0, 0)
-    _save({path: _chain(fields.tobytes(), _in_file_order(stored, ">"), footer)})
+    if tag:
+        footer = footer[:SCAN_PARAMETER_BYTES].ljust(SCAN_PARAMETER_BYTES, b"\0") + tag
+    _save({path: _chain(fields.tobytes(), _in_file_order(frames, ">"), footer)})
 
 
 def _mgh_fields(volume: ImageHeader, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -214,11 +275,12 @@ def _mgh_values(volume: Volume, path: Path, stored: np.ndarray, slope: float, in
     raise OutputError(f"{path}: MGH cannot hold the integers from {low} to {high} of {volume.path}; write NIfTI")
 
 
-def _in_file_order(stored: np.ndarray, order: Literal["<", ">"]) -> Iterator[bytes]:
-    """The bytes of an array [X, Y, Z, …], plane by plane; the first axis varies fastest."""
-    planes = stored.reshape((*stored.shape[:2], -1), order="F")
-    for k in range(planes.shape[2]):
-        yield planes[..., k].astype(stored.dtype.newbyteorder(order), copy=False).tobytes(order="F")
+def _in_file_order(frames: Iterable[np.ndarray], order: Literal["<", ">"]) -> Iterator[bytes]:
+    """The bytes of arrays [X, Y, Z, …], plane by plane; the first axis varies fastest."""
+    for frame in frames:
+        planes = frame.reshape((*frame.shape[:2], -1), order="F")
+        for k in range(planes.shape[2]):
+            yield planes[..., k].astype(frame.dtype.newbyteorder(order), copy=False).tobytes(order="F")
 
 
 def _chain(head: bytes, voxels: Iterator[bytes], footer: bytes = b"") -> Iterator[bytes]:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
-from ...configuration import INSIDE_BASE, DoubtConfig
+from ...configuration import INSIDE_BASE, DoubtConfig, TargetClass
 from ...space.grid import voxel_sizes
 from ...space.morphology import bounding_box
 from ...space.scan import Scan
 from ..output import atomic_write
 from ..text.escaping import printable
+from ..text.structure_table import colour_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ LOSS_COLOURS = ("#1f6fb4", "#9bb8d3")
 QUALITY_MARGIN_MM = 30.0  # shown around the mask, to see what it misses
 QUALITY_INCHES = (9, 4)  # the page keeps this proportion
 PLANES = ("sagittal", "coronal", "axial")
+BESIDE_MIDDLE_MM = 12.0  # of the sagittal plane that shows structures, to the right
 TITLE: dict[str, Any] = {"fontsize": 7, "color": "white", "pad": 2}
 LEAST_DOUBT = 0.02  # shown; votes are never quite sure
 DARKEST, MOST_OPAQUE = 0.3, 0.75  # of the ramp of doubt: its lowest colour, and the share of its highest
@@ -116,6 +118,32 @@ def mask_figure(scan: Scan, mask: np.ndarray, path: Path, title: str = "") -> No
     ):
         axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
         _outline(axis, inside)
+    figure.suptitle(_in_font(printable(title)), parse_math=False)
+    _save(figure, path)
+
+
+def structure_figure(
+    scan: Scan, channels: np.ndarray, structures: Sequence[TargetClass], path: Path, title: str = ""
+) -> None:
+    """Draw sagittal, coronal and axial slices with the outline of each structure in its colour.
+
+    They lie near the middle of the brain, or of all structures if none is brain. channels: [X, Y, Z], 0 for the
+    background, then the structures in their order.
+    """
+    figure, axes = _figure(1, 3, 12, 4.2)
+    image, size = _upright(scan.array, scan.vox2world)
+    channels, _ = _upright(channels, scan.vox2world)
+    low, high = _grey_range(image)
+    brain = np.isin(channels, [channel for channel, each in enumerate(structures, start=1) if each.brain])
+    at = _middle(brain if brain.any() else channels > 0)
+    # The planes between the halves of the brain would show little of them.
+    at[0] = min(at[0] + round(BESIDE_MIDDLE_MM / size[0]), channels.shape[0] - 1)
+    for axis, (grey, aspect), (labels, _) in zip(
+        axes[0], _views(image, size, at), _views(channels, size, at), strict=True
+    ):
+        axis.imshow(grey, cmap="gray", origin="lower", aspect=aspect, vmin=low, vmax=high, interpolation="nearest")
+        for channel in np.unique(labels[labels > 0]).tolist():
+            _outline(axis, labels == channel, "#" + bytes(colour_of(structures[channel - 1])).hex())
     figure.suptitle(_in_font(printable(title)), parse_math=False)
     _save(figure, path)
 

@@ -1,0 +1,188 @@
+"""Networks that learn to tell the labels of one map apart."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from organs import LEFT, MIDDLE, RIGHT, TISSUE, make_body, save_body
+from phantoms import tiny_cascade
+
+from singlestrip.configuration import (
+    CascadeConfig,
+    ShapeConfig,
+    SynthConfig,
+    TargetClass,
+    Window,
+)
+from singlestrip.errors import InputError, ModelError
+from singlestrip.networks.cascade import Cascade, brain_logit
+from singlestrip.networks.losses import class_loss
+from singlestrip.space.metrics import dice
+from singlestrip.stripping.stripper import Stripper
+from singlestrip.synthesis.class_shares import class_shares
+from singlestrip.synthesis.generation_maps import read_class_maps
+from singlestrip.synthesis.image import sample_parameters, synthesise
+from singlestrip.synthesis.shape import window_coordinates
+from singlestrip.synthesis.streams import RandomStreams
+from singlestrip.training.cascade import begin_with
+from singlestrip.training.maps import conform_map, fingerprint
+
+CPU = torch.device("cpu")
+STILL = ShapeConfig(
+    rotation_deg=0.0,
+    turn_probability=0.0,
+    scaling=(1.0, 1.0),
+    anisotropy=0.0,
+    shear=0.0,
+    warp_mm=(0.0, 0.0, 0.0),
+    flip_probability=0.0,
+)
+
+
+@pytest.fixture
+def body(tmp_path):
+    return save_body(tmp_path)
+
+
+@pytest.fixture
+def maps(body):
+    return read_class_maps([body[0]], body[1])
+
+
+def shares_of(maps, shape_config, seed=0):
+    """Shares of one image without jitter, and the label map that it is of."""
+    config = CascadeConfig(classes=maps.classes)
+    source = conform_map(maps.maps[0].map, 6.0, CPU, config.mirrored_channels)
+    window = Window((32,) * 3, 6.0, 0.0)
+    parameters = sample_parameters(SynthConfig(shape=shape_config), window, 1.0, RandomStreams((seed,)))
+    image, shares, weight = synthesise([source], window, [parameters])
+    assert image.shape == weight.shape == (1, 1, 32, 32, 32)
+    return shares[0], source, parameters
+
+
+def test_targets_are_the_channels_of_the_table(maps):
+    assert [each.number for each in maps.classes] == [LEFT, MIDDLE, RIGHT]
+    labels, _ = make_body()
+    expected = np.select([labels == LEFT, labels == MIDDLE, labels == RIGHT], [1, 2, 3], 0)
+    np.testing.assert_array_equal(maps.maps[0].map.targets, expected)
+    source = maps.maps[0].source
+    assert source["brain"] == [LEFT, MIDDLE, RIGHT] and source["table"]["name"] == "classes.tsv"
+
+
+def test_left_and_right_are_drawn_with_one_intensity(maps):
+    native, (labels, _) = maps.maps[0].map, make_body()
+    left, right = (np.unique(native.labels[labels == number]) for number in (LEFT, RIGHT))
+    np.testing.assert_array_equal(left, right)
+
+
+def test_shares_of_a_still_head_are_its_labels(maps):
+    shares, source, _ = shares_of(maps, STILL)
+    assert torch.allclose(shares.sum(0), torch.ones(()), atol=1e-5)
+    middle = source.brain_mm / 6.0
+    moved = torch.roll(source.targets.channels, (-middle).round().int().tolist(), (0, 1, 2))
+    for channel in (1, 2, 3):
+        assert dice(shares[channel].numpy() > 0.5, moved.numpy() == channel) > 0.9
+
+
+def test_shares_are_those_of_grid_sample(maps):
+    shares, source, parameters = shares_of(maps, ShapeConfig(flip_probability=0.0), seed=3)
+    window = Window((32,) * 3, 6.0, 0.0)
+    points = window_coordinates(window, [parameters.shape], CPU, source.grid_from_mm()[None])
+    maps_of_channels = torch.stack([(source.targets.channels == k).float() for k in range(1, 4)])
+    expected = F.grid_sample(maps_of_channels[None], points, align_corners=False)[0]
+    assert torch.allclose(shares[1:], expected, atol=1e-4)
+    assert torch.equal(class_shares([source], [parameters.shape], points)[0], shares)
+
+
+def test_sides_change_places_in_a_mirrored_head(maps):
+    still, *_ = shares_of(maps, STILL)
+    mirrored, *_ = shares_of(maps, dataclasses.replace(STILL, flip_probability=1.0))
+    assert torch.allclose(mirrored.flip(1), still[[0, 3, 2, 1]], atol=0.02)
+    # What lies on the left is called left, whichever side of the map it is from.
+    assert float(mirrored[1, :16].sum()) > 0 and float(mirrored[1, 16:].sum()) == 0
+
+
+def test_words_say_which_classes_are_brain(body):
+    read = read_class_maps([body[0]], body[1], ["Liver"])
+    assert [each.brain for each in read.classes] == [False, True, False]
+    inside = read.maps[0].map.labels > 100
+    assert inside[make_body()[0] == MIDDLE].all() and not inside[make_body()[0] == LEFT].any()
+
+
+def test_without_a_table_each_label_is_a_class_and_all_are_what_is_looked_for(body):
+    body[1].unlink()
+    read = read_class_maps([body[0]])
+    assert [each.number for each in read.classes] == [TISSUE, LEFT, MIDDLE, RIGHT]
+    assert not read.knows_sides and not any(each.brain for each in read.classes)
+    np.testing.assert_array_equal(read.maps[0].map.labels > 100, make_body()[0] > 0)
+
+
+def test_a_table_that_lacks_a_label(body):
+    body[1].write_text("index\tname\n10\tLeft-Kidney\n49\tRight-Kidney\n")
+    with pytest.raises(
+        InputError, match=r"body.nii.gz: has the label 7, which the table of classes does not list"
+    ):
+        read_class_maps([body[0]], body[1])
+
+
+def test_other_targets_are_other_data(maps):
+    native = maps.maps[0].map
+    other = dataclasses.replace(native, targets=1 * (native.targets == 1).astype(np.uint8))
+    assert fingerprint([native]) != fingerprint([other])
+
+
+def test_loss_of_two_classes_by_hand():
+    target = torch.zeros(1, 3, 1, 1, 4)
+    target[0, [1, 1, 2, 0], 0, 0, [0, 1, 2, 3]] = 1
+    weight = torch.ones(1, 1, 1, 1, 4)
+    assert float(class_loss(100 * target, target, weight, 1.0)) == pytest.approx(0, abs=1e-6)
+    # Equal probabilities: overlap 2/3 and 1/3, sizes 4/9 + 2 and 4/9 + 1.
+    dice_loss = 1 - ((4 / 3 + 1) / (4 / 9 + 3) + (2 / 3 + 1) / (4 / 9 + 2)) / 2
+    assert float(class_loss(0 * target, target, weight, 0.0)) == pytest.approx(dice_loss, rel=1e-5)
+    assert float(class_loss(0 * target, target, weight, 2.0)) == pytest.approx(dice_loss + 2 * np.log(3), rel=1e-5)
+
+
+def test_what_is_not_covered_does_not_count_in_the_loss_of_classes():
+    target = torch.zeros(1, 2, 1, 1, 4)
+    target[0, 1, 0, 0, :2] = 1
+    target[0, 0, 0, 0, 2:] = 1
+    weight = torch.tensor([1.0, 1.0, 1.0, 0.0]).view(1, 1, 1, 1, 4)
+    logits = 100 * target
+    wrong = logits.clone()
+    wrong[..., 3] = wrong[..., 3].flip(1)
+    assert float(class_loss(wrong, target, weight, 1.0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_brain_of_classes_is_the_sum_of_those_that_are_brain():
+    config = dataclasses.replace(
+        tiny_cascade(),
+        classes=(TargetClass(1, "a", brain=True), TargetClass(2, "b"), TargetClass(3, "c", brain=True)),
+    )
+    logits = torch.randn(1, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    probability = logits.softmax(1)[:, [1, 3]].sum(1, keepdim=True)
+    assert torch.allclose(torch.sigmoid(brain_logit(logits, config)), probability, atol=1e-6)
+    assert torch.equal(brain_logit(logits[:, :1], tiny_cascade()), logits[:, :1])
+
+
+def test_a_model_without_brain_does_not_strip():
+    config = dataclasses.replace(tiny_cascade(), classes=(TargetClass(1, "a"),))
+    with pytest.raises(ModelError, match="none of the classes that the model tells apart is brain"):
+        Stripper(Cascade(config))
+
+
+def test_networks_begin_with_all_layers_but_the_last():
+    torch.manual_seed(0)
+    init, classes = Cascade(tiny_cascade()), (TargetClass(1, "a"), TargetClass(2, "b"))
+    model = Cascade(dataclasses.replace(tiny_cascade(), classes=classes))
+    begin_with(model, init)
+    same = {
+        name: torch.equal(value, init.state_dict()[name])
+        for name, value in model.state_dict().items()
+        if "head" not in name
+    }
+    assert all(same.values()) and torch.equal(model.locator.head.weight, init.locator.head.weight)
+    other = Cascade(model.config)
+    begin_with(other, model)
+    assert torch.equal(other.segmenter.head.weight, model.segmenter.head.weight)
