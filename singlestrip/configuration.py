@@ -136,6 +136,23 @@ class ShapeConfig:
 
 
 @dataclass(frozen=True)
+class ShapeBankConfig:
+    """How a bank of shapes is made of masks, and how shapes are drawn from it; lengths are millimetres of an adult
+    human head. Figures: docs/tried.md."""
+
+    voxel_size_mm: float = 4.0  # of the distance maps that are registered
+    spacing_mm: float = 24.0  # control points of the velocity fields
+    reach_mm: float = 16.0  # how far from the border of a mask its distance map counts
+    bending: float = 0.05  # weight of the squared second differences of the velocity beside the squared distance
+    rigid_steps: int = 30  # of Adam for the pose alone, which is not part of a shape
+    steps: int = 80  # of Adam for the velocity
+    turn: float = 0.02  # radians of the pose in a step
+    rate_mm: float = 0.5  # of the pose's shift and of the velocity in a step
+    variance: float = 0.98  # explained by the components that are kept
+    largest_weight: float = 2.0  # of a component, in standard deviations
+
+
+@dataclass(frozen=True)
 class SynthConfig:
     """Every range of the synthesis; lengths are millimetres of an adult human head.
 

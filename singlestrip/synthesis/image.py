@@ -24,6 +24,7 @@ from .intensity_scale import IntensityScale, sample_intensity_scale, scale_inten
 from .label_map import LabelMap
 from .layer import Layer, add_layer, sample_layer
 from .shape import Shape, sample_shape, window_coordinates
+from .shape_bank import ShapeBank
 from .streams import RandomStreams
 from .structures import Structure, add_structures, sample_structures
 from .surroundings import Surroundings, add_surroundings, sample_surroundings
@@ -51,13 +52,15 @@ def sample_parameters(
     scale: float,
     streams: RandomStreams,
     levels: torch.Tensor | None = None,
+    bank: ShapeBank | None = None,
 ) -> SynthParameters:
     """Draw the parameters of one image. The same streams draw the same parameters.
 
     scale: size of the anatomy over that of an adult human head. levels: [256] of the label map, if known.
+    bank: shapes of other people, if there are any.
     """
     return SynthParameters(
-        shape=sample_shape(config.shape, window, scale, streams),
+        shape=sample_shape(config.shape, window, scale, streams, bank),
         classes=sample_class_intensities(config, window.extent_mm, scale, levels, streams),
         structures=sample_structures(config, window.extent_mm, scale, streams),
         layer=sample_layer(config, window.extent_mm, scale, streams),

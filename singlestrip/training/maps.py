@@ -55,8 +55,8 @@ class ImageSource:
         for number in numbers:
             streams = RandomStreams((self.config.seed, self.network, number))
             chosen.append(view.maps[whole_number(streams("label map"), 0, len(view.maps) - 1)])
-            levels = chosen[-1].levels
-            parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, levels))
+            levels, bank = chosen[-1].levels, chosen[-1].bank
+            parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, levels, bank))
         return synthesise(chosen, view.window, parameters)
 
     def _view(self, streams: RandomStreams) -> WindowMaps:
@@ -121,15 +121,18 @@ def conform_map(
         assert source.targets is not None, "a map to learn classes from has targets"
         channels = conform_labels(Scan(source.targets, source.vox2world), spacing_mm, 0).array
         targets = Targets(torch.from_numpy(channels).to(device), torch.tensor(mirrored, device=device))
-    return LabelMap.of(labels, spacing_mm, device, source.levels, targets)
+    return LabelMap.of(labels, spacing_mm, device, source.levels, targets, source.bank)
 
 
 def fingerprint(maps: Sequence[NativeMap]) -> str:
-    """SHA-256 of label maps, geometry, levels and targets: a run must be resumed with the ones it began with."""
+    """SHA-256 of label maps with all that belongs to them: a run must be resumed with the ones it began with."""
     digest = hashlib.sha256()
     for source in maps:
         digest.update(np.ascontiguousarray(source.labels).tobytes())
         digest.update(np.asarray(source.vox2world, dtype=np.float64).tobytes())
         digest.update(b"" if source.levels is None else source.levels.tobytes())
         digest.update(b"" if source.targets is None else np.ascontiguousarray(source.targets).tobytes())
+        if source.bank is not None:
+            for fields in (source.bank.mean, source.bank.components):
+                digest.update(fields.numpy().tobytes())
     return digest.hexdigest()
