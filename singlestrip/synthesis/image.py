@@ -76,13 +76,14 @@ def synthesise(
     """A batch of images, each of one label map and its parameters.
 
     Returns image [B, 1, X, Y, Z] in [0, 1], brain [B, 1, X, Y, Z] the share of each voxel that is
-    brain, and weight [B, 1, X, Y, Z], 0 where the image has no data (the loss must not ask what
-    cannot be seen), on the device of the maps. The same parameters give the same batch.
+    brain, and weight [B, 1, X, Y, Z], on the device of the maps. The weight is 0 where the image has no data (the
+    loss must not ask what cannot be seen), and where the label map spares the border. The same parameters give the
+    same batch.
     """
     device = maps[0].labels.device
     to_grid = torch.stack([source.grid_from_mm() for source in maps])
     points = window_coordinates(window, [p.shape for p in parameters], device, to_grid)
-    image, brain, covered = _in_window(maps, parameters, points)
+    image, brain, covered, spared = _in_window(maps, parameters, points)
     image = apply_bias(image, window, [p.bias for p in parameters], [p.shape.brain_mm for p in parameters])
     acquisitions = [p.acquisition for p in parameters]
     image = blur(image, window, acquisitions)
@@ -92,14 +93,16 @@ def synthesise(
     image = scale_intensities(image, brain, covered, [p.intensity_scale for p in parameters])
     image = blank_beyond_rim(image, brain, window, [p.masking for p in parameters])
     image = torch.where(covered, image, torch.zeros((), device=device))
-    return image[:, None], brain[:, None].contiguous(), covered[:, None].float()
+    return image[:, None], brain[:, None].contiguous(), (covered & ~spared)[:, None].float()
 
 
 def _in_window(
     maps: Sequence[LabelMap], parameters: Sequence[SynthParameters], points: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Image, brain and, as a boolean, where there are data, each [B, X, Y, Z], at points [B, X, Y, Z, 3] in the
-    coordinates of grid_sample."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image, brain and, as booleans, where there are data and where no loss is taken, each [B, X, Y, Z].
+
+    points: [B, X, Y, Z, 3] in the coordinates of grid_sample.
+    """
     samples = []
     for whole, p, everywhere in zip(maps, parameters, points.split(1), strict=True):
         source, at = whole.part_around(everywhere)
@@ -110,9 +113,19 @@ def _in_window(
             covered = F.grid_sample(source.scanned[None, None], at, align_corners=False)[:, 0] > 0.5
         if p.surroundings is not None:
             image, covered = add_surroundings(image, covered, source, p.surroundings, at)
-        samples.append((image, brain, covered))
-    image, brain, covered = (torch.cat(channel) for channel in zip(*samples, strict=True))
-    return image, brain, covered
+        samples.append((image, brain, covered, _spared(source, at)))
+    image, brain, covered, spared = (torch.cat(channel) for channel in zip(*samples, strict=True))
+    return image, brain, covered, spared
+
+
+def _spared(source: LabelMap, at: torch.Tensor) -> torch.Tensor:
+    """Where the label map takes no loss beside the border, boolean [1, X, Y, Z], at points [1, X, Y, Z, 3]."""
+    if not source.spared_mm:
+        return torch.zeros(at.shape[:-1], dtype=torch.bool, device=at.device)
+    distance_mm = (source.away_mm + source.depth_mm)[None, None]
+    # Beyond the map the distance is that at its edge.
+    distance_mm = F.grid_sample(distance_mm, at, padding_mode="border", align_corners=False)
+    return distance_mm[:, 0] < source.spared_mm
 
 
 def _paint(source: LabelMap, p: SynthParameters) -> torch.Tensor:

@@ -20,7 +20,8 @@ class LabelMap:
     everywhere; away_mm: float [X, Y, Z], distance to the brain, 0 in it; depth_mm: float [X, Y, Z], distance to
     the surface within the brain, 0 outside; spacing_mm; brain_mm: [3],
     middle of the brain's bounding box, mm from the middle of the map; levels: [256] on the CPU,
-    intensity of each class in the labelled scan from 0 to 1, None where it is not known.
+    intensity of each class in the labelled scan from 0 to 1, None where it is not known; spared_mm: how far on
+    each side of the brain's border no loss is taken, since the border may be wrong there.
     """
 
     labels: torch.Tensor
@@ -31,6 +32,7 @@ class LabelMap:
     spacing_mm: float
     brain_mm: torch.Tensor
     levels: torch.Tensor | None = None
+    spared_mm: float = 0.0
 
     @staticmethod
     def of(
