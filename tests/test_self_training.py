@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,17 +17,22 @@ from phantoms import make_head, tiny_cascade
 from safetensors.torch import load_file
 
 import singlestrip
+from singlestrip.batch.report import picture_path
 from singlestrip.cli.commands import self_train
 from singlestrip.cli.log import show_log
 from singlestrip.cli.main import main
 from singlestrip.cli.parser import build_parser
 from singlestrip.configuration import (
     AutoencoderConfig,
-    AutoencoderTrainConfig,
     GMMConfig,
+    GuardConfig,
     MaskGridConfig,
+    QualityPartTrainConfig,
+    RoundTrainConfig,
     SelfTrainConfig,
+    SynthConfig,
     TrainConfig,
+    TransferConfig,
 )
 from singlestrip.errors import EarlierRunError, GridError, InputError, Interrupted, OutputError, SingleStripError
 from singlestrip.io.checksum import checksum
@@ -34,21 +40,32 @@ from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
 from singlestrip.quality.scores import QualityModel
-from singlestrip.self_training import record, rounds, scans
+from singlestrip.self_training import changes, guard, record, rounds, scans
 from singlestrip.self_training.rounds import Inputs, Listeners, Options, SelfTraining
 from singlestrip.self_training.select import Score, best_round, select
+from singlestrip.stripping.brain_field import BrainField
+from singlestrip.stripping.stripper import Stripped
 from singlestrip.training import cascade as cascade_training
 from singlestrip.training.run import Run
 
 CPU = torch.device("cpu")
 VOXEL_MM = 6.0
 OPTIONS = Options(
-    rounds=SelfTrainConfig(rounds=2, keep=2, threshold=0.0),
+    # Tiny networks learn nothing in three steps, and all scans are needed to choose from.
+    rounds=SelfTrainConfig(
+        rounds=2, keep=2, threshold=0.0, held_out=0.0, accept_worse=True, guard=GuardConfig(images=2)
+    ),
     first=TrainConfig(steps=2, warmup=1, amp="off"),
     later=TrainConfig(steps=3, warmup=1, amp="off", save_every=1),
-    quality=AutoencoderTrainConfig(epochs=1, masks_per_epoch=2, batch=2),
+    quality=QualityPartTrainConfig(epochs=1, masks_per_epoch=2, batch=2),
     gmm=GMMConfig(inside=2, outside=2, sample=2000),
 )
+
+
+def stripped_as(mask, vox2world):
+    """What stripping returns where the networks are sure of a mask."""
+    logit = torch.where(torch.from_numpy(mask), 5.0, -5.0)
+    return Stripped(mask, BrainField(logit, vox2world))
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +76,29 @@ def bright_is_brain(monkeypatch):
         mask = scan.scaled() > 40
         if not mask.any():
             raise InputError(f"{scan.path}: no brain found")
-        return mask
+        return stripped_as(mask, scan.vox2world)
 
     monkeypatch.setattr(scans, "strip_image", strip)
+
+
+@pytest.fixture
+def real_pictures():
+    """Asks for pictures that are really drawn, which takes most of the time of a run."""
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch, request):
+    """Pictures that are empty files, unless a test asks for real ones."""
+    if "real_pictures" in request.fixturenames:
+        return
+
+    def touch(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    draw_quickly = SimpleNamespace(comparison_figure=lambda cases, path: touch(path))
+    monkeypatch.setattr(changes, "figures", draw_quickly)
+    monkeypatch.setattr(scans, "draw_picture", lambda folder, name, *rest: touch(folder / picture_path(name)))
 
 
 @pytest.fixture
@@ -459,6 +496,7 @@ def signal_at_step(monkeypatch, step):
         ("selecting", 0),
         ("training", 0),
         ("before the second round", 0),
+        ("comparing", 0),
         ("the page", 0),
     ],
 )
@@ -477,9 +515,11 @@ def test_killed_and_resumed(inputs, tmp_path, place, cut):
         elif place == "training":
             signal_at_step(patch, 2)
         elif place == "before the second round":
-            interrupt_call(patch, rounds, "load_model", 2)
+            interrupt_call(patch, rounds, "Scorer", 2)
+        elif place == "comparing":
+            interrupt_call(patch, guard, "compare_scans", 2)
         else:
-            interrupt_call(patch, rounds, "write_round_page", 1)
+            interrupt_call(patch, rounds, "write_scores_page", 1)
         with pytest.raises((KeyboardInterrupt, Interrupted)):
             task.run()
     if place == "scoring, a row cut short":
