@@ -58,6 +58,10 @@ __all__ = ["Inputs", "Listeners", "Options", "SelfTraining"]
 log = logging.getLogger(__name__)
 
 
+class NoPseudoLabelError(InputError):
+    """No unlabelled scan of a round can be learned from."""
+
+
 def _ignore(progress: Progress | QualityProgress) -> None:
     pass
 
@@ -145,7 +149,13 @@ class SelfTraining:
         quality_file = self._quality_file(models[0])
         quality = QualityModel.load(quality_file, str(self.device))
         for number in range(1, self.options.rounds.rounds + 1):
-            model = self._run_round(number, models[-1], quality)
+            try:
+                model = self._run_round(number, models[-1], quality)
+            except NoPseudoLabelError as error:
+                if number == 1:
+                    raise
+                log.warning("%s; the model before stays", error)
+                break
             decision = self._decide(number, models[-1], model, quality)
             if decision.faults and not self.options.rounds.accept_worse:
                 break
@@ -275,7 +285,7 @@ class SelfTraining:
     def _select(self, files: RoundFiles, scores: Sequence[Score], stripper: Stripper) -> list[Score]:
         """Select the best scans and write their label maps; one that allows none makes way for the next best.
 
-        Raises InputError if no scan is left.
+        Raises NoPseudoLabelError if no scan is left.
         """
         config = self.options.rounds
         unusable = images_left_out(self.inputs.unlabelled, files.number, config)
@@ -287,7 +297,7 @@ class SelfTraining:
                 break
             unusable |= faults
         if not kept:
-            raise InputError(
+            raise NoPseudoLabelError(
                 f"{files.folder}: no unlabelled scan gives a pseudo-label; {describe_best(selected)}, see "
                 f"{files.partial_scores.name}"
             )
