@@ -4,8 +4,8 @@
         [--model MODEL] [--steps N] [--arms ARM ...] [--minutes M] [--device NAME]
 
 DATA holds scans.tsv, see scans.py. The first scan of --labelled is the labelled example. The other people are
-dealt out in turn: the scans of one half are unlabelled, those of the other are scored with their masks. Each arm is
-one round that begins with --model:
+dealt out in turn: the scans of one half are unlabelled, those of the other are scored with their masks. Each arm
+is one round that begins with --model:
 
     control-N   no pseudo-labels, seed N: what chance does
     own         the masks that the model makes, as self-train takes them
@@ -33,7 +33,7 @@ from scipy import ndimage
 from singlestrip import Stripper
 from singlestrip.configuration import RoundTrainConfig, SelfTrainConfig
 from singlestrip.errors import SingleStripError
-from singlestrip.networks.checkpoint import find_model
+from singlestrip.networks.model_files import find_model
 from singlestrip.self_training import scans as self_training_scans
 from singlestrip.self_training.plan import Inputs, Options
 from singlestrip.self_training.rounds import SelfTraining
@@ -88,6 +88,7 @@ def run_arm(arm: str, args: argparse.Namespace, example: Scan, unlabelled: list[
     control = kind == "control"
     chosen = strip_image if kind in ("control", "own") else poisoned(kind, float(number or 0))
     self_training_scans.strip_image = chosen
+    self_training_scans.draw_picture = lambda *arguments: None  # they take long
     rounds = SelfTrainConfig(
         rounds=1,
         threshold=None if kind in ("control", "own") else 0.0,

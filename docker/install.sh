@@ -3,8 +3,9 @@
 #   install.sh build SOURCE   makes /opt/singlestrip from a source tree; brings pip and a compiler for that
 #   install.sh run            brings what a finished container needs, and takes away what only building did
 # Two stages of a build each run one of them; a single system runs both, in this order.
-# Variables: TORCH_INDEX, the package index that torch comes from (default: builds for processors); pip's own,
-# such as PIP_INDEX_URL or PIP_FIND_LINKS, work as ever.
+# Variables: PARTS=strip leaves out torch and scikit-learn, which only training needs (default: everything);
+# TORCH_INDEX, the package index that torch comes from (default: builds for processors); pip's own, such as
+# PIP_INDEX_URL or PIP_FIND_LINKS, work as ever.
 set -eu
 
 BUILD_PACKAGES="python3-venv python3-dev g++ make"
@@ -26,12 +27,17 @@ build() {
     python3 -m venv "$PREFIX"
     # A copy: building writes into the source tree, which may be read-only.
     copy=$(mktemp -d)
-    for part in setup.py pyproject.toml README.md LICENSE constraints.txt singlestrip models; do
+    for part in setup.py pyproject.toml README.md LICENSE constraints.txt requirements-strip.txt singlestrip models; do
         cp -R "$1/$part" "$copy/"
     done
     install="$PREFIX/bin/pip install --no-cache-dir --disable-pip-version-check -c $copy/constraints.txt"
-    $install --index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" torch
-    $install "${copy}[bids]"
+    if [ "${PARTS:-everything}" = strip ]; then
+        $install -r "$copy/requirements-strip.txt"
+        $install --no-deps "$copy"
+    else
+        $install --index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" torch
+        $install "${copy}[bids]"
+    fi
     rm -rf "$copy"
     "$PREFIX/bin/pip" uninstall -q -y pip
     clean

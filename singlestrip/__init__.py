@@ -48,7 +48,7 @@ def __getattr__(name: str) -> object:
 
 def _session(model: str | os.PathLike | None, device: str) -> Stripper:
     """The session of a model file as it is now: a file trained anew is loaded anew."""
-    from .networks.checkpoint import find_model
+    from .networks.model_files import find_model
 
     path = find_model(model).resolve()
     return _load(path, path.stat().st_mtime_ns, device)

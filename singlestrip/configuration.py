@@ -36,6 +36,7 @@ BIDS_SUFFIXES = {
 VoxelSize = Annotated[float, Meta(ge=0.001, le=50)]
 MAX_SEGMENTER_SIZE = 256
 MIN_SEGMENTER_SIZE = 8  # voxels along a side: fewer do not show the shape of a brain
+ENGINES = ("auto", "openvino", "torch")  # what may run networks; see networks/engine.py
 MAX_LOCATOR_SIZE = 160  # stripping takes no field of view of more voxels
 WindowSize = Annotated[int, Meta(ge=2, le=MAX_SEGMENTER_SIZE)]
 Axis = Annotated[int, Meta(ge=0, le=2)]  # 0 left-right, 1 back-front, 2 bottom-top

@@ -82,6 +82,10 @@ OUT_OF_MEMORY = (
 )
 
 
+# Libraries that an installation for stripping alone may lack: their modules, and their names on the package index.
+LIBRARIES = {"torch": "torch", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+
+
 def find_memory_error(error: BaseException | None) -> BaseException | None:
     """The error that says that memory ran out: this one, or one of its causes; None if there is none."""
     while error is not None:
@@ -101,6 +105,8 @@ def describe_error(error: Exception) -> str:
         return f"{error}; {advice}" if isinstance(error, SingleStripError) else advice  # the error names the file
     if isinstance(error, SingleStripError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in LIBRARIES:
+        return f"this needs {LIBRARIES[error.name]}, which is not installed: pip install {LIBRARIES[error.name]}"
     text = " ".join(str(error).split())
     return f"unexpected {type(error).__name__}: {text}; run again with --debug and report it"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from singlestrip.configuration import CascadeConfig, UNetConfig
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_header import CASCADE, Kind, read_header
 from singlestrip.space.scan import Scan
 from singlestrip.synthesis.gmm import NativeMap
 from singlestrip.synthesis.labelling import LabelledScan
@@ -106,3 +108,8 @@ def threshold_cascade(voxel_size_mm: float = 6.0, size: int = 32) -> Cascade:
             block.conv.weight[0, 0, 1, 1, 1] = 1  # hands on the first channel
         unet.head.weight[0, 0], unet.head.bias[0] = 10, -5
     return cascade
+
+
+def describe_model(path: Path, kind: Kind = CASCADE) -> dict[str, Any]:
+    """What a model file tells of its networks of a kind."""
+    return read_header(path, kind).describe(kind)

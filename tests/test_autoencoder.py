@@ -15,6 +15,8 @@ from singlestrip.io.text import typed
 from singlestrip.networks import checkpoint, model_files
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_files import find_model
+from singlestrip.networks.model_header import AUTOENCODER
 
 TINY_LAYERS = ((4, 2, 4), (4, 2, 6), (4, 2, 5), (4, 2, 7))  # 16 voxels to a code of one
 TINY = AutoencoderConfig(size=16, layers=TINY_LAYERS)
@@ -211,12 +213,12 @@ def test_weights_of_another_configuration_are_refused(tmp_path):
 
 
 def test_the_shipped_quality_model_has_a_name_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(model_files.MODELS_VARIABLE, str(tmp_path))
     monkeypatch.setattr(model_files, "shipped_folder", lambda: tmp_path / "empty")
     checkpoint.save_model(tmp_path / "singlestrip.safetensors", Cascade(tiny_cascade()), {})
-    with pytest.raises(ModelError, match=r"quality\.safetensors.*" + checkpoint.MODELS_VARIABLE):
-        checkpoint.find_model(None, Autoencoder)
+    with pytest.raises(ModelError, match=r"quality\.safetensors.*" + model_files.MODELS_VARIABLE):
+        find_model(None, AUTOENCODER.shipped)
     checkpoint.save_model(tmp_path / "quality.safetensors", make(), {})
-    assert checkpoint.find_model(None, Autoencoder) == tmp_path / "quality.safetensors"
-    assert checkpoint.find_model(None) == tmp_path / "singlestrip.safetensors"
-    assert checkpoint.find_model("quality", Autoencoder) == tmp_path / "quality.safetensors"
+    assert find_model(None, AUTOENCODER.shipped) == tmp_path / "quality.safetensors"
+    assert find_model(None) == tmp_path / "singlestrip.safetensors"
+    assert find_model("quality", AUTOENCODER.shipped) == tmp_path / "quality.safetensors"

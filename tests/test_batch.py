@@ -214,8 +214,8 @@ def test_a_brain_of_unusual_volume_is_remarked_on_and_stripped(phantom_stripper,
 def test_a_mask_on_which_views_do_not_agree_is_remarked_on(phantom_stripper, tmp_path, caplog):
     """In one of two views nothing is bright enough: the networks see no brain there."""
     image = scan(tmp_path / "a.nii")
-    views = [View(lambda shown: shown.clamp(max=0.49), mirrored=False)]
-    masks = strip_one(Stripper(phantom_stripper.model, views, anatomy=Anatomy((12.0, 60.0))), image)
+    views = [View(lambda shown: shown.clip(max=0.49), mirrored=False)]
+    masks = strip_one(Stripper(phantom_stripper.engine, views, anatomy=Anatomy((12.0, 60.0))), image)
     assert masks["mask"].stored.any()
     assert caplog.messages == [f"{image}: the views of the networks agree by 0.50 only: look at the mask"]
 

@@ -27,6 +27,7 @@ from singlestrip.io.text.json_file import read_json, write_json
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_files import MODELS_VARIABLE
 from singlestrip.space.metrics import dice
 from singlestrip.stripping.stripper import Stripper
 
@@ -309,13 +310,11 @@ def study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_dataset(tmp_path / "raw")
     (tmp_path / "models").mkdir()
-    monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(tmp_path / "models"))
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
     torch.manual_seed(0)
     checkpoint.save_model(tmp_path / "models/singlestrip.safetensors", Cascade(tiny_cascade(8.0)), {})
     checkpoint.save_model(tmp_path / "models/quality.safetensors", Autoencoder(QUALITY), {})
-    monkeypatch.setattr(
-        Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
-    )
+    monkeypatch.setattr(Stripper, "load", staticmethod(lambda *arguments: Stripper(PhantomCascade())))
     return tmp_path
 
 

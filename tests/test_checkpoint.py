@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from phantoms import tiny_cascade
+from phantoms import describe_model, tiny_cascade
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from singlestrip.configuration import AutoencoderConfig, CascadeConfig, UNetConfig
 from singlestrip.errors import ModelError, OutputError
-from singlestrip.networks import checkpoint, model_files, training_state
+from singlestrip.networks import checkpoint, model_files, model_weights, training_state
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_files import find_model
+from singlestrip.networks.model_header import KINDS
 
 PROVENANCE = {"seed": 3, "labelled": [{"t1.nii.gz": "abc"}], "init": None, "unit": "µm"}
 
@@ -60,7 +62,7 @@ def test_round_trip_of_another_configuration(tmp_path):
 
 
 def test_header_alone(path, model):
-    header = checkpoint.read_header(path)
+    header = describe_model(path)
     assert header["configuration"] == json.loads(json.dumps(dataclasses.asdict(model.config)))
 
 
@@ -180,7 +182,7 @@ def test_round_trip_of_both_networks_and_the_anatomy(joint, model):
     quality, quality_header = checkpoint.load_model(joint, kind=Autoencoder)
     assert_same_weights(cascade, model)
     assert_same_weights(quality, quality_part(4).model)
-    assert header == checkpoint.read_header(joint)
+    assert header == describe_model(joint)
     assert (header["format_version"], header["provenance"], header["anatomy"]) == (2, PROVENANCE, ANATOMY)
     assert header["quality"]["provenance"] == QUALITY_PROVENANCE
     assert quality_header == {"format_version": 2, "anatomy": ANATOMY, **header["quality"]}
@@ -190,7 +192,7 @@ def test_round_trip_of_both_networks_and_the_anatomy(joint, model):
 def test_the_anatomy_without_a_quality_network(tmp_path, model):
     path = tmp_path / "m.safetensors"
     checkpoint.save_model(path, model, {}, anatomy=ANATOMY)
-    header = checkpoint.read_header(path)
+    header = describe_model(path)
     assert (header["format_version"], header["quality"], header["anatomy"]) == (2, None, ANATOMY)
     with pytest.raises(ModelError, match=f"{path}: holds no quality network; name one"):
         checkpoint.load_model(path, kind=Autoencoder)
@@ -199,7 +201,7 @@ def test_the_anatomy_without_a_quality_network(tmp_path, model):
 @pytest.mark.parametrize("name", ["path", "joint"])
 def test_a_quality_network_is_added_or_replaced(request, name, model):
     path = request.getfixturevalue(name)
-    anatomy = checkpoint.read_header(path)["anatomy"]
+    anatomy = describe_model(path)["anatomy"]
     checkpoint.add_quality(path, quality_part(7))
     cascade, header = checkpoint.load_model(path)
     assert_same_weights(cascade, model)
@@ -303,17 +305,17 @@ def test_damage_to_either_network_is_named(joint, damage, kind):
 def test_an_anatomy_of_other_things_is_damaged(joint, anatomy):
     rewrite(joint, anatomy=anatomy)
     with pytest.raises(ModelError, match=f"{joint}: the header of the model is damaged"):
-        checkpoint.read_header(joint)
+        describe_model(joint)
 
 
 def test_the_memory_of_the_wanted_network_counts(joint, monkeypatch):
     cascade, quality = tiny_cascade().working_bytes, quality_part().model.config.working_bytes
     assert quality < cascade
-    monkeypatch.setattr(checkpoint.memory, "available", lambda: quality)
+    monkeypatch.setattr(model_weights.memory, "available", lambda: quality)
     checkpoint.load_model(joint, kind=Autoencoder)
     with pytest.raises(ModelError, match=f"{joint}: the model needs about"):
         checkpoint.load_model(joint)
-    monkeypatch.setattr(checkpoint.memory, "available", lambda: quality - 1)
+    monkeypatch.setattr(model_weights.memory, "available", lambda: quality - 1)
     with pytest.raises(ModelError, match=f"{joint}: the model needs about"):
         checkpoint.load_model(joint, kind=Autoencoder)
 
@@ -422,7 +424,7 @@ def test_a_header_of_other_things_is_damaged(path, part, text):
 def test_a_format_version_is_a_whole_number_from_one(path, version):
     rewrite(path, format_version=version)
     with pytest.raises(ModelError, match="header of the model is damaged") as caught:
-        checkpoint.read_header(path)
+        describe_model(path)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 200 + len(str(path))
 
 
@@ -474,10 +476,10 @@ def test_a_variance_below_zero_is_refused(tmp_path):
 
 def test_the_memory_of_the_windows_is_known_beforehand(path, monkeypatch):
     need = tiny_cascade().working_bytes
-    monkeypatch.setattr(checkpoint.memory, "available", lambda: need - 1)
+    monkeypatch.setattr(model_weights.memory, "available", lambda: need - 1)
     with pytest.raises(ModelError, match=f"{path}: the model needs about .* GiB of memory"):
         checkpoint.load_model(path)
-    monkeypatch.setattr(checkpoint.memory, "available", lambda: need)
+    monkeypatch.setattr(model_weights.memory, "available", lambda: need)
     checkpoint.load_model(path)
 
 
@@ -491,7 +493,7 @@ def test_a_header_that_lies_about_its_length_is_not_read(path, length):
 @pytest.mark.parametrize("name", ["no\0name", "x" * 300, "x/" * 3000, ""])
 def test_names_that_no_file_can_have(name):
     with pytest.raises(ModelError, match="no such model file"):
-        checkpoint.find_model(name)
+        find_model(name)
 
 
 def test_what_is_no_regular_file_is_told_as_what_it_is(tmp_path):
@@ -499,9 +501,9 @@ def test_what_is_no_regular_file_is_told_as_what_it_is(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     kinds = {tmp_path / "fifo": "a FIFO", tmp_path: "a folder", "/dev/zero": "a device"}
     for name, kind in kinds.items():
-        for network in checkpoint.KINDS:
+        for network in KINDS:
             with pytest.raises(ModelError, match=f"^{name}: {kind}, not a model file$"):
-                checkpoint.find_model(name, network)
+                find_model(name, network.shipped)
 
 
 def test_a_newer_format_asks_for_an_update(path):
@@ -513,27 +515,27 @@ def test_a_newer_format_asks_for_an_update(path):
 def test_find_model_by_path_and_by_name(path, monkeypatch, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
-    monkeypatch.delenv(checkpoint.MODELS_VARIABLE, raising=False)
-    assert checkpoint.find_model(path) == path
-    assert checkpoint.find_model(str(path)) == path
-    monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(path.parent))
-    assert checkpoint.find_model("tiny") == path
-    assert checkpoint.find_model("tiny.safetensors") == path
+    monkeypatch.delenv(model_files.MODELS_VARIABLE, raising=False)
+    assert find_model(path) == path
+    assert find_model(str(path)) == path
+    monkeypatch.setenv(model_files.MODELS_VARIABLE, str(path.parent))
+    assert find_model("tiny") == path
+    assert find_model("tiny.safetensors") == path
 
 
 def test_the_default_model_comes_from_the_models_folder(path, monkeypatch):
-    monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(path.parent))
+    monkeypatch.setenv(model_files.MODELS_VARIABLE, str(path.parent))
     monkeypatch.setattr(model_files, "shipped_folder", lambda: path.parent / "empty")
-    with pytest.raises(ModelError, match=checkpoint.MODELS_VARIABLE):
-        checkpoint.find_model(None)
+    with pytest.raises(ModelError, match=model_files.MODELS_VARIABLE):
+        find_model(None)
     default = path.rename(path.with_name(checkpoint.KINDS[Cascade].shipped))
-    assert checkpoint.find_model(None) == default
+    assert find_model(None) == default
 
 
 def test_a_missing_model_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(model_files.MODELS_VARIABLE, str(tmp_path))
     with pytest.raises(ModelError, match=r"no-such-model.*no such"):
-        checkpoint.find_model("no-such-model")
+        find_model("no-such-model")
 
 
 def fail(_, path, *args, **keywords):

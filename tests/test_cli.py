@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from phantoms import PhantomCascade, make_head, threshold_cascade, tiny_cascade
+from phantoms import PhantomCascade, describe_model, make_head, threshold_cascade, tiny_cascade
 from scipy.ndimage import gaussian_filter
 
 import singlestrip
@@ -47,9 +47,7 @@ def files(head, tmp_path, monkeypatch):
 @pytest.fixture
 def trained(files, monkeypatch):
     """The files, and a stripper that knows the phantom in place of the shipped weights."""
-    monkeypatch.setattr(
-        Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
-    )
+    monkeypatch.setattr(Stripper, "load", staticmethod(lambda *arguments: Stripper(PhantomCascade())))
     return files
 
 
@@ -321,10 +319,10 @@ def test_failures_are_one_line(line, part, trained, head, capsys):
 
 
 def test_a_missing_model_fails(files, capsys, monkeypatch):
-    monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(files))
+    monkeypatch.setenv(model_files.MODELS_VARIABLE, str(files))
     monkeypatch.setattr(model_files, "shipped_folder", lambda: files / "empty")
     assert_fails("strip -i image.nii.gz -m out.nii.gz --model missing", capsys, "missing", str(files))
-    assert_fails("strip -i image.nii.gz -m out.nii.gz", capsys, checkpoint.MODELS_VARIABLE)
+    assert_fails("strip -i image.nii.gz -m out.nii.gz", capsys, model_files.MODELS_VARIABLE)
 
 
 def test_a_damaged_model_fails(files, tiny, capsys):
@@ -686,19 +684,19 @@ def test_samples_alone_write_a_picture(tiny):
 def test_train_and_strip(tiny, capsys):
     line = f"train -l labels.nii.gz -o new.safetensors --init {tiny} --batch 2 --seed 3 --amp off --no-quality"
     assert run(f"{line} --steps 2 --val image.nii.gz mask.nii.gz --validate-every 1") == 0
-    header = checkpoint.read_header(Path("new.safetensors"))
+    header = describe_model(Path("new.safetensors"))
     provenance = header["provenance"]
     assert provenance["seed"] == 3
     assert provenance["init"]["name"] == tiny
     assert provenance["labelled"][0]["labels"]["name"] == "labels.nii.gz"
     assert provenance["configuration"]["batch"] == 2
-    assert header["configuration"] == checkpoint.read_header(Path(tiny))["configuration"]
+    assert header["configuration"] == describe_model(Path(tiny))["configuration"]
     for name in ("new.checkpoint", "new.metrics.csv", "new.curve.png"):
         assert Path(name).is_file()
     assert run(f"{line} --steps 3") == 1
     assert "--resume" in capsys.readouterr().err
     assert run(f"{line} --steps 3 --resume") == 0
-    assert checkpoint.read_header(Path("new.safetensors"))["provenance"]["step"] == 3
+    assert describe_model(Path("new.safetensors"))["provenance"]["step"] == 3
     assert "labels.nii.gz: no record of its fit lies beside it" in capsys.readouterr().err
     status = run("strip -i image.nii.gz -m m.nii.gz --model new.safetensors")
     err = capsys.readouterr().err
@@ -713,7 +711,7 @@ def test_train_from_an_image_and_its_mask(tiny):
     assert (
         run(f"train -i image.nii.gz -m mask.nii.gz -o new.safetensors --init {tiny} --steps 1 --no-quality") == 0
     )
-    provenance = checkpoint.read_header(Path("new.safetensors"))["provenance"]
+    provenance = describe_model(Path("new.safetensors"))["provenance"]
     named = {kind: source["name"] for kind, source in provenance["labelled"][0].items()}
     assert named == {"image": "image.nii.gz", "mask": "mask.nii.gz"}
     assert provenance["gmm"]["inside"] == 10

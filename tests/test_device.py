@@ -1,11 +1,13 @@
 """Processor or GPU, threads, and forked workers."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
 
+from singlestrip import threads
 from singlestrip.errors import SingleStripError
 from singlestrip.networks import device
 
@@ -13,14 +15,15 @@ WORKERS = """
 import multiprocessing, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import nibabel, numpy as np, torch
+import nibabel, numpy as np
 import singlestrip
 from singlestrip.quality.scores import QualityModel
 
-torch.set_num_threads(2)
+engine = sys.argv[2]
 scan = nibabel.load(Path(nibabel.__file__).parent / "tests/data/example4d.nii.gz")
 image = np.asarray(scan.dataobj[..., 0])
-session, quality = singlestrip.Stripper.load(device="cpu"), QualityModel.load(device="cpu")
+session = singlestrip.Stripper.load(device="cpu", engine=engine)
+quality = QualityModel.load(device="cpu", engine=engine)
 mask = session.strip(image, scan.affine).mask
 estimate = quality.assess(mask, scan.affine).estimate
 
@@ -51,25 +54,56 @@ def test_devices(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
 @pytest.mark.parametrize("kind", ["threads", "fork"])
-def test_one_session_serves_many_workers(kind, tmp_path):
-    """Without care a forked worker waits for ever for its parent's threads."""
+def test_one_session_serves_many_workers(kind, engine, tmp_path):
+    """Without care a forked worker waits for ever for its parent's threads. Both engines ran before the fork."""
     script = tmp_path / "workers.py"
     script.write_text(WORKERS)
-    run = subprocess.run([sys.executable, script, kind], capture_output=True, text=True, timeout=300)
+    run = subprocess.run([sys.executable, script, kind, engine], capture_output=True, text=True, timeout=300)
     assert run.stdout == "same 4\n", run.stderr
 
 
-def test_in_the_first_process_threads_are_left_alone():
-    before = device.torch.get_num_threads()
-    device.limit_threads_after_fork(device.torch.device("cpu"))
-    assert device.torch.get_num_threads() == before
+@pytest.fixture
+def torch_threads():
+    """Leaves torch the threads that it had."""
+    before = torch.get_num_threads()
+    yield before
+    torch.set_num_threads(before)
+
+
+def test_threads_are_left_alone_unless_there_is_a_limit(torch_threads, monkeypatch):
+    monkeypatch.setattr(threads, "_limit", None)
+    device.limit_threads(torch.device("cpu"))
+    assert torch.get_num_threads() == torch_threads
+    threads.set_thread_limit(torch_threads + 1)
+    device.limit_threads(torch.device("cpu"))
+    assert torch.get_num_threads() == torch_threads + 1
+
+
+def test_the_number_of_threads(monkeypatch):
+    monkeypatch.setattr(threads, "_limit", None)
+    cores = len(os.sched_getaffinity(0))
+    for text, count in (("3", 3), ("5,2", 5), ("", cores), ("0", cores), ("-2", cores), ("many", cores)):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert threads.thread_count() == count
+    threads.set_thread_limit(7)
+    assert threads.thread_count() == threads.thread_limit() == 7
+    monkeypatch.setattr(threads, "_IMPORTING_PROCESS", -1)
+    assert threads.is_forked() and threads.thread_count() == 1
 
 
 def test_a_forked_worker_is_told_that_the_gpu_is_not_its_own(monkeypatch):
-    monkeypatch.setattr(device, "_IMPORTING_PROCESS", -1)
+    monkeypatch.setattr(threads, "_IMPORTING_PROCESS", -1)
     with pytest.raises(SingleStripError, match="spawn"):
-        device.limit_threads_after_fork(device.torch.device("cuda"))
+        device.limit_threads(torch.device("cuda"))
+
+
+def test_a_forked_worker_has_one_thread(monkeypatch, torch_threads):
+    torch.set_num_threads(2)
+    monkeypatch.setattr(threads, "_IMPORTING_PROCESS", -1)
+    device.limit_threads(torch.device("cpu"))
+    assert torch.get_num_threads() == 1
 
 
 @pytest.mark.parametrize(

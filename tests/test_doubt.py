@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from singlestrip.configuration import DoubtConfig
 from singlestrip.quality.doubt import map_doubt
@@ -27,7 +26,7 @@ def rebuilt(probability, vox2world=EYE):
 
 def seen(*brains, vox2world=EYE):
     """The output of networks whose views are certain of brains."""
-    views = torch.stack([torch.from_numpy(np.where(brain, CERTAIN, -CERTAIN)) for brain in brains]).float()
+    views = np.stack([np.where(brain, CERTAIN, -CERTAIN) for brain in brains]).astype(np.float32)
     return BrainField(views.mean(0), vox2world, views=views)
 
 

@@ -35,7 +35,6 @@ from singlestrip.quality.scores import QualityModel
 from singlestrip.space.grid import Grid
 from singlestrip.space.scan import Scan
 from singlestrip.stripping.brain_field import BrainField
-from singlestrip.stripping.stripper import Stripper
 
 GRID = Grid.conformed((0, 0, 0), (40, 40, 40), 2.0)
 AWAY = np.sqrt(((np.indices((40, 40, 40)) - 19.5) ** 2).sum(0))  # voxels from the middle
@@ -365,7 +364,7 @@ def source():
     network = Autoencoder(
         AutoencoderConfig(voxel_size_mm=12.0, size=24, layers=((4, 2, 8), (4, 2, 8), (4, 2, 8), (3, 2, 8)))
     )
-    return CaseSource(make_head().native, Stripper(PhantomCascade()), QualityModel(network), FEW)
+    return CaseSource(make_head().native, PhantomCascade(), QualityModel(network), FEW)
 
 
 def test_cases_are_of_all_qualities_and_replay(source):
@@ -381,11 +380,11 @@ def test_cases_are_of_all_qualities_and_replay(source):
 def test_calibration_writes_an_estimator(tmp_path, source, network):
     path = tmp_path / "quality.safetensors"
     network.config = source.quality.config
-    checkpoint.save_model(path, source.quality.model, {"made": "before"})
+    checkpoint.save_model(path, source.quality.engine.model, {"made": "before"})
     done = []
     config = EstimatorConfig(least_cases=10, least_in_leaf=2)
     cases = calibrate(
-        path, make_head().native, source.stripper, {"labelled": "phantom"}, FEW, config, "cpu",
+        path, make_head().native, source.networks, {"labelled": "phantom"}, FEW, config, "cpu",
         progress=lambda *numbers: done.append(numbers),
     )  # fmt: skip
     assert done == [(1, 3), (2, 3), (3, 3)]

@@ -20,6 +20,7 @@ from singlestrip.io.images.pairs import read_pair
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_files import MODELS_VARIABLE
 from singlestrip.training import fitting
 
 SHAPE = (20, 16, 10)
@@ -170,7 +171,7 @@ WRONG = np.diag([1.0, 1, 1, 1])  # of a program that knows no geometry
 def files(tmp_path, monkeypatch):
     """The phantom; its mask as it is, slightly aside and with a wrong header, the last two also soft; models."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(tmp_path / "models"))
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
     HEAD.save(tmp_path)
     soft = np.round(100 * gaussian_filter(HEAD.mask.astype(np.float32), 0.5)).astype(np.uint8)
     near = shifted(HEAD.vox2world, [ASIDE_MM, 0, 0])

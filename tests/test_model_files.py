@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from singlestrip.errors import ModelError
-from singlestrip.networks import checkpoint, model_files
-from singlestrip.networks.autoencoder import Autoencoder
-from singlestrip.networks.cascade import Cascade
-from singlestrip.networks.model_files import MODELS_VARIABLE
+from singlestrip.networks import model_files
+from singlestrip.networks.model_files import MODELS_VARIABLE, find_model
+from singlestrip.networks.model_header import AUTOENCODER, CASCADE, KINDS
 
 
 @pytest.fixture
@@ -34,21 +33,21 @@ def test_folders_come_in_the_order_of_the_variable_and_the_shipped_one_last(plac
     assert model_files.model_folders() == [tmp_path / "first", tmp_path / "second", tmp_path / "box"]
     for folder in ("box", "second", "first"):
         path = place(folder, "mouse.safetensors")
-        assert checkpoint.find_model("mouse") == checkpoint.find_model("mouse.safetensors") == path
+        assert find_model("mouse") == find_model("mouse.safetensors") == path
 
 
 def test_the_default_is_found_when_the_variable_names_folders_without_it(place):
     place("first", "mouse.safetensors")
     shipped = place("box", "singlestrip.safetensors"), place("box", "quality.safetensors")
-    assert (checkpoint.find_model(None), checkpoint.find_model(None, Autoencoder)) == shipped
+    assert (find_model(None), find_model(None, AUTOENCODER.shipped)) == shipped
     ahead = place("second", "singlestrip.safetensors")
-    assert checkpoint.find_model(None) == checkpoint.find_model("singlestrip") == ahead
+    assert find_model(None) == find_model("singlestrip") == ahead
 
 
 def test_a_file_comes_before_a_name_but_the_default_is_a_name(place):
     named, here = place("first", "singlestrip.safetensors"), place("work", "singlestrip.safetensors")
-    assert checkpoint.find_model("singlestrip.safetensors").resolve() == here
-    assert checkpoint.find_model(None) == checkpoint.find_model("singlestrip") == named
+    assert find_model("singlestrip.safetensors").resolve() == here
+    assert find_model(None) == find_model("singlestrip") == named
 
 
 def test_without_the_variable_there_is_the_shipped_folder_alone(place, tmp_path, monkeypatch):
@@ -59,7 +58,7 @@ def test_without_the_variable_there_is_the_shipped_folder_alone(place, tmp_path,
 def test_relative_folders_start_from_the_working_folder(place, monkeypatch):
     monkeypatch.setenv(MODELS_VARIABLE, "../first")
     path = place("first", "mouse.nii")
-    assert checkpoint.find_model("mouse.nii").samefile(path)
+    assert find_model("mouse.nii").samefile(path)
 
 
 def test_all_models_with_a_name_are_listed_once(place, tmp_path):
@@ -71,13 +70,11 @@ def test_all_models_with_a_name_are_listed_once(place, tmp_path):
 
 
 def test_what_is_missing_is_told_with_all_folders(place, tmp_path):
-    for name, network in (("cat", Cascade), (None, Cascade), (None, Autoencoder)):
+    for name, network in (("cat", CASCADE), (None, CASCADE), (None, AUTOENCODER)):
         with pytest.raises(ModelError) as caught:
-            checkpoint.find_model(name, network)
+            find_model(name, network.shipped)
         assert all(str(tmp_path / folder) in str(caught.value) for folder in ("first", "second", "box"))
 
 
 def test_the_shipped_folder_has_the_models_that_come_with_singlestrip():
-    assert {kind.shipped for kind in checkpoint.KINDS.values()} <= {
-        path.name for path in model_files.shipped_folder().iterdir()
-    }
+    assert {kind.shipped for kind in KINDS} <= {path.name for path in model_files.shipped_folder().iterdir()}

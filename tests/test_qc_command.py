@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from phantoms import PhantomCascade, make_head, threshold_cascade, tiny_cascade
+from phantoms import PhantomCascade, describe_model, make_head, threshold_cascade, tiny_cascade
 from scipy.ndimage import gaussian_filter
 
 from singlestrip.cli.commands import qc
@@ -21,6 +21,7 @@ from singlestrip.errors import SingleStripError
 from singlestrip.networks import checkpoint, model_files
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_header import AUTOENCODER
 from singlestrip.networks.trees import Estimator, Interval, Tree, TreeSum
 from singlestrip.quality.estimator import LEAST
 from singlestrip.quality.scores import QualityModel
@@ -59,7 +60,7 @@ def files(head, knowing, tmp_path, monkeypatch):
     good_mask.nii.gz is the brain, cut_mask.nii.gz half of it and speck_mask.nii.gz six voxels of it.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(checkpoint.MODELS_VARIABLE, str(tmp_path / "models"))
+    monkeypatch.setenv(model_files.MODELS_VARIABLE, str(tmp_path / "models"))
     Path("models").mkdir()
     checkpoint.save_model(Path("models/quality.safetensors"), knowing, {})
     checkpoint.save_model(Path("models/singlestrip.safetensors"), threshold_cascade(), {})
@@ -76,9 +77,7 @@ def files(head, knowing, tmp_path, monkeypatch):
 def trained(files, monkeypatch):
     """The files, and a stripper that knows the phantom in place of the shipped weights."""
     checkpoint.save_model(Path("models/singlestrip.safetensors"), Cascade(tiny_cascade(8.0)), {})
-    monkeypatch.setattr(
-        Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
-    )
+    monkeypatch.setattr(Stripper, "load", staticmethod(lambda *arguments: Stripper(PhantomCascade())))
 
 
 def target(dice):
@@ -390,7 +389,7 @@ def test_augmentation_with_a_model_of_ones_own(files, capsys, monkeypatch):
     Path("models/singlestrip.safetensors").unlink()
     before.remove("models/singlestrip.safetensors")
     assert run(line) == 1  # no weights to strip with come with the phantom
-    assert checkpoint.MODELS_VARIABLE in capsys.readouterr().err
+    assert model_files.MODELS_VARIABLE in capsys.readouterr().err
     assert names() == before
 
 
@@ -664,7 +663,7 @@ def test_the_seed_and_the_epochs_decide_the_model(files, small):
     a, b, c, d, e = (weights(f"{name}.safetensors") for name in "abcde")
     assert same(a, b) and same(c, d)
     assert not same(a, c) and not same(a, e)
-    assert checkpoint.read_header(Path("c.safetensors"), Autoencoder)["provenance"]["configuration"]["seed"] == 4
+    assert describe_model(Path("c.safetensors"), AUTOENCODER)["provenance"]["configuration"]["seed"] == 4
 
 
 def test_train_on_another_mask(files, small):
@@ -956,6 +955,7 @@ def test_calibration_of_the_quality_network(trained, capsys):
     line = "qc -m good_mask.nii.gz -i image.nii.gz -o q.json -q"
     assert run(line) == 0
     assert json.loads(Path("q.json").read_text())["evidence"] == "mask"
+    checkpoint.save_model(Path("models/singlestrip.safetensors"), threshold_cascade(), {})
     assert run("qc --calibrate models/quality.safetensors -i image.nii.gz -m good_mask.nii.gz --images 20 -q") == 0
     assert run(line) == 0
     assert capsys.readouterr().out == ""

@@ -855,7 +855,7 @@ def test_a_model_flags_with_its_own_thresholds():
     vox2world, at = grid((64, 64, 64), 4.0)
     mask = np.ones(at.shape[:3], dtype=bool)
     mask[:16] = False
-    network = same().model
+    network = same().engine
     score = QualityModel(network).reconstruct(Scan(mask, vox2world)).dice
     assert 0.1 < score < 0.9  # it reaches beyond the window
     for flags, expected in (
@@ -871,7 +871,7 @@ def test_a_mask_far_from_the_volume_of_the_anatomy_fails():
     vox2world, at = grid((64, 64, 64), 4.0)
     mask = brain(at)
     usual, tiny, huge = (Anatomy((volume_ml(mask, vox2world) * factor,)) for factor in (1, 10, 0.1))
-    model = same().model
+    model = same().engine
     assert QualityModel(model, anatomy=usual).assess(mask, vox2world).flag == "look"
     for anatomy, word in ((tiny, "smaller"), (huge, "larger")):
         quality = QualityModel(model, anatomy=anatomy).assess(mask, vox2world)

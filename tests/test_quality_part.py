@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from phantoms import make_head, tiny_cascade
+from phantoms import describe_model, make_head, tiny_cascade
 from safetensors.torch import load_file
 
 from singlestrip.cli.commands import train as command
@@ -106,7 +106,7 @@ def test_one_file_holds_all(files, capsys):
     assert run(LINE) == 0
     assert names() == FILES
     assert capsys.readouterr() == ("", "")
-    header = checkpoint.read_header(MODEL)
+    header = describe_model(MODEL)
     quality = header["quality"]["provenance"]
     assert (quality["labelled"], quality["seed"]) == (header["provenance"]["labelled"], 3)
     assert quality["step"] == 6 and quality["configuration"]["epochs"] == 3
@@ -122,7 +122,7 @@ def test_one_file_holds_all(files, capsys):
 def test_no_quality_leaves_it_out(files):
     assert run(f"{LINE} --no-quality") == 0
     assert names() == {name for name in FILES if "quality" not in name}
-    header = checkpoint.read_header(MODEL)
+    header = describe_model(MODEL)
     assert header["quality"] is None and header["anatomy"] is not None
 
 
@@ -199,13 +199,13 @@ def test_a_finished_run_goes_on_to_more_steps_of_the_cascade(files):
     assert run(f"{LINE.replace('--steps 4', '--steps 6')} --resume") == 0
     after, header = checkpoint.load_model(MODEL, kind=Autoencoder)
     assert all(torch.equal(after.state_dict()[name], before[name]) for name in before)
-    assert checkpoint.read_header(MODEL)["provenance"]["step"] == 6 and header["provenance"]["step"] == 6
+    assert describe_model(MODEL)["provenance"]["step"] == 6 and header["provenance"]["step"] == 6
 
 
 def test_a_quality_network_is_added_to_a_model_without_one(files):
     assert run(f"{LINE} --no-quality") == 0
     assert run(f"{LINE} --resume") == 0
-    assert names() == FILES and checkpoint.read_header(MODEL)["quality"] is not None
+    assert names() == FILES and describe_model(MODEL)["quality"] is not None
 
 
 @pytest.fixture

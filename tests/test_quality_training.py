@@ -11,15 +11,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from phantoms import make_head, tiny_cascade
+from phantoms import describe_model, make_head, tiny_cascade
 from safetensors.torch import load_file
 
 from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig, AutoencoderTrainConfig, TrainConfig
 from singlestrip.errors import DivergedError, EarlierRunError, InputError, Interrupted, ModelError
 from singlestrip.io.checksum import checksum
-from singlestrip.networks import checkpoint, training_state
-from singlestrip.networks.autoencoder import Autoencoder
+from singlestrip.networks import training_state
+from singlestrip.networks.model_header import AUTOENCODER
 from singlestrip.quality import training
 from singlestrip.quality.training import QualityRecipe, train_quality
 from singlestrip.training.cascade import TrainingData, train_cascade
@@ -93,7 +93,7 @@ def test_a_run_leaves_model_metrics_curve_and_checkpoint(mask, tmp_path):
     assert [f"{each.loss:.5f}" for each in told] == [row["reconstruction_loss"] for row in rows(model)]
     assert told[-1].seconds_left == 0
     assert RunFiles(model).curve.read_bytes().startswith(b"\x89PNG")
-    provenance = checkpoint.read_header(model, Autoencoder)["provenance"]
+    provenance = describe_model(model, AUTOENCODER)["provenance"]
     assert provenance["labelled"] == [{"mask": {"name": "mask.nii.gz", "sha256": checksum(mask)}}]
     assert (provenance["step"], provenance["seed"], provenance["configuration"]["epochs"]) == (6, 0, EPOCHS)
 
@@ -247,7 +247,7 @@ def test_the_command_resumes_and_names_the_option(command, capsys):
         "singlestrip: m.checkpoint: holds an earlier run; remove the file, or resume the run (--resume)\n"
     )
     assert main([*command[:6], "2", "--resume"]) == 0 and capsys.readouterr() == ("", "")
-    assert checkpoint.read_header(Path("m.safetensors"), Autoencoder)["provenance"]["configuration"]["epochs"] == 2
+    assert describe_model(Path("m.safetensors"), AUTOENCODER)["provenance"]["configuration"]["epochs"] == 2
 
 
 def test_the_command_names_only_options_that_it_has(command, monkeypatch, capsys):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
 from singlestrip.errors import InputError
@@ -78,8 +77,8 @@ def test_block_mean_puts_blocks_where_they_were(seed):
 
 
 def test_identity_returns_the_same():
-    data = torch.rand(5, 6, 7)
-    torch.testing.assert_close(resample.sample(data, np.eye(4), (5, 6, 7)), data, atol=1e-5, rtol=0)
+    data = np.random.default_rng(0).random((5, 6, 7), dtype=np.float32)
+    np.testing.assert_array_equal(resample.sample(data, np.eye(4), data.shape), data)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -92,12 +91,12 @@ def test_linear_ramps_are_exact(seed):
     source_from_target[:3, 3] = (np.array(shape) - 1) / 2 - middle
     at = source_from_target[:3, :3] @ np.indices(target).reshape(3, -1) + source_from_target[:3, 3:]
     expected = np.array([1.0, -2.0, 0.5]) @ at + 3
-    found = resample.sample(torch.from_numpy(ramp(shape)), source_from_target, target, fill=-999)
-    np.testing.assert_allclose(found.numpy().ravel(), expected, atol=1e-3)
+    found = resample.sample(ramp(shape), source_from_target, target, fill=-999)
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-3)
 
 
 def test_a_voxel_reaches_half_a_voxel():
-    data = torch.full((1, 1, 3), 7.0)
+    data = np.full((1, 1, 3), 7.0)
     positions = np.diag([0.25, 1, 1, 1])
     positions[0, 3] = -1
     found = resample.sample(data, positions, (9, 1, 3), fill=-1)[:, 0, 0].tolist()
@@ -108,18 +107,69 @@ def test_a_voxel_reaches_half_a_voxel():
 def test_fill_beyond_the_source(axis):
     offset = [0, 0, 0]
     offset[axis] = 2
-    found = resample.sample(torch.ones(3, 3, 3), shift(*offset), (3, 3, 3), fill=-5).movedim(axis, 0)
+    found = np.moveaxis(resample.sample(np.ones((3, 3, 3)), shift(*offset), (3, 3, 3), fill=-5), axis, 0)
     assert (found[0] == 1).all() and (found[1:] == -5).all()
 
 
 def test_slabs_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
-    data, affine = torch.rand(9, 8, 7), random_affine(rng, (0.8, 1.2))
+    data, affine = rng.random((9, 8, 7)), random_affine(rng, (0.8, 1.2))
     affine[:3, 3] = 3
     whole = resample.sample(data, affine, (11, 4, 5), fill=-1)
     for voxels in (1, 30, 60):
         monkeypatch.setattr(resample, "SLAB_VOXELS", voxels)
-        torch.testing.assert_close(resample.sample(data, affine, (11, 4, 5), fill=-1), whole)
+        np.testing.assert_allclose(resample.sample(data, affine, (11, 4, 5), fill=-1), whole, atol=1e-6)
+
+
+def interpolate(data: np.ndarray, place: np.ndarray, fill: float) -> float:
+    """Trilinear by its definition at a place in voxels: the share of each of eight voxels times its value."""
+    if (place < -0.5).any() or (place > np.array(data.shape) - 0.5).any():
+        return fill
+    place = place.clip(0, np.array(data.shape) - 1)  # in the outer half of a voxel its own value holds
+    low = np.floor(place).astype(int)
+    value = 0.0
+    for corner in np.ndindex(2, 2, 2):
+        share = np.prod(np.where(corner, place - low, 1 - (place - low)))
+        if share > 0:
+            value += share * data[tuple(low + corner)]
+    return value
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kind", ["anisotropic", "sheared", "flipped", "beyond", "magnified"])
+def test_sampling_is_trilinear_by_its_definition(kind, threads, monkeypatch):
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(7, 5, 6))
+    turn = Rotation.from_euler("xyz", (10, 25, -40), degrees=True).as_matrix()
+    matrix, offset = {
+        "anisotropic": (turn @ np.diag([0.4, 2.3, 1.1]), (1.2, -0.7, 2.1)),
+        "sheared": (np.array([[0.9, 0.3, 0], [0, 0.8, -0.4], [0.1, 0, 0.7]]), (-0.63, 0.93, 0.32)),
+        "flipped": (np.diag([-0.8, 0.7, -0.9]), (6.3, 0.1, 5.2)),
+        "beyond": (np.eye(3), (50.3, 0, 0)),
+        "magnified": (np.diag([0.21, 0.17, 0.19]), (2.3, 1.6, 2.2)),  # all of it within the source
+    }[kind]
+    source_from_target = shift(*offset)
+    source_from_target[:3, :3] = matrix
+    shape = (8, 9, 7)
+    monkeypatch.setattr("singlestrip.threads._limit", threads)
+    found = resample.sample(data, source_from_target, shape, fill=-9)
+    assert found.dtype == np.float32
+    expected = np.array([interpolate(data, matrix @ v + offset, -9.0) for v in np.ndindex(shape)])
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-5)
+    assert (found == -9).all() == (kind == "beyond") and (found == -9).any() == (kind != "magnified")
+
+
+def test_threads_change_no_bit(monkeypatch):
+    rng = np.random.default_rng(0)
+    data, affine = rng.random((30, 28, 26)), random_affine(rng, (0.8, 1.2))
+    affine[:3, 3] = 3
+    sampled = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr("singlestrip.threads._limit", threads)
+        sampled.append(resample.sample(data, affine, (31, 24, 25), fill=-1))
+    assert (sampled[0] != -1).any()
+    np.testing.assert_array_equal(sampled[0], sampled[1])
+    np.testing.assert_array_equal(sampled[0], sampled[2])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -133,8 +183,8 @@ def test_conform_and_back(seed):
     scan = Scan(image, affine)
     low, high = scan.grid.bounds_mm()
     target = Grid.conformed((low + high) / 2, tuple(int(n) for n in np.ceil(high - low)), 1.0)
-    conformed = resample.conform(scan, target).numpy()
-    back = resample.conform(Scan(conformed, target.vox2world), scan.grid).numpy()
+    conformed = resample.conform(scan, target)
+    back = resample.conform(Scan(conformed, target.vox2world), scan.grid)
     inner = (slice(2, -2),) * 3
     np.testing.assert_allclose(back[inner], image[inner], atol=0.02)
 

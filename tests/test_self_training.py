@@ -39,7 +39,8 @@ from singlestrip.io.checksum import checksum
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
-from singlestrip.networks.model_header import Anatomy
+from singlestrip.networks.model_files import find_model
+from singlestrip.networks.model_header import Anatomy, read_header
 from singlestrip.quality.scores import QualityModel
 from singlestrip.self_training import changes, guard, record, rounds, scans
 from singlestrip.self_training.rounds import Inputs, Listeners, Options, SelfTraining
@@ -74,7 +75,7 @@ OPTIONS = Options(
 
 def stripped_as(mask, vox2world):
     """What stripping returns where the networks are sure of a mask."""
-    logit = torch.where(torch.from_numpy(mask), 5.0, -5.0)
+    logit = np.where(mask, np.float32(5), np.float32(-5))
     return Stripped(mask, BrainField(logit, vox2world))
 
 
@@ -367,7 +368,7 @@ def test_masks_are_ranked_by_the_networks_that_made_them_or_by_shape_alone(
     assert {row["estimate"] for row in table} == {"0.950000", "0.840000", "0.900000"}
     assert {row["reasons"] for row in table} == {"dark"}
     for mask, image, field in judged:  # what the estimate needs
-        assert image.shape == mask.shape and np.array_equal(field.logit.numpy() > 0, mask.array)
+        assert image.shape == mask.shape and np.array_equal(field.logit > 0, mask.array)
 
 
 @pytest.mark.parametrize("usual_volumes", [True, False])
@@ -497,7 +498,7 @@ def test_the_final_model_holds_the_quality_network(inputs, tmp_path):
         for path in (folder / "model.safetensors", inputs.quality)
     )
     assert all(torch.allclose(network[name], value, atol=1e-3) for name, value in expected.items())
-    assert checkpoint.read_header(folder / "model.safetensors")["anatomy"] is not None
+    assert read_header(folder / "model.safetensors").anatomy is not None
 
 
 def test_images_are_made_of_the_example_and_of_pseudo_labels_by_their_shares(inputs, tmp_path, monkeypatch):
@@ -785,7 +786,7 @@ def test_the_command_begins_with_the_shipped_weights(inputs, tmp_path, monkeypat
     line = f"self-train -i a.nii -m b.nii --unlabelled {tmp_path / 'scans.txt'} -o run"
     for extra in ("", " --init none", f" --init {inputs.model}", f" --model {inputs.model}"):
         assert main(f"{line}{extra} --quiet".split()) == 0
-    shipped = checkpoint.find_model(None)
+    shipped = find_model(None)
     assert seen == [(None, shipped), (None, None), (None, inputs.model), (inputs.model, None)]
 
 

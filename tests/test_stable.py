@@ -25,6 +25,8 @@ from singlestrip.io.text.escaping import to_cell
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_files import find_model
+from singlestrip.networks.model_header import AUTOENCODER
 from singlestrip.self_training import scans
 from singlestrip.stripping.stripper import Stripper
 
@@ -112,9 +114,7 @@ def files(tmp_path, monkeypatch):
 def knowing(files, monkeypatch):
     """The files, and a stripper that knows the phantom."""
     Path("models/singlestrip.safetensors").touch()
-    monkeypatch.setattr(
-        Stripper, "load", staticmethod(lambda model=None, device="auto": Stripper(PhantomCascade()))
-    )
+    monkeypatch.setattr(Stripper, "load", staticmethod(lambda *arguments: Stripper(PhantomCascade())))
 
 
 def run(line: str) -> int:
@@ -361,7 +361,7 @@ def test_files_of_self_train(files, monkeypatch):
 def test_model_files(monkeypatch, name, kind):
     """Those that come with it, which every later version has to read."""
     monkeypatch.delenv("SINGLESTRIP_MODELS", raising=False)
-    path = checkpoint.find_model(name)
+    path = find_model(name)
     with safe_open(path, "pt") as file:
         header = file.metadata()
     assert set(MODEL_KEYS) <= set(header)
@@ -391,21 +391,17 @@ def test_cards_and_the_list_of_models(files, capsys):
 
 
 def test_the_folders_of_models(files, monkeypatch):
-    assert checkpoint.find_model(None) == files / "models/singlestrip.safetensors"
-    assert checkpoint.find_model(None, Autoencoder) == files / "models/quality.safetensors"
+    assert find_model(None) == files / "models/singlestrip.safetensors"
+    assert find_model(None, AUTOENCODER.shipped) == files / "models/quality.safetensors"
     Path("models/mouse.safetensors").write_bytes(Path("models/singlestrip.safetensors").read_bytes())
-    assert checkpoint.find_model("mouse") == files / "models/mouse.safetensors"
+    assert find_model("mouse") == files / "models/mouse.safetensors"
     monkeypatch.setenv("SINGLESTRIP_MODELS", f"{files / 'missing'}:{files / 'models'}")
-    assert checkpoint.find_model("mouse") == files / "models/mouse.safetensors"
+    assert find_model("mouse") == files / "models/mouse.safetensors"
     Path("missing").mkdir()
     Path("missing/mouse").touch()
-    assert checkpoint.find_model("mouse") == files / "missing/mouse"
+    assert find_model("mouse") == files / "missing/mouse"
     monkeypatch.setenv("SINGLESTRIP_MODELS", str(files / "missing"))
     shipped = Path(__file__).parents[1] / "models"
-    assert checkpoint.find_model(None) == shipped / "singlestrip.safetensors"
-    assert (
-        checkpoint.find_model(None, Autoencoder)
-        == checkpoint.find_model("quality")
-        == shipped / "quality.safetensors"
-    )
+    assert find_model(None) == shipped / "singlestrip.safetensors"
+    assert find_model(None, AUTOENCODER.shipped) == find_model("quality") == shipped / "quality.safetensors"
     assert "`SINGLESTRIP_MODELS`" in PAGE

@@ -12,14 +12,16 @@ from phantoms import BRAIN, make_head
 from scipy import ndimage
 
 from singlestrip.configuration import ShapeConfig, SynthConfig, TrainConfig, Window
-from singlestrip.networks.normalisation import normalise
+from singlestrip.networks import normalisation
 from singlestrip.synthesis import image as synthesis
+from singlestrip.synthesis import intensity_scale
 from singlestrip.synthesis.acquisition import slice_matrix
 from singlestrip.synthesis.bias import BiasField, SurfaceCoil, apply_bias
 from singlestrip.synthesis.class_intensities import Region
 from singlestrip.synthesis.field_of_view import Crop
 from singlestrip.synthesis.fields import integrate, profile_matrices
 from singlestrip.synthesis.image import sample_parameters, synthesise
+from singlestrip.synthesis.intensity_scale import normalise
 from singlestrip.synthesis.label_map import LabelMap
 from singlestrip.synthesis.layer import Layer
 from singlestrip.synthesis.shape import window_coordinates
@@ -989,6 +991,24 @@ def test_without_a_brain_in_sight_normalise_takes_all_that_is_covered():
     both = normalise(image, covered, brain)
     assert torch.equal(both[0], normalise(image, covered)[0])
     assert not torch.equal(both[1], normalise(image, covered)[1])
+
+
+@pytest.mark.parametrize("size", [3, 20, 40])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e5])
+@pytest.mark.parametrize("brain", ["none", "empty", "some"])
+@pytest.mark.parametrize(("samples", "tolerance"), [(10**6, 1e-5), (intensity_scale.MAX_SAMPLES, 0.02)])
+def test_batches_are_normalised_as_single_images_are(size, scale, brain, samples, tolerance, monkeypatch):
+    """In training and in stripping, but for percentiles of a sample; also images without values."""
+    monkeypatch.setattr(intensity_scale, "MAX_SAMPLES", samples)
+    rng = np.random.default_rng(size)
+    images = (scale * (rng.gamma(2, 1, (3, size, size, size)) - 1)).astype(np.float32)
+    covered = rng.random(images.shape) < np.array([0.0, 0.4, 1.0]).reshape(3, 1, 1, 1)
+    brains = {"none": None, "empty": np.zeros_like(covered), "some": rng.random(images.shape) < 0.3}[brain]
+    batch = normalise(*(each if each is None else torch.from_numpy(each) for each in (images, covered, brains)))
+    for index, (image, within) in enumerate(zip(images, covered, strict=True)):
+        alone = normalisation.normalise(image, within, None if brains is None else brains[index])
+        assert alone.dtype == np.float32
+        np.testing.assert_allclose(alone, batch[index], rtol=0, atol=tolerance)
 
 
 def test_normalise_of_nothing_is_zero():

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from phantoms import make_head, tiny_cascade
+from phantoms import describe_model, make_head, tiny_cascade
 from safetensors.torch import load_file
 from scipy import ndimage
 
@@ -123,7 +123,7 @@ def test_a_run_leaves_model_metrics_curve_and_checkpoint(unbroken):
     }  # fmt: skip
     assert [int(row["step"]) for row in metrics(unbroken)] == [2, 4, 6, 8]
     assert files.curve.read_bytes().startswith(b"\x89PNG")
-    provenance = checkpoint.read_header(unbroken)["provenance"]
+    provenance = describe_model(unbroken)["provenance"]
     assert provenance["step"] == provenance["images_seen"] == CONFIG.steps
     assert provenance["configuration"]["lr"] == CONFIG.lr
 
@@ -223,7 +223,7 @@ def test_a_finished_run_can_be_resumed_to_more_steps(labels, tmp_path):
     out = train(labels, tmp_path / "model.safetensors", replace(CONFIG, steps=2))
     train(labels, out, replace(CONFIG, steps=4), resume=True)
     assert [int(row["step"]) for row in metrics(out)] == [2, 4]
-    assert checkpoint.read_header(out)["provenance"]["step"] == 4
+    assert describe_model(out)["provenance"]["step"] == 4
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +308,7 @@ def test_validation_keeps_the_best_weights(labels, head, tmp_path, monkeypatch):
     assert len(seen) == 4
     weights = load_file(out)
     assert [all(torch.equal(weights[k], w[k].half()) for k in w) for w in seen] == [False, True, False, False]
-    provenance = checkpoint.read_header(out)["provenance"]
+    provenance = describe_model(out)["provenance"]
     assert (provenance["step"], provenance["validation_dice"]) == (4, 0.9)
     assert [row["validation_dice"] for row in metrics(out)] == ["0.20000", "0.90000", "0.50000", "0.90000"]
 
@@ -322,7 +322,7 @@ def test_a_resumed_run_remembers_its_best(labels, head, tmp_path, monkeypatch):
         with pytest.raises(Interrupted):
             train(labels, tmp_path / "m.safetensors", config, validation=pairs)
     out = train(labels, tmp_path / "m.safetensors", config, validation=pairs, resume=True)
-    assert checkpoint.read_header(out)["provenance"]["step"] == 2
+    assert describe_model(out)["provenance"]["step"] == 2
 
 
 def test_validation_scores_zero_where_no_brain_is_found(head):
@@ -526,7 +526,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
     weights = load_file(two)
     for name, expected in load_file(one).items():
         torch.testing.assert_close(weights[name], expected, atol=1e-4, rtol=0)
-    assert checkpoint.read_header(two)["provenance"]["images_seen"] == 8
+    assert describe_model(two)["provenance"]["images_seen"] == 8
 
 
 @pytest.mark.slow
@@ -551,7 +551,7 @@ def test_torchrun_trains_as_one_command_with_twice_the_batch(tmp_path, norm):
     for name in ("segmenter_loss", "locator_loss"):
         assert float(row[name]) == pytest.approx(float(expected[name]), abs=1e-3)
     for path in (one, two):
-        assert checkpoint.read_header(path)["provenance"]["images_seen"] == 40
+        assert describe_model(path)["provenance"]["images_seen"] == 40
 
 
 def test_resume_refuses_another_number_of_processes(labels, begun):

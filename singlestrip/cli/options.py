@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..batch.shards import Shard, parse_shard
-from ..configuration import FlagConfig, MaskGridConfig
+from ..configuration import ENGINES, FlagConfig, MaskGridConfig
 from ..io.text.escaping import printable
+from ..threads import set_thread_limit
 from .streams import show_progress, tell
 
 if TYPE_CHECKING:  # their modules import torch
@@ -215,8 +216,8 @@ def load_quality(args: argparse.Namespace, model_file: Path | None, flags: FlagC
     from ..quality.scores import QualityModel
 
     if args.qc_model is None and model_file is not None:
-        return QualityModel.load_for(model_file, args.device, flags)
-    return QualityModel.load(args.qc_model, args.device, flags)
+        return QualityModel.load_for(model_file, args.device, flags, args.engine)
+    return QualityModel.load(args.qc_model, args.device, flags, args.engine)
 
 
 def load_judging_networks(args: argparse.Namespace) -> Stripper | None:
@@ -227,7 +228,9 @@ def load_judging_networks(args: argparse.Namespace) -> Stripper | None:
     """
     from ..stripping.stripper import Stripper
 
-    return Stripper.load(args.model, args.device) if args.model is not None or args.qc_model is None else None
+    if args.model is None and args.qc_model is not None:
+        return None
+    return Stripper.load(args.model, args.device, args.engine)
 
 
 def add_quality_options(parser: argparse.ArgumentParser, about: str) -> None:
@@ -269,8 +272,8 @@ def mask_grids(args: argparse.Namespace) -> MaskGridConfig:
     return MaskGridConfig(trust_voxels=args.trust_voxels)
 
 
-def add_processor_options(parser: argparse.ArgumentParser) -> None:
-    """Add --device and --threads."""
+def add_processor_options(parser: argparse.ArgumentParser, has_engine: bool = False) -> None:
+    """Add --device and --threads, and --engine if the command can choose what runs the networks."""
     group = parser.add_argument_group("PROCESSOR OPTIONS")
     group.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default auto: a GPU if any)"
@@ -278,14 +281,19 @@ def add_processor_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-t", "--threads", type=positive_int, metavar="N", help="processor threads (default: one per core)"
     )
+    if has_engine:
+        group.add_argument(
+            "--engine",
+            choices=ENGINES,
+            default=ENGINES[0],
+            help="library that runs the networks; auto takes OpenVINO on a processor and torch on a GPU",
+        )
 
 
 def apply_threads(args: argparse.Namespace) -> None:
-    """Limit the threads of torch as --threads says."""
+    """Limit the threads of this process as --threads says."""
     if args.threads:
-        import torch
-
-        torch.set_num_threads(args.threads)
+        set_thread_limit(args.threads)
 
 
 def shows_lines(args: argparse.Namespace) -> bool:

@@ -14,7 +14,18 @@ from ..networks.model_files import describe_folders, list_models
 
 # What the package needs (pyproject.toml), and what it uses where that is installed.
 LIBRARIES = (
-    *("torch", "nibabel", "numpy", "scipy", "scikit-learn", "safetensors", "msgspec", "matplotlib", "isal"),
+    *(
+        "torch",
+        "openvino",
+        "nibabel",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "safetensors",
+        "msgspec",
+        "matplotlib",
+        "isal",
+    ),
     *("shtab", "ancpbids", "nipype"),
 )
 NVIDIA = Path("/proc/driver/nvidia/gpus")  # a folder for each GPU, by the kernel's driver

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from ..errors import SingleStripError
-
-_IMPORTING_PROCESS = os.getpid()  # a forked worker has another number
+from ..threads import is_forked, thread_limit
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,7 +24,7 @@ def choose_device(name: str) -> torch.device:
         known = False
     if not known:
         raise SingleStripError(f"device {name}: not on this machine; choose auto, cpu, cuda or cuda:N")
-    limit_threads_after_fork(device)
+    limit_threads(device)
     return device
 
 
@@ -45,17 +42,18 @@ def fast_in_bfloat16(device: torch.device) -> bool:
     return instructions is not None and instructions()
 
 
-def limit_threads_after_fork(device: torch.device) -> None:
-    """In a forked worker, limit torch to one thread; in any other process do nothing.
+def limit_threads(device: torch.device) -> None:
+    """Limit torch to the threads of `threads.set_thread_limit`, if it was called, and to one in a forked worker.
 
     The threads of OpenMP do not survive a fork, and a worker that waits for them would wait for ever. A forked
     worker cannot use its parent's GPU: raises SingleStripError.
     """
-    if os.getpid() == _IMPORTING_PROCESS:
-        return
-    if device.type == "cuda":
-        raise SingleStripError(
-            "a forked worker cannot use the GPU of its parent; start workers with multiprocessing's spawn, or "
-            "choose the device cpu"
-        )
-    torch.set_num_threads(1)
+    if is_forked():
+        if device.type == "cuda":
+            raise SingleStripError(
+                "a forked worker cannot use the GPU of its parent; start workers with multiprocessing's spawn, or "
+                "choose the device cpu"
+            )
+        torch.set_num_threads(1)
+    elif (threads := thread_limit()) is not None and threads != torch.get_num_threads():
+        torch.set_num_threads(threads)

@@ -10,6 +10,7 @@ from ..io.file_kind import path_kind
 
 MODELS_VARIABLE = "SINGLESTRIP_MODELS"
 SUFFIX = ".safetensors"
+SHIPPED = f"singlestrip{SUFFIX}"  # the default model
 
 
 def shipped_folder() -> Path:
@@ -55,6 +56,30 @@ def find_by_name(name: str | os.PathLike[str]) -> Path:
     if other_kind:
         raise ModelError(f"{name}: {other_kind}, not a model file")
     raise ModelError(f"{name}: no such model file, and none of that name in {describe_folders()}")
+
+
+def find_model(name: str | os.PathLike[str] | None, shipped: str = SHIPPED) -> Path:
+    """Path of a model: of a file, or of the model of that name on the search path; None names the default model.
+
+    shipped: the file name of the default model. Raises ModelError if there is none.
+    """
+    if name is not None:
+        return find_by_name(name)
+    default = find_in_folders(shipped)
+    if default is None:
+        raise ModelError(
+            f"{shipped}: the default model is not in {describe_folders()}; name its folder in {MODELS_VARIABLE}, "
+            "or name a model file"
+        )
+    return default
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether the file of a cascade is the shipped one, which is taken if none is named."""
+    try:
+        return path.samefile(find_model(None))
+    except (ModelError, OSError):
+        return False
 
 
 def _is_file(path: Path) -> bool:

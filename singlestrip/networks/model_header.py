@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from ..configuration import AutoencoderConfig, CascadeConfig
 from ..errors import ModelError
 from ..io.text import typed
+from .model_files import SHIPPED
 from .trees import Estimator
 
 FORMAT_VERSION = 2  # the newest that is read
@@ -50,7 +51,7 @@ class Kind:
 
 CASCADE = Kind(
     "singlestrip-cascade",
-    "singlestrip.safetensors",
+    SHIPPED,
     "networks to strip with",
     "strips heads",
     CascadeConfig,
@@ -102,7 +103,11 @@ class Header:
     anatomy: Anatomy | None
 
     def describe(self, kind: Kind) -> dict[str, Any]:
-        """What `checkpoint.read_header` returns."""
+        """What the file tells of networks of a kind, without their weights.
+
+        Returns `format_version`, a number, `configuration` and `provenance`, dictionaries, and `anatomy`. Of a
+        cascade also `quality`: configuration and provenance of the quality network in the same file, or None.
+        """
         description = {"format_version": self.version, **self.parts[kind].stored, "anatomy": self.anatomy}
         if kind is CASCADE:
             quality = self.parts.get(AUTOENCODER)

@@ -1,37 +1,38 @@
-"""Scaling of intensities to [0, 1], the same in training and stripping."""
+"""Scaling of intensities to [0, 1], the same in training and stripping. Imports no torch.
+
+`synthesis.intensity_scale` does the same to batches of tensors, with percentiles of a sample, which torch takes
+long for; a test holds the two together.
+"""
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
-MAX_SAMPLES = 30_000  # values of which a percentile is taken
-
-
-def _subsampled(values: torch.Tensor) -> torch.Tensor:
-    """Every n-th of values [N], about MAX_SAMPLES of them."""
-    return values[:: 1 + values.numel() // MAX_SAMPLES]
+BRIGHT_PERCENT = 99.5
 
 
-def bright_percentile(values: torch.Tensor) -> torch.Tensor:
-    """The 99.5th percentile of values [N], estimated from about MAX_SAMPLES of them."""
-    return torch.quantile(_subsampled(values), 0.995)
+def least_range(high: float) -> float:
+    """The least width of a range of intensities that ends at `high`, so that a constant is not divided by 0."""
+    return 1e-6 * abs(high) + 1e-12
 
 
-def normalise(image: torch.Tensor, covered: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
-    """Scale [B, X, Y, Z] to [0, 1], from the minimum to the 99.5th percentile of the covered voxels of each image.
+def bright_percentile(values: np.ndarray) -> float:
+    """The 99.5th percentile of values [N]."""
+    return float(np.percentile(values, BRIGHT_PERCENT))
 
-    covered: boolean [B, X, Y, Z]; other voxels become 0. brain: boolean [B, X, Y, Z]; if an image has brain
-    voxels, the percentile is taken of them alone, so that bright fat does not reduce the brain's contrast.
+
+def normalise(image: np.ndarray, covered: np.ndarray, brain: np.ndarray | None = None) -> np.ndarray:
+    """Scale [X, Y, Z] to [0, 1], from the minimum to the 99.5th percentile of the covered voxels; float32.
+
+    covered: boolean [X, Y, Z]; other voxels become 0. brain: boolean [X, Y, Z]; if it has voxels, the percentile
+    is taken of them alone, so that bright fat does not reduce the brain's contrast.
     """
-    normalised = torch.empty_like(image)
-    for index, (values, where) in enumerate(zip(image, covered, strict=True)):
-        covered_values = values[where]
-        if covered_values.numel() == 0:
-            normalised[index] = 0
-            continue
-        low = _subsampled(covered_values).min()
-        brain_values = covered_values if brain is None else values[where & brain[index]]
-        high = bright_percentile(brain_values if brain_values.numel() else covered_values)
-        scaled = (values - low) / (high - low).clamp(min=1e-6 * float(high.abs()) + 1e-12)
-        normalised[index] = torch.where(where, scaled.clamp(0, 1), torch.zeros((), device=image.device))
-    return normalised
+    covered_values = image[covered]
+    if not covered_values.size:
+        return np.zeros_like(image)
+    low = covered_values.min()
+    brain_values = covered_values if brain is None else image[covered & brain]
+    high = bright_percentile(brain_values if brain_values.size else covered_values)
+    with np.errstate(invalid="ignore"):  # what is not covered may be NaN
+        scaled = (image - low) / np.float32(max(high - low, least_range(high)))
+    return np.where(covered, scaled.clip(0, 1), np.float32(0))

@@ -12,8 +12,8 @@ import numpy as np
 from ..configuration import CaseConfig, EstimatorConfig, GMMConfig, MaskGridConfig
 from ..errors import InputError
 from ..io.checksum import checksum
+from ..networks.cascade import Cascade
 from ..networks.checkpoint import set_estimator
-from ..stripping.stripper import Stripper
 from ..synthesis.gmm import NativeMap
 from ..synthesis.labelling import labelled_example
 from .cases import TRUE, Case, CaseSource
@@ -24,7 +24,7 @@ from .scores import QualityModel
 def calibrate(
     path: Path,
     label_map: NativeMap,
-    stripper: Stripper,
+    networks: Cascade,
     provenance: dict[str, Any],
     cases: CaseConfig = CaseConfig(),
     estimator: EstimatorConfig = EstimatorConfig(),
@@ -33,12 +33,12 @@ def calibrate(
 ) -> list[Case]:
     """Fit the estimator of the quality network in a model file, and write it into that file.
 
-    label_map: of the labelled scan; stripper: the networks whose masks will be estimated. provenance: what the
+    label_map: of the labelled scan; networks: those whose masks will be estimated. provenance: what the
     file tells of the scan and the networks. progress: called after each image with the number of those done and
     of all. Returns the cases. The same seed gives the same estimator. Raises ModelError, OutputError, and
     InputError if too few cases can be drawn.
     """
-    source = CaseSource(label_map, stripper, QualityModel.load(path, device), cases)
+    source = CaseSource(label_map, networks, QualityModel.load(path, device), cases)
     drawn: list[Case] = []
     for number in range(cases.images):
         drawn += source.draw(number)

@@ -65,24 +65,27 @@ class _Scene:
 class CaseSource:
     """Draws synthetic cases. The same number gives the same cases.
 
-    label_map: of the labelled scan; stripper, quality: the networks that the estimator is for.
+    label_map: of the labelled scan; networks, quality: what strips and what the estimator is for.
     """
 
     def __init__(
         self,
         label_map: NativeMap,
-        stripper: Stripper,
+        networks: Cascade,
         quality: QualityModel,
         config: CaseConfig = CaseConfig(),
     ) -> None:
         """Raises InputError if nothing is left of the label map at the voxel size of the networks."""
-        self.stripper, self.quality, self.config = stripper, quality, config
-        cascade = stripper.config
+        self.networks, self.stripper = networks, Stripper(networks)
+        self.quality, self.config = quality, config
+        cascade = networks.config
         self.voxel_mm, self.scale = cascade.voxel_size_mm, cascade.scale
         size = round(cascade.segmenter_size * config.field_of_view)
         jitter_mm = TrainConfig.segmenter_jitter_mm * self.scale
         window = Window((size,) * 3, self.voxel_mm, jitter_mm)
-        maps = [conform_map(label_map, self.voxel_mm * TrainConfig.source_factor, stripper.device)]
+        maps = [
+            conform_map(label_map, self.voxel_mm * TrainConfig.source_factor, next(networks.parameters()).device)
+        ]
         self.grid = Grid.conformed((0, 0, 0), window.shape, self.voxel_mm)
         self.sources = [
             ImageSource(
@@ -138,14 +141,14 @@ class CaseSource:
     def _disturbed(self, streams: RandomStreams) -> Stripper:
         """The stripper with random errors in the weights of its segmenter."""
         generator = streams("disturbed")
-        model: Cascade = copy.deepcopy(self.stripper.model)
+        model: Cascade = copy.deepcopy(self.networks)
         error = log_uniform(generator, *self.config.disturbance)
         with torch.no_grad():
             for weight in model.segmenter.parameters():
                 if weight.ndim > 1:
                     noise = torch.randn(weight.shape, generator=generator)
                     weight.mul_(1 + error * noise.to(weight.device))
-        return Stripper(model, self.stripper.views, self.stripper.stripping)
+        return Stripper(model)
 
     def _faulty_masks(
         self, number: int, scene: _Scene, own: np.ndarray, streams: RandomStreams

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from scipy import ndimage
+from scipy import ndimage, special
 
 from ..configuration import DoubtConfig
 from ..space.grid import Box, Grid
@@ -113,19 +112,19 @@ class _Vote:
     values: [X, Y, Z] on a grid, probabilities in [0, 1] or, if `is_logit`, their logits.
     """
 
-    values: torch.Tensor
+    values: np.ndarray
     grid: Grid
     is_logit: bool
 
     @staticmethod
     def of_reconstruction(reconstruction: Reconstruction) -> _Vote:
         """The vote of the quality network."""
-        probability = torch.from_numpy(reconstruction.probability)
-        return _Vote(probability, Grid(tuple(probability.shape), reconstruction.vox2world), False)
+        probability = reconstruction.probability
+        return _Vote(probability, Grid(probability.shape, reconstruction.vox2world), False)
 
     def box_on(self, grid: Grid, least: float) -> Box | None:
         """The part of another grid where the probability may be `least` or more; None if it is nowhere."""
-        box = bounding_box((self._probability(self.values) >= least).cpu().numpy())
+        box = bounding_box(self._probability(self.values) >= least)
         if box is None:
             return None
         reach = tuple(slice(side.start - 1, side.stop + 1) for side in box)  # of the interpolation
@@ -136,12 +135,12 @@ class _Vote:
 
         Logits are interpolated as they are where masks are made of them.
         """
-        nothing = -torch.inf if self.is_logit else 0.0
-        return self._probability(sample(self.values, self.grid.index_of(grid), grid.shape, nothing)).cpu().numpy()
+        nothing = -np.inf if self.is_logit else 0.0
+        return self._probability(sample(self.values, self.grid.index_of(grid), grid.shape, nothing))
 
-    def _probability(self, values: torch.Tensor) -> torch.Tensor:
+    def _probability(self, values: np.ndarray) -> np.ndarray:
         """Probabilities of the values of a vote."""
-        return torch.sigmoid(values) if self.is_logit else values
+        return special.expit(values) if self.is_logit else values
 
 
 def _votes_of_views(field: BrainField | None) -> Iterator[_Vote]:

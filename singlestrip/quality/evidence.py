@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
 from ..networks.normalisation import normalise
 from ..space.grid import Grid
@@ -94,8 +93,8 @@ class ImageWindow:
     def of(image: Scan, grid: Grid) -> ImageWindow:
         """The part of an image on a conformed grid. Raises InputError as `intensities_of`."""
         voxel_mm = float(grid.voxel_sizes_mm[0])
-        window = conform(coarsened(image, voxel_mm, intensities_of(image).of), grid, fill=torch.nan)
-        return ImageWindow(window.numpy(), grid)
+        window = conform(coarsened(image, voxel_mm, intensities_of(image).of), grid, fill=np.nan)
+        return ImageWindow(window, grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,19 +117,19 @@ class SeenMask:
 
 def _conformed_mask(mask: Scan, grid: Grid) -> np.ndarray:
     """A boolean mask on a conformed grid, boolean [X, Y, Z]."""
-    return conform(coarsened(mask, float(grid.voxel_sizes_mm[0])), grid).numpy() > 0.5
+    return conform(coarsened(mask, float(grid.voxel_sizes_mm[0])), grid) > 0.5
 
 
 def image_evidence(seen: SeenMask) -> dict[str, float]:
     """What a mask shows on its image: the share of it that is dark or lies beyond the image. It is not empty."""
-    image = torch.from_numpy(seen.window.image)[None]
-    shown = normalise(image, ~image.isnan())[0].numpy()
+    image = seen.window.image
+    shown = normalise(image, ~np.isnan(image))
     return {"dark": float((shown[seen.brain] < DARK).mean())}
 
 
 def own_mask(field: BrainField) -> np.ndarray:
     """The mask that the networks make, on the grid of their output; boolean [X, Y, Z]."""
-    return clean((field.logit > 0).cpu().numpy())
+    return clean(field.logit > 0)
 
 
 def networks_evidence(field: BrainField, own: Mapping[str, float]) -> dict[str, float]:

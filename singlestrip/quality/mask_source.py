@@ -166,7 +166,7 @@ def _share(mask: Scan, spacing_mm: float, config: AutoencoderConfig, grid: Grid)
     """How much of each voxel of a conformed grid of `spacing_mm` is brain, slabs as thick as in scoring."""
     coarse = block_mean(mask, spacing_mm)
     thick = coarse.grid.thickened(config.voxel_size_mm)
-    return conform(Scan(coarse.array, thick.vox2world), grid)
+    return torch.from_numpy(conform(Scan(coarse.array, thick.vox2world), grid))
 
 
 def _brain_grid(mask: Scan) -> Grid:

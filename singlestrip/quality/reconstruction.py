@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from scipy import ndimage
+from scipy import ndimage, special
 
 from ..configuration import SLICE_BATCH, DoubtConfig
 from ..errors import InputError
-from ..networks.autoencoder import Autoencoder
-from ..networks.device import limit_threads_after_fork
+from ..networks.engine import AUTOENCODER_NETWORK, Engine
 from ..space.grid import Grid, voxel_volume_ml
 from ..space.metrics import dice, hausdorff95, volume_ml
 from ..space.resample import coarsened, conform
@@ -63,47 +61,45 @@ class Reconstruction:
 
     def on_grid(self, grid: Grid) -> np.ndarray:
         """The reconstruction on another grid, boolean [X, Y, Z]."""
-        return conform(Scan(self.probability, self.vox2world), grid).numpy() > 0.5
+        return conform(Scan(self.probability, self.vox2world), grid) > 0.5
 
 
-@torch.inference_mode()
-def reconstruct(model: Autoencoder, mask: Scan) -> Reconstruction:
+def reconstruct(engine: Engine, mask: Scan) -> Reconstruction:
     """A boolean mask on the network's grid around its centre of mass, and as the network would have it.
 
     Beyond the image's field of view nothing is expected, nor of an empty mask.
     """
     if mask.array.ndim != 3 or mask.array.dtype != bool:
         raise InputError(f"need a boolean mask [X, Y, Z], not {mask.array.dtype} {mask.shape}")
-    device = next(model.parameters()).device
-    limit_threads_after_fork(device)
-    size, voxel_mm = (model.config.size,) * 3, model.config.voxel_size_mm
+    size, voxel_mm = (engine.config.size,) * 3, engine.config.voxel_size_mm
     if not mask.array.any():
         nothing = np.zeros(size, dtype=np.float32)
         return Reconstruction(nothing, nothing, Grid.conformed((0, 0, 0), size, voxel_mm).vox2world, 0.0)
     coarse = coarsened(mask, voxel_mm)
     centre = coarse.vox2world @ [*ndimage.center_of_mass(coarse.array), 1.0]
     grid = Grid.conformed(centre[:3], size, voxel_mm)
-    given = conform(coarse, grid, device, fill=torch.nan)
-    covered = ~given.isnan()
-    given = torch.where(covered, given, 0.0)
-    if model.config.kind == "slices":
-        probability = _through_slices(model, given)
+    given = conform(coarse, grid, fill=np.nan)
+    covered = ~np.isnan(given)
+    given = np.where(covered, given, np.float32(0))
+    if engine.config.kind == "slices":
+        probability = _through_slices(engine, given)
     else:
-        probability = torch.sigmoid(model(given[None, None])[0, 0])
-    probability = torch.where(covered, probability, 0.0)
+        probability = special.expit(engine.run(AUTOENCODER_NETWORK, given[None, None])[0, 0])
+    probability = np.where(covered, probability, np.float32(0))
     inside_ml = float(given.sum()) * (voxel_mm**3 / 1000)
     outside_ml = max(0.0, volume_ml(mask.array, mask.vox2world) - inside_ml)
-    return Reconstruction(given.cpu().numpy(), probability.cpu().numpy(), grid.vox2world, outside_ml)
+    return Reconstruction(given, probability, grid.vox2world, outside_ml)
 
 
-def _through_slices(model: Autoencoder, given: torch.Tensor) -> torch.Tensor:
+def _through_slices(engine: Engine, given: np.ndarray) -> np.ndarray:
     """Mean probability [S, S, S] over the axes; slices without mask stay empty."""
-    total = torch.zeros_like(given)
-    for axis in model.config.axes:
-        slices = given.movedim(axis, 0)
-        seen = slices.amax(dim=(1, 2)) > 0
-        stacked = torch.zeros_like(slices)
-        logits = [model(part[:, None])[:, 0] for part in slices[seen].split(SLICE_BATCH)]
-        stacked[seen] = torch.sigmoid(torch.cat(logits))
-        total += stacked.movedim(0, axis)
-    return total / len(model.config.axes)
+    total = np.zeros_like(given)
+    for axis in engine.config.axes:
+        slices = np.moveaxis(given, axis, 0)
+        stacked = np.zeros_like(slices)
+        seen = np.flatnonzero(slices.max(axis=(1, 2)) > 0)
+        for start in range(0, len(seen), SLICE_BATCH):
+            part = seen[start : start + SLICE_BATCH]
+            stacked[part] = special.expit(engine.run(AUTOENCODER_NETWORK, slices[part][:, None])[:, 0])
+        total += np.moveaxis(stacked, 0, axis)
+    return total / len(engine.config.axes)

@@ -7,18 +7,17 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from ..configuration import FlagConfig
 from ..errors import InputError
-from ..networks.autoencoder import Autoencoder
-from ..networks.checkpoint import find_model, is_shipped, load_model, read_header
-from ..networks.device import choose_device
-from ..networks.model_header import Anatomy
+from ..networks.engine import Engine
+from ..networks.engine_choice import as_engine, load_engine
+from ..networks.model_files import find_model, is_shipped
+from ..networks.model_header import AUTOENCODER, CASCADE, Anatomy, read_header
 from ..space.metrics import volume_ml
 from ..space.morphology import fill_holes, mask_box, thin_axes
 from ..space.scan import Scan, as_scan
@@ -37,6 +36,9 @@ from .evidence import (
 )
 from .reasons import find_reasons, touched_faces
 from .reconstruction import Reconstruction, reconstruct
+
+if TYPE_CHECKING:  # its module imports torch
+    from ..networks.autoencoder import Autoencoder
 
 log = logging.getLogger(__name__)
 
@@ -128,48 +130,48 @@ class QualityModel:
 
     def __init__(
         self,
-        model: Autoencoder,
+        networks: Engine | Autoencoder,
         flags: FlagConfig = FlagConfig(),
         name: str = "",
         anatomy: Anatomy | None = None,
     ) -> None:
-        self.model = model.eval()
-        self.config, self.flags, self.name = model.config, flags, name
-        self.usual_ml = usual_volumes_ml(model.config.scale, anatomy)
+        self.engine = as_engine(networks)
+        self.config, self.flags, self.name = self.engine.config, flags, name
+        self.usual_ml = usual_volumes_ml(self.config.scale, anatomy)
 
     @staticmethod
     def load(
-        model: str | os.PathLike[str] | None = None, device: str = "auto", flags: FlagConfig = FlagConfig()
+        model: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        flags: FlagConfig = FlagConfig(),
+        engine: str = "auto",
     ) -> QualityModel:
         """From a model file with a quality network, or the name of a model; None for the default quality network.
 
         Raises ModelError.
         """
-        path = find_model(model, Autoencoder)
+        path = find_model(model, AUTOENCODER.shipped)
         name = "shipped" if model is None else os.fspath(model)
-        network, header = load_model(path, choose_device(device), Autoencoder)
+        network, header = load_engine(path, AUTOENCODER, device, engine)
         return QualityModel(network, flags, name, header["anatomy"])
 
     @staticmethod
-    def load_for(path: Path, device: str = "auto", flags: FlagConfig = FlagConfig()) -> QualityModel:
+    def load_for(
+        path: Path, device: str = "auto", flags: FlagConfig = FlagConfig(), engine: str = "auto"
+    ) -> QualityModel:
         """The quality network in the model file that masks are made with, or the shipped one if it holds none.
 
         Logs a warning if the shipped network, which knows adult brains, stands in for that of another model.
         Raises ModelError.
         """
-        if read_header(path)["quality"] is not None:
-            return QualityModel.load(path, device, flags)
+        if AUTOENCODER in read_header(path, CASCADE).parts:
+            return QualityModel.load(path, device, flags, engine)
         if not is_shipped(path):
             log.warning(
                 "%s: holds no quality network; the one for adult human brains estimates the quality of its masks",
                 path,
             )
-        return QualityModel.load(None, device, flags)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network runs."""
-        return next(self.model.parameters()).device
+        return QualityModel.load(None, device, flags, engine)
 
     def assess(
         self,
@@ -212,7 +214,7 @@ class QualityModel:
 
     def reconstruct(self, mask: Scan) -> Reconstruction:
         """A boolean mask as the network rebuilds it. Raises InputError for what is no mask."""
-        return reconstruct(self.model, mask)
+        return reconstruct(self.engine, mask)
 
     def measure(
         self,
@@ -287,9 +289,9 @@ class QualityModel:
 
     def _estimate(self, evidence: dict[str, float]) -> Estimate:
         """The Dice that evidence speaks for."""
-        if self.model.estimator is None:
+        if self.engine.estimator is None:
             return Estimate(evidence["shape_dice"], 0.0, 1.0, "mask")
-        return estimate_dice(self.model.estimator, evidence)
+        return estimate_dice(self.engine.estimator, evidence)
 
 
 _EMPTY = MaskQuality(

@@ -21,8 +21,10 @@ from ..io.checksum import checksum
 from ..io.images.masks import read_mask
 from ..io.text import typed
 from ..networks.autoencoder import Autoencoder
-from ..networks.checkpoint import QualityPart, add_quality, find_model, load_model
+from ..networks.checkpoint import QualityPart, add_quality, load_model
 from ..networks.losses import reconstruction_loss
+from ..networks.model_files import find_model
+from ..networks.model_header import AUTOENCODER
 from ..space.scan import Scan
 from ..synthesis.gmm import NativeMap
 from ..training.maps import fingerprint
@@ -181,7 +183,7 @@ def quality_part_task(
 def _shipped_network(config: AutoencoderConfig) -> tuple[Autoencoder | None, dict[str, Any] | None]:
     """The shipped quality network and where it is from; None if there is none of this shape, in voxels."""
     try:
-        path = find_model(None, Autoencoder)
+        path = find_model(None, AUTOENCODER.shipped)
     except ModelError:
         return None, None
     model, header = load_model(path, kind=Autoencoder)

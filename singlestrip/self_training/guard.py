@@ -20,6 +20,7 @@ import torch
 
 from ..configuration import GuardConfig, TrainConfig
 from ..networks.cascade import Cascade
+from ..networks.checkpoint import load_model
 from ..networks.device import fast_in_bfloat16
 from ..quality.scores import QualityModel
 from ..space.metrics import dice
@@ -38,7 +39,7 @@ class Guard:
     """Compares models of a run.
 
     example, labelled: the label map of the labelled scan, and the scan. scans: unlabelled ones to compare models
-    on. train: how rounds train, and so what synthetic images are like.
+    on. train: how rounds train, and so what synthetic images are like. device: where networks run.
     """
 
     example: NativeMap
@@ -46,6 +47,7 @@ class Guard:
     scans: Sequence[UnlabelledScan]
     train: TrainConfig
     config: GuardConfig
+    device: torch.device
 
     def decide(
         self, before: Path, after: Path, quality: QualityModel, page_folder: Path
@@ -54,13 +56,13 @@ class Guard:
 
         quality: estimates the Dice of the scans' masks. page_folder: where their outlines are drawn for a page.
         """
-        old, new = (Stripper.load(path, str(quality.device)) for path in (before, after))
+        old, new = (Stripper.load(path, str(self.device)) for path in (before, after))
         changes = compare_scans(self.scans, old, new, quality, page_folder)
-        agreement = mean_agreement(changes)
-        sources = image_sources([self.example], old.config, self.train, old.device)
+        models = [load_model(path, self.device)[0] for path in (before, after)]
+        sources = image_sources([self.example], models[0].config, self.train, self.device)
         standings = (
-            self._standing(stripper.model, sources, each)
-            for stripper, each in zip((old, new), agreement, strict=True)
+            self._standing(model, sources, agreement)
+            for model, agreement in zip(models, mean_agreement(changes), strict=True)
         )
         return Decision.of(next(standings), next(standings), self.config), changes
 

@@ -32,7 +32,8 @@ from ..io.images.pairs import check_exist
 from ..io.output import atomic_write, make_folder
 from ..networks.autoencoder import Autoencoder
 from ..networks.cascade import Cascade
-from ..networks.checkpoint import QualityPart, add_quality, load_model, read_header
+from ..networks.checkpoint import QualityPart, add_quality, load_model
+from ..networks.model_header import AUTOENCODER, CASCADE, read_header
 from ..quality.scores import QualityModel
 from ..quality.training import QualityProgress, quality_part_task, train_quality_part
 from ..space.scan import Scan
@@ -138,7 +139,7 @@ class SelfTraining:
         self.example, self.labelled = labelled_example(inputs.image, inputs.mask, options.gmm, inputs.grids)
         compared = compared_images(inputs.unlabelled, options.rounds)
         scans = [scan for scan in self.scans if scan.image in compared]
-        self.guard = Guard(self.example, self.labelled, scans, options.later, options.rounds.guard)
+        self.guard = Guard(self.example, self.labelled, scans, options.later, options.rounds.guard, device)
         self.record.begin()
 
     def run(self) -> Path:
@@ -215,7 +216,7 @@ class SelfTraining:
         if not path.is_file():
             make_folder(path.parent)
             _copy(model, path)
-        if read_header(path)["quality"] is None:
+        if not _has_quality(path):
             log.info("training the quality network on the labelled mask")
             mask = Scan(self.labelled.mask, self.labelled.scan.vox2world)
             provenance = {"labelled": [{"mask": self.record.labelled["mask"]}]}
@@ -234,8 +235,8 @@ class SelfTraining:
         scores = self._selected_scores(files, stripper, quality)
         kept = [self._label_map_path(files, score) for score in scores if score.kept]
         label_maps = [self.example, *read_pseudo_labels(kept)]
-        init = None if self.options.rounds.from_scratch else stripper.model
-        return self._train(files, label_maps, stripper.model.config, self.options.later, init)
+        init = None if self.options.rounds.from_scratch else load_model(model, self.device)[0]
+        return self._train(files, label_maps, stripper.config, self.options.later, init)
 
     def _decide(self, number: int, before: Path, after: Path, quality: QualityModel) -> Decision:
         """Whether the model of a round may replace the one before. Writes the pages of the round."""
@@ -378,7 +379,7 @@ class SelfTraining:
         """Copy a model to the top of the folder, with the quality network of the run if it has none."""
         out = self.folder / "model.safetensors"
         _copy(model, out)
-        if read_header(out)["quality"] is None:
+        if not _has_quality(out):
             network, header = load_model(quality_file, kind=Autoencoder)
             add_quality(out, QualityPart(network, header["provenance"]), half=True)
         return out
@@ -389,6 +390,11 @@ class SelfTraining:
     def _label_map_path(self, files: RoundFiles, score: Score) -> Path:
         """Where the label map of a scan lies, by the scan's place in the list."""
         return files.labels / f"{self.inputs.unlabelled.index(score.image):05d}.nii.gz"
+
+
+def _has_quality(path: Path) -> bool:
+    """Whether the model file of a cascade holds a quality network."""
+    return AUTOENCODER in read_header(path, CASCADE).parts
 
 
 def _copy(source: Path, out: Path) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from scipy import ndimage
 
+from ..threads import for_each, thread_count
 from .grid import Box, Grid
 from .scan import Scan
 
 ValuesOf = Callable[[np.ndarray], np.ndarray]
-SLAB_VOXELS = 4_000_000  # most voxels whose coordinates are held at once: 12 bytes each
+SLAB_VOXELS = 4_000_000  # most voxels that one thread works on at once
+EDGE = 1e-4  # voxels that a rounded coordinate may lie beyond the source
 
 
 def to_float32(array: np.ndarray) -> np.ndarray:
@@ -33,17 +34,31 @@ def block_mean(scan: Scan, target_mm: float, values_of: ValuesOf = to_float32) -
     factors = block_sizes(scan.grid, target_mm)
     shape = [-(-n // f) for n, f in zip(data.shape, factors, strict=True)]
     out = np.empty(shape, dtype=np.float32)
-    fx, fy, fz = factors
-    edges_x, edges_y = np.arange(0, data.shape[0], fx), np.arange(0, data.shape[1], fy)
-    count_x = np.minimum(fx, data.shape[0] - edges_x).astype(np.float32)
-    count_y = np.minimum(fy, data.shape[1] - edges_y).astype(np.float32)
-    for k in range(shape[2]):
-        plane = values_of(data[:, :, k * fz : (k + 1) * fz]).mean(axis=2)
-        plane = np.add.reduceat(plane, edges_x, axis=0) / count_x[:, None]
-        out[:, :, k] = np.add.reduceat(plane, edges_y, axis=1) / count_y
+    depth = int(factors[2])
+    sides = [np.minimum(f, n - np.arange(0, n, f)) for n, f in zip(data.shape, factors, strict=True)]
+    counts = np.multiply.outer(sides[0], sides[1]).astype(np.float32)
+
+    def fill_plane(k: int) -> None:
+        """Average the blocks of one plane of the output."""
+        sums = values_of(data[:, :, k * depth : (k + 1) * depth])
+        for axis in (2, 1, 0):  # the planes of a file lie one after the other in memory
+            sums = _block_sums(sums, int(factors[axis]), axis)
+        np.divide(sums[:, :, 0], counts * np.float32(sides[2][k]), out=out[:, :, k])
+
+    for_each(fill_plane, range(shape[2]))
     scale = np.diag([*factors, 1.0]).astype(float)
     scale[:3, 3] = (factors - 1) / 2  # centre of the first block, in old voxels
     return Scan(out, scan.vox2world @ scale)
+
+
+def _block_sums(values: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Sums of blocks of so many values along an axis; the last block may be partial."""
+    along = np.moveaxis(values, axis, 0)
+    sums = along[::size].copy(order="K")
+    for offset in range(1, size):
+        part = along[offset::size]
+        sums[: len(part)] += part
+    return np.moveaxis(sums, 0, axis)
 
 
 def block_sizes(grid: Grid, target_mm: float) -> np.ndarray:
@@ -58,54 +73,66 @@ def coarsened(scan: Scan, voxel_size_mm: float, values_of: ValuesOf = to_float32
 
 
 def sample(
-    data: torch.Tensor, source_from_target: np.ndarray, shape: tuple[int, ...], fill: float = 0.0
-) -> torch.Tensor:
+    data: np.ndarray,
+    source_from_target: np.ndarray,
+    shape: tuple[int, ...],
+    fill: float = 0.0,
+    order: Literal["C", "F"] = "C",
+) -> np.ndarray:
     """Linear interpolation of data [X, Y, Z] at the voxels of a target grid of `shape`.
 
     source_from_target: 4×4, target voxel index to source voxel index. A source voxel reaches half
     a voxel beyond its centre, so that a single slice has its thickness; beyond that is `fill`.
-    Returns float32 of `shape`, on the device of `data`. It works in slabs of bounded memory.
+    Returns float32 of `shape`, in memory in an order of NumPy: "F" is that of image files. Data beside one that is
+    not finite may give NaN.
     """
+    if order == "F":  # the same with the axes the other way round
+        reverse = np.eye(4)[[2, 1, 0, 3]]
+        return sample(data.T, reverse @ source_from_target @ reverse, shape[::-1], fill).T
     return _sample_box(data, source_from_target, tuple(slice(0, n) for n in shape), fill)
 
 
-def _sample_box(data: torch.Tensor, source_from_target: np.ndarray, box: Box, fill: float) -> torch.Tensor:
-    """`sample` at the voxels of the target grid within a box."""
+def _sample_box(data: np.ndarray, source_from_target: np.ndarray, box: Box, fill: float) -> np.ndarray:
+    """`sample` at the voxels of the target grid within a box, in slabs, on all threads."""
+    data = np.asarray(data, dtype=np.float32)
     shape = tuple(part.stop - part.start for part in box)
-    out = torch.empty(shape, dtype=torch.float32, device=data.device)
-    rows = max(1, SLAB_VOXELS // max(1, shape[1] * shape[2]))
-    for start in range(0, shape[0], rows):
-        slab = slice(box[0].start + start, min(box[0].start + start + rows, box[0].stop))
-        out[start : start + rows] = _sample_slab(data, source_from_target, (slab, *box[1:]), fill)
+    out = np.empty(shape, dtype=np.float32)
+    to_source = source_from_target @ _shift([part.start for part in box])
+    rows = max(1, min(-(-shape[0] // thread_count()), SLAB_VOXELS // max(1, shape[1] * shape[2])))
+    slabs = [slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows)]
+
+    def fill_slab(slab: slice) -> None:
+        """Interpolate some rows of the output."""
+        _sample_slab(data, to_source @ _shift([slab.start, 0, 0]), out[slab], fill)
+
+    for_each(fill_slab, slabs)
     return out
 
 
-def _sample_slab(data: torch.Tensor, source_from_target: np.ndarray, box: Box, fill: float) -> torch.Tensor:
-    """`_sample_box` of a box that is small enough to be done at once."""
-    axes = [torch.arange(part.start, part.stop, dtype=torch.float32, device=data.device) for part in box]
-    matrix = torch.as_tensor(source_from_target, dtype=torch.float32, device=data.device)
-    inside = torch.ones((), dtype=torch.bool, device=data.device)
-    normalised = []
+def _shift(voxels: Sequence[int]) -> np.ndarray:
+    """The 4×4 that moves indices by so many voxels."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = voxels
+    return matrix
+
+
+def _sample_slab(data: np.ndarray, source_from_target: np.ndarray, out: np.ndarray, fill: float) -> None:
+    """`sample` into an array."""
+    matrix, offset = source_from_target[:3, :3], source_from_target[:3, 3]
+    # Beyond the centre of the last voxel its own value holds.
+    ndimage.affine_transform(data, matrix, offset, out.shape, out, order=1, mode="nearest", prefilter=False)
     for row, size in enumerate(data.shape):
-        coordinate = (
-            (matrix[row, 0] * axes[0] + matrix[row, 3])[:, None, None]
-            + (matrix[row, 1] * axes[1])[None, :, None]
-            + (matrix[row, 2] * axes[2])[None, None, :]
-        )
-        within = (coordinate >= -0.5 - 1e-4) & (coordinate <= size - 0.5 + 1e-4)
-        inside = within.logical_and_(inside)
-        normalised.append((2 * coordinate + 1) / size - 1)
-    grid = torch.stack(normalised[::-1], dim=-1)[None]
-    values = F.grid_sample(
-        data[None, None].float(), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
-    return torch.where(inside, values[0, 0], torch.as_tensor(fill, dtype=torch.float32, device=data.device))
+        along = [matrix[row, axis] * np.arange(n) for axis, n in enumerate(out.shape)]
+        low, high = -0.5 - EDGE - offset[row], size - 0.5 + EDGE - offset[row]
+        if sum(part.min() for part in along) >= low and sum(part.max() for part in along) <= high:
+            continue  # all of the output lies within the source along this axis
+        place = along[0][:, None, None] + along[1][:, None] + along[2]
+        out[(place < low) | (place > high)] = fill
 
 
-def conform(scan: Scan, grid: Grid, device: torch.device | str = "cpu", fill: float = 0.0) -> torch.Tensor:
-    """A scan's array, linearly interpolated to another grid; float32 tensor of its shape."""
-    source = torch.from_numpy(np.ascontiguousarray(scan.array, dtype=np.float32)).to(device)
-    return sample(source, scan.grid.index_of(grid), grid.shape, fill)
+def conform(scan: Scan, grid: Grid, fill: float = 0.0) -> np.ndarray:
+    """A scan's array, linearly interpolated to another grid; float32 of its shape."""
+    return sample(scan.array, scan.grid.index_of(grid), grid.shape, fill)
 
 
 def conform_labels(labels: Scan, spacing_mm: float, inside_base: int) -> Scan:
@@ -121,8 +148,8 @@ def conform_labels(labels: Scan, spacing_mm: float, inside_base: int) -> Scan:
     inside = conform(block_mean(Scan(labels.array > inside_base, labels.vox2world), spacing_mm), target)
     blocks = block_mean(Scan(np.ones(labels.shape, dtype=bool), labels.vox2world), spacing_mm)
     covered = conform(blocks, target)
-    best = [torch.full(shape, -1.0), torch.full(shape, -1.0)]
-    chosen = [torch.zeros(shape, dtype=torch.uint8), torch.zeros(shape, dtype=torch.uint8)]
+    best = [np.full(shape, -1, dtype=np.float32) for _ in range(2)]
+    chosen = [np.zeros(shape, dtype=np.uint8) for _ in range(2)]
     for label, box in enumerate(ndimage.find_objects(labels.array.astype(np.int16) + 1)):
         if box is None:
             continue
@@ -131,16 +158,16 @@ def conform_labels(labels: Scan, spacing_mm: float, inside_base: int) -> Scan:
             box = tuple(slice(0, n) for n in labels.shape)
         votes, part = _label_share(labels, label, box, spacing_mm, blocks.grid, target)
         better = votes > best[side][part]
-        best[side][part] = torch.where(better, votes, best[side][part])
-        chosen[side][part] = torch.where(better, torch.tensor(label, dtype=torch.uint8), chosen[side][part])
-    result = torch.where(2 * inside > covered, chosen[1], chosen[0])
+        best[side][part][better] = votes[better]
+        chosen[side][part][better] = label
+    result = np.where(2 * inside > covered, chosen[1], chosen[0])
     result[covered < 0.5] = 0
-    return Scan(result.numpy(), target.vox2world)
+    return Scan(result, target.vox2world)
 
 
 def _label_share(
     labels: Scan, label: int, box: Box, spacing_mm: float, blocks: Grid, target: Grid
-) -> tuple[torch.Tensor, Box]:
+) -> tuple[np.ndarray, Box]:
     """The share of a label in the voxels of a target grid, float32, within a box of that grid; it is 0 beyond.
 
     box: around all voxels of the label; blocks: grid of the `block_mean` of the labels. Most labels of an
@@ -153,4 +180,4 @@ def _label_share(
     means[within] = block_mean(Scan(labels.array[whole] == label, labels.vox2world), spacing_mm).array
     reach = tuple(slice(side.start - 1, side.stop + 1) for side in within)  # of the interpolation
     part = target.box_around(*blocks.part(reach).bounds_mm(), 0.0)
-    return _sample_box(torch.from_numpy(means), blocks.index_of(target), part, 0.0), part
+    return _sample_box(means, blocks.index_of(target), part, 0.0), part

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import torch
 
 from ..space.grid import Box, Grid
 from ..space.metrics import dice
@@ -26,31 +26,30 @@ class BrainField:
     [V, X, Y, Z], the logits of the views whose mean is the logit; None if the window has no brain.
     """
 
-    logit: torch.Tensor
+    logit: np.ndarray
     vox2world: np.ndarray
     brightness: float = 1.0
     share_in_bright: float = 1.0
-    views: torch.Tensor | None = None
+    views: np.ndarray | None = None
 
     @property
     def grid(self) -> Grid:
         """Where the voxels of the logit lie."""
-        return Grid(tuple(self.logit.shape), self.vox2world)
+        return Grid(self.logit.shape, self.vox2world)
 
     def view_dice(self) -> list[float]:
         """Dice of the brain in each view with that in their mean; 1 without views."""
-        brain = (self.logit > 0).cpu().numpy()
-        views: np.ndarray = np.empty(0) if self.views is None else self.views.cpu().numpy()
-        return [dice(view > 0, brain) for view in views] or [1.0]
+        brain = self.logit > 0
+        return [1.0] if self.views is None else [dice(view > 0, brain) for view in self.views]
 
-    def around_brain(self, grid: Grid) -> tuple[Box, np.ndarray]:
+    def around_brain(self, grid: Grid, order: Literal["C", "F"] = "C") -> tuple[Box, np.ndarray]:
         """Interpolate the logit linearly to the part of another grid where there is brain.
 
         Returns the part and the logit, float32, within it. The part holds all that is positive and the voxels
         around that. The logit is FAR_LOGIT where the part reaches beyond the window. The part is empty if there
-        is no brain.
+        is no brain. order: of the logit in memory, see `sample`.
         """
-        brain = bounding_box((self.logit > 0).cpu().numpy())
+        brain = bounding_box(self.logit > 0)
         if brain is None:
             return (slice(0, 0),) * 3, np.empty((0, 0, 0), dtype=np.float32)
         # Interpolation is positive less than a voxel beyond the last positive one. The surface is
@@ -62,4 +61,4 @@ class BrainField:
         stop = np.clip(np.ceil(high) + 1 + SURFACE_VOXELS, start, grid.shape).astype(int)
         box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
         part = grid.part(box)
-        return box, sample(self.logit, self.grid.index_of(part), part.shape, FAR_LOGIT).cpu().numpy()
+        return box, sample(self.logit, self.grid.index_of(part), part.shape, FAR_LOGIT, order)

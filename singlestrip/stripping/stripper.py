@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
 from ..errors import InputError, NoBrainError
-from ..networks.cascade import Cascade
-from ..networks.checkpoint import find_model, load_model
-from ..networks.device import choose_device, fast_in_bfloat16, limit_threads_after_fork
-from ..networks.model_header import Anatomy
+from ..networks.engine import Engine
+from ..networks.engine_choice import as_engine, load_engine
+from ..networks.model_files import find_model
+from ..networks.model_header import CASCADE, Anatomy
 from ..networks.normalisation import bright_percentile, normalise
 from ..space.distance import move_border, signed_distance
 from ..space.grid import Grid, geometry_fault
@@ -28,6 +28,9 @@ from .brain_volume import describe_unusual_volume, usual_volumes_ml
 from .brightness import Bright, find_bright
 from .intensities import Intensities, intensities_of
 from .views import View, logits_of_views, usual_views
+
+if TYPE_CHECKING:  # its module imports torch
+    from ..networks.cascade import Cascade
 
 MAX_LOCATOR_VOXELS = MAX_LOCATOR_SIZE**3  # 640 mm a side for the human model; see io/images/memory_need.py
 NO_BRAIN = (
@@ -58,34 +61,33 @@ class Stripped:
 class Stripper:
     """A loaded model that strips one image after another.
 
-    It may be used from any number of threads, and on a processor in forked workers too. views: what the segmenter
-    is shown of a window beside the window itself. None stands for `usual_views`; an empty sequence makes stripping
-    faster and less accurate. anatomy: what the model's file tells of the brains that it is for.
+    It may be used from any number of threads, and on a processor in forked workers too. networks: of a model, as
+    an engine or as torch has them. views: what the segmenter is shown of a window beside the window itself. None
+    stands for `usual_views`; an empty sequence makes stripping faster and less accurate. anatomy: what the model's
+    file tells of the brains that it is for.
     """
 
     def __init__(
         self,
-        model: Cascade,
+        networks: Engine | Cascade,
         views: Sequence[View] | None = None,
         stripping: StrippingConfig = StrippingConfig(),
         anatomy: Anatomy | None = None,
     ) -> None:
-        self.model = model.eval()
-        self.config = model.config
+        self.engine = as_engine(networks)
+        self.config = self.engine.config
         self.views = usual_views(stripping.peak) if views is None else views
         self.stripping = stripping
-        self.usual_ml = usual_volumes_ml(model.config.scale, anatomy, stripping.volume)
+        self.usual_ml = usual_volumes_ml(self.config.scale, anatomy, stripping.volume)
 
     @staticmethod
-    def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> Stripper:
-        """From a model file, or a name in the models folder; None for the shipped weights."""
-        networks, header = load_model(find_model(model), choose_device(device))
-        return Stripper(networks, anatomy=header["anatomy"])
+    def load(model: str | os.PathLike[str] | None = None, device: str = "auto", engine: str = "auto") -> Stripper:
+        """From a model file, or a name in the models folder; None for the shipped weights.
 
-    @property
-    def device(self) -> torch.device:
-        """Where the networks run."""
-        return next(self.model.parameters()).device
+        device, engine: where the networks run and what runs them, see `networks.engine.load_engine`.
+        """
+        networks, header = load_engine(find_model(model), CASCADE, device, engine)
+        return Stripper(networks, anatomy=header["anatomy"])
 
     def strip(
         self,
@@ -111,11 +113,14 @@ class Stripper:
         scan = _checked(image, vox2world, slope, intercept)
         intensities = intensities_of(scan, self.stripping.intensities)
         field = self._field(scan, intensities, centre_mm)
-        box, logit = field.around_brain(scan.grid)
+        # All that is combined lies in memory as the image does: mixed orders are slow.
+        box, logit = field.around_brain(scan.grid, "C" if scan.array.flags.c_contiguous else "F")
         if scan.array.dtype.kind == "f":
             logit[~np.isfinite(scan.array[box])] = FAR_LOGIT
-        mask = np.zeros_like(scan.array, dtype=bool)  # in memory as the image: mixed orders are slow to combine
+        mask = np.zeros_like(scan.array, dtype=bool)
         mask[box] = logit > 0
+        if not sdt and border_mm == 0:
+            del logit  # components need the memory
         mask = clean(mask)
         inside = scan.array[box][mask[box]]
         brightness = intensities.relative(inside[:: 1 + inside.size // MEDIAN_VOXELS])
@@ -153,7 +158,6 @@ class Stripper:
         The networks look at the bright part alone if it is small in a wide field of view, or if what they find in
         the whole image is dark or lies beside the bright part.
         """
-        limit_threads_after_fork(self.device)
         config = self.stripping.brightness
         fine, coarse = self._coarsened(scan, intensities.of)
         bright = find_bright(coarse, config)
@@ -209,7 +213,7 @@ class Stripper:
         grid, window = self._window(scan, centre_mm, size)
         shown = network_input(window)
         logit = self._predict("segmenter", shown)
-        brain = largest_component(((logit > 0) & ~window.isnan()).cpu().numpy())
+        brain = largest_component((logit > 0) & ~np.isnan(window))
         middle = middle_mm(brain, grid.vox2world)
         if middle is None:
             return BrainField(logit, grid.vox2world, 0.0)
@@ -218,28 +222,26 @@ class Stripper:
             if aside:
                 before = Scan(brain, grid.vox2world)
                 grid, window = self._window(scan, middle, size)
-                brain = conform(before, grid).numpy() > 0.5
-            shown = network_input(window, torch.from_numpy(brain).to(self.device))
+                brain = conform(before, grid) > 0.5
+            shown = network_input(window, brain)
             logit = self._predict("segmenter", shown)
         views = logits_of_views(logit, shown, partial(self._predict, "segmenter"), self.views)
         logit = views.mean(0)
-        inside = (logit > 0) & ~window.isnan()
+        inside = (logit > 0) & ~np.isnan(window)
         if not inside.any():
             return BrainField(logit, grid.vox2world, 0.0)
-        brightness = bright.relative(float(window[inside].median()))
-        share = bright.share_of(inside.cpu().numpy(), grid, self.stripping.brightness.margin)
+        brightness = bright.relative(float(np.median(window[inside])))
+        share = bright.share_of(inside, grid, self.stripping.brightness.margin)
         return BrainField(logit, grid.vox2world, brightness, share, views)
 
-    def _window(self, scan: Scan, centre_mm: np.ndarray, size: tuple[int, ...]) -> tuple[Grid, torch.Tensor]:
+    def _window(self, scan: Scan, centre_mm: np.ndarray, size: tuple[int, ...]) -> tuple[Grid, np.ndarray]:
         """The segmenter's grid around a point, and a scan on it, NaN beyond the scan."""
         grid = Grid.conformed(centre_mm, size, self.config.voxel_size_mm)
-        return grid, conform(scan, grid, self.device, fill=torch.nan)
+        return grid, conform(scan, grid, fill=np.nan)
 
-    @torch.inference_mode()
-    def _predict(self, network: str, shown: torch.Tensor) -> torch.Tensor:
+    def _predict(self, network: str, shown: np.ndarray) -> np.ndarray:
         """Logit [X, Y, Z] of one network for a normalised image [X, Y, Z]."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast_in_bfloat16(self.device)):
-            return getattr(self.model, network)(shown[None, None])[0, 0].float()
+        return self.engine.run(network, shown[None, None])[0, 0]
 
     def _locate(self, fine: Scan, coarse: Scan) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it.
@@ -280,12 +282,13 @@ class Stripper:
                 f"the field of view, {extent} mm, is too large for a model with {self.config.voxel_size_mm:g} mm "
                 "voxels; crop the image or use a model for this anatomy"
             )
-        window = conform(scan, grid, self.device, fill=torch.nan)
-        if window.isnan().all():
+        window = conform(scan, grid, fill=np.nan)
+        beyond = np.isnan(window)
+        if beyond.all():
             extent = " × ".join(f"{x:.3g}" for x in high - low)
             raise InputError(f"no brain found: the field of view, {extent} mm, is smaller than the model's voxels")
         logit = self._predict("locator", network_input(window))
-        return logit.masked_fill(window.isnan(), FAR_LOGIT).cpu().numpy()
+        return np.where(beyond, np.float32(FAR_LOGIT), logit)
 
     def _middle(self, grid: Grid, logit: np.ndarray) -> np.ndarray:
         """RAS mm [3] of the middle of the largest part that the locator takes for brain.
@@ -320,10 +323,11 @@ class Stripper:
                 return None
             middle = seen
         window_grid, window = self._window(fine, middle, (self.config.segmenter_size,) * 3)
-        logit = self._predict("segmenter", network_input(window)).masked_fill(window.isnan(), FAR_LOGIT)
-        segmented = largest_component((logit > 0).cpu().numpy())
-        located = conform(Scan(brain, grid.vox2world), window_grid).numpy() > 0.5
-        return dice(located, segmented) * promised_dice(logit.cpu().numpy(), segmented), middle
+        logit = self._predict("segmenter", network_input(window))
+        logit = np.where(np.isnan(window), np.float32(FAR_LOGIT), logit)
+        segmented = largest_component(logit > 0)
+        located = conform(Scan(brain, grid.vox2world), window_grid) > 0.5
+        return dice(located, segmented) * promised_dice(logit, segmented), middle
 
 
 def _checked(image: Scan | np.ndarray, vox2world: np.ndarray | None, slope: float, intercept: float) -> Scan:
@@ -371,6 +375,6 @@ def _in_words(point_mm: Point) -> str:
     return f"({', '.join(f'{value:g}' for value in point_mm)} mm)"
 
 
-def network_input(window: torch.Tensor, brain: torch.Tensor | None = None) -> torch.Tensor:
+def network_input(window: np.ndarray, brain: np.ndarray | None = None) -> np.ndarray:
     """What a network is shown of a conformed image [X, Y, Z], NaN where it has no data; brain: see `normalise`."""
-    return normalise(window[None], ~window.isnan()[None], None if brain is None else brain[None])[0]
+    return normalise(window, ~np.isnan(window), brain)

@@ -11,28 +11,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
+import numpy as np
 
 from ..configuration import StrippingConfig
 
 
-def peaked(intensity: torch.Tensor, peak: float = StrippingConfig.peak) -> torch.Tensor:
+def peaked(intensity: np.ndarray, peak: float = StrippingConfig.peak) -> np.ndarray:
     """Intensities in [0, 1] that rise to 1 at the peak and fall to 0 at 1: the brightest tissue turns dark."""
-    return torch.minimum(intensity / peak, (1 - intensity) / (1 - peak))
+    return np.minimum(intensity / peak, (1 - intensity) / (1 - peak))
 
 
 @dataclass(frozen=True)
 class View:
     """An image of the same head: intensities on `curve`, which keeps 0 and [0, 1], and mirrored or not."""
 
-    curve: Callable[[torch.Tensor], torch.Tensor]
+    curve: Callable[[np.ndarray], np.ndarray]
     mirrored: bool
 
-    def mirror(self, volume: torch.Tensor) -> torch.Tensor:
+    def mirror(self, volume: np.ndarray) -> np.ndarray:
         """[X, Y, Z] with left and right exchanged if this view is mirrored; its own inverse."""
-        return volume.flip(0) if self.mirrored else volume
+        return volume[::-1] if self.mirrored else volume
 
-    def of(self, image: torch.Tensor) -> torch.Tensor:
+    def of(self, image: np.ndarray) -> np.ndarray:
         """This view of a normalised image [X, Y, Z], whose first axis is left to right."""
         return self.mirror(self.curve(image))
 
@@ -42,20 +42,20 @@ def usual_views(peak: float = StrippingConfig.peak) -> tuple[View, ...]:
 
     Each takes as long as the first look; more bring little (docs/tried.md). peak: see `peaked`.
     """
-    return View(torch.sqrt, mirrored=True), View(partial(peaked, peak=peak), mirrored=False)
+    return View(np.sqrt, mirrored=True), View(partial(peaked, peak=peak), mirrored=False)
 
 
 VIEWS = usual_views()
 
 
 def logits_of_views(
-    logit: torch.Tensor,
-    image: torch.Tensor,
-    predict: Callable[[torch.Tensor], torch.Tensor],
+    logit: np.ndarray,
+    image: np.ndarray,
+    predict: Callable[[np.ndarray], np.ndarray],
     views: Sequence[View],
-) -> torch.Tensor:
+) -> np.ndarray:
     """Logits [1 + V, X, Y, Z] of a normalised image [X, Y, Z] as it is, and in each of V other views.
 
     predict: from an image to its logit; logit: that of the image as it is.
     """
-    return torch.stack([logit, *(view.mirror(predict(view.of(image))) for view in views)])
+    return np.stack([logit, *(view.mirror(predict(view.of(image))) for view in views)])

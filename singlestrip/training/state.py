@@ -13,7 +13,8 @@ from torch import nn
 
 from ..errors import ModelError
 from ..io.text import typed
-from ..networks.checkpoint import KINDS, weight_fault
+from ..networks.checkpoint import KINDS
+from ..networks.model_weights import weight_fault
 from ..networks.training_state import load_training_state
 from .processes import process_count
 from .task import Setup
@@ -147,7 +148,7 @@ def _fault_of(tensors: Mapping[Any, torch.Tensor], expected: Mapping[Any, torch.
         plain = value.layout == torch.strided and value.device.type == "cpu"
         if not plain or value.dtype != expected[name].dtype:
             return f"weights of type {value.dtype}, {value.layout}"
-        fault = weight_fault(str(name), value)
+        fault = weight_fault(str(name), value.numpy())
         if fault:
             return f"weights that {fault}"
     return None

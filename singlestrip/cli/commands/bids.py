@@ -111,7 +111,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_quality_options(
         parser, "participant: print each mask's estimated Dice and flag, and write them to its JSON file"
     )
-    add_processor_options(parser)
+    add_processor_options(parser, has_engine=True)
     add_memory(parser)
 
 
@@ -142,13 +142,13 @@ def _participant(args: argparse.Namespace, derivative: Derivative, images: list[
     from ...batch.jobs import StripOptions
     from ...batch.records import made_with
     from ...bids.app import ParticipantOptions, participant_level
-    from ...networks.checkpoint import find_model
+    from ...networks.model_files import find_model
     from ...stripping.stripper import Stripper
 
     path = find_model(args.model)
     quality = load_quality(args, path, flags) if args.qc else None
     made = made_with(path) | ({"BorderMM": args.border} if args.border else {})
-    stripper = Stripper.load(path, args.device)
+    stripper = Stripper.load(path, args.device, args.engine)
     options = ParticipantOptions(
         made_with=made,
         strip=StripOptions(args.border or 0.0, memory_gib=args.memory),
@@ -162,7 +162,7 @@ def _participant(args: argparse.Namespace, derivative: Derivative, images: list[
 
 def _group(args: argparse.Namespace, derivative: Derivative, images: list[Path], flags: FlagConfig) -> int:
     from ...bids.app import group_level
-    from ...networks.checkpoint import find_model
+    from ...networks.model_files import find_model
 
     quality = load_quality(args, None if args.model is None else find_model(args.model), flags)
     about = f"BIDS data set {args.bids_dir.resolve().name}. Quality model: {quality.name}."

@@ -188,7 +188,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="AXIS",
         help="sagittal, coronal, axial: the slices of --kind slices (default axial)",
     )
-    add_processor_options(parser)
+    add_processor_options(parser, has_engine=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -211,7 +211,7 @@ def run(args: argparse.Namespace) -> int:
     if args.doubt is not None:
         check_output(args.doubt)
     apply_threads(args)
-    from ...networks.checkpoint import find_model
+    from ...networks.model_files import find_model
 
     quality = load_quality(args, None if args.model is None else find_model(args.model), flags)
     assessments = _assess(args, cases, quality)
@@ -278,7 +278,7 @@ def _assess(args: argparse.Namespace, cases: list[Case], quality: QualityModel) 
     from ...stripping.stripper import Stripper
 
     networks = load_judging_networks(args) if any(case.image is not None for case in cases) else None
-    augmenter = (networks or Stripper.load(args.model, args.device)) if args.tta else None
+    augmenter = (networks or Stripper.load(args.model, args.device, args.engine)) if args.tta else None
     assessor = Assessor(quality, networks, augmenter, args.seed or 0, args.report, mask_grids(args), args.doubt)
     shows_progress = len(cases) > 1 and shows_lines(args)
 
@@ -394,20 +394,21 @@ def _calibrate(args: argparse.Namespace) -> int:
     check_distinct([*args.image, *args.mask], [args.calibrate])
     check_exist([*args.image, *args.mask, args.calibrate])
     check_writable(args.calibrate)
-    from ...networks.checkpoint import find_model
+    from ...networks.checkpoint import load_model
+    from ...networks.device import choose_device
+    from ...networks.model_files import find_model
     from ...networks.model_header import CASCADE, read_header
     from ...quality.calibration import calibrate, label_map_of
-    from ...stripping.stripper import Stripper
 
     apply_threads(args)
     has_networks = CASCADE in read_header(args.calibrate).parts
     if has_networks and args.model is not None:
         args.parser.error("--model does not go with a file of --calibrate that has networks of its own")
-    networks = args.calibrate if has_networks else find_model(args.model)
-    stripper = Stripper.load(networks, args.device)
+    path = args.calibrate if has_networks else find_model(args.model)
+    networks, _ = load_model(path, choose_device(args.device))
     label_map, labelled = label_map_of(args.image[0], args.mask[0], grids=mask_grids(args))
     cases = replace(CASES, seed=args.seed or 0, images=args.images or CASES.images)
     progress = show_calibration if shows_lines(args) else lambda done, images: None
-    told = {"labelled": labelled, "networks": networks.name}
-    calibrate(args.calibrate, label_map, stripper, told, cases, device=args.device, progress=progress)
+    told = {"labelled": labelled, "networks": path.name}
+    calibrate(args.calibrate, label_map, networks, told, cases, device=args.device, progress=progress)
     return 0

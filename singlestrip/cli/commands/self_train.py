@@ -221,8 +221,8 @@ def run(args: argparse.Namespace) -> int:
     if (args.rank == "truth") != (args.references is not None):
         args.parser.error("--rank truth and --references go together")
     from ...io.images.lists import read_list
-    from ...networks.checkpoint import find_model
     from ...networks.device import choose_device
+    from ...networks.model_files import find_model
     from ...self_training.rounds import Listeners, SelfTraining
     from ...training.allocator import keep_memory
 
@@ -249,15 +249,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _quality_file(args: argparse.Namespace) -> Path | None:
     """The file of the quality network that is given; None to train one, as --epochs asks for."""
-    from ...networks.autoencoder import Autoencoder
-    from ...networks.checkpoint import find_model, read_header
+    from ...networks.model_files import find_model
+    from ...networks.model_header import AUTOENCODER, CASCADE, read_header
 
     if args.qc_model:
-        return find_model(args.qc_model, Autoencoder)
+        return find_model(args.qc_model, AUTOENCODER.shipped)
     if not args.model or args.epochs:
         return None
     path = find_model(args.model)
-    return None if read_header(path)["quality"] is None else path
+    return path if AUTOENCODER in read_header(path, CASCADE).parts else None
 
 
 def _options(args: argparse.Namespace, model_file: Path | None = None) -> Options:
@@ -293,7 +293,7 @@ def _synthesis(model_file: Path | None, first: TrainConfig) -> SynthConfig:
     """The ranges of the synthesis in rounds."""
     if model_file is None:
         return first.synth
-    from ...networks.checkpoint import read_header
+    from ...networks.model_header import CASCADE, read_header
     from ...self_training.plan import recorded_synthesis
 
-    return recorded_synthesis(read_header(model_file)["provenance"])
+    return recorded_synthesis(read_header(model_file, CASCADE).parts[CASCADE].stored["provenance"])

@@ -199,7 +199,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_quality_options(
         parser, "print each mask's estimated Dice and flag, pass, look or fail, and write DIR/qc.tsv; see qc"
     )
-    add_processor_options(parser)
+    add_processor_options(parser, has_engine=True)
     add_memory(parser)
 
 
@@ -282,14 +282,12 @@ def run(args: argparse.Namespace) -> int:
             return 0
     from ...batch.jobs import StripOptions
     from ...batch.records import made_with
-    from ...networks.model_files import find_by_name
+    from ...networks.model_files import find_model
 
-    if args.model is not None:
-        find_by_name(args.model)  # a wrong name is refused before torch is imported
+    path = find_model(args.model)  # a wrong name is refused before the slow imports below
     from ...batch.strip import strip_files
     from ...io.checksum import checksum
-    from ...networks.autoencoder import Autoencoder
-    from ...networks.checkpoint import find_model
+    from ...networks.model_header import AUTOENCODER
     from ...stripping.stripper import Stripper
 
     apply_threads(args)
@@ -298,12 +296,11 @@ def run(args: argparse.Namespace) -> int:
         from ...batch.quality_table import read_growing_table
 
         read_growing_table(table)
-    path = find_model(args.model)
     flags = chosen_flags(args)
     quality = load_quality(args, path, flags) if args.qc or _maps_doubt(args) else None
-    stripper = Stripper.load(path, args.device)
+    stripper = Stripper.load(path, args.device, args.engine)
     centre = None if args.centre is None else tuple(args.centre)
-    quality_sha256 = None if args.qc_model is None else checksum(find_model(args.qc_model, Autoencoder))
+    quality_sha256 = None if args.qc_model is None else checksum(find_model(args.qc_model, AUTOENCODER.shipped))
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory, centre, quality_sha256)
     outcomes = strip_files(
         stripper,

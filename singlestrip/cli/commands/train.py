@@ -346,7 +346,8 @@ def _check_checkpoint(args: argparse.Namespace) -> None:
 
 def _initial_networks(name: str | None) -> tuple[Cascade | None, dict[str, Any] | None]:
     """The model to begin with, and what the record of the new model tells of it; None twice for none."""
-    from ...networks.checkpoint import find_model, load_model
+    from ...networks.checkpoint import load_model
+    from ...networks.model_files import find_model
 
     if name == NO_INIT:
         return None, None

@@ -1,0 +1,63 @@
+"""Names and shapes of the weights of networks, known from their configuration. Imports no torch."""
+
+from __future__ import annotations
+
+from ..configuration import AutoencoderConfig, CascadeConfig, UNetConfig
+
+Shapes = dict[str, tuple[int, ...]]
+COUNTER = "num_batches_tracked"  # ends the names of whole numbers, which nothing uses
+
+
+def weight_shapes(config: CascadeConfig | AutoencoderConfig) -> Shapes:
+    """The shape of each weight of the networks of a configuration, by its name in model files."""
+    if isinstance(config, AutoencoderConfig):
+        return _autoencoder_shapes(config)
+    networks = {"locator": config.locator, "segmenter": config.segmenter}
+    return {
+        f"{network}.{name}": shape
+        for network, unet in networks.items()
+        for name, shape in _unet_shapes(unet).items()
+    }
+
+
+def _unet_shapes(config: UNetConfig) -> Shapes:
+    """Of `unet.UNet`."""
+    shapes: Shapes = {}
+
+    def add_level(name: str, channels: int, width: int) -> None:
+        """Two convolution blocks."""
+        for number, before in enumerate((channels, width)):
+            shapes[f"{name}.{number}.conv.weight"] = (width, before, 3, 3, 3)
+            shapes[f"{name}.{number}.conv.bias"] = (width,)
+            if config.norm == "instance":
+                shapes[f"{name}.{number}.norm.weight"] = shapes[f"{name}.{number}.norm.bias"] = (width,)
+
+    channels = config.patch**3
+    for depth, width in enumerate(config.widths):
+        add_level(f"encoder.{depth}", channels, width)
+        channels = width
+    for depth, width in enumerate(reversed(config.widths[:-1])):
+        add_level(f"decoder.{depth}", channels + width, width)
+        channels = width
+    shapes["head.weight"] = (config.patch**3, channels, 1, 1, 1)
+    shapes["head.bias"] = (config.patch**3,)
+    return shapes
+
+
+def _autoencoder_shapes(config: AutoencoderConfig) -> Shapes:
+    """Of `autoencoder.Autoencoder`."""
+    shapes: Shapes = {}
+    channels = [1, *(width for _, _, width in config.layers)]
+    steps = list(zip(channels, channels[1:], [kernel for kernel, _, _ in config.layers], strict=False))
+    # A transposed convolution holds its weights by the channels before, which are those after its mirror image.
+    halves = {"encoder": [(b, b, a, k) for a, b, k in steps], "decoder": [(a, b, a, k) for a, b, k in steps[::-1]]}
+    for half, layers in halves.items():
+        for number, (after, first, second, kernel) in enumerate(layers):
+            place = 4 * number  # convolution, normalisation, ReLU and dropout
+            shapes[f"{half}.{place}.weight"] = (first, second, *(kernel,) * config.dimensions)
+            shapes[f"{half}.{place}.bias"] = (after,)
+            if number + 1 < len(layers):
+                for name in ("weight", "bias", "running_mean", "running_var"):
+                    shapes[f"{half}.{place + 1}.{name}"] = (after,)
+                shapes[f"{half}.{place + 1}.{COUNTER}"] = ()
+    return shapes
