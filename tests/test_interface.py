@@ -53,6 +53,7 @@ PATHS = {
         "unlabelled": "list",
         "out": "folder",
         "model": "model",
+        "init": "model",
         "qc-model": "model",
         "references": "list",
         "val": "input",
