@@ -81,13 +81,13 @@ def synthesise(
 
     Returns image [B, 1, X, Y, Z] in [0, 1], the share of each voxel that is brain [B, 1, X, Y, Z], or if the maps
     have targets the shares of the background and of K classes [B, 1 + K, X, Y, Z], and weight [B, 1, X, Y, Z],
-    0 where the image has no data (the loss must not ask what cannot be seen), on the device of the maps. The same
-    parameters give the same batch.
+    on the device of the maps. The weight is 0 where the image has no data (the loss must not ask what cannot be
+    seen), and where the label map spares the border. The same parameters give the same batch.
     """
     device = maps[0].labels.device
     to_grid = torch.stack([source.grid_from_mm() for source in maps])
     points = window_coordinates(window, [p.shape for p in parameters], device, to_grid)
-    image, brain, covered = _in_window(maps, parameters, points)
+    image, brain, covered, spared = _in_window(maps, parameters, points)
     image = apply_bias(image, window, [p.bias for p in parameters], [p.shape.brain_mm for p in parameters])
     acquisitions = [p.acquisition for p in parameters]
     image = blur(image, window, acquisitions)
@@ -101,14 +101,16 @@ def synthesise(
         shares = brain[:, None].contiguous()
     else:
         shares = class_shares(maps, [p.shape for p in parameters], points)
-    return image[:, None], shares, covered[:, None].float()
+    return image[:, None], shares, (covered & ~spared)[:, None].float()
 
 
 def _in_window(
     maps: Sequence[LabelMap], parameters: Sequence[SynthParameters], points: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Image, brain and, as a boolean, where there are data, each [B, X, Y, Z], at points [B, X, Y, Z, 3] in the
-    coordinates of grid_sample."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image, brain and, as booleans, where there are data and where no loss is taken, each [B, X, Y, Z].
+
+    points: [B, X, Y, Z, 3] in the coordinates of grid_sample.
+    """
     samples = []
     for whole, p, everywhere in zip(maps, parameters, points.split(1), strict=True):
         source, at = whole.part_around(everywhere)
@@ -119,9 +121,19 @@ def _in_window(
             covered = F.grid_sample(source.scanned[None, None], at, align_corners=False)[:, 0] > 0.5
         if p.surroundings is not None:
             image, covered = add_surroundings(image, covered, source, p.surroundings, at)
-        samples.append((image, brain, covered))
-    image, brain, covered = (torch.cat(channel) for channel in zip(*samples, strict=True))
-    return image, brain, covered
+        samples.append((image, brain, covered, _spared(source, at)))
+    image, brain, covered, spared = (torch.cat(channel) for channel in zip(*samples, strict=True))
+    return image, brain, covered, spared
+
+
+def _spared(source: LabelMap, at: torch.Tensor) -> torch.Tensor:
+    """Where the label map takes no loss beside the border, boolean [1, X, Y, Z], at points [1, X, Y, Z, 3]."""
+    if not source.spared_mm:
+        return torch.zeros(at.shape[:-1], dtype=torch.bool, device=at.device)
+    distance_mm = (source.away_mm + source.depth_mm)[None, None]
+    # Beyond the map the distance is that at its edge.
+    distance_mm = F.grid_sample(distance_mm, at, padding_mode="border", align_corners=False)
+    return distance_mm[:, 0] < source.spared_mm
 
 
 def _paint(source: LabelMap, p: SynthParameters) -> torch.Tensor:
