@@ -136,6 +136,23 @@ class ShapeConfig:
 
 
 @dataclass(frozen=True)
+class ShapeBankConfig:
+    """How a bank of shapes is made of masks, and how shapes are drawn from it; lengths are millimetres of an adult
+    human head. Figures: docs/tried.md."""
+
+    voxel_size_mm: float = 4.0  # of the distance maps that are registered
+    spacing_mm: float = 24.0  # control points of the velocity fields
+    reach_mm: float = 16.0  # how far from the border of a mask its distance map counts
+    bending: float = 0.05  # weight of the squared second differences of the velocity beside the squared distance
+    rigid_steps: int = 30  # of Adam for the pose alone, which is not part of a shape
+    steps: int = 80  # of Adam for the velocity
+    turn: float = 0.02  # radians of the pose in a step
+    rate_mm: float = 0.5  # of the pose's shift and of the velocity in a step
+    variance: float = 0.98  # explained by the components that are kept
+    largest_weight: float = 2.0  # of a component, in standard deviations
+
+
+@dataclass(frozen=True)
 class SynthConfig:
     """Every range of the synthesis; lengths are millimetres of an adult human head.
 
@@ -651,9 +668,10 @@ class StrippingConfig:
 
 @dataclass(frozen=True)
 class RoundTrainConfig(TrainConfig):
-    """How to train in a round of self-training: fewer steps, since networks that have learned go on learning."""
+    """How to train in a round of self-training: fewer steps at a lower rate, since the networks have learned."""
 
     steps: int = 3000
+    lr: float = 3e-4
 
 
 # Kernel, stride and channels of the encoder's layers; the decoder mirrors them.
@@ -830,14 +848,46 @@ class DoubtConfig:
 
 
 @dataclass(frozen=True)
+class GuardConfig:
+    """When the model of a round is worse than the one before; see `self_training.guard`.
+
+    The margins are of the Dice: by so much each measure may fall. PLACEHOLDER
+    """
+
+    images: int = 24  # synthetic images of the labelled scan that each network is measured on
+    first_image: int = 2**31  # the number of the first: no training gets so far
+    labelled: float = 0.003
+    segmenter: float = 0.005
+    locator: float = 0.02
+    agreement: float = 0.005
+
+
+@dataclass(frozen=True)
 class SelfTrainConfig:
-    """Rounds of self-training. Numbers: SingleStrip."""
+    """Rounds of self-training. Numbers of rounds and pseudo-labels: SingleStrip.
+
+    rank: what scans are ranked by. "estimate": estimated Dice, by the shape of a mask and the networks that made
+    it; "ae": Dice of a mask and its reconstruction by the quality network, as in SingleStrip; "tta": agreement of
+    augmented masks; "truth": Dice to references.
+    """
 
     rounds: int = 2
     keep: int = 10  # pseudo-labels of a round, the best
-    threshold: float | None = None  # lowest score of a pseudo-label; None: with "ae" what is flagged look
-    rank: str = "ae"  # by estimated Dice; "tta": agreement of augmented masks; "truth": Dice to references
+    # Lowest score of a pseudo-label. None: with "estimate" and "ae", what is not flagged fail; otherwise none.
+    threshold: float | None = None
+    rank: str = "estimate"
     from_scratch: bool = False  # train each round's networks anew instead of those of the round before
+    example_share: float = 0.5  # of the images; the others are made of the pseudo-labels
+    spared_voxels: float = 1.0  # no loss is taken so close to the border of a pseudo-label; 0 for none
+    usual_volumes: bool = True  # a brain of unusual volume is no pseudo-label
+    halves: bool = (
+        False  # rounds learn from two halves of the scans in turn: none from the masks of its own teacher
+    )
+    # Scans that are no pseudo-labels: models are compared on them. A share of all, and so many at most.
+    held_out: float = 0.2
+    most_held_out: int = 10
+    accept_worse: bool = False  # go on with the model of a round also if it is worse
+    guard: GuardConfig = GuardConfig()
 
 
 @dataclass(frozen=True)

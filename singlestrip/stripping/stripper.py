@@ -266,10 +266,11 @@ class Stripper:
         )
         gathered = ClassViews(~np.isnan(window)) if self.keeps_classes else None
         brain_views = []
-        for logits in seen:  # the name of the first ones, so that these are let go
+        for logits in seen:
             brain_views.append(brain_logit(logits, self.brain_channels))
             if gathered is not None:
                 gathered.add(logits)
+            del logits  # before the next are computed
         views = np.stack(brain_views)
         logit = views.mean(0)
         inside = (logit > 0) & ~np.isnan(window)

@@ -30,6 +30,7 @@ from .label_map import LabelMap
 from .layer import Layer, add_layer, sample_layer
 from .lesions import Lesion, add_lesions, push_aside, sample_lesions
 from .shape import Shape, sample_shape, window_coordinates
+from .shape_bank import ShapeBank
 from .signal_loss import Void, lose_signal, sample_voids
 from .slice_motion import SliceMotion, dim_slices, motion_mm, sample_slice_motion
 from .streams import RandomStreams
@@ -67,13 +68,15 @@ def sample_parameters(
     scale: float,
     streams: RandomStreams,
     levels: torch.Tensor | None = None,
+    bank: ShapeBank | None = None,
 ) -> SynthParameters:
     """Draw the parameters of one image. The same streams draw the same parameters.
 
     scale: size of the anatomy over that of an adult human head. levels: [256] of the label map, if known.
+    bank: shapes of other people, if there are any.
     """
     return SynthParameters(
-        shape=sample_shape(config.shape, window, scale, streams),
+        shape=sample_shape(config.shape, window, scale, streams, bank),
         classes=sample_class_intensities(config, window.extent_mm, scale, levels, streams),
         structures=sample_structures(config, window.extent_mm, scale, streams),
         layer=sample_layer(config, window.extent_mm, scale, streams),
@@ -102,14 +105,14 @@ def synthesise(
 
     Returns image [B, 1, X, Y, Z] in [0, 1], the share of each voxel that is brain [B, 1, X, Y, Z], or if the maps
     have targets the shares of the background and of K classes [B, 1 + K, X, Y, Z], and weight [B, 1, X, Y, Z],
-    0 where the image has no data (the loss must not ask what cannot be seen), on the device of the maps. The same
-    parameters give the same batch.
+    on the device of the maps. The weight is 0 where the image has no data (the loss must not ask what cannot be
+    seen), and where the label map spares the border. The same parameters give the same batch.
     """
     device = maps[0].labels.device
     to_grid = torch.stack([source.grid_from_mm() for source in maps])
     points = window_coordinates(window, [p.shape for p in parameters], device, to_grid)
     points = _displaced(points, maps, window, parameters)
-    image, brain, covered = _in_window(maps, parameters, points)
+    image, brain, covered, spared = _in_window(maps, parameters, points)
     image = follow_signal(image, window, [p.distortion for p in parameters])
     image = dim_slices(image, window, [p.slice_motion for p in parameters])
     image = apply_bias(image, window, [p.bias for p in parameters], [p.shape.brain_mm for p in parameters])
@@ -127,7 +130,7 @@ def synthesise(
         shares = brain[:, None].contiguous()
     else:
         shares = class_shares(maps, [p.shape for p in parameters], points)
-    return image[:, None], shares, covered[:, None].float()
+    return image[:, None], shares, (covered & ~spared)[:, None].float()
 
 
 def _displaced(
@@ -146,9 +149,11 @@ def _displaced(
 
 def _in_window(
     maps: Sequence[LabelMap], parameters: Sequence[SynthParameters], points: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Image, brain and, as a boolean, where there are data, each [B, X, Y, Z], at points [B, X, Y, Z, 3] in the
-    coordinates of grid_sample."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image, brain and, as booleans, where there are data and where no loss is taken, each [B, X, Y, Z].
+
+    points: [B, X, Y, Z, 3] in the coordinates of grid_sample.
+    """
     samples = []
     for whole, p, everywhere in zip(maps, parameters, points.split(1), strict=True):
         source, at = whole.part_around(everywhere)
@@ -162,9 +167,19 @@ def _in_window(
         image = add_lesions(image, brain, whole, p.lesions, everywhere)
         image = open_skull(image, brain, whole, p.craniotomy, everywhere)
         image = lose_signal(image, whole, p.voids, everywhere)
-        samples.append((image, brain, covered))
-    image, brain, covered = (torch.cat(channel) for channel in zip(*samples, strict=True))
-    return image, brain, covered
+        samples.append((image, brain, covered, _spared(source, at)))
+    image, brain, covered, spared = (torch.cat(channel) for channel in zip(*samples, strict=True))
+    return image, brain, covered, spared
+
+
+def _spared(source: LabelMap, at: torch.Tensor) -> torch.Tensor:
+    """Where the label map takes no loss beside the border, boolean [1, X, Y, Z], at points [1, X, Y, Z, 3]."""
+    if not source.spared_mm:
+        return torch.zeros(at.shape[:-1], dtype=torch.bool, device=at.device)
+    distance_mm = (source.away_mm + source.depth_mm)[None, None]
+    # Beyond the map the distance is that at its edge.
+    distance_mm = F.grid_sample(distance_mm, at, padding_mode="border", align_corners=False)
+    return distance_mm[:, 0] < source.spared_mm
 
 
 def _paint(source: LabelMap, p: SynthParameters) -> torch.Tensor:

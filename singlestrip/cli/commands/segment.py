@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...batch.shards import Shard
+from ...batch.shards import Shard, shard_table
 from ...configuration import B0_LIMIT, STRUCTURES_MODEL
 from ..advice import describer_with_options
 from ..image_jobs import add_centre, add_folder, add_images, chosen_part, deal_jobs, plan_jobs, read_images
@@ -148,7 +148,7 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
 
 def _tables(args: argparse.Namespace, jobs: Sequence[Job], part: Shard | None) -> dict[str, Path]:
     """The paths of the tables that are asked for, by option. Raises OutputError if they cannot be written."""
-    from ...batch.structure_tables import check_table, shard_table
+    from ...batch.structure_tables import check_table
     from ...io.output import check_distinct, file_identity
 
     tables = {name: path for name in ("volumes", "qc") if (path := getattr(args, name)) is not None}
