@@ -8,8 +8,18 @@ import torch
 from phantoms import make_head
 
 from singlestrip.configuration import CaseConfig, ClassTrainConfig, SynthConfig, TransferConfig, Window
+from singlestrip.synthesis import lesions, signal_loss
 from singlestrip.synthesis.aliasing import Ghost, WrapAround, add_ghosts, wrap_around
-from singlestrip.synthesis.blobs import Blob, Place, centre_of, distance_in_radii, offsets_mm, surface_mm
+from singlestrip.synthesis.blobs import (
+    FURTHEST,
+    Blob,
+    Place,
+    box_near,
+    centre_of,
+    distance_in_radii,
+    offsets_mm,
+    surface_mm,
+)
 from singlestrip.synthesis.craniotomy import Craniotomy, open_skull
 from singlestrip.synthesis.distortion import Distortion, distortion_mm, follow_signal
 from singlestrip.synthesis.fat_shift import FatShift, shift_fat
@@ -17,6 +27,7 @@ from singlestrip.synthesis.fields import shifted
 from singlestrip.synthesis.image import SynthParameters, sample_parameters, synthesise
 from singlestrip.synthesis.label_map import LabelMap
 from singlestrip.synthesis.lesions import Lesion, Zone, add_lesions, push_aside
+from singlestrip.synthesis.shape import window_coordinates
 from singlestrip.synthesis.signal_loss import Void, lose_signal
 from singlestrip.synthesis.slice_motion import SliceMotion, dim_slices, motion_mm
 from singlestrip.synthesis.streams import RandomStreams
@@ -135,13 +146,52 @@ def test_a_blob_with_faces_is_a_polyhedron():
     normals = torch.cat([torch.eye(3), -torch.eye(3)], 1)  # a cube
     blob = replace(round_blob(9.0), normals=normals)
     offsets = offsets_mm(MAP, POINTS, torch.zeros(3))
-    torch.testing.assert_close(distance_in_radii(blob, offsets), offsets.abs().amax(-1) / 9)
+    expected = torch.maximum(offsets.abs().amax(-1), offsets.norm(dim=-1) / FURTHEST) / 9
+    torch.testing.assert_close(distance_in_radii(blob, offsets), expected)
+
+
+def test_a_blob_that_its_faces_leave_open_is_bounded():
+    blob = replace(round_blob(9.0), normals=torch.eye(3))
+    inside = distance_in_radii(blob, offsets_mm(MAP, POINTS, torch.zeros(3))) < 1
+    assert float(distance_mm((0, 0, 0))[inside].max()) < 9 * FURTHEST
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_lies_far_from_blobs_need_not_be_looked_at(seed, monkeypatch):
+    """The same comes of all points as of a box around each blob."""
+    config = SynthConfig(
+        lesion_probability=1.0, lesion_radius_mm=(2.0, 8.0), void_probability=1.0, void_radius_mm=(2.0, 6.0)
+    )
+    drawn = sample_parameters(config, WINDOW, 1.0, RandomStreams((seed,)))
+    points = window_coordinates(WINDOW, [drawn.shape], "cpu", MAP.grid_from_mm()[None])
+
+    def results():
+        at = push_aside(points, MAP, drawn.lesions)
+        return (
+            at,
+            add_lesions(IMAGE, MAP.brain[None], MAP, drawn.lesions, at),
+            lose_signal(IMAGE, MAP, drawn.voids, at),
+        )
+
+    boxed = results()
+    for module in (lesions, signal_loss):
+        monkeypatch.setattr(module, "box_near", lambda *_: (slice(None),) * 3)
+    for part, whole in zip(boxed, results(), strict=True):
+        torch.testing.assert_close(part, whole, atol=2e-4, rtol=0)
 
 
 def test_a_field_moves_the_surface():
     blob = replace(round_blob(12.0), uneven=0.5, field=torch.ones(1, 1, 5, 5, 5))
     offsets = offsets_mm(MAP, POINTS, torch.zeros(3))
     torch.testing.assert_close(distance_in_radii(blob, offsets), distance_mm((0, 0, 0)) / 12 + 0.5)
+
+
+def test_a_box_holds_what_is_near_and_little_more():
+    box = box_near(MAP, POINTS, torch.tensor([0.0, 6.0, -3.0]), 9.0)
+    inside = torch.zeros(41, 41, 41, dtype=torch.bool)
+    inside[box] = True
+    assert inside[distance_mm((0, 6, -3)) < 9].all() and inside.float().mean() < 0.3
+    assert box_near(MAP, POINTS, torch.tensor([500.0, 0.0, 0.0]), 9.0) is None
 
 
 # Lesions

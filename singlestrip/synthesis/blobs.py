@@ -9,11 +9,14 @@ import torch
 import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 
+from ..space.grid import Box
 from .label_map import LabelMap
 from .streams import uniform, whole_number
 
 REACH = 2.0  # radii from the centre up to which the fields of a blob are known; they go on as they are there
 FIELD_POINTS = (5, 11)  # control points of a blob's field along each axis
+FURTHEST = 1.5  # radii to which a body with few faces is bounded: by chance some are open on one side
+COARSE = 3  # of so many voxels one is looked at to find what lies near a place
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,38 @@ def offsets_mm(source: LabelMap, at: torch.Tensor, centre_mm: torch.Tensor) -> t
     return (at[0] * half_sides_mm(source, at.device)).flip(-1) - centre_mm.to(at.device)
 
 
+def box_near(source: LabelMap, at: torch.Tensor, centre_mm: torch.Tensor, reach_mm: float) -> Box | None:
+    """A part of points [1, X, Y, Z, 3] that holds all within reach of a centre [3]; None if there are none.
+
+    at: in the coordinates of grid_sample. Some of them are looked at; each point lies within 2/3 of the step from
+    one of them to the next along each axis.
+    """
+    few = offsets_mm(source, at[:, ::COARSE, ::COARSE, ::COARSE], centre_mm)
+    step_mm = sum(float(few.diff(dim=axis).norm(dim=-1).amax()) for axis in range(3) if few.shape[axis] > 1)
+    near = few.norm(dim=-1) < reach_mm + 2 / 3 * step_mm
+    box = []
+    for axis in range(3):
+        where = torch.nonzero(near.movedim(axis, 0).flatten(1).any(1))
+        if len(where) == 0:
+            return None
+        box.append(slice(max((int(where[0]) - 1) * COARSE + 1, 0), (int(where[-1]) + 1) * COARSE))
+    return tuple(box)
+
+
+def reach_mm(blob: Blob, radii: float) -> float:
+    """How far from the centre of a blob its distance may be below so many radii."""
+    longest_mm = 1 / float(blob.to_unit.norm(dim=0).min())
+    most = radii + blob.uneven * float(blob.field.abs().max())
+    return longest_mm * most * (1.0 if blob.normals is None else FURTHEST)
+
+
 def distance_in_radii(blob: Blob, offsets: torch.Tensor) -> torch.Tensor:
     """[X, Y, Z], 0 at the centre of a blob and 1 at its surface. offsets: [X, Y, Z, 3] mm from its centre."""
     unit = offsets @ blob.to_unit.to(offsets.device)
-    if blob.normals is None:
-        distance = unit.norm(dim=-1)
-    else:
-        distance = (unit @ blob.normals.to(offsets.device)).max(dim=-1).values
+    distance = unit.norm(dim=-1)
+    if blob.normals is not None:
+        of_faces = (unit @ blob.normals.to(offsets.device)).amax(dim=-1)
+        distance = torch.maximum(of_faces, distance / FURTHEST)
     return distance + blob.uneven * field_at(blob.field, unit)
 
 

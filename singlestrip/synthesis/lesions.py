@@ -16,17 +16,21 @@ from ..configuration import SynthConfig
 from .blobs import (
     Blob,
     Place,
+    box_near,
     centre_of,
     distance_in_radii,
     field_at,
     half_sides_mm,
     offsets_mm,
+    reach_mm,
     sample_blob,
     sample_direction,
 )
 from .label_map import LabelMap
 from .streams import RandomStreams, happens, log_uniform, uniform, whole_number
 from .surroundings import away_mm
+
+PUSH_REACH = 4.0  # of `Lesion.push_mm`: what lies further is not pushed
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,16 @@ def push_aside(at: torch.Tensor, source: LabelMap, drawn: Sequence[Lesion]) -> t
     What is painted there is larger in the image by that, and what lies around is pushed away from it.
     """
     for lesion in drawn:
-        if lesion.push:
-            offsets = offsets_mm(source, at, centre_of(lesion.blob.place, source))
+        centre_mm = centre_of(lesion.blob.place, source)
+        box = box_near(source, at, centre_mm, PUSH_REACH * lesion.push_mm) if lesion.push else None
+        if box is not None:
+            part = at[0][box][None]
+            offsets = offsets_mm(source, part, centre_mm)
             nearness = torch.exp(-offsets.square().sum(-1, keepdim=True) / lesion.push_mm**2)
-            at = at - (lesion.push * nearness * offsets).flip(-1)[None] / half_sides_mm(source, at.device)
+            at = at.clone()
+            at[0][box] = part[0] - (lesion.push * nearness * offsets).flip(-1)[None] / half_sides_mm(
+                source, at.device
+            )
     return at
 
 
@@ -126,15 +136,31 @@ def add_lesions(
     map, in the coordinates of grid_sample.
     """
     for lesion in drawn:
-        offsets = offsets_mm(source, at, centre_of(lesion.blob.place, source))
-        distance = distance_in_radii(lesion.blob, offsets)
-        where = brain
-        if lesion.open_mm:
-            where = torch.where(away_mm(source, at) < lesion.open_mm, 1.0, brain)
-        texture = torch.zeros((), device=image.device)
-        if lesion.texture is not None:
-            texture = field_at(lesion.texture, offsets @ lesion.blob.to_unit.to(image.device))
-        for zone in lesion.zones:
-            share = zone.opacity * (distance < zone.radii) * where
-            image = image + share * (zone.intensity + texture - image)
+        centre_mm = centre_of(lesion.blob.place, source)
+        box = box_near(source, at, centre_mm, reach_mm(lesion.blob, max(zone.radii for zone in lesion.zones)))
+        if box is not None:
+            image = image.clone()
+            image[0][box] = _painted(image[0][box], brain[0][box], source, lesion, at[0][box][None], centre_mm)
+    return image
+
+
+def _painted(
+    image: torch.Tensor,
+    brain: torch.Tensor,
+    source: LabelMap,
+    lesion: Lesion,
+    at: torch.Tensor,
+    centre_mm: torch.Tensor,
+) -> torch.Tensor:
+    """Part of an image [x, y, z] with a lesion. at: [1, x, y, z, 3], see `add_lesions`; centre_mm: its middle."""
+    offsets = offsets_mm(source, at, centre_mm)
+    distance = distance_in_radii(lesion.blob, offsets)
+    if lesion.open_mm:
+        brain = torch.where(away_mm(source, at)[0] < lesion.open_mm, 1.0, brain)
+    texture = torch.zeros((), device=image.device)
+    if lesion.texture is not None:
+        texture = field_at(lesion.texture, offsets @ lesion.blob.to_unit.to(image.device))
+    for zone in lesion.zones:
+        share = zone.opacity * (distance < zone.radii) * brain
+        image = image + share * (zone.intensity + texture - image)
     return image

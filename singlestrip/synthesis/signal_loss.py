@@ -11,9 +11,21 @@ from dataclasses import dataclass
 import torch
 
 from ..configuration import SynthConfig
-from .blobs import Blob, Place, centre_of, distance_in_radii, offsets_mm, sample_blob, sample_direction
+from .blobs import (
+    Blob,
+    Place,
+    box_near,
+    centre_of,
+    distance_in_radii,
+    offsets_mm,
+    reach_mm,
+    sample_blob,
+    sample_direction,
+)
 from .label_map import LabelMap
 from .streams import RandomStreams, happens, log_uniform, uniform, whole_number
+
+EDGES = 5.0  # edges beyond its surface after which a void changes nothing
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,13 @@ def _sample_void(config: SynthConfig, scale: float, generator: torch.Generator) 
 def lose_signal(image: torch.Tensor, source: LabelMap, drawn: Sequence[Void], at: torch.Tensor) -> torch.Tensor:
     """An image [1, X, Y, Z] without the signal of its voids; see `lesions.add_lesions`."""
     for void in drawn:
-        distance = distance_in_radii(void.blob, offsets_mm(source, at, centre_of(void.blob.place, source)))
+        centre_mm = centre_of(void.blob.place, source)
+        box = box_near(source, at, centre_mm, reach_mm(void.blob, 1 + EDGES * void.edge))
+        if box is None:
+            continue
+        distance = distance_in_radii(void.blob, offsets_mm(source, at[0][box][None], centre_mm))
         inside = torch.sigmoid((1 - distance) / (void.edge / 4))
         around = torch.exp(-((distance - 1 - void.edge) / void.edge).square())
-        image = image * (1 - void.loss * inside) * (1 + void.pile_up * around * (1 - inside))
+        image = image.clone()
+        image[0][box] *= (1 - void.loss * inside) * (1 + void.pile_up * around * (1 - inside))
     return image
