@@ -67,6 +67,7 @@ PATHS = {
         "unlabelled": "list",
         "out": "folder",
         "model": "model",
+        "init": "model",
         "qc-model": "model",
         "references": "list",
         "val": "input",
