@@ -35,8 +35,8 @@ class LabelMap:
     middle of the brain's bounding box, mm from the middle of the map; levels: [256] on the CPU,
     intensity of each class in the labelled scan from 0 to 1, None where it is not known;
     targets: the classes to tell apart, None if it is the brain alone; bank: shapes of other people, None for its
-    own shape alone; spared_mm: how far on each side of the brain's border no loss is taken, since the border may be
-    wrong there.
+    own shape alone; spared_mm: how far on each side of the brain's border no loss is taken, since the border may
+    be wrong there.
     """
 
     labels: torch.Tensor
