@@ -879,6 +879,7 @@ class SelfTrainConfig:
     from_scratch: bool = False  # train each round's networks anew instead of those of the round before
     example_share: float = 0.5  # of the images; the others are made of the pseudo-labels
     spared_voxels: float = 1.0  # no loss is taken so close to the border of a pseudo-label; 0 for none
+    shapes: bool = False  # of the pseudo-labels learn the shapes alone, which deform the labelled map
     usual_volumes: bool = True  # a brain of unusual volume is no pseudo-label
     halves: bool = (
         False  # rounds learn from two halves of the scans in turn: none from the masks of its own teacher
