@@ -4,8 +4,8 @@
 
 LABELS is the label map of IMAGE and MASK, as `singlestrip fit-gmm` writes it. Begins with the shipped weights, or
 those of --init. With --whole all brains and images are whole: the control, which shows what the steps alone do.
-Measures how long a step takes, and chooses as many steps as fit. The model is written now and then, and at the
-end; provenance tells of the steps.
+Measures again and again how long a step takes, and plans as many steps as fit, so that the rate has fallen when
+the time is over. The model is written now and then, and at the end; provenance tells of the steps.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from singlestrip.training.cascade import CascadeTask, TrainingData, cascade_setu
 from singlestrip.training.fitting import labelled_anatomy
 from singlestrip.training.run import Run
 
-TRIAL_STEPS = (20, 60)  # those between are timed
+PLAN_EVERY = 20  # steps
 RESERVE_S = 25  # to draw the border and write the model
 WRITE_EVERY_S = 100
+REPORT_EVERY = 200  # steps
 
 
 def make_run(args: argparse.Namespace) -> Run:
@@ -87,19 +88,18 @@ def main() -> None:
     keep_memory()
     run = make_run(args)
     task, losses = run.task, []
-    timed = time.monotonic()
+    planned = start
     while run.step < task.config.steps and time.monotonic() < stop:
         losses.append(run.update())
         now = time.monotonic()
-        if run.step == TRIAL_STEPS[0]:
-            timed = now
-        if run.step == TRIAL_STEPS[1]:
-            step_s = (now - timed) / (TRIAL_STEPS[1] - TRIAL_STEPS[0])
-            task.config = replace(task.config, steps=run.step + int((stop - now) / step_s))
-            print(f"{step_s * 1000:.0f} ms a step, {task.config.steps} steps", flush=True)
-        if run.step % 200 == 0:
-            means = {name: sum(each[name] for each in losses[-200:]) / 200 for name in losses[0]}
-            print(run.step, f"{now - start:.0f} s", means, flush=True)
+        if run.step % PLAN_EVERY == 0:
+            if run.step > PLAN_EVERY:  # the first steps are slower
+                step_s = (now - planned) / PLAN_EVERY
+                task.config = replace(task.config, steps=run.step + max(int((stop - now) / step_s), 0))
+            planned = now
+        if run.step % REPORT_EVERY == 0:
+            means = {name: sum(each[name] for each in losses[-REPORT_EVERY:]) / REPORT_EVERY for name in losses[0]}
+            print(f"{run.step} of {task.config.steps}, {now - start:.0f} s", means, flush=True)
         if now - written > WRITE_EVERY_S:
             write(run, args.out, now - start)
             written = now
