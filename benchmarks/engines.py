@@ -2,8 +2,8 @@
 
     python benchmarks/engines.py [--data DATA] [--threads 2] [--passes 7]
 
-Each engine runs the shipped segmenter on a window of random smooth intensities, in a process of its own. Prints the
-seconds of importing the library, of the first pass with loading, the median of further passes, and the peak memory.
+Each engine runs the shipped segmenter on a window of random smooth intensities, in a process of its own. Prints
+seconds of importing the library, of the first pass with loading, the median of further passes, and peak memory.
 With --data, the folder of example scans, all scans of `adults` and `clinical` are stripped by both engines too.
 Prints Dice of both masks, and how far their signed distances differ within 1 mm of the surface.
 """
