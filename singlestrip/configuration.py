@@ -202,6 +202,67 @@ class SynthConfig:
     surroundings_uneven: tuple[float, float] = (0.0, 0.4)  # standard deviation of the logarithm of the distance
     surroundings_spacing_mm: tuple[float, float] = (20.0, 120.0)  # log-uniform; of control points of their shapes
     bodies: tuple[int, int] = (1, 6)  # how many kinds; the first is dark as often as air is
+    # Lesions; half of them at the border, where masks suffer. Of 80 ml a ball has a radius of 27 mm, about the
+    # largest of gliomas. All ranges of pathology and of images that are not whole are this project's.
+    lesion_probability: float = 0.3
+    lesions: tuple[int, int] = (1, 3)
+    lesion_radius_mm: tuple[float, float] = (3.0, 27.0)  # log-uniform
+    lesion_border_probability: float = 0.5  # else anywhere between the middle of the brain and its surface
+    lesion_inset: tuple[float, float] = (-0.2, 0.9)  # radii from the surface to the centre of those at the border
+    lesion_stretch: float = 0.4  # ± of the logarithm of each half axis
+    lesion_uneven: tuple[float, float] = (0.0, 0.25)  # standard deviation of the radius over it
+    lesion_faces_probability: float = 0.3  # a polyhedron, else round
+    lesion_faces: tuple[int, int] = (8, 20)
+    lesion_intensity: tuple[float, float] = (-0.2, 1.3)  # of a range of 0 to 1 for the classes: bleeding, fluid
+    lesion_opacity: tuple[float, float] = (0.4, 1.0)  # below 1 the tissue shows through
+    lesion_texture: tuple[float, float] = (0.0, 0.15)  # standard deviation of the intensity
+    lesion_texture_points: tuple[int, int] = (8, 24)  # control points of the texture over four radii
+    oedema_probability: float = 0.4  # around a lesion, up to so many radii of it
+    oedema_radii: tuple[float, float] = (1.1, 2.0)
+    core_probability: float = 0.5  # of another intensity, as dead tissue within a rim
+    core_radii: tuple[float, float] = (0.3, 0.85)
+    lesion_push: tuple[float, float] = (0.0, 0.4)  # share by which the tissue in its middle is drawn apart
+    lesion_push_reach: tuple[float, float] = (1.0, 2.0)  # radii over which that fades
+    cavity_probability: float = 0.4  # a lesion is a cavity: fluid alone, open to what is above the brain
+    cavity_open_mm: tuple[float, float] = (0.0, 8.0)  # the fluid reaches so far above the brain
+    # What an operation leaves above the brain: one intensity between two distances from it, in a cylinder.
+    craniotomy_probability: float = 0.1
+    craniotomy_radius_mm: tuple[float, float] = (10.0, 45.0)
+    craniotomy_above_mm: tuple[float, float] = (0.0, 10.0)  # where it begins
+    craniotomy_thickness_mm: tuple[float, float] = (3.0, 40.0)  # log-uniform
+    craniotomy_dark_probability: float = 0.4  # dark as air or metal, else any intensity
+    # Voids of signal at the brain's surface: above sinuses and ear canals, and around metal.
+    void_probability: float = 0.2
+    voids: tuple[int, int] = (1, 4)
+    void_base_probability: float = 0.8  # in the lower half of the brain, else anywhere
+    void_inset_mm: tuple[float, float] = (-12.0, 8.0)  # of the middle below the surface
+    void_radius_mm: tuple[float, float] = (3.0, 25.0)  # log-uniform
+    void_stretch: float = 0.5  # ± of the logarithm of each half axis
+    void_uneven: tuple[float, float] = (0.0, 0.3)  # standard deviation of the radius over it
+    void_loss: tuple[float, float] = (0.5, 1.0)  # of the signal
+    void_edge: tuple[float, float] = (0.1, 0.6)  # radii over which the signal comes back
+    void_pile_up: tuple[float, float] = (0.0, 0.8)  # gain just outside
+    # Fat lies aside: 3.5 ppm are 2 to 14 mm in images of a low bandwidth.
+    fat_shift_probability: float = 0.1
+    fat_share: tuple[float, float] = (0.2, 0.6)  # of the outside classes are fat
+    fat_shift_mm: tuple[float, float] = (2.0, 14.0)
+    # Distortion along one axis.
+    distortion_probability: float = 0.2
+    distortion_mm: tuple[float, float] = (0.0, 6.0)  # standard deviation of the shift
+    distortion_spacing_mm: tuple[float, float] = (35.0, 90.0)  # of its control points
+    distortion_signal_probability: float = 0.7  # brightness follows, as if it was not corrected
+    # Motion between slices.
+    motion_probability: float = 0.1
+    motion_slice_mm: tuple[float, float] = (2.0, 6.0)  # log-uniform; thickness of a slice
+    motion_interleaved_probability: float = 0.7  # every second slice is taken first
+    motion_mm: tuple[float, float] = (0.0, 2.0)  # standard deviation of the shift
+    motion_lost: tuple[float, float] = (0.0, 0.15)  # share of slices that lost signal
+    # Ghosts, and what lies beyond a short field of view, over the image.
+    ghost_probability: float = 0.1
+    ghost_shift: tuple[float, float] = (0.35, 0.65)  # of the window: half a field of view
+    ghost_strength: tuple[float, float] = (0.02, 0.3)  # of the signal
+    wrap_probability: float = 0.07
+    wrap_depth_mm: tuple[float, float] = (0.0, 45.0)  # left out at each face of one axis
     # Bias field and acquisition.
     bias_spacing_mm: tuple[float, float] = (50.0, 160.0)  # control points of the log bias field
     bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
@@ -228,6 +289,20 @@ class SynthConfig:
     # them away.
     masked_share: float = 0.02
     blank_probability: float = 0.5  # blank is zero, else a random constant
+
+    def whole(self) -> SynthConfig:
+        """The same without lesions, and without what spoils whole images."""
+        return replace(
+            self,
+            lesion_probability=0.0,
+            craniotomy_probability=0.0,
+            void_probability=0.0,
+            fat_shift_probability=0.0,
+            distortion_probability=0.0,
+            motion_probability=0.0,
+            ghost_probability=0.0,
+            wrap_probability=0.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -467,13 +542,14 @@ class TransferConfig(TrainConfig):
     warmup: int = 20
     average: float = 0.99
     # Subjects of other anatomies lie in any direction, and headers of animals name axes at will. Contrasts are
-    # mostly akin to that of the labelled scan; fluid around the brain is added less often than to adults.
+    # mostly akin to that of the labelled scan; fluid around the brain is added less often than to adults. Brains
+    # and images are whole: what the others do within so few steps has not been measured.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
             shape=ShapeConfig(quarter_turn_probability=0.2),
             joint_probability=0.6,
             layer_probability=0.2,
-        )
+        ).whole()
     )
 
 
@@ -494,7 +570,8 @@ class ClassTrainConfig(TrainConfig):
     # 0.90, 0.91 and 0.94 for maps of 1.5, 1.2 and 1 mm.
     source_factor: float = 0.5
     # Labels have contrast of their own: it is drawn independently for most images (SynthSeg), and less is painted
-    # over the labels. Heads that lie on a side are rarer, since left and right must be told apart.
+    # over the labels. Heads that lie on a side are rarer, since left and right must be told apart. What
+    # lies in a lesion has no class: brains are whole.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
             shape=ShapeConfig(turn_probability=0.1),
@@ -504,7 +581,7 @@ class ClassTrainConfig(TrainConfig):
             layer_probability=0.0,
             surroundings_probability=0.15,
             crop_probability=0.25,
-        )
+        ).whole()
     )
 
 
@@ -851,7 +928,7 @@ class CaseConfig:
         gamma=0.4,
         crop_probability=0.1,
         masked_probability=0.0,
-    )
+    ).whole()
     strange: SynthConfig = SynthConfig(
         shape=ShapeConfig(scaling=(0.22, 0.45)), surroundings_probability=0.8, crop_probability=0.1
     )
