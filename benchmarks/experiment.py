@@ -64,7 +64,7 @@ TIERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ours", ("half-0", "half-1", "halves", "random-k", "AE-k", "TTA-k", "shapes-N", "scratch-k")),
 )
 CORE = 3  # tiers that the number of steps is chosen for
-GATED_AFTER = ("SL-1", "SL-1+", "SL-N")  # arms that the gate needs
+GATE_ARMS = ("SL-1", "SL-1+", "SL-N")  # arms that the gate needs
 FOLDS = {"paper": 5, "narrow": 5, "ours": 5, "fetal": 3}
 
 
@@ -288,8 +288,8 @@ class Experiment:
         return OVERHEAD_S + training_s + arm.shapes * REGISTERING_S
 
     def gate_closed(self, task: Task) -> bool:
-        """Whether the oracle of a regime is known not to beat its control by enough; never for these two arms."""
-        if task.kind == "train" and task.name in GATED_AFTER:
+        """Whether a task waits since the oracle of its regime is known not to beat the control by enough."""
+        if task.kind == "train" and task.name in GATE_ARMS:
             return False
         folds = [fold for fold in self.args.folds if fold < FOLDS[task.regime]]
         pairs = [[self.dice.get((task.regime, fold, name)) for name in ("SL-N", "SL-1+")] for fold in folds]

@@ -42,6 +42,7 @@ PATHS = {
         "mask": "input",
         "labels": "input",
         "label-table": "input",
+        "classes": "input",
         "out": "output",
         "val": "input",
         "init": "model",

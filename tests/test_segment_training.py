@@ -2,13 +2,15 @@
 
 import dataclasses
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from organs import LEFT, MIDDLE, RIGHT, TISSUE, make_body, save_body
+from organs import LEFT, MIDDLE, RIGHT, TABLE, TISSUE, make_body, save_body
 from phantoms import tiny_cascade
 
+from singlestrip.cli.main import main
 from singlestrip.configuration import (
     CascadeConfig,
     ShapeConfig,
@@ -18,8 +20,10 @@ from singlestrip.configuration import (
 )
 from singlestrip.errors import InputError, ModelError
 from singlestrip.networks.cascade import Cascade, brain_logit
+from singlestrip.networks.checkpoint import load_model, save_model
 from singlestrip.networks.losses import class_loss
 from singlestrip.space.metrics import dice
+from singlestrip.stripping.segmenter import Segmenter
 from singlestrip.stripping.stripper import Stripper
 from singlestrip.synthesis.class_shares import class_shares
 from singlestrip.synthesis.generation_maps import read_class_maps
@@ -186,3 +190,84 @@ def test_networks_begin_with_all_layers_but_the_last():
     other = Cascade(model.config)
     begin_with(other, model)
     assert torch.equal(other.segmenter.head.weight, model.segmenter.head.weight)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A model to begin with."""
+    torch.manual_seed(0)
+    save_model(tmp_path / "tiny.safetensors", Cascade(tiny_cascade()), {})
+    return tmp_path / "tiny.safetensors"
+
+
+def train(body, tiny, *options):
+    """The arguments of a short run on a body."""
+    labels, table = body
+    out = labels.with_name("organs.safetensors")
+    given = ["train", "-l", labels, "--classes", table, "--init", tiny, "-o", out, "--no-quality", "--steps", 2]
+    return [str(each) for each in (*given, *options)]
+
+
+def test_the_command_learns_classes(body, tiny):
+    sheet = body[0].with_name("sheet.png")
+    assert main([*train(body, tiny), "--samples", str(sheet)]) == 0
+    model, header = load_model(body[0].with_name("organs.safetensors"))
+    assert [(each.number, each.side, each.brain) for each in model.config.classes] == [
+        (LEFT, "left", True),
+        (MIDDLE, "none", True),
+        (RIGHT, "right", True),
+    ]
+    assert header["format_version"] == 3 and header["anatomy"] is not None
+    assert header["provenance"]["configuration"]["synth"]["shape"]["flip_probability"] == 0.5
+    assert header["provenance"]["labelled"][0]["table"]["name"] == "classes.tsv"
+    assert sheet.stat().st_size > 0
+    assert Segmenter.load(body[0].with_name("organs.safetensors")).classes == model.config.classes
+
+
+def test_heads_are_not_mirrored_if_sides_are_unknown(body, tiny):
+    labels, _ = body
+    assert main(train((labels, "each"), tiny)) == 0
+    model, header = load_model(labels.with_name("organs.safetensors"))
+    assert [each.name for each in model.config.classes] == ["7", "10", "16", "49"]
+    assert header["provenance"]["configuration"]["synth"]["shape"]["flip_probability"] == 0
+    assert header["anatomy"] is None
+
+
+def test_a_run_goes_on_with_its_own_classes_alone(body, tiny, capsys):
+    assert main(train(body, tiny)) == 0
+    assert main(train(body, tiny, "--resume", "--steps", 3)) == 0
+    body[1].write_text(TABLE.replace("Liver", "Spleen"), encoding="utf-8")
+    assert main(train(body, tiny, "--resume", "--steps", 4)) == 1
+    assert "the run began with networks of another shape" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["-m", "mask.nii.gz", "-i", "image.nii.gz"], "--classes is about label maps"),
+        (["--label-table", "names.tsv"], "the table of classes has them"),
+        (["-i", "a.nii.gz", "b.nii.gz"], "give one image per map"),
+    ],
+)
+def test_options_that_classes_do_not_go_with(body, tiny, capsys, options, fault):
+    with pytest.raises(SystemExit) as stopped:
+        main(train(body, tiny, *options))
+    assert stopped.value.code == 2 and fault in capsys.readouterr().err
+
+
+def test_faults_of_a_table_are_told_by_the_command(body, tiny, capsys):
+    body[1].write_text(TABLE.replace("Right-Kidney", "Right-Lung"), encoding="utf-8")
+    assert main(train(body, tiny)) == 1
+    assert "class 10 (Left-Kidney) lies on the left and has no partner on the right" in capsys.readouterr().err
+
+
+def test_an_image_parts_labels_and_is_no_labelled_scan(body, maps):
+    labels, vox2world = make_body()
+    image = body[0].with_name("image.nii.gz")
+    halves = np.arange(32)[None, None, :] > 16
+    nib.save(nib.Nifti1Image((labels + 100.0 * halves).astype(np.float32), vox2world), image)
+    read = read_class_maps([body[0]], body[1], images=[image])
+    assert read.maps[0].scan is None and read.maps[0].source["parted_by"] == "image"
+    parts = [len(np.unique(each.maps[0].map.labels[labels == MIDDLE])) for each in (maps, read)]
+    assert parts[1] > parts[0] == 1
+    np.testing.assert_array_equal(read.maps[0].map.targets, maps.maps[0].map.targets)

@@ -31,6 +31,7 @@ from singlestrip.configuration import (
     RoundTrainConfig,
     SelfTrainConfig,
     SynthConfig,
+    TargetClass,
     TrainConfig,
     TransferConfig,
 )
@@ -488,6 +489,32 @@ def test_the_first_model_begins_as_train_does(inputs, tmp_path, monkeypatch):
     assert cascade == continued_cascade([example], other.config) and cascade.voxel_size_mm > 1
 
 
+def test_pseudo_labels_may_give_their_shapes_alone(inputs, tmp_path, monkeypatch):
+    """Which deform the label map of the example: nothing else of them is learned from."""
+    seen = []
+    real = cascade_training.train_cascade
+
+    def spy(data, *arguments, **keywords):
+        seen.append(data)
+        return real(data, *arguments, **keywords)
+
+    monkeypatch.setattr(rounds, "train_cascade", spy)
+    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1, shapes=True))
+    SelfTraining(tmp_path / "run", inputs, options, CPU).run()
+    (data,) = seen
+    (label_map,) = data.maps
+    example = rounds.labelled_example(inputs.image, inputs.mask, OPTIONS.gmm)[0]
+    assert np.array_equal(label_map.labels, example.labels) and not data.uses
+    assert len(label_map.bank.components) > 0 and float(label_map.bank.mean.abs().max()) > 1
+
+
+def test_a_model_of_structures_is_refused(inputs, tmp_path):
+    classes = (TargetClass(1, "tissue", brain=True), TargetClass(2, "fluid"))
+    checkpoint.save_model(inputs.model, Cascade(replace(tiny_cascade(VOXEL_MM), classes=classes)), {})
+    with pytest.raises(InputError, match="tells structures apart"):
+        SelfTraining(tmp_path / "run", inputs, OPTIONS, CPU)
+
+
 def test_the_final_model_holds_the_quality_network(inputs, tmp_path):
     """So that strip --qc with it judges the anatomy by its own network."""
     folder = tmp_path / "run"
@@ -755,6 +782,7 @@ def test_each_option_of_the_command_changes_something(inputs, tmp_path):
     usual = options()
     rounds_with = {
         "--halves": {"halves": True},
+        "--shapes": {"shapes": True},
         "--example-share 0.7": {"example_share": 0.7},
         "--spare-border 0": {"spared_voxels": 0.0},
         "--accept-worse": {"accept_worse": True},
@@ -796,6 +824,8 @@ def test_the_command_begins_with_the_shipped_weights(inputs, tmp_path, monkeypat
         ["--model", "m.safetensors", "--first-steps", "3"],
         ["--model", "m.safetensors", "--init", "none"],
         ["--example-share", "1.5"],
+        ["--shapes", "--spare-border", "2"],
+        ["--shapes", "--example-share", "0.2"],
         ["--spare-border", "-1"],
         ["--qc-model", "q.safetensors", "--epochs", "3"],
         ["--rank", "truth"],

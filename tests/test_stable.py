@@ -92,7 +92,7 @@ OPTIONS = {
     "qc": "mask image reference table out report qc-model pass-from look-from tta model seed train epochs kind "
     "resume axes device threads quiet debug",
     "self-train": "image mask unlabelled out model init qc-model val references resume rounds keep threshold rank "
-    "from-scratch halves example-share spare-border accept-worse steps first-steps epochs batch lr seed "
+    "from-scratch halves shapes example-share spare-border accept-worse steps first-steps epochs batch lr seed "
     "save-every device threads quiet debug",
     "models": "model json quiet debug",
     "bids": "bids-dir output-dir level participant-label session-label suffix save resume model border qc "

@@ -86,7 +86,7 @@ def _changes(
         old, new = (Look.of(stripper, image.scan()) for stripper in (before, after))
         grey = Scan(image.scaled(), image.vox2world)
         change = _change(scan.name, old, new, grey, quality)
-        title = f"{scan.name}: Dice of both {change.dice:.3f}. Green: before the round, red: after"
+        title = f"{scan.name}: Dice of both {change.dice:.3f}, green before and red after the round"
         picture = folder / picture_path(scan.name)
         make_folder(picture.parent)
         figures.comparison_figure([(grey, new.mask, old.mask, title)], picture)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,7 +38,7 @@ from ..quality.scores import QualityModel
 from ..quality.training import QualityProgress, quality_part_task, train_quality_part
 from ..space.scan import Scan
 from ..stripping.stripper import Stripper
-from ..synthesis.gmm import NativeMap
+from ..synthesis.gmm import NativeMap, is_inside
 from ..synthesis.labelling import labelled_example, labelled_scan
 from ..training.cascade import TrainingData, train_cascade, validate
 from ..training.fitting import continued_cascade, fitting_cascade, labelled_anatomy
@@ -53,6 +53,7 @@ from .plan import Inputs, Options
 from .record import RunRecord, append_score, read_scores, write_scores
 from .scans import Scorer, fit_pseudo_labels, read_pseudo_labels, unlabelled_scans
 from .select import Score, best_round, compared_images, describe_best, images_left_out, select
+from .shapes import make_shape_bank
 
 __all__ = ["Inputs", "Listeners", "Options", "SelfTraining"]
 
@@ -234,9 +235,21 @@ class SelfTraining:
         stripper = Stripper.load(model, str(self.device))
         scores = self._selected_scores(files, stripper, quality)
         kept = [self._label_map_path(files, score) for score in scores if score.kept]
-        label_maps = [self.example, *read_pseudo_labels(kept)]
+        label_maps = self._label_maps(read_pseudo_labels(kept), stripper.config.scale)
         init = None if self.options.rounds.from_scratch else load_model(model, self.device)[0]
         return self._train(files, label_maps, stripper.config, self.options.later, init)
+
+    def _label_maps(self, pseudo_labels: list[NativeMap], scale: float) -> list[NativeMap]:
+        """What a round learns from: the example and the pseudo-labels, or the example with the shapes of these.
+
+        scale: size of the anatomy over that of an adult human head.
+        """
+        if not self.options.rounds.shapes:
+            return [self.example, *pseudo_labels]
+        log.info("registering the labelled mask to %d others", len(pseudo_labels))
+        masks = [Scan(is_inside(each.labels), each.vox2world) for each in pseudo_labels]
+        own = Scan(self.labelled.mask, self.labelled.scan.vox2world)
+        return [replace(self.example, bank=make_shape_bank(own, masks, scale, device=self.device))]
 
     def _decide(self, number: int, before: Path, after: Path, quality: QualityModel) -> Decision:
         """Whether the model of a round may replace the one before. Writes the pages of the round."""
@@ -416,8 +429,12 @@ def _check_inputs(inputs: Inputs, options: Options) -> None:
 
 def _check_models(inputs: Inputs) -> None:
     """Raise ModelError where a model that was given cannot be used."""
-    for path in (inputs.model, inputs.init):
-        if path is not None:
-            load_model(path)
+    if inputs.model is not None and load_model(inputs.model)[0].config.classes:
+        raise InputError(
+            f"{inputs.model}: tells structures apart, and rounds learn from masks of the whole brain; begin the "
+            "training of a first model with its weights instead"
+        )
+    if inputs.init is not None:
+        load_model(inputs.init)
     if inputs.quality is not None:
         load_model(inputs.quality, kind=Autoencoder)

@@ -154,6 +154,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "round learned from",
     )
     rounds.add_argument(
+        "--shapes",
+        action="store_true",
+        help="learn the shapes of the pseudo-labels alone: they deform the label map of the labelled example, and "
+        "no border is learned from them",
+    )
+    rounds.add_argument(
         "--example-share",
         type=share,
         metavar="SHARE",
@@ -216,6 +222,8 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--first-steps goes without --model")
     if args.model and args.init:
         args.parser.error("--init is about the training of a first model, which --model gives")
+    if args.shapes and not args.example_share is args.spare_border is None:
+        args.parser.error("--shapes learns from no label maps that --example-share and --spare-border are about")
     if args.qc_model and args.epochs:
         args.parser.error("--epochs goes without --qc-model")
     if (args.rank == "truth") != (args.references is not None):
@@ -279,6 +287,7 @@ def _options(args: argparse.Namespace, model_file: Path | None = None) -> Option
         rounds=SelfTrainConfig(
             from_scratch=args.from_scratch,
             halves=args.halves,
+            shapes=args.shapes,
             accept_worse=args.accept_worse,
             **given("rounds", "keep", "threshold", "rank", "example_share"),
             **spared,

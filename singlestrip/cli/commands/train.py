@@ -234,7 +234,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.brain and not args.labels:
         args.parser.error("--brain is about label maps: name them with -l")
-    if args.label_table and not args.brain:
+    if args.label_table and not args.brain and not args.classes:
         args.parser.error("--label-table has the names for --brain: say which are brain")
     if args.classes and (args.mask or not args.labels):
         args.parser.error("--classes is about label maps: name them with -l, and no masks")

@@ -146,6 +146,7 @@ OPTIONS = {
         ("value", None, "--rank"),
         ("none", 0, "--from-scratch"),
         ("none", 0, "--halves"),
+        ("none", 0, "--shapes"),
         ("value", None, "--example-share"),
         ("value", None, "--spare-border"),
         ("none", 0, "--accept-worse"),
