@@ -20,11 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 from strip_speed import cube, measure
 
 from singlestrip import Stripper
 from singlestrip.io.images import volume
+from singlestrip.threads import thread_count
 
 LARGEST_PLAIN = 256  # of a network in plain PyTorch
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--peers", metavar="PYTHON")
     args = parser.parse_args()
     scan = volume.read(args.image)
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, median of {args.runs}\n")
+    print(f"{platform.machine()}, {thread_count()} threads, median of {args.runs}\n")
     print("| grid | tool | wall s | processor s | peak GiB | times slower | times larger |")
     print("|---" * 7 + "|")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,284 +1,374 @@
-"""The experiment of the paper: one labelled example, with and without self-training, on unseen scans.
+"""The experiment of self-training: where it pays over further steps on the labelled example alone, by folds.
 
-    python benchmarks/experiment.py --data DATA --labelled "adults T1w" --others "adults T2w" clinical \\
-        --out FOLDER [--folds 0 1] [--arms SL-1 SSL-AE ...] [--voxel-size MM] [--steps N] [--later N]
+    python benchmarks/experiment.py prepare --data DATA --inputs inputs.npz
+    python benchmarks/experiment.py run --inputs inputs.npz --out FOLDER [--minutes M | --steps N] [--workers W] …
+    python benchmarks/experiment.py report --results FOLDER/results.jsonl --out FOLDER
 
-DATA holds scans.tsv with columns dataset, subject, contrast, image, mask (paths relative to DATA), or
-the folders of the SynthStrip data set, <subset>_<contrast>_<id>/{image,mask}.nii.gz. A subset is
-named "dataset contrast", or "dataset" for all of its contrasts.
+`prepare` reduces the scans of DATA (with scans.tsv, see `scans`) to one file. `run` trains and scores the arms of
+`experiment_arms`, several at once, the most telling first; FOLDER/results.jsonl grows as they end. Without --steps
+it first times a step and chooses as many as the minutes allow. `report` makes a table and a figure of the results.
 
-Fold k takes the k-th scan of --labelled as the labelled example. The other subjects are dealt out in
-turn: one half gives its images, unlabelled, to self-training (and with its masks to SL-N), the other
-is scored. In distribution (ID) is --labelled, out of distribution (OOD) are --others.
+A fold takes the T1w of one adult as the labelled example. The other people are dealt out in two halves: one gives
+its images, unlabelled, to self-training, and is scored too (transductive); the other is only scored (inductive).
+Training, stripping and scores are at about 4 mm. Regimes differ in the synthesis: "paper" has the modest one of
+SingleStrip, "ours" the project's, "narrow" shows one head as it is; "fetal" is ours on a fetus.
 
-Arms: SL-1, from the labelled example; SL-1+, as many more steps of the same, the fair control;
-SSL-AE, SSL-TTA and SSL-T, self-training from SL-1 with pseudo-labels ranked by the quality model, by
-test-time augmentation and by truth; SSL-T-scratch; SL-N, from all labelled scans of the first half.
-
-FOLDER/results.csv grows by arm and fold, so that the experiment can be run in pieces and resumed.
-Writes FOLDER/results.md and FOLDER/results.png.
+Every arm but SL-1 goes on from SL-1 for the same number of steps with the same seed, at a fifth of the rate. It
+trains the segmenter alone: the locator stays that of SL-1. SL-1+ learns from the example, and is the control; SL-N
+from the true masks of all unlabelled scans too, and is the oracle: where it is not 0.01 better than SL-1+ out of
+distribution (the second gate), the other arms of the regime come last.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import logging
-import sys
-from dataclasses import dataclass, replace
+import multiprocessing
+import multiprocessing.connection
+import os
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from scans import Scan, find_scans
+from experiment_arms import ARMS, FoldArms, Schedule, time_step
+from experiment_report import write_report
+from experiment_scans import adult_fold, fetal_fold, read_inputs, write_inputs
 
-from singlestrip import SingleStripError, Stripper
-from singlestrip.configuration import INSIDE_BASE, CascadeConfig, GMMConfig, SelfTrainConfig, TrainConfig
-from singlestrip.io.images import volume
-from singlestrip.networks.checkpoint import load_model
-from singlestrip.self_training.rounds import Inputs, Options, SelfTraining
-from singlestrip.space.metrics import dice, hausdorff95
-from singlestrip.synthesis.labelling import labelled_example
-from singlestrip.training.cascade import TrainingData, train_cascade
-from singlestrip.training.fitting import brain_extent_mm
+GATE = 0.01  # by which the oracle must beat the control
+MARGIN_S = 6.0  # for the last scores to be written
+OVERHEAD_S = 10.0  # of a task beside its steps, about
+TRIES = 2  # of a task that fails, the second without graphs
+REGISTERING_S = 25.0  # of an arm that makes a bank of shapes
+LEAST_STEPS, MOST_STEPS = 500, 700  # of a later arm, where they are chosen by the time
+FIRST = 2.5  # times as many steps has SL-1
+HUNG_S = 90.0  # after which a worker that is timing steps is given up
 
-COLUMNS = ("fold", "arm", "group", "subset", "image", "dice", "hd95_mm")
-ARMS = ("SL-1", "SL-1+", "SSL-AE", "SSL-TTA", "SSL-T", "SSL-T-scratch", "SL-N")
-RANKS = {"SSL-AE": "ae", "SSL-TTA": "tta", "SSL-T": "truth", "SSL-T-scratch": "truth"}
-# Dice / HD95 in mm of the paper (arXiv 2508.10464), ID and OOD.
-PAPER = {
-    "SL-1": ("0.950 / 5.5", "0.897 / 12.8"),
-    "SSL-AE": ("0.950 / 5.5", "0.924 / 7.0"),
-    "SSL-TTA": ("0.863", "0.624"),
-    "SSL-T": ("0.953 / 4.8", "0.936 / 6.0"),
-    "SSL-T-scratch": ("0.943", "0.895"),
-}
+# What is trained, in this order. "rank" scores the masks of SL-1 for the arms that choose by a score.
+TIERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("paper", ("SL-1", "SL-1+", "SL-N")),
+    ("paper", ("shapes", "careful", "estimate-k", "oracle-k", "random-k", "AE-k", "TTA-k")),
+    ("narrow", ("SL-1", "SL-1+", "SL-N", "shapes", "careful")),
+    ("ours", ("SL-1", "SL-1+", "SL-N")),
+    ("paper", ("half-0", "half-1", "halves")),
+    ("narrow", ("oracle-k", "estimate-k", "half-0", "half-1", "halves")),
+    ("ours", ("shapes", "careful", "oracle-k", "estimate-k")),
+    ("fetal", ("SL-1", "SL-1+", "SL-N", "shapes", "careful")),
+    ("paper", ("shapes-N", "scratch-k")),
+    ("narrow", ("shapes-N", "random-k", "AE-k", "TTA-k", "scratch-k")),
+    ("ours", ("half-0", "half-1", "halves", "random-k", "AE-k", "TTA-k", "shapes-N", "scratch-k")),
+)
+CORE = 3  # tiers that the number of steps is chosen for
+GATE_ARMS = ("SL-1", "SL-1+", "SL-N")  # arms that the gate needs
+FOLDS = {"paper": 5, "narrow": 5, "ours": 5, "fetal": 3}
 
 
 @dataclass(frozen=True)
-class Fold:
-    """The labelled example, scans for self-training and scans to score; no subject is in two of them."""
+class Task:
+    """One thing for a worker. kind: "train" an arm, "label" with the model of an arm, or "rank"."""
 
-    number: int
-    example: Scan
-    auxiliary: tuple[Scan, ...]
-    scored: tuple[Scan, ...]
+    regime: str
+    fold: int
+    kind: str
+    name: str
 
-    @staticmethod
-    def of(number: int, scans: list[Scan], labelled: str, others: list[str]) -> Fold:
-        example = [scan for scan in scans if scan.within([labelled])][number]
-        used = [s for s in scans if s.within([labelled, *others]) and s.person != example.person]
-        halves: list[list[Scan]] = [[], []]
-        for dataset in dict.fromkeys(scan.dataset for scan in used):
-            subjects = list(dict.fromkeys(scan.person for scan in used if scan.dataset == dataset))
-            for index, subject in enumerate(subjects):
-                halves[(index + number) % 2] += [s for s in used if s.person == subject and s.dataset == dataset]
-        return Fold(number, example, *(tuple(half) for half in halves))
+    def needs(self) -> list[Task]:
+        """Tasks that must end before this one begins."""
+
+        def other(kind: str, name: str) -> Task:
+            return Task(self.regime, self.fold, kind, name)
+
+        if self.kind == "label":
+            return [other("train", self.name)]
+        if self.kind == "rank":
+            return [other("label", "SL-1")]
+        arm = ARMS[self.name]
+        teachers = {"": [], "truth": [], "halves": ["half-0", "half-1"]}.get(arm.teacher, [arm.teacher])
+        first = [] if self.name == "SL-1" else [other("train", "SL-1")]
+        ranked = [other("rank", "SL-1")] if arm.rank else []
+        return [*first, *(other("label", teacher) for teacher in teachers), *ranked]
+
+
+def planned_tasks(
+    regimes: Iterable[str], arms: Iterable[str], folds: Iterable[int]
+) -> dict[Task, tuple[int, ...]]:
+    """All tasks with their priority, the lowest first."""
+    priorities: dict[Task, tuple[int, ...]] = {}
+
+    def add(task: Task, priority: tuple[int, ...]) -> None:
+        priorities[task] = min(priority, priorities.get(task, priority))
+        for need in task.needs():
+            add(need, priority)
+
+    wanted = set(arms)
+    for tier, (regime, names) in enumerate(TIERS):
+        for place, name in enumerate(names):
+            for fold in range(FOLDS[regime]):
+                if regime in regimes and name in wanted and fold in folds:
+                    add(Task(regime, fold, "train", name), (tier, place, fold))
+    return priorities
+
+
+def mean_dice(rows: Sequence[dict[str, Any]]) -> float:
+    """Mean Dice of the inductive scans out of distribution, of all inductive ones if there are no others."""
+    inductive = [row for row in rows if row["group"] == "inductive"]
+    other = [row for row in inductive if row["kind"] == "OOD"]
+    return float(np.mean([row["dice"] for row in other or inductive]))
+
+
+# Workers
+
+
+def work(pipe: multiprocessing.connection.Connection, inputs: Path, out: Path, device: str, ends: float) -> None:
+    """Carry out what comes through a pipe until it closes: a task with its schedule, or the timing of steps."""
+    torch.set_num_threads(1)
+    scans = read_inputs(inputs)
+    known: dict[tuple[str, int], FoldArms] = {}
+    while True:
+        try:
+            message = pipe.recv()
+        except EOFError:
+            return
+        task, schedule, graphs = Task(*message["task"]), Schedule(**message["schedule"]), message["graphs"]
+        try:
+            key = (task.regime, task.fold)
+            if key not in known:
+                fold = (fetal_fold if task.regime == "fetal" else adult_fold)(task.fold, scans)
+                folder = out / f"{task.regime}-{task.fold}"
+                known[key] = FoldArms(task.regime, fold, folder, schedule, torch.device(device), ends, graphs)
+            arms = known[key]
+            arms.schedule, arms.graphs = schedule, graphs
+            if task.kind == "time":
+                answer: Any = time_step(arms, message["steps"])
+            elif task.kind == "rank":
+                answer = arms.rank()
+            else:
+                answer = getattr(arms, task.kind)(task.name)
+            pipe.send({"rows": answer})
+        except Exception as error:
+            fatal = device == "cuda" and isinstance(error, RuntimeError)  # a GPU may not recover
+            pipe.send({"error": traceback.format_exc(), "fatal": fatal})
+
+
+class Worker:
+    """A process that carries out one task at a time."""
+
+    def __init__(self, *given: Any) -> None:
+        self.given = given
+        self.task: Task | None = None
+        self.since = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Start the process, anew after a fault."""
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(theirs, *self.given), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def begin(self, task: Task, schedule: Schedule, graphs: bool, steps: int = 0) -> None:
+        """Hand over a task."""
+        self.task, self.since = task, time.time()
+        given = (task.regime, task.fold, task.kind, task.name)
+        self.pipe.send({"task": given, "schedule": asdict(schedule), "graphs": graphs, "steps": steps})
+
+    def answer(self) -> dict[str, Any]:
+        """What came of the task. A worker whose process or GPU failed starts anew."""
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, OSError):
+            answer = {"error": "the worker died", "fatal": True}
+        self.task = None
+        if answer.get("fatal"):
+            self.restart()
+        return answer
+
+    def restart(self) -> None:
+        """End the process and start another."""
+        self.process.kill()
+        self.pipe.close()
+        self.task = None
+        self.start()
 
 
 class Experiment:
-    def __init__(self, args: argparse.Namespace):
-        self.args, self.out = args, args.out
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.results = args.out / "results.csv"
-        self.rows: list[dict[str, str]] = []
-        if self.results.is_file():
-            with self.results.open(newline="") as file:
-                self.rows = list(csv.DictReader(file))
+    """Hands tasks to workers until all are done or the time is over."""
 
-    def config(self, steps: int, fold: int) -> TrainConfig:
-        return TrainConfig(steps=steps, seed=fold, save_every=100)
-
-    def run_fold(self, fold: Fold) -> None:
-        done = {row["arm"] for row in self.rows if int(row["fold"]) == fold.number}
-        for arm in self.args.arms:
-            if arm not in done:
-                print(f"fold {fold.number}, {arm}", flush=True)
-                self.score(fold, arm, Stripper.load(self.train_arm(fold, arm), str(self.device)))
-
-    def train_arm(self, fold: Fold, arm: str) -> Path:
-        folder = self.out / f"fold-{fold.number}"
-        folder.mkdir(parents=True, exist_ok=True)
-        first = folder / "SL-1.safetensors"
-        self.train_supervised(fold, first, [fold.example], self.args.steps, None)
-        if arm == "SL-1":
-            return first
-        if arm == "SL-N":
-            path = folder / "SL-N.safetensors"
-            return self.train_supervised(fold, path, [fold.example, *fold.auxiliary], self.args.steps, None)
-        if arm == "SL-1+":
-            steps = self.args.later * self.args.rounds
-            return self.train_supervised(fold, folder / "SL-1+.safetensors", [fold.example], steps, first)
-        scratch = arm == "SSL-T-scratch"
-        rounds = SelfTrainConfig(
-            self.args.rounds, self.args.keep, threshold=0.0, rank=RANKS[arm], from_scratch=scratch
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.began = args, time.time()
+        self.ends = self.began + 60 * args.minutes - MARGIN_S if args.minutes else float("inf")
+        args.out.mkdir(parents=True, exist_ok=True)
+        self.results = args.results or args.out / "results.jsonl"
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tasks = planned_tasks(args.regimes, args.arms, args.folds)
+        self.done: set[Task] = set()
+        self.failures: Counter[Task] = Counter()
+        self.dice: dict[tuple[str, int, str], float] = {}
+        self.tell(
+            "settings", device=self.device, torch=torch.__version__, cores=os.cpu_count(), tasks=len(self.tasks)
         )
-        later = self.config(self.args.steps if scratch else self.args.later, fold.number + 1000)
-        inputs = Inputs(
-            fold.example.image,
-            fold.example.mask,
-            tuple(scan.image for scan in fold.auxiliary),
-            tuple(scan.mask for scan in fold.auxiliary) if rounds.rank == "truth" else (),
-            model=first,
-            quality=self.quality_model(fold),
-        )
-        return SelfTraining(folder / arm, inputs, Options(rounds, later=later), self.device, resume=True).run()
+        self.workers = [Worker(args.inputs, args.out, self.device, self.ends) for _ in range(args.workers)]
 
-    def quality_model(self, fold: Fold) -> Path | None:
-        """Trained in the first arm that needs it, from the fold's example, and used by the others."""
-        path = self.out / f"fold-{fold.number}" / "quality.safetensors"
-        if not path.is_file():
-            from singlestrip.cli.main import main
+    def tell(self, record: str, **values: Any) -> None:
+        """Write a line of the results."""
+        with self.results.open("a") as file:
+            file.write(json.dumps({"record": record, "at_s": round(time.time() - self.began, 1)} | values) + "\n")
 
-            epochs = ["--epochs", str(self.args.epochs)]
-            if main(["qc", "--train", str(path), "-m", str(fold.example.mask), *epochs, "-q"]):
-                sys.exit("the quality model could not be trained")
-        return path
+    def run(self) -> None:
+        """Time the steps, then carry out the tasks."""
+        self.step_ms = self.time_steps(Schedule(20, 20))
+        self.schedule, self.graphs = self.choose_schedule()
+        self.tell("schedule", **asdict(self.schedule), graphs=self.graphs, step_ms=self.step_ms)
+        while True:
+            for worker in self.workers:
+                task = self.next_task() if worker.task is None else None
+                if task is not None:
+                    worker.begin(task, self.schedule, self.graphs and not self.failures[task])
+            busy = [worker for worker in self.workers if worker.task is not None]
+            if not busy or time.time() > self.ends + MARGIN_S / 2:
+                break
+            for worker in self.ready(busy, 1.0):
+                self.take(worker)
+        self.tell("end", done=len(self.done), failed=len(self.failures), left=len(self.tasks) - len(self.done))
+        for worker in self.workers:
+            worker.process.kill()
 
-    def train_supervised(self, fold: Fold, out: Path, scans: list[Scan], steps: int, init: Path | None) -> Path:
-        checkpoint = out.with_suffix(".checkpoint")
-        if out.is_file() and not checkpoint.is_file():
-            return out
-        examples = [labelled_example(scan.image, scan.mask, GMMConfig()) for scan in scans]
-        maps = [labels for labels, _ in examples]
-        network = None if init is None else load_model(init, self.device)[0]
-        cascade = CascadeConfig.fitting(brain_extent_mm(maps[:1]), self.args.voxel_size)
-        config = self.config(steps, fold.number + 1000 * (init is not None))
-        # The labelled scans draw the border, as in the arms of self-training.
-        data = TrainingData(maps, network, [labelled for _, labelled in examples])
-        cascade = cascade if network is None else network.config
-        train_cascade(data, out, cascade, replace(config, save_every=100), device=self.device, resume=True)
-        checkpoint.unlink()
-        return out
+    @staticmethod
+    def ready(workers: list[Worker], timeout_s: float) -> list[Worker]:
+        """Workers that have an answer."""
+        pipes = multiprocessing.connection.wait([worker.pipe for worker in workers], timeout_s)
+        return [worker for worker in workers if worker.pipe in pipes]
 
-    def score(self, fold: Fold, arm: str, stripper: Stripper) -> None:
-        found = []
-        for scan in fold.scored:
-            image = volume.read(scan.image)
-            truth = volume.read(scan.mask).stored[..., 0] > 0
-            scaling = {"slope": image.slope, "intercept": image.intercept}
-            try:
-                mask = stripper.strip(image.frame(0), image.vox2world, **scaling).mask
-            except SingleStripError:
-                mask = np.zeros_like(truth)
-            group = "ID" if scan.within([self.args.labelled]) else "OOD"
-            values = (dice(mask, truth), hausdorff95(mask, truth, image.vox2world))
-            texts = (str(fold.number), arm, group, scan.subset, scan.image.name, *(f"{v:.4f}" for v in values))
-            found.append(dict(zip(COLUMNS, texts, strict=True)))
-        self.rows += found
-        new = not self.results.is_file()
-        with self.results.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if new:
-                writer.writeheader()
-            writer.writerows(found)
+    def take(self, worker: Worker) -> None:
+        """Put an answer on record."""
+        task, seconds = worker.task, time.time() - worker.since
+        assert task is not None
+        answer = worker.answer()
+        about = {"regime": task.regime, "fold": task.fold, "name": task.name, "task": task.kind}
+        if "error" in answer:
+            self.failures[task] += 1
+            self.tell("failure", **about, error=answer["error"])
+            print(f"{task}: {answer['error']}", flush=True)
+            return
+        self.done.add(task)
+        for row in answer["rows"]:
+            self.tell({"train": "score", "label": "pseudo-label"}.get(task.kind, task.kind), **row)
+        if task.kind == "train":
+            self.dice[task.regime, task.fold, task.name] = mean_dice(answer["rows"])
+        shown = self.dice.get((task.regime, task.fold, task.name), float("nan"))
+        print(f"{time.time() - self.began:5.0f} s {task} {seconds:.0f} s {shown:.4f}", flush=True)
 
-    def summary(self) -> str:
-        arms = [arm for arm in ARMS if any(row["arm"] == arm for row in self.rows)]
-        groups = sorted({row["group"] for row in self.rows}) + sorted({row["subset"] for row in self.rows})
-        folds = sorted({int(row["fold"]) for row in self.rows})
-        lines = [f"Folds {', '.join(map(str, folds))}; Dice / HD95 mm, means over scans.", ""]
-        lines.append("| arm | " + " | ".join(groups) + " | paper ID | paper OOD |")
-        lines.append("|---" * (len(groups) + 3) + "|")
-        for arm in arms:
-            cells = []
-            for group in groups:
-                members = [r for r in self.rows if r["arm"] == arm and group in (r["group"], r["subset"])]
-                means = [np.mean([float(r[name]) for r in members]) for name in ("dice", "hd95_mm")]
-                cells.append(f"{means[0]:.4f} / {means[1]:.1f}" if members else "")
-            lines.append(f"| {arm} | " + " | ".join([*cells, *PAPER.get(arm, ("", ""))]) + " |")
-        return "\n".join([*lines, "", *self.quality_table()]) + "\n"
+    def next_task(self) -> Task | None:
+        """The first task that can begin and has the time to end."""
+        running = {worker.task for worker in self.workers}
+        ready = [
+            task
+            for task in self.tasks
+            if task not in self.done | running
+            and self.failures[task] < TRIES
+            and all(need in self.done for need in task.needs())
+            and time.time() + self.seconds(task) < self.ends
+        ]
+        return min(ready, key=lambda task: (self.gate_closed(task), *self.tasks[task]), default=None)
 
-    def scores(self, fold: int, arm: str) -> dict[str, dict[str, str]]:
-        """What the first round of an arm found of each image, {} if it did not run."""
-        path = self.out / f"fold-{fold}" / arm / "round-1/scores.tsv"
-        if not path.is_file():
-            return {}
-        with path.open(newline="") as file:
-            return {row["image"]: row for row in csv.DictReader(file, delimiter="\t") if row["score"]}
+    def seconds(self, task: Task) -> float:
+        """How long a task takes, about."""
+        if task.kind != "train":
+            return OVERHEAD_S
+        arm = ARMS[task.name]
+        steps = self.schedule.first if arm.scratch else self.schedule.later
+        training_s = steps * self.step_ms["first" if arm.scratch else "later"] / 1000
+        return OVERHEAD_S + training_s + arm.shapes * REGISTERING_S
 
-    def quality_table(self) -> list[str]:
-        """Scores of the masks that SL-1 makes of the unlabelled scans against their true Dice, all folds together;
-        and the volume error of the pseudo-labels that each arm took."""
-        lines = ["Masks of SL-1 on the unlabelled scans: score against true Dice; pseudo-labels taken.", ""]
-        lines.append(
-            "| score | masks | mean absolute error | Pearson | taken | Dice of taken | their volume errors % |"
-        )
-        lines.append("|---" * 7 + "|")
-        truths = {scan.image: scan.mask for scan in find_scans(self.args.data)}
-        for arm, rank in RANKS.items():
-            pairs, taken, errors = [], [], []
-            for fold in sorted({int(row["fold"]) for row in self.rows}):
-                true, found = self.scores(fold, "SSL-T"), self.scores(fold, arm)
-                pairs += [(float(found[i]["score"]), float(true[i]["score"])) for i in found if i in true]
-                taken += [float(true[i]["score"]) for i in found if found[i]["kept"] == "1" and i in true]
-                errors += self.volume_errors(fold, arm, truths)
-            if pairs:
-                estimate, truth = np.array(pairs).T
-                numbers = f"{np.abs(estimate - truth).mean():.3f} | {np.corrcoef(estimate, truth)[0, 1]:.2f}"
-                ends = f"{min(errors):+.0f} to {max(errors):+.0f}" if errors else ""
-                lines.append(
-                    f"| {rank} ({arm}) | {len(pairs)} | {numbers} | {len(taken)} | {np.mean(taken):.3f} | {ends} |"
-                )
-        return lines
+    def gate_closed(self, task: Task) -> bool:
+        """Whether a task waits since the oracle of its regime is known not to beat the control by enough."""
+        if task.kind == "train" and task.name in GATE_ARMS:
+            return False
+        folds = [fold for fold in self.args.folds if fold < FOLDS[task.regime]]
+        pairs = [[self.dice.get((task.regime, fold, name)) for name in ("SL-N", "SL-1+")] for fold in folds]
+        if any(None in pair for pair in pairs):
+            return False
+        return float(np.mean([oracle - control for oracle, control in pairs])) < GATE
 
-    def volume_errors(self, fold: int, arm: str, truths: dict[Path, Path]) -> list[float]:
-        """Per cent by which each pseudo-label that an arm took is too large."""
-        folder = self.out / f"fold-{fold}" / arm
-        images = json.loads((folder / "run.json").read_text())["unlabelled"] if folder.is_dir() else []
-        errors = []
-        for path in sorted(folder.glob("round-1/labels/[!.]*.nii.gz")):
-            truth = volume.read(truths[Path(images[int(path.name.split(".")[0])])]).stored > 0
-            labels = volume.read(path).stored > INSIDE_BASE
-            errors.append(100 * (labels.sum() / truth.sum() - 1))
-        return errors
+    # Steps
 
-    def figure(self, path: Path) -> None:
-        """Bars of the mean Dice and boxes over scans, ID and OOD, per arm."""
-        from matplotlib.figure import Figure
+    def time_steps(self, schedule: Schedule) -> dict[str, float]:
+        """Milliseconds of a step while all workers train, the median over them; graphed only if all agree."""
+        for worker in self.workers:
+            worker.begin(Task(self.args.regimes[0], 0, "time", ""), schedule, False, self.args.timed)
+        measured: list[dict[str, float]] = []
+        until = time.time() + HUNG_S
+        while (busy := [worker for worker in self.workers if worker.task]) and time.time() < until:
+            for worker in self.ready(busy, 1.0):
+                answer = worker.answer()
+                measured.append(answer.get("rows", {}))
+                self.tell("time", **answer)
+        for worker in self.workers:
+            if worker.task is not None:
+                self.tell("time", error="no answer")
+                measured.append({})
+                worker.restart()
+        names = {name for each in measured for name in each}
+        of_all = {name: [each[name] for each in measured if name in each] for name in names}
+        steps = {name: float(np.median(values)) for name, values in of_all.items()}
+        whole = {name for name, values in of_all.items() if len(values) == len(measured)}
+        if {"first_graphed", "later_graphed"} <= whole and steps["later_graphed"] < steps["later"]:
+            return {"first": steps["first_graphed"], "later": steps["later_graphed"], "graphed": 1.0}
+        return {name: steps.get(name, 60.0) for name in ("first", "later")}
 
-        arms = [arm for arm in ARMS if any(row["arm"] == arm for row in self.rows)]
-        drawing = Figure(figsize=(10, 6), layout="constrained")
-        axes = drawing.subplots(2, 2)
-        for column, group in enumerate(("ID", "OOD")):
-            values = [
-                [float(r["dice"]) for r in self.rows if r["arm"] == arm and r["group"] == group] for arm in arms
-            ]
-            axes[0, column].bar(arms, [np.mean(v) if v else 0 for v in values], color="#1f6fb4")
-            lowest = min((np.mean(v) for v in values if v), default=0)
-            axes[0, column].set(title=group, ylabel="mean Dice", ylim=(max(0, lowest - 0.05), 1))
-            axes[1, column].boxplot(values, tick_labels=arms)
-            axes[1, column].set(ylabel="Dice of each scan")
-            for row in range(2):
-                axes[row, column].tick_params(axis="x", rotation=30)
-        drawing.savefig(path, dpi=110)
+    def choose_schedule(self) -> tuple[Schedule, bool]:
+        """Steps as asked for, or as many as the first tiers have the time for; and whether to use graphs."""
+        graphs = "graphed" in self.step_ms
+        if self.args.steps:
+            return Schedule(self.args.first or int(FIRST * self.args.steps), self.args.steps), graphs
+        core = [task for task, priority in self.tasks.items() if priority[0] < CORE]
+        trained = [ARMS[task.name] for task in core if task.kind == "train"]
+        scratch = sum(arm.scratch for arm in trained)
+        later = len(trained) - scratch
+        seconds = 0.9 * (self.ends - time.time()) * len(self.workers)
+        seconds -= OVERHEAD_S * len(core) + REGISTERING_S * sum(arm.shapes for arm in trained)
+        a_step = (FIRST * scratch * self.step_ms["first"] + later * self.step_ms["later"]) / 1000
+        steps = int(np.clip(seconds / max(a_step, 1e-9), LEAST_STEPS, MOST_STEPS)) // 50 * 50
+        return Schedule(int(FIRST * steps), steps), graphs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--labelled", required=True, help="subset of the labelled examples, in distribution")
-    parser.add_argument("--others", nargs="+", required=True, help="subsets out of distribution")
-    parser.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--voxel-size", type=float, help="mm (default: 2 for an adult brain)")
-    parser.add_argument("--steps", type=int, default=8000, help="from scratch (default 8000)")
-    parser.add_argument("--later", type=int, default=3000, help="of each round (default 3000)")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--keep", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=500, help="of the quality model (default 500)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    prepare = commands.add_parser("prepare", help="reduce the scans to one file")
+    prepare.add_argument("--data", type=Path, required=True)
+    prepare.add_argument("--inputs", type=Path, required=True)
+    run = commands.add_parser("run", help="train and score")
+    run.add_argument("--inputs", type=Path, required=True)
+    run.add_argument("--out", type=Path, required=True, help="folder for models and masks")
+    run.add_argument("--results", type=Path, help="file of results (default: OUT/results.jsonl)")
+    run.add_argument("--regimes", nargs="+", default=list(FOLDS), choices=list(FOLDS))
+    run.add_argument("--arms", nargs="+", default=sorted({name for _, names in TIERS for name in names}))
+    run.add_argument("--folds", nargs="+", type=int, default=list(range(5)))
+    run.add_argument("--workers", type=int, default=1)
+    run.add_argument("--minutes", type=float, help="stop after so long (default: when all is done)")
+    run.add_argument("--steps", type=int, help="of a later arm (default: by the time)")
+    run.add_argument("--first", type=int, help="steps of SL-1 (default: 2.5 times --steps)")
+    run.add_argument("--timed", type=int, default=30, help="steps that are timed at the start")
+    report = commands.add_parser("report", help="tables and a figure")
+    report.add_argument("--results", type=Path, nargs="+", required=True)
+    report.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    args.out.mkdir(parents=True, exist_ok=True)
-    experiment = Experiment(args)
-    scans = find_scans(args.data)
-    for number in args.folds:
-        experiment.run_fold(Fold.of(number, scans, args.labelled, args.others))
-        (args.out / "results.md").write_text(experiment.summary())
-        experiment.figure(args.out / "results.png")
-    print(experiment.summary())
+    if args.command == "prepare":
+        write_inputs(args.data, args.inputs)
+    elif args.command == "run":
+        if not args.minutes and not args.steps:
+            parser.error("run needs --minutes or --steps")
+        Experiment(args).run()
+    else:
+        write_report(args.results, args.out)
 
 
 if __name__ == "__main__":

@@ -40,12 +40,12 @@ from pathlib import Path
 import fuzz_inputs
 import nibabel as nib
 import numpy as np
-import torch
 from fuzz_inputs import KINDS, Trial
 
 from singlestrip.io.images import volume
 from singlestrip.io.partial_files import PARTIAL
 from singlestrip.networks import checkpoint
+from singlestrip.threads import set_thread_limit
 
 GIB = 2**30
 MAPPED_GIB = 3.0  # most that a case may map; libraries take 0.7 of it
@@ -329,7 +329,7 @@ def fuzz(cases: int, seed: int, kinds: list[str], jobs: int, only: int | None = 
         base = work / "base"
         os.environ["SINGLESTRIP_MODELS"] = str(base / "models")
         before = Path.cwd()
-        torch.set_num_threads(1)
+        set_thread_limit(1)
         load_libraries()
         fuzz_inputs.BASE = base
         fuzz_inputs.prepare(base)

@@ -145,7 +145,7 @@ def score_mask(
         known[f"{label}: mask, image, networks"] = (image, judged)
         if own is not None:
             known[f"{label}: mask, image, own networks"] = (image, own)
-        for estimator, given in known.items() if model.model.estimator is not None else ():
+        for estimator, given in known.items() if model.engine.estimator is not None else ():
             quality, seconds = timed(lambda m=model, g=given: m.assess(mask, None, *g))
             table.add(source, name, true, estimator, quality.estimated_dice, seconds)
         quality, seconds = timed(lambda m=model: m.assess(mask))

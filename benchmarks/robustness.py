@@ -140,6 +140,53 @@ def padded(scan: Scan, margin_mm: float) -> Scan:
     return out, np.pad(mask, [(w, w) for w in wide]), vox2world @ moved
 
 
+def without_signal(scan: Scan, radius_mm: float) -> Scan:
+    """No signal around three points at the base of the brain: above the sinuses and both ear canals."""
+    image, mask, vox2world = scan
+    at = np.argwhere(mask) @ vox2world[:3, :3].T + vox2world[:3, 3]
+    low, high = np.percentile(at, 1, axis=0), np.percentile(at, 99, axis=0)
+    middle = (low + high) / 2
+    kept = np.ones(image.shape)
+    for right, front, up in ((0.5, 0.88, 0.3), (0.06, 0.5, 0.25), (0.94, 0.5, 0.25)):
+        point = low + np.array([right, front, up]) * (high - low)
+        column = at[np.hypot(*(at[:, :2] - point[:2]).T) < 6]
+        # The lowest brain there is the middle of the ball; all of it below the brain would change nothing.
+        point[2] = column[:, 2].min() if len(column) else middle[2]
+        voxel = np.linalg.solve(vox2world, [*point, 1.0])[:3]
+        axes = [
+            ((np.arange(n) - v) * s) ** 2
+            for n, v, s in zip(image.shape, voxel, voxel_sizes(vox2world), strict=True)
+        ]
+        away = np.sqrt(axes[0][:, None, None] + axes[1][:, None] + axes[2])
+        kept *= 1 - 0.95 / (1 + np.exp((away - radius_mm) / 1.5))
+    return image * kept, mask, vox2world
+
+
+def distorted(scan: Scan, most_mm: float) -> Scan:
+    """Moved along the axis nearest to front-back by up to so many mm at the front of the base, with its signal."""
+    image, mask, vox2world = scan
+    axis = int(np.abs(vox2world[1, :3]).argmax())
+    size = voxel_sizes(vox2world)[axis]
+    at = np.argwhere(mask) @ vox2world[:3, :3].T + vox2world[:3, 3]
+    low, high = at.min(axis=0), at.max(axis=0)
+    source = np.indices(image.shape, dtype=np.float64)
+    world = np.einsum("ij,jxyz->ixyz", vox2world[:3, :3], source) + vox2world[:3, 3].reshape(3, 1, 1, 1)
+    spot = low + np.array([0.5, 0.85, 0.25]) * (high - low)
+    squares = sum(((world[k] - spot[k]) / 35.0) ** 2 for k in range(3))
+    shift = most_mm / size * np.exp(-squares / 2)
+    source[axis] += shift
+    squeezed = np.maximum(1 + np.gradient(shift, axis=axis), 0)
+    moved = ndimage.map_coordinates(image, source, order=1, mode="nearest") * squeezed
+    return moved, ndimage.map_coordinates(mask.astype(np.float32), source, order=1) > 0.5, vox2world
+
+
+def ghosted(scan: Scan, strength: float) -> Scan:
+    """A copy of this strength over the image, half a field of view away along the axis nearest to front-back."""
+    image, mask, vox2world = scan
+    axis = int(np.abs(vox2world[1, :3]).argmax())
+    return image + strength * np.roll(image, image.shape[axis] // 2, axis), mask, vox2world
+
+
 CHANGES: dict[str, tuple[str, Callable[[Scan, float], Scan], tuple[float, ...]]] = {
     "turn-x": ("nodded, degrees", turn("x"), (15, 30, 60, 90, 135, 180)),
     "turn-y": ("leant to a side, degrees", turn("y"), (15, 30, 60, 90, 135, 180)),
@@ -153,6 +200,9 @@ CHANGES: dict[str, tuple[str, Callable[[Scan, float], Scan], tuple[float, ...]]]
     "size": ("size of the head", scaled, (0.6, 0.7, 0.8, 0.9, 1.1, 1.2)),
     "inverted": ("contrast inverted", inverted, (1,)),
     "stripped": ("blank beyond mm from the brain", stripped, (0, 3, 10)),
+    "signal": ("no signal around three points of the base, mm", without_signal, (8, 14, 20)),
+    "distorted": ("distorted along one axis, mm", distorted, (4, 8, 12)),
+    "ghost": ("ghost, share of the signal", ghosted, (0.1, 0.2, 0.3)),
     "padded": ("air around the head, mm", padded, (50, 100, 150)),
 }
 

@@ -96,7 +96,8 @@ def main() -> None:
         writer.writerows(
             {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in score.items()} for score in scores
         )
-    title = f"Model `{args.model or 'shipped'}`, {platform.machine()}, {stripper.device}, {len(scores)} scans."
+    device = stripper.engine.device
+    title = f"Model `{args.model or 'shipped'}`, {platform.machine()}, {device}, {len(scores)} scans."
     (args.out / "scores.md").write_text(summary(scores, title))
     pictures = []
     for score in sorted(scores, key=lambda s: s["dice"])[:WORST]:

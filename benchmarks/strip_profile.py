@@ -46,7 +46,7 @@ def stages(image: Path) -> dict[str, float]:
         return call
 
     begin = time.perf_counter()
-    clocked("importing torch", importlib.import_module)("torch")
+    clocked("importing OpenVINO", importlib.import_module)("openvino")
 
     def load(name: str):
         return importlib.import_module(f"singlestrip.{name}")

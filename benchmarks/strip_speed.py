@@ -20,12 +20,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import torch
 
 from singlestrip.io.images import volume
 from singlestrip.space.grid import Grid
 from singlestrip.space.resample import conform
 from singlestrip.space.scan import Scan
+from singlestrip.threads import thread_count
 
 SIDE_MM = 256.0
 
@@ -35,7 +35,7 @@ def cube(image: volume.Volume, size: int, path: Path) -> None:
     scan = Scan(image.scaled(), image.vox2world)
     low, high = scan.grid.bounds_mm()
     target = Grid.conformed((low + high) / 2, (size,) * 3, SIDE_MM / size)
-    values = conform(scan, target).numpy()
+    values = conform(scan, target)
     nib.Nifti1Image((values * (4000 / values.max())).astype(np.int16), target.vox2world).to_filename(path)
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--options", default="", help='more options of strip in one string, such as "--border 2"')
     args = parser.parse_args()
     scan = volume.read(args.image)
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, median of {args.runs}")
+    print(f"{platform.machine()}, {thread_count()} threads, median of {args.runs}")
     print("| grid | wall s | processor s | peak GiB |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for size in args.sizes:

@@ -16,6 +16,7 @@ from singlestrip.configuration import AutoencoderConfig
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_header import Anatomy
 
 SIZE, SPACING_MM = 20, 9.6
 LAYERS = ((4, 2, 4), (4, 2, 4), (4, 2, 4), (4, 2, 8))
@@ -32,7 +33,9 @@ def make_models(folder: Path) -> None:
         "quality": Autoencoder(config),
     }
     for name, model in models.items():
-        checkpoint.save_model(folder / f"{name}.safetensors", model, {"made": "for tests"})
+        # Whatever the untrained networks find has a usual volume, so that they can be trained on it.
+        anatomy = Anatomy((0.1, 10_000.0)) if name == "untrained" else None
+        checkpoint.save_model(folder / f"{name}.safetensors", model, {"made": "for tests"}, anatomy=anatomy)
 
 
 def make_heads(folder: Path, count: int) -> list[Path]:

@@ -136,6 +136,23 @@ class ShapeConfig:
 
 
 @dataclass(frozen=True)
+class ShapeBankConfig:
+    """How a bank of shapes is made of masks, and how shapes are drawn from it; lengths are millimetres of an adult
+    human head. Figures: docs/tried.md."""
+
+    voxel_size_mm: float = 4.0  # of the distance maps that are registered
+    spacing_mm: float = 24.0  # control points of the velocity fields
+    reach_mm: float = 16.0  # how far from the border of a mask its distance map counts
+    bending: float = 0.05  # weight of the squared second differences of the velocity beside the squared distance
+    rigid_steps: int = 30  # of Adam for the pose alone, which is not part of a shape
+    steps: int = 80  # of Adam for the velocity
+    turn: float = 0.02  # radians of the pose in a step
+    rate_mm: float = 0.5  # of the pose's shift and of the velocity in a step
+    variance: float = 0.98  # explained by the components that are kept
+    largest_weight: float = 2.0  # of a component, in standard deviations
+
+
+@dataclass(frozen=True)
 class SynthConfig:
     """Every range of the synthesis; lengths are millimetres of an adult human head.
 
@@ -185,6 +202,67 @@ class SynthConfig:
     surroundings_uneven: tuple[float, float] = (0.0, 0.4)  # standard deviation of the logarithm of the distance
     surroundings_spacing_mm: tuple[float, float] = (20.0, 120.0)  # log-uniform; of control points of their shapes
     bodies: tuple[int, int] = (1, 6)  # how many kinds; the first is dark as often as air is
+    # Lesions; half of them at the border, where masks suffer. Of 80 ml a ball has a radius of 27 mm, about the
+    # largest of gliomas. All ranges of pathology and of images that are not whole are this project's.
+    lesion_probability: float = 0.3
+    lesions: tuple[int, int] = (1, 3)
+    lesion_radius_mm: tuple[float, float] = (3.0, 27.0)  # log-uniform
+    lesion_border_probability: float = 0.5  # else anywhere between the middle of the brain and its surface
+    lesion_inset: tuple[float, float] = (-0.2, 0.9)  # radii from the surface to the centre of those at the border
+    lesion_stretch: float = 0.4  # ± of the logarithm of each half axis
+    lesion_uneven: tuple[float, float] = (0.0, 0.25)  # standard deviation of the radius over it
+    lesion_faces_probability: float = 0.3  # a polyhedron, else round
+    lesion_faces: tuple[int, int] = (8, 20)
+    lesion_intensity: tuple[float, float] = (-0.2, 1.3)  # of a range of 0 to 1 for the classes: bleeding, fluid
+    lesion_opacity: tuple[float, float] = (0.4, 1.0)  # below 1 the tissue shows through
+    lesion_texture: tuple[float, float] = (0.0, 0.15)  # standard deviation of the intensity
+    lesion_texture_points: tuple[int, int] = (8, 24)  # control points of the texture over four radii
+    oedema_probability: float = 0.4  # around a lesion, up to so many radii of it
+    oedema_radii: tuple[float, float] = (1.1, 2.0)
+    core_probability: float = 0.5  # of another intensity, as dead tissue within a rim
+    core_radii: tuple[float, float] = (0.3, 0.85)
+    lesion_push: tuple[float, float] = (0.0, 0.4)  # share by which the tissue in its middle is drawn apart
+    lesion_push_reach: tuple[float, float] = (1.0, 2.0)  # radii over which that fades
+    cavity_probability: float = 0.4  # a lesion is a cavity: fluid alone, open to what is above the brain
+    cavity_open_mm: tuple[float, float] = (0.0, 8.0)  # the fluid reaches so far above the brain
+    # What an operation leaves above the brain: one intensity between two distances from it, in a cylinder.
+    craniotomy_probability: float = 0.1
+    craniotomy_radius_mm: tuple[float, float] = (10.0, 45.0)
+    craniotomy_above_mm: tuple[float, float] = (0.0, 10.0)  # where it begins
+    craniotomy_thickness_mm: tuple[float, float] = (3.0, 40.0)  # log-uniform
+    craniotomy_dark_probability: float = 0.4  # dark as air or metal, else any intensity
+    # Voids of signal at the brain's surface: above sinuses and ear canals, and around metal.
+    void_probability: float = 0.2
+    voids: tuple[int, int] = (1, 4)
+    void_base_probability: float = 0.8  # in the lower half of the brain, else anywhere
+    void_inset_mm: tuple[float, float] = (-12.0, 8.0)  # of the middle below the surface
+    void_radius_mm: tuple[float, float] = (3.0, 25.0)  # log-uniform
+    void_stretch: float = 0.5  # ± of the logarithm of each half axis
+    void_uneven: tuple[float, float] = (0.0, 0.3)  # standard deviation of the radius over it
+    void_loss: tuple[float, float] = (0.5, 1.0)  # of the signal
+    void_edge: tuple[float, float] = (0.1, 0.6)  # radii over which the signal comes back
+    void_pile_up: tuple[float, float] = (0.0, 0.8)  # gain just outside
+    # Fat lies aside: 3.5 ppm are 2 to 14 mm in images of a low bandwidth.
+    fat_shift_probability: float = 0.1
+    fat_share: tuple[float, float] = (0.2, 0.6)  # of the outside classes are fat
+    fat_shift_mm: tuple[float, float] = (2.0, 14.0)
+    # Distortion along one axis.
+    distortion_probability: float = 0.2
+    distortion_mm: tuple[float, float] = (0.0, 6.0)  # standard deviation of the shift
+    distortion_spacing_mm: tuple[float, float] = (35.0, 90.0)  # of its control points
+    distortion_signal_probability: float = 0.7  # brightness follows, as if it was not corrected
+    # Motion between slices.
+    motion_probability: float = 0.1
+    motion_slice_mm: tuple[float, float] = (2.0, 6.0)  # log-uniform; thickness of a slice
+    motion_interleaved_probability: float = 0.7  # every second slice is taken first
+    motion_mm: tuple[float, float] = (0.0, 2.0)  # standard deviation of the shift
+    motion_lost: tuple[float, float] = (0.0, 0.15)  # share of slices that lost signal
+    # Ghosts, and what lies beyond a short field of view, over the image.
+    ghost_probability: float = 0.1
+    ghost_shift: tuple[float, float] = (0.35, 0.65)  # of the window: half a field of view
+    ghost_strength: tuple[float, float] = (0.02, 0.3)  # of the signal
+    wrap_probability: float = 0.07
+    wrap_depth_mm: tuple[float, float] = (0.0, 45.0)  # left out at each face of one axis
     # Bias field and acquisition.
     bias_spacing_mm: tuple[float, float] = (50.0, 160.0)  # control points of the log bias field
     bias: tuple[float, float] = (0.0, 0.6)  # standard deviation of its logarithm, SynthSeg 0.7 at 64 mm
@@ -211,6 +289,20 @@ class SynthConfig:
     # them away.
     masked_share: float = 0.02
     blank_probability: float = 0.5  # blank is zero, else a random constant
+
+    def whole(self) -> SynthConfig:
+        """The same without lesions, and without what spoils whole images."""
+        return replace(
+            self,
+            lesion_probability=0.0,
+            craniotomy_probability=0.0,
+            void_probability=0.0,
+            fat_shift_probability=0.0,
+            distortion_probability=0.0,
+            motion_probability=0.0,
+            ghost_probability=0.0,
+            wrap_probability=0.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -460,13 +552,14 @@ class TransferConfig(TrainConfig):
     warmup: int = 20
     average: float = 0.99
     # Subjects of other anatomies lie in any direction, and headers of animals name axes at will. Contrasts are
-    # mostly akin to that of the labelled scan; fluid around the brain is added less often than to adults.
+    # mostly akin to that of the labelled scan; fluid around the brain is added less often than to adults. Brains
+    # and images are whole: what the others do within so few steps has not been measured.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
             shape=ShapeConfig(quarter_turn_probability=0.2),
             joint_probability=0.6,
             layer_probability=0.2,
-        )
+        ).whole()
     )
 
 
@@ -487,7 +580,8 @@ class ClassTrainConfig(TrainConfig):
     # 0.90, 0.91 and 0.94 for maps of 1.5, 1.2 and 1 mm.
     source_factor: float = 0.5
     # Labels have contrast of their own: it is drawn independently for most images (SynthSeg), and less is painted
-    # over the labels. Heads that lie on a side are rarer, since left and right must be told apart.
+    # over the labels. Heads that lie on a side are rarer, since left and right must be told apart. What
+    # lies in a lesion has no class: brains are whole.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
             shape=ShapeConfig(turn_probability=0.1),
@@ -497,7 +591,7 @@ class ClassTrainConfig(TrainConfig):
             layer_probability=0.0,
             surroundings_probability=0.15,
             crop_probability=0.25,
-        )
+        ).whole()
     )
 
 
@@ -584,9 +678,10 @@ class StrippingConfig:
 
 @dataclass(frozen=True)
 class RoundTrainConfig(TrainConfig):
-    """How to train in a round of self-training: fewer steps, since networks that have learned go on learning."""
+    """How to train in a round of self-training: fewer steps at a lower rate, since the networks have learned."""
 
     steps: int = 3000
+    lr: float = 3e-4
 
 
 # Kernel, stride and channels of the encoder's layers; the decoder mirrors them.
@@ -763,14 +858,49 @@ class DoubtConfig:
 
 
 @dataclass(frozen=True)
+class GuardConfig:
+    """When the model of a round is worse than the one before; see `self_training.guard`.
+
+    The margins are of the Dice: by so much each measure may fall. They lie above what chance does: another seed
+    moves the mean Dice of real scans by 0.001, and 15 harmless steps from the shipped weights move no measure by
+    more than 0.0005 (benchmarks/guard.py). How far long harmless rounds move them has not been measured.
+    """
+
+    images: int = 24  # synthetic images of the labelled scan that each network is measured on
+    first_image: int = 2**31  # the number of the first: no training gets so far
+    labelled: float = 0.003
+    segmenter: float = 0.005
+    locator: float = 0.02
+    agreement: float = 0.005
+
+
+@dataclass(frozen=True)
 class SelfTrainConfig:
-    """Rounds of self-training. Numbers: SingleStrip."""
+    """Rounds of self-training. Numbers of rounds and pseudo-labels: SingleStrip.
+
+    rank: what scans are ranked by. "estimate": estimated Dice, by the shape of a mask and the networks that made
+    it; "ae": Dice of a mask and its reconstruction by the quality network, as in SingleStrip; "tta": agreement of
+    augmented masks; "truth": Dice to references.
+    """
 
     rounds: int = 2
     keep: int = 10  # pseudo-labels of a round, the best
-    threshold: float | None = None  # lowest score of a pseudo-label; None: with "ae" what is flagged look
-    rank: str = "ae"  # by estimated Dice; "tta": agreement of augmented masks; "truth": Dice to references
+    # Lowest score of a pseudo-label. None: with "estimate" and "ae", what is not flagged fail; otherwise none.
+    threshold: float | None = None
+    rank: str = "estimate"
     from_scratch: bool = False  # train each round's networks anew instead of those of the round before
+    example_share: float = 0.5  # of the images; the others are made of the pseudo-labels
+    spared_voxels: float = 1.0  # no loss is taken so close to the border of a pseudo-label; 0 for none
+    shapes: bool = False  # of the pseudo-labels learn the shapes alone, which deform the labelled map
+    usual_volumes: bool = True  # a brain of unusual volume is no pseudo-label
+    halves: bool = (
+        False  # rounds learn from two halves of the scans in turn: none from the masks of its own teacher
+    )
+    # Scans that are no pseudo-labels: models are compared on them. A share of all, and so many at most.
+    held_out: float = 0.2
+    most_held_out: int = 10
+    accept_worse: bool = False  # go on with the model of a round also if it is worse
+    guard: GuardConfig = GuardConfig()
 
 
 @dataclass(frozen=True)
@@ -808,7 +938,7 @@ class CaseConfig:
         gamma=0.4,
         crop_probability=0.1,
         masked_probability=0.0,
-    )
+    ).whole()
     strange: SynthConfig = SynthConfig(
         shape=ShapeConfig(scaling=(0.22, 0.45)), surroundings_probability=0.8, crop_probability=0.1
     )

@@ -5,16 +5,17 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from phantoms import tiny_cascade
+from phantoms import class_cascade, tiny_cascade
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from singlestrip.cli.main import main
-from singlestrip.configuration import AutoencoderConfig
+from singlestrip.configuration import AutoencoderConfig, TargetClass
 from singlestrip.errors import ModelError
 from singlestrip.networks import checkpoint, model_files, model_header
 from singlestrip.networks.autoencoder import Autoencoder
@@ -100,6 +101,7 @@ def test_json_has_all_that_is_known(folder, capsys):
         "format": "singlestrip-cascade",
         "format_version": checkpoint.PLAIN_VERSION,
         "strips": True,
+        "structures": [],
         "has_quality": False,
         "voxel_size_mm": 8.0,
         "brain_ml": [],
@@ -138,6 +140,19 @@ def test_what_it_learned_from_is_read_from_the_provenance(folder, labelled, show
     path = folder / "mouse.safetensors"
     checkpoint.save_model(path, Cascade(tiny_cascade(8.0)), {"labelled": labelled})
     assert describe_model("mouse", path).learned_from == shown
+
+
+def test_structures_are_told(folder, capsys):
+    """A model that knows no brain among them does not strip."""
+    checkpoint.save_model(Path("models/head.safetensors"), class_cascade(), PROVENANCE)
+    organs = replace(tiny_cascade(8.0), classes=(TargetClass(5, "Liver"),))
+    checkpoint.save_model(Path("models/body.safetensors"), Cascade(organs), PROVENANCE)
+    does = {name: row["does"] for name, row in cells(capsys).items()}
+    assert does == {"body": "segment", "head": "strip, segment", "mouse": "strip"}
+    found = {each["name"]: each for each in listed(capsys)}
+    assert found["head"]["structures"] == ["Scalp", "CSF", "Grey matter"] and not found["body"]["strips"]
+    assert main(["models", "head"]) == 0
+    assert "Scalp, CSF, Grey matter" in capsys.readouterr().out
 
 
 def test_quality_networks_are_told(folder, capsys):

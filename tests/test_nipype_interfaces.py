@@ -21,9 +21,9 @@ from nipype.pipeline.engine.nodes import NodeExecutionError
 from singlestrip.batch.shards import Shard
 from singlestrip.cli.interface import command_options
 from singlestrip.cli.parser import build_parser
-from singlestrip.integrations.nipype import Quality, Strip, input_name
+from singlestrip.integrations.nipype import Quality, Segment, Strip, input_name
 
-COMMANDS = {"strip": Strip, "qc": Quality}
+COMMANDS = {"strip": Strip, "segment": Segment, "qc": Quality}
 COUNTED = ("mask_file", "flag", "estimated_dice")
 SCAN = Path(nib.__file__).parent / "tests/data/example4d.nii.gz"
 
@@ -169,6 +169,24 @@ def test_outputs_of_a_part_are_those_of_its_images(folder):
     found = strip._list_outputs()
     assert found["mask_file"] == [str(folder / "out/b_mask.mgz")]
     assert found["qc_file"] == str(folder / "out/qc-2-of-2.tsv")
+
+
+def test_one_image_gives_a_label_map(folder):
+    found = parsed(Segment(in_file="a.nii.gz"))
+    assert found["out"] == Path("a_dseg.nii.gz") and found["posteriors"] is None
+    segment = Segment(in_file="a.nii.gz", posteriors_file=True, volumes_file="v.tsv", table_file="t.tsv")
+    assert parsed(segment)["posteriors"] == Path("a_probseg.nii.gz")
+    outputs = segment._list_outputs()
+    assert outputs["posteriors_file"] == [str(folder / "a_probseg.nii.gz")] and not isdefined(outputs["out_file"])
+    assert (outputs["volumes_file"], outputs["table_file"]) == (str(folder / "v.tsv"), str(folder / "t.tsv"))
+
+
+def test_tables_of_a_part_of_the_images(folder):
+    given = {"out_dir": "out", "volumes_file": "v.tsv", "qc_file": "q.tsv", "shard": "2/2"}
+    outputs = Segment(in_file=["a.nii.gz", "b.mgz"], **given)._list_outputs()
+    assert outputs["out_file"] == [str(folder / "out" / "b_dseg.mgz")]
+    assert outputs["volumes_file"] == str(folder / "v-2-of-2.tsv")
+    assert outputs["qc_file"] == str(folder / "q-2-of-2.tsv")
 
 
 def test_paths_count_from_where_they_are_set_and_links_stay(folder, monkeypatch):

@@ -151,7 +151,7 @@ def test_sampling_is_trilinear_by_its_definition(kind, threads, monkeypatch):
     source_from_target = shift(*offset)
     source_from_target[:3, :3] = matrix
     shape = (8, 9, 7)
-    monkeypatch.setattr(resample, "thread_count", lambda: threads)
+    monkeypatch.setattr("singlestrip.threads._limit", threads)
     found = resample.sample(data, source_from_target, shape, fill=-9)
     assert found.dtype == np.float32
     expected = np.array([interpolate(data, matrix @ v + offset, -9.0) for v in np.ndindex(shape)])
@@ -165,7 +165,7 @@ def test_threads_change_no_bit(monkeypatch):
     affine[:3, 3] = 3
     sampled = []
     for threads in (1, 2, 5):
-        monkeypatch.setattr(resample, "thread_count", lambda threads=threads: threads)
+        monkeypatch.setattr("singlestrip.threads._limit", threads)
         sampled.append(resample.sample(data, affine, (31, 24, 25), fill=-1))
     assert (sampled[0] != -1).any()
     np.testing.assert_array_equal(sampled[0], sampled[1])

@@ -40,7 +40,8 @@ def test_public_nipype_interfaces():
     pytest.importorskip("nipype", reason="nipype is not installed")
     public = importlib.import_module("singlestrip.nipype_interfaces")
     interfaces = importlib.import_module("singlestrip.integrations.nipype")
-    assert (public.Strip, public.Quality) == (interfaces.Strip, interfaces.Quality)
+    for name in public.__all__:
+        assert getattr(public, name) is getattr(interfaces, name)
 
 
 def test_a_room_loads_no_torch_and_says_what_it_does():

@@ -196,6 +196,20 @@ def test_no_brain():
         blind.segment(HEAD.image, HEAD.vox2world, centre_mm=(0, 0, 0))
 
 
+def test_a_model_of_organs_knows_no_brain(tmp_path):
+    """All of its classes together are what it looks for."""
+    cascade = class_cascade()
+    organs = tuple(replace(each, brain=False) for each in STRUCTURES)
+    cascade.config = replace(cascade.config, classes=organs)
+    outcomes = segment_files(Segmenter(Stripper(cascade, views=(), keeps_classes=True)), scans(tmp_path, "a"))
+    assert outcomes[0].measured[0].intracranial_mm3 is None
+    write_volumes(tmp_path / "volumes.tsv", outcomes, organs)
+    (row,) = rows(tmp_path / "volumes.tsv")
+    assert row["total_intracranial"] == "" and float(row["Grey matter"]) > 0
+    with pytest.raises(ModelError, match="none of the classes"):
+        Stripper(cascade)
+
+
 def test_a_model_without_classes_segments_nothing():
     with pytest.raises(ModelError, match="no structures"):
         Segmenter(Stripper(threshold_cascade(), keeps_classes=True))
@@ -204,7 +218,8 @@ def test_a_model_without_classes_segments_nothing():
 def scans(folder, names="abc"):
     """Jobs of some images, of which b is none."""
     images = [save(folder / f"{name}.nii.gz") for name in names]
-    (folder / "b.nii.gz").write_bytes(b"not an image")
+    if "b" in names:
+        (folder / "b.nii.gz").write_bytes(b"not an image")
     return plan_folder(images, folder / "out", ["dseg"], complete=with_companions)
 
 

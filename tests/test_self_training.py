@@ -5,8 +5,9 @@ import json
 import logging
 import os
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,39 +17,67 @@ from phantoms import make_head, tiny_cascade
 from safetensors.torch import load_file
 
 import singlestrip
+from singlestrip.batch.report import picture_path
 from singlestrip.cli.commands import self_train
 from singlestrip.cli.log import show_log
 from singlestrip.cli.main import main
 from singlestrip.cli.parser import build_parser
 from singlestrip.configuration import (
     AutoencoderConfig,
-    AutoencoderTrainConfig,
     GMMConfig,
+    GuardConfig,
     MaskGridConfig,
+    QualityPartTrainConfig,
+    RoundTrainConfig,
     SelfTrainConfig,
+    SynthConfig,
+    TargetClass,
     TrainConfig,
+    TransferConfig,
 )
 from singlestrip.errors import EarlierRunError, GridError, InputError, Interrupted, OutputError, SingleStripError
 from singlestrip.io.checksum import checksum
 from singlestrip.networks import checkpoint
 from singlestrip.networks.autoencoder import Autoencoder
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.model_files import find_model
+from singlestrip.networks.model_header import Anatomy, read_header
 from singlestrip.quality.scores import QualityModel
-from singlestrip.self_training import record, rounds, scans
+from singlestrip.self_training import changes, guard, record, rounds, scans
 from singlestrip.self_training.rounds import Inputs, Listeners, Options, SelfTraining
-from singlestrip.self_training.select import Score, best_round, select
+from singlestrip.self_training.select import (
+    Score,
+    best_round,
+    compared_images,
+    held_out_images,
+    images_left_out,
+    select,
+)
+from singlestrip.stripping.brain_field import BrainField
+from singlestrip.stripping.stripper import Stripped
 from singlestrip.training import cascade as cascade_training
+from singlestrip.training.fitting import continued_cascade
+from singlestrip.training.maps import MapUse
 from singlestrip.training.run import Run
 
 CPU = torch.device("cpu")
 VOXEL_MM = 6.0
 OPTIONS = Options(
-    rounds=SelfTrainConfig(rounds=2, keep=2, threshold=0.0),
+    # Tiny networks learn nothing in three steps, and all scans are needed to choose from.
+    rounds=SelfTrainConfig(
+        rounds=2, keep=2, threshold=0.0, held_out=0.0, accept_worse=True, guard=GuardConfig(images=2)
+    ),
     first=TrainConfig(steps=2, warmup=1, amp="off"),
     later=TrainConfig(steps=3, warmup=1, amp="off", save_every=1),
-    quality=AutoencoderTrainConfig(epochs=1, masks_per_epoch=2, batch=2),
+    quality=QualityPartTrainConfig(epochs=1, masks_per_epoch=2, batch=2),
     gmm=GMMConfig(inside=2, outside=2, sample=2000),
 )
+
+
+def stripped_as(mask, vox2world):
+    """What stripping returns where the networks are sure of a mask."""
+    logit = np.where(mask, np.float32(5), np.float32(-5))
+    return Stripped(mask, BrainField(logit, vox2world))
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +88,29 @@ def bright_is_brain(monkeypatch):
         mask = scan.scaled() > 40
         if not mask.any():
             raise InputError(f"{scan.path}: no brain found")
-        return mask
+        return stripped_as(mask, scan.vox2world)
 
     monkeypatch.setattr(scans, "strip_image", strip)
+
+
+@pytest.fixture
+def real_pictures():
+    """Asks for pictures that are really drawn, which takes most of the time of a run."""
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch, request):
+    """Pictures that are empty files, unless a test asks for real ones."""
+    if "real_pictures" in request.fixturenames:
+        return
+
+    def touch(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    draw_quickly = SimpleNamespace(comparison_figure=lambda cases, path: touch(path))
+    monkeypatch.setattr(changes, "figures", draw_quickly)
+    monkeypatch.setattr(scans, "draw_picture", lambda folder, name, *rest: touch(folder / picture_path(name)))
 
 
 @pytest.fixture
@@ -128,6 +177,12 @@ def contents(folder):
     return found
 
 
+def same_cascade(a, b):
+    """Whether two model files hold the same networks to strip with."""
+    first, second = (checkpoint.load_model(path)[0].state_dict() for path in (a, b))
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
 def assert_same(a, b):
     assert a.keys() == b.keys()
     for name, value in a.items():
@@ -182,12 +237,47 @@ def test_selection(keep, threshold, unusable, expected):
     """Scans b, a, c, e from the best down; d could not be stripped."""
     scores = [Score(image, score) for image, score in zip(IMAGES, (0.8, 0.9, 0.5, None, 0.4), strict=True)]
     scores[3] = replace(scores[3], note="no brain found")
-    config = SelfTrainConfig(keep=keep, threshold=threshold)
+    config = SelfTrainConfig(keep=keep, threshold=threshold, rank="ae")
     selected = select(scores, config, {Path(f"{name}.nii"): "no classes" for name in unusable})
     assert [score.image.stem for score in selected] == ["b", "a", "c", "e", "d"]
     notes = {score.image.stem: score.note for score in selected}
     assert notes == notes | expected | {"d": "no brain found"}
     assert all(score.kept == (not score.note) for score in selected)
+
+
+def test_what_is_flagged_fail_is_selected_only_by_a_threshold():
+    scores = [Score(Path("a.nii"), 0.9, 0.9, "fail"), Score(Path("b.nii"), 0.85, 0.85, "look")]
+    selected = select(scores, SelfTrainConfig(keep=2), {})
+    assert [(score.kept, score.note) for score in selected] == [(False, "flagged fail"), (True, "")]
+    selected = select(scores, SelfTrainConfig(keep=2, threshold=0.87), {})
+    assert [(score.kept, score.note) for score in selected] == [(True, ""), (False, "score below 0.87")]
+
+
+def test_a_scan_with_a_note_is_not_kept():
+    scores = [Score(Path("a.nii"), 0.9, note="brain of 3 ml"), Score(Path("b.nii"), 0.8)]
+    assert [(score.kept, score.note) for score in select(scores, SelfTrainConfig(keep=1, threshold=0.0), {})] == [
+        (False, "brain of 3 ml"), (True, ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "expected"), [(4, []), (5, [2]), (10, [2, 7]), (100, [*range(5, 100, 10)])])
+def test_a_fifth_of_the_scans_is_kept_apart_ten_at_most(count, expected):
+    images = [Path(f"{number}.nii") for number in range(count)]
+    config = SelfTrainConfig()
+    held_out = held_out_images(images, config)
+    assert held_out == [images[number] for number in expected]
+    assert set(images_left_out(images, 1, config)) == set(held_out)
+    assert compared_images(images, config) == (held_out or images)
+    assert held_out_images(images, replace(config, held_out=0.0)) == []
+
+
+def test_two_halves_of_the_scans_take_turns():
+    images = [Path(f"{number}.nii") for number in range(11)]
+    config = SelfTrainConfig(halves=True)
+    learned = [set(images) - set(images_left_out(images, number, config)) for number in (1, 2, 3)]
+    assert learned[0] == learned[2] and not learned[0] & learned[1]
+    assert learned[0] | learned[1] == set(images) - set(held_out_images(images, config))
+    assert abs(len(learned[0]) - len(learned[1])) <= 1
 
 
 def test_the_best_round():
@@ -211,7 +301,7 @@ def test_each_round_starts_from_the_one_before(inputs, tmp_path, monkeypatch):
     assert all(torch.equal(first[name], value) for name, value in seen[0][1].items())
     second = load_file(folder / "round-1" / "model.safetensors")
     assert all(torch.equal(second[name].float(), value) for name, value in seen[1][1].items())
-    assert (folder / "model.safetensors").read_bytes() == (folder / "round-2" / "model.safetensors").read_bytes()
+    assert same_cascade(folder / "model.safetensors", folder / "round-2" / "model.safetensors")
     seen.clear()
     anew = replace(OPTIONS, rounds=replace(OPTIONS.rounds, from_scratch=True))
     SelfTraining(tmp_path / "anew", inputs, anew, CPU).run()
@@ -242,21 +332,75 @@ def test_no_usable_scan_is_an_error(inputs, tmp_path):
     assert not (tmp_path / "gone").exists()
 
 
-def test_by_default_what_is_flagged_fail_is_no_pseudo_label(inputs, tmp_path, monkeypatch):
-    estimates = iter([0.85, 0.79, 0.81])
+@pytest.fixture
+def judged(monkeypatch):
+    """Estimates of the scans of a run by quality network and stripping networks, and by shape alone."""
+    qualities = [(0.95, 0.80, "pass"), (0.84, 0.95, "fail"), (0.90, 0.85, "look")]
+    seen = []
     real = QualityModel.measure
 
-    def measure(self, *arguments):
-        return replace(real(self, *arguments), estimated_dice=next(estimates))
+    def measure(self, mask, reconstruction, image=None, field=None):
+        quality = real(self, mask, reconstruction)
+        if len(seen) == len(qualities):  # of scans that models are compared on
+            return quality
+        seen.append((mask, image, field))
+        estimated_dice, shape_dice, flag = qualities[len(seen) - 1]
+        return replace(quality, estimated_dice=estimated_dice, shape_dice=shape_dice, flag=flag, reasons=("dark",))
 
     monkeypatch.setattr(QualityModel, "measure", measure)
-    options = replace(OPTIONS, rounds=SelfTrainConfig(rounds=1, keep=5))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("rank", "expected"),
+    [
+        ("estimate", {"scan0": "", "scan2": "", "scan1": "flagged fail"}),
+        ("ae", {"scan1": "", "scan2": "", "scan0": ""}),
+    ],
+)
+def test_masks_are_ranked_by_the_networks_that_made_them_or_by_shape_alone(
+    inputs, tmp_path, judged, rank, expected
+):
+    config = replace(OPTIONS.rounds, rounds=1, keep=3, threshold=None, rank=rank)
+    SelfTraining(tmp_path / "run", inputs, replace(OPTIONS, rounds=config), CPU).run()
+    table = [row for row in rows(tmp_path / "run") if row["score"]]
+    assert {Path(row["image"]).name.split(".")[0]: row["note"] for row in table} == expected
+    assert [Path(row["image"]).name.split(".")[0] for row in table] == [*expected]
+    assert {row["estimate"] for row in table} == {"0.950000", "0.840000", "0.900000"}
+    assert {row["reasons"] for row in table} == {"dark"}
+    for mask, image, field in judged:  # what the estimate needs
+        assert image.shape == mask.shape and np.array_equal(field.logit > 0, mask.array)
+
+
+@pytest.mark.parametrize("usual_volumes", [True, False])
+def test_a_brain_of_unusual_volume_is_no_pseudo_label(inputs, tmp_path, monkeypatch, usual_volumes):
+    strip = scans.strip_image
+    monkeypatch.setattr(
+        scans,
+        "strip_image",
+        lambda stripper, image: replace(
+            strip(stripper, image), unusual="brain of 9 ml" if "scan0" in image.path.name else ""
+        ),
+    )
+    config = replace(TRUTH.rounds, rounds=1, keep=3, usual_volumes=usual_volumes)
+    SelfTraining(tmp_path / "run", by_truth(inputs), replace(TRUTH, rounds=config), CPU).run()
+    first = rows(tmp_path / "run")[0]
+    assert "scan0" in first["image"]
+    assert (first["kept"], first["note"]) == (("0", "brain of 9 ml") if usual_volumes else ("1", ""))
+
+
+def test_rounds_know_the_volumes_of_the_brains_that_the_model_is_for(inputs, tmp_path, monkeypatch):
+    seen = []
+    real = scans.strip_image
+    monkeypatch.setattr(
+        scans, "strip_image", lambda stripper, image: seen.append(stripper) or real(stripper, image)
+    )
+    cascade = checkpoint.load_model(inputs.model)[0]
+    checkpoint.save_model(inputs.model, cascade, {}, anatomy=Anatomy((100.0, 300.0)))
+    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
     SelfTraining(tmp_path / "run", inputs, options, CPU).run()
-    table = rows(tmp_path / "run")
-    assert [(row["estimate"], row["kept"]) for row in table[:3]] == [
-        ("0.850000", "1"), ("0.810000", "1"), ("0.790000", "0"),
-    ]  # fmt: skip
-    assert table[2]["note"] == "score below 0.8"
+    assert {stripper.usual_ml for stripper in seen} == {(50.0, 600.0)}
+    assert {len(stripper.views) for stripper in seen} == {2}  # beside the window itself: three in all
 
 
 def test_a_fault_in_one_scan_is_noted_and_a_full_disk_is_not(inputs, tmp_path, monkeypatch):
@@ -320,8 +464,82 @@ def test_everything_from_the_labelled_example(inputs, tmp_path, monkeypatch):
     assert [(p.epoch, p.epochs) for p in quality_training] == [(1, 3), (2, 3), (3, 3)]
     _, header = checkpoint.load_model(folder / "round-0" / "model.safetensors")
     assert header["provenance"]["step"] == 2
-    assert checkpoint.load_model(folder / "quality.safetensors", kind=Autoencoder)
+    assert checkpoint.load_model(folder / "round-0" / "model.safetensors", kind=Autoencoder)
     assert not list(folder.rglob("*.checkpoint"))
+
+
+def test_the_first_model_begins_as_train_does(inputs, tmp_path, monkeypatch):
+    """With the weights of another anatomy, at the voxel size that suits the labelled brain."""
+    seen = []
+    real = cascade_training.train_cascade
+
+    def spy(data, out, cascade, config, **keywords):
+        seen.append((data.init, cascade, config))
+        return real(data, out, cascade, config, **keywords)
+
+    monkeypatch.setattr(rounds, "train_cascade", spy)
+    other = Cascade(tiny_cascade(0.5))
+    checkpoint.save_model(tmp_path / "other.safetensors", other, {})
+    begun = replace(inputs, model=None, init=tmp_path / "other.safetensors")
+    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
+    SelfTraining(tmp_path / "run", begun, options, CPU).run()
+    init, cascade, config = seen[0]
+    assert torch.equal(init.segmenter.head.weight, other.segmenter.head.weight) and config == options.first
+    example = rounds.labelled_example(inputs.image, inputs.mask, OPTIONS.gmm)[0]
+    assert cascade == continued_cascade([example], other.config) and cascade.voxel_size_mm > 1
+
+
+def test_pseudo_labels_may_give_their_shapes_alone(inputs, tmp_path, monkeypatch):
+    """Which deform the label map of the example: nothing else of them is learned from."""
+    seen = []
+    real = cascade_training.train_cascade
+
+    def spy(data, *arguments, **keywords):
+        seen.append(data)
+        return real(data, *arguments, **keywords)
+
+    monkeypatch.setattr(rounds, "train_cascade", spy)
+    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1, shapes=True))
+    SelfTraining(tmp_path / "run", inputs, options, CPU).run()
+    (data,) = seen
+    (label_map,) = data.maps
+    example = rounds.labelled_example(inputs.image, inputs.mask, OPTIONS.gmm)[0]
+    assert np.array_equal(label_map.labels, example.labels) and not data.uses
+    assert len(label_map.bank.components) > 0 and float(label_map.bank.mean.abs().max()) > 1
+
+
+def test_a_model_of_structures_is_refused(inputs, tmp_path):
+    classes = (TargetClass(1, "tissue", brain=True), TargetClass(2, "fluid"))
+    checkpoint.save_model(inputs.model, Cascade(replace(tiny_cascade(VOXEL_MM), classes=classes)), {})
+    with pytest.raises(InputError, match="tells structures apart"):
+        SelfTraining(tmp_path / "run", inputs, OPTIONS, CPU)
+
+
+def test_the_final_model_holds_the_quality_network(inputs, tmp_path):
+    """So that strip --qc with it judges the anatomy by its own network."""
+    folder = tmp_path / "run"
+    options = replace(OPTIONS, rounds=replace(OPTIONS.rounds, rounds=1))
+    SelfTraining(folder, inputs, options, CPU).run()
+    network, expected = (
+        checkpoint.load_model(path, kind=Autoencoder)[0].state_dict()
+        for path in (folder / "model.safetensors", inputs.quality)
+    )
+    assert all(torch.allclose(network[name], value, atol=1e-3) for name, value in expected.items())
+    assert read_header(folder / "model.safetensors").anatomy is not None
+
+
+def test_images_are_made_of_the_example_and_of_pseudo_labels_by_their_shares(inputs, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        rounds, "train_cascade", lambda data, out, *_, **__: seen.append(data.uses) or out.write_bytes(weights)
+    )
+    weights = inputs.model.read_bytes()
+    for share, voxels in ((0.5, 1.0), (0.2, 0.0)):
+        config = replace(OPTIONS.rounds, rounds=1, example_share=share, spared_voxels=voxels)
+        SelfTraining(tmp_path / str(share), inputs, replace(OPTIONS, rounds=config), CPU).run()
+    assert seen == [
+        [MapUse(0.5), MapUse(0.25, 1.0), MapUse(0.25, 1.0)], [MapUse(0.2), MapUse(0.4), MapUse(0.4)],
+    ]  # fmt: skip
 
 
 def test_masks_without_geometry_are_those_of_right_headers_if_voxels_are_trusted(inputs, tmp_path, monkeypatch):
@@ -330,11 +548,13 @@ def test_masks_without_geometry_are_those_of_right_headers_if_voxels_are_trusted
     masks, trained = [bare.mask, *bare.references], []
     options = replace(TRUTH, rounds=replace(TRUTH.rounds, rounds=1))
 
-    def train(mask_path, out, *others, mask, **keywords):
-        trained.append(mask)
-        out.write_bytes(inputs.quality.read_bytes())
-
-    monkeypatch.setattr(rounds, "train_quality", train)
+    network = checkpoint.load_model(inputs.quality, kind=Autoencoder)[0]
+    monkeypatch.setattr(rounds, "quality_part_task", lambda mask, *others: trained.append(mask))
+    monkeypatch.setattr(
+        rounds,
+        "train_quality_part",
+        lambda task, model, **keywords: checkpoint.add_quality(model, checkpoint.QualityPart(network, {})),
+    )
     SelfTraining(tmp_path / "right", bare, options, CPU).run()
     for path in set(masks):
         nib.save(nib.Nifti1Image(np.asarray(nib.load(path).dataobj), np.eye(4)), path)
@@ -421,7 +641,7 @@ def test_the_best_round_is_kept_where_validation_falls(inputs, tmp_path, monkeyp
     folder = tmp_path / "run"
     checked = replace(inputs, validation=((inputs.image, inputs.mask),))
     SelfTraining(folder, checked, OPTIONS, CPU).run()
-    assert (folder / "model.safetensors").read_bytes() == (folder / "round-1" / "model.safetensors").read_bytes()
+    assert same_cascade(folder / "model.safetensors", folder / "round-1" / "model.safetensors")
     assert any("after round 1" in text for text in caplog.messages)
     assert json.loads((folder / "run.json").read_text())["validation_dice"] == {"0": 0.5, "1": 0.9, "2": 0.7}
 
@@ -459,6 +679,7 @@ def signal_at_step(monkeypatch, step):
         ("selecting", 0),
         ("training", 0),
         ("before the second round", 0),
+        ("comparing", 0),
         ("the page", 0),
     ],
 )
@@ -477,9 +698,11 @@ def test_killed_and_resumed(inputs, tmp_path, place, cut):
         elif place == "training":
             signal_at_step(patch, 2)
         elif place == "before the second round":
-            interrupt_call(patch, rounds, "load_model", 2)
+            interrupt_call(patch, rounds, "Scorer", 2)
+        elif place == "comparing":
+            interrupt_call(patch, guard, "compare_scans", 2)
         else:
-            interrupt_call(patch, rounds, "write_round_page", 1)
+            interrupt_call(patch, rounds, "write_scores_page", 1)
         with pytest.raises((KeyboardInterrupt, Interrupted)):
             task.run()
     if place == "scoring, a row cut short":
@@ -545,15 +768,65 @@ def test_the_quality_network_in_the_file_of_the_model_is_taken(inputs, tmp_path)
 def test_the_defaults_of_the_command_are_those_of_the_dataclasses():
     line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run"]
     assert self_train._options(build_parser().parse_args(line)) == Options()
-    assert (Options().first.steps, Options().later.steps) == (8000, 3000)
+    assert Options().first == TransferConfig()
     given = self_train._options(build_parser().parse_args([*line, "--steps", "7", "--lr", "0.5"]))
-    assert (given.first.steps, given.later.steps, given.later.lr) == (8000, 7, 0.5)
+    assert (given.first.steps, given.later.steps, given.later.lr) == (600, 7, 0.5)
+
+
+def test_each_option_of_the_command_changes_something(inputs, tmp_path):
+    line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run"]
+
+    def options(*extra, model_file=None):
+        return self_train._options(build_parser().parse_args([*line, *extra]), model_file)
+
+    usual = options()
+    rounds_with = {
+        "--halves": {"halves": True},
+        "--shapes": {"shapes": True},
+        "--example-share 0.7": {"example_share": 0.7},
+        "--spare-border 0": {"spared_voxels": 0.0},
+        "--accept-worse": {"accept_worse": True},
+        "--rank ae": {"rank": "ae"},
+    }
+    for text, expected in rounds_with.items():
+        assert options(*text.split()) == replace(usual, rounds=replace(usual.rounds, **expected)), text
+    from_nothing = options("--init", "none")
+    assert from_nothing.first == TrainConfig() and from_nothing.later == RoundTrainConfig()
+    assert options("--from-scratch").later.lr == TrainConfig.lr > usual.later.lr
+    synthesis = SynthConfig(layer_probability=0.123)
+    provenance = {"configuration": asdict(TrainConfig(synth=synthesis))}
+    checkpoint.save_model(inputs.model, checkpoint.load_model(inputs.model)[0], provenance)
+    assert options("--model", "m", model_file=inputs.model).later == RoundTrainConfig(synth=synthesis)
+
+
+def test_the_command_begins_with_the_shipped_weights(inputs, tmp_path, monkeypatch):
+    seen = []
+
+    class Noted:
+        def __init__(self, folder, inputs, *others):
+            seen.append((inputs.model, inputs.init))
+
+        def run(self):
+            return Path("model.safetensors")
+
+    monkeypatch.setattr(rounds, "SelfTraining", Noted)
+    (tmp_path / "scans.txt").write_text("scan.nii\n")
+    line = f"self-train -i a.nii -m b.nii --unlabelled {tmp_path / 'scans.txt'} -o run"
+    for extra in ("", " --init none", f" --init {inputs.model}", f" --model {inputs.model}"):
+        assert main(f"{line}{extra} --quiet".split()) == 0
+    shipped = find_model(None)
+    assert seen == [(None, shipped), (None, None), (None, inputs.model), (inputs.model, None)]
 
 
 @pytest.mark.parametrize(
     "extra",
     [
         ["--model", "m.safetensors", "--first-steps", "3"],
+        ["--model", "m.safetensors", "--init", "none"],
+        ["--example-share", "1.5"],
+        ["--shapes", "--spare-border", "2"],
+        ["--shapes", "--example-share", "0.2"],
+        ["--spare-border", "-1"],
         ["--qc-model", "q.safetensors", "--epochs", "3"],
         ["--rank", "truth"],
         ["--references", "list.txt"],
@@ -572,12 +845,17 @@ def test_wrong_combinations(tmp_path, extra, capsys):
 # A folder that holds other things
 
 
+STANDING = {"labelled": 0.9, "segmenter": 0.9, "locator": 0.9, "agreement": None}
 DAMAGED_RECORDS = [
     {"finished": None},
     {"finished": "round-1"},
     {"finished": [1]},
     {"finished": ["round-3"]},
     {"finished": ["../round-1"]},
+    {"decisions": {"0": {"before": STANDING, "after": STANDING, "faults": []}}},
+    {"decisions": {"1": {"before": STANDING, "after": STANDING}}},
+    {"decisions": {"1": {"before": STANDING, "after": STANDING | {"labelled": 2}, "faults": []}}},
+    {"decisions": []},
     {"validation_dice": None},
     {"validation_dice": {"0": 0.5}},  # the run has no validation
     {"validation_dice": {"0": "0.5"}},
@@ -608,7 +886,7 @@ def test_a_damaged_record_is_said(inputs, tmp_path, monkeypatch):
 def score_table(inputs, *changes):
     """A finished table of the run, with some cells of its first row changed."""
     scores = [
-        record.score_row(Score(image, 0.9, 0.9, "pass", number < 2, sha256="a" * 64))
+        record.score_row(Score(image, 0.9, 0.9, "pass", number < 2, sha256="a" * 64, reasons="dark"))
         for number, image in enumerate(inputs.unlabelled)
     ]
     scores[0] |= dict(changes)

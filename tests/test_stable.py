@@ -28,7 +28,8 @@ from singlestrip.networks.cascade import Cascade
 from singlestrip.networks.model_files import find_model
 from singlestrip.networks.model_header import AUTOENCODER
 from singlestrip.self_training import scans
-from singlestrip.stripping.stripper import Stripper
+from singlestrip.stripping.brain_field import BrainField
+from singlestrip.stripping.stripper import Stripped, Stripper
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "stable.md", *(DOCS / "stable").glob("*.md")))
@@ -59,8 +60,8 @@ QC_COLUMNS = [
 ]
 METRICS_COLUMNS = ["step", "segmenter_loss", "locator_loss", "rate", "validation_dice", "seconds"]
 QUALITY_METRICS_COLUMNS = ["step", "reconstruction_loss", "rate", "seconds"]
-SCORES_COLUMNS = ["image", "score", "estimate", "flag", "kept", "note", "sha256"]
-RUN_KEYS = ["configuration", "labelled", "unlabelled", "versions"]
+SCORES_COLUMNS = ["image", "score", "estimate", "flag", "kept", "note", "sha256", "reasons"]
+RUN_KEYS = ["configuration", "labelled", "unlabelled", "versions", "decisions"]
 CLASS_KEYS = ["label", "mean", "standard_deviation", "weight", "count"]
 CARD_KEYS = [
     "anatomy", "learned_from", "source", "licence", "date", "version", "scores", "intended_use", "limits",
@@ -90,8 +91,9 @@ OPTIONS = {
     "voxel-size no-quality norm device threads quiet debug",
     "qc": "mask image reference table out report qc-model pass-from look-from tta model seed train epochs kind "
     "resume axes device threads quiet debug",
-    "self-train": "image mask unlabelled out model qc-model val references resume rounds keep threshold rank "
-    "from-scratch steps first-steps epochs batch lr seed save-every device threads quiet debug",
+    "self-train": "image mask unlabelled out model init qc-model val references resume rounds keep threshold rank "
+    "from-scratch halves shapes example-share spare-border accept-worse steps first-steps epochs batch lr seed "
+    "save-every device threads quiet debug",
     "models": "model json quiet debug",
     "bids": "bids-dir output-dir level participant-label session-label suffix save resume model border qc "
     "qc-model pass-from look-from device threads memory quiet debug",
@@ -344,7 +346,11 @@ def test_files_of_qc_train(files):
 
 
 def test_files_of_self_train(files, monkeypatch):
-    monkeypatch.setattr(scans, "strip_image", lambda stripper, scan: scan.scaled() > 40)
+    def strip(stripper, image):
+        mask = image.scaled() > 40
+        return Stripped(mask, BrainField(np.where(mask, np.float32(5), np.float32(-5)), image.vox2world))
+
+    monkeypatch.setattr(scans, "strip_image", strip)
     Path("scan.nii.gz").write_bytes(Path("image.nii.gz").read_bytes())
     Path("scans.txt").write_text("scan.nii.gz\n")
     line = "self-train -i image.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run --quiet"
@@ -352,6 +358,7 @@ def test_files_of_self_train(files, monkeypatch):
     assert run(line) == 0
     assert {
         "run.json", "index.html", "model.safetensors", "round-1/model.safetensors", "round-1/scores.tsv",
+        "round-1/index.html",
     } <= names("run")  # fmt: skip
     assert set(SCORES_COLUMNS) <= set(columns("run/round-1/scores.tsv", "\t"))
     assert set(RUN_KEYS) <= set(json.loads(Path("run/run.json").read_text()))

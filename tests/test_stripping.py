@@ -702,15 +702,16 @@ def test_complex_numbers_are_refused(phantom_stripper):
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_networks_run_in_bfloat16_where_that_is_fast(monkeypatch, fast):
-    """What they say comes in 32 bits all the same, and the same but for rounding to eight of them."""
+def test_the_segmenter_runs_in_bfloat16_where_that_is_fast(monkeypatch, fast):
+    """What it says comes in 32 bits all the same, and the same but for rounding to eight of them."""
     head, cascade, seen = make_head(), threshold_cascade(), set()
-    for network in (cascade.locator, cascade.segmenter):
-        network.encoder[0][0].conv.register_forward_hook(lambda _, __, out: seen.add(out.dtype))
+    for name in ("locator", "segmenter"):
+        convolution = getattr(cascade, name).encoder[0][0].conv
+        convolution.register_forward_hook(lambda _, __, out, name=name: seen.add((name, out.dtype)))
     monkeypatch.setattr(torch_engine, "fast_in_bfloat16", lambda device: fast)
     stripper = stripping.Stripper(cascade, views=())
     field = stripper.field(head.image, head.vox2world)
-    assert seen == {torch.bfloat16 if fast else torch.float32}
+    assert seen == {("locator", torch.float32), ("segmenter", torch.bfloat16 if fast else torch.float32)}
     assert field.logit.dtype == np.float32
     said = stripping.Stripper(PhantomCascade(), views=()).field(head.image, head.vox2world)
     np.testing.assert_allclose(field.logit, said.logit, rtol=0, atol=10 * 2**-7 if fast else 1e-5)

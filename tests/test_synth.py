@@ -14,6 +14,7 @@ from scipy import ndimage
 from singlestrip.configuration import ShapeConfig, SynthConfig, TrainConfig, Window
 from singlestrip.networks import normalisation
 from singlestrip.synthesis import image as synthesis
+from singlestrip.synthesis import intensity_scale
 from singlestrip.synthesis.acquisition import slice_matrix
 from singlestrip.synthesis.bias import BiasField, SurfaceCoil, apply_bias
 from singlestrip.synthesis.class_intensities import Region
@@ -173,10 +174,26 @@ ALWAYS = set(PROBABILITIES) - {
     "blank_probability",
     "shell_probability",
     "sheet_probability",
+    "lesion_border_probability",
+    "lesion_faces_probability",
+    "oedema_probability",
+    "core_probability",
+    "cavity_probability",
+    "craniotomy_dark_probability",
+    "void_base_probability",
+    "distortion_signal_probability",
+    "motion_interleaved_probability",
 }  # these choose between two things
 ALL = SynthConfig(
-    shape=ShapeConfig(turn_probability=1.0, quarter_turn_probability=1.0), **dict.fromkeys(ALWAYS, 1.0)
+    shape=ShapeConfig(turn_probability=1.0, quarter_turn_probability=1.0),
+    lesions=(3, 3),
+    voids=(4, 4),
+    motion_slice_mm=(6.0, 18.0),
+    **dict.fromkeys(ALWAYS, 1.0),
 )
+BLOB = {"place.direction", "place.share", "place.inset_mm", "to_unit", "normals", "uneven", "field"}
+LESION = {*(f"blob.{part}" for part in BLOB), "texture", "push", "push_mm", "open_mm",
+          *(f"zones.{k}.{part}" for k in range(3) for part in ("radii", "intensity", "opacity"))}  # fmt: skip
 # Each thing that is random, and all parameters that may change with it.
 THINGS = {
     **{name: {"shape.affine"} for name in
@@ -193,6 +210,17 @@ THINGS = {
     "structures": {f"structures.{k}.{part}" for k in range(4)
                    for part in ("field", "intensity", "between.0", "between.1", "is_shell")},
     "layer": {"layer.thickness_mm", "layer.intensity"},
+    "lesions": {f"lesions.{k}.{part}" for k in range(3) for part in LESION},
+    "craniotomy": {f"craniotomy.{part}" for part in
+                   ("direction", "radius_mm", "between_mm.0", "between_mm.1", "intensity")},
+    "voids": {f"voids.{k}.{part}" for k in range(4)
+              for part in ("loss", "edge", "pile_up",
+                          *(f"blob.{each}" for each in BLOB - {"normals", "place.share"}))},
+    "fat shift": {"fat_shift.is_fat", "fat_shift.axis", "fat_shift.shift_mm"},
+    "distortion": {"distortion.axis", "distortion.shift_mm", "distortion.with_signal"},
+    "slice motion": {f"slice_motion.{part}" for part in ("axis", "thickness_mm", "shift_mm", "gain")},
+    "wrap around": {"wrap_around.axis", "wrap_around.depth_mm"},
+    "ghost": {f"ghost.{part}" for part in ("axis", "shift", "strength")},
     "bias": {"bias.log_gain"},
     "coil": {"bias.coil.centre_mm", "bias.coil.radius_mm"},
     "surroundings": {"surroundings.rim_mm"},
@@ -227,7 +255,10 @@ def test_other_numbers_for_one_thing_move_no_other(thing, monkeypatch):
     for seed in range(12):
         usual, other = (sample_parameters(ALL, WINDOW, 1.0, of((seed,)), LEVELS) for of in (RandomStreams, Moved))
         changed |= differing(usual, other)
-    together = {re.sub(r"^(acquisition\.blur_mm|crop\.depth_mm)\.\d$", r"\1", name) for name in changed}
+    together = {
+        re.sub(r"^(acquisition\.blur_mm|crop\.depth_mm|wrap_around\.depth_mm)\.\d$", r"\1", name)
+        for name in changed
+    }
     assert together == THINGS[thing]
 
 
@@ -800,6 +831,59 @@ STRONG = {
     "surroundings_uneven": (1.0, 2.0),
     "surroundings_spacing_mm": (10.0, 15.0),
     "bodies": (9, 10),
+    "lesion_probability": 1.0,
+    "lesions": (9, 10),
+    "lesion_radius_mm": (30.0, 40.0),
+    "lesion_border_probability": 1.0,
+    "lesion_inset": (2.0, 3.0),
+    "lesion_stretch": 2.0,
+    "lesion_uneven": (1.0, 2.0),
+    "lesion_faces_probability": 1.0,
+    "lesion_faces": (4, 4),
+    "lesion_intensity": (4.0, 5.0),
+    "lesion_opacity": (0.0, 0.1),
+    "lesion_texture": (3.0, 4.0),
+    "lesion_texture_points": (3, 4),
+    "oedema_probability": 1.0,
+    "oedema_radii": (4.0, 5.0),
+    "core_probability": 1.0,
+    "core_radii": (0.9, 0.99),
+    "lesion_push": (0.9, 0.95),
+    "lesion_push_reach": (4.0, 5.0),
+    "cavity_probability": 1.0,
+    "cavity_open_mm": (30.0, 40.0),
+    "craniotomy_probability": 1.0,
+    "craniotomy_radius_mm": (80.0, 90.0),
+    "craniotomy_above_mm": (20.0, 30.0),
+    "craniotomy_thickness_mm": (90.0, 100.0),
+    "craniotomy_dark_probability": 1.0,
+    "void_probability": 1.0,
+    "voids": (9, 10),
+    "void_base_probability": 0.0,
+    "void_inset_mm": (10.0, 20.0),
+    "void_radius_mm": (30.0, 40.0),
+    "void_stretch": 2.0,
+    "void_uneven": (1.0, 2.0),
+    "void_loss": (0.0, 0.1),
+    "void_edge": (2.0, 3.0),
+    "void_pile_up": (3.0, 4.0),
+    "fat_shift_probability": 1.0,
+    "fat_share": (1.0, 1.0),
+    "fat_shift_mm": (20.0, 30.0),
+    "distortion_probability": 1.0,
+    "distortion_mm": (15.0, 20.0),
+    "distortion_spacing_mm": (20.0, 25.0),
+    "distortion_signal_probability": 0.0,
+    "motion_probability": 1.0,
+    "motion_slice_mm": (20.0, 30.0),
+    "motion_interleaved_probability": 0.0,
+    "motion_mm": (10.0, 20.0),
+    "motion_lost": (0.9, 1.0),
+    "ghost_probability": 1.0,
+    "ghost_shift": (0.1, 0.2),
+    "ghost_strength": (0.9, 1.0),
+    "wrap_probability": 1.0,
+    "wrap_depth_mm": (60.0, 90.0),
     "coil_probability": 1.0,
     "coil_radius": (0.05, 0.1),
     "coil_distance": (0.05, 0.1),
@@ -834,10 +918,12 @@ def with_strong(config, name):
 @pytest.mark.parametrize("name", STRONG)
 def test_every_field_changes_the_batch(name):
     # Not rare, so that a few seeds show what belongs to each.
-    usual = SynthConfig(masked_probability=0.5, coil_probability=0.5, surroundings_probability=0.5)
+    often = ("masked", "coil", "surroundings", "lesion", "craniotomy", "void", "fat_shift", "distortion", "motion",
+             "ghost", "wrap")  # fmt: skip
+    usual = SynthConfig(lesion_radius_mm=(15.0, 27.0), **{f"{thing}_probability": 0.5 for thing in often})
     strong = with_strong(usual, name)
     assert any(
-        not same(*(make(draw(seed, config, levels=LEVELS)) for config in (usual, strong))) for seed in range(8)
+        not same(*(make(draw(seed, config, levels=LEVELS)) for config in (usual, strong))) for seed in range(24)
     )
 
 
@@ -995,8 +1081,10 @@ def test_without_a_brain_in_sight_normalise_takes_all_that_is_covered():
 @pytest.mark.parametrize("size", [3, 20, 40])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e5])
 @pytest.mark.parametrize("brain", ["none", "empty", "some"])
-def test_batches_are_normalised_as_single_images_are(size, scale, brain):
-    """In training and in stripping: more values than percentiles are taken of, and images without any."""
+@pytest.mark.parametrize(("samples", "tolerance"), [(10**6, 1e-5), (intensity_scale.MAX_SAMPLES, 0.02)])
+def test_batches_are_normalised_as_single_images_are(size, scale, brain, samples, tolerance, monkeypatch):
+    """In training and in stripping, but for percentiles of a sample; also images without values."""
+    monkeypatch.setattr(intensity_scale, "MAX_SAMPLES", samples)
     rng = np.random.default_rng(size)
     images = (scale * (rng.gamma(2, 1, (3, size, size, size)) - 1)).astype(np.float32)
     covered = rng.random(images.shape) < np.array([0.0, 0.4, 1.0]).reshape(3, 1, 1, 1)
@@ -1005,7 +1093,7 @@ def test_batches_are_normalised_as_single_images_are(size, scale, brain):
     for index, (image, within) in enumerate(zip(images, covered, strict=True)):
         alone = normalisation.normalise(image, within, None if brains is None else brains[index])
         assert alone.dtype == np.float32
-        np.testing.assert_allclose(alone, batch[index], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(alone, batch[index], rtol=0, atol=tolerance)
 
 
 def test_normalise_of_nothing_is_zero():

@@ -16,6 +16,7 @@ import pytest
 import torch
 from phantoms import describe_model, make_head, tiny_cascade
 from safetensors.torch import load_file
+from scipy import ndimage
 
 import singlestrip
 from singlestrip.cli.main import main
@@ -32,7 +33,7 @@ from singlestrip.training import cascade as cascade_training
 from singlestrip.training import trainer
 from singlestrip.training.cascade import CascadeTask, TrainingData, cascade_setup, train_cascade, validate
 from singlestrip.training.fitting import brain_extent_mm, check_memory, fitting_cascade
-from singlestrip.training.maps import ImageSource, image_sources
+from singlestrip.training.maps import ImageSource, MapUse, fingerprint, image_sources
 from singlestrip.training.run import Run
 from singlestrip.training.run_files import RunFiles
 
@@ -371,6 +372,40 @@ def test_images_depend_on_their_number_alone(labels, head):
     assert torch.equal(draw(4)[0], draw(4, config=replace(CONFIG, batch=3, steps=99))[0])
 
 
+def test_label_maps_are_drawn_by_their_weights(labels, head):
+    other = make_head(20, spacing_mm=VOXEL_MM)
+    maps = [*labels, other.native]
+
+    def brains(*weights):
+        source = image_sources(maps, CASCADE, CONFIG, CPU, [MapUse(weight) for weight in weights])["segmenter"]
+        return source.draw(range(12), batch=0)[1]
+
+    first, second = (
+        image_sources([each], CASCADE, CONFIG, CPU)["segmenter"].draw(range(12), 0)[1] for each in maps
+    )
+    assert torch.equal(brains(1, 0), first) and torch.equal(brains(0, 1), second)
+    assert not torch.equal(brains(3, 3), first) and not torch.equal(brains(3, 3), second)
+
+
+def test_no_loss_is_taken_near_a_border_that_is_spared(labels):
+    """Within so many voxels of the network, on both sides; the image is as without."""
+    usual, spared = (
+        image_sources(labels, CASCADE, CONFIG, CPU, uses)["segmenter"].draw([3], 0)
+        for uses in ((), [MapUse(spared_voxels=1.0)])
+    )
+    assert torch.equal(usual[0], spared[0]) and torch.equal(usual[1], spared[1])
+    left_out = (usual[2] > spared[2])[0, 0].numpy()
+    brain = usual[1][0, 0].numpy() > 0.5
+    assert (left_out & brain).any() and (left_out & ~brain).any()
+    far = ndimage.distance_transform_edt(brain) + ndimage.distance_transform_edt(~brain) > 3
+    assert not (left_out & far).any() and not spared[2][0, 0].numpy()[ndimage.binary_dilation(brain) ^ brain].all()
+
+
+def test_a_run_is_resumed_with_the_same_uses_of_its_maps(labels):
+    prints = [fingerprint(labels, uses) for uses in ((), [MapUse()], [MapUse(2.0)], [MapUse(1.0, 1.0)])]
+    assert len(set(prints)) == len(prints) and prints[0] == fingerprint(labels)
+
+
 @pytest.mark.parametrize(("rank", "world", "batch"), [(0, 1, 4), (1, 2, 2), (3, 4, 1)])
 def test_processes_share_the_images_of_one_large_batch(labels, monkeypatch, rank, world, batch):
     """Step 5 of a run with four images a step has images 20 to 23, whoever draws them."""
@@ -687,7 +722,7 @@ def test_places_that_cannot_be_written_are_refused_first(labels, tmp_path, name,
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "file").touch()
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(cascade_training, "fingerprint", lambda maps: pytest.fail("too late"))
+    monkeypatch.setattr(cascade_training, "fingerprint", lambda *arguments: pytest.fail("too late"))
     with pytest.raises(OutputError, match=name[:5]):
         train(labels, tmp_path / name)
     assert sorted(tmp_path.iterdir()) == before

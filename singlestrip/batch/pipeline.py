@@ -88,6 +88,13 @@ def do_job(work: Work[Prepared, Result, Measured], job: Job) -> Result:
     return result
 
 
+def write_together(job: Job, write: Callable[[str, Path], None]) -> None:
+    """Write the outputs of a job, all at the same time. write: writes one, given its kind and path."""
+    with ThreadPoolExecutor(len(job.outputs)) as pool:
+        for output in [pool.submit(write, kind, path) for kind, path in job.outputs.items()]:
+            output.result()
+
+
 def run_jobs(
     work: Work[Prepared, Result, Measured],
     jobs: Iterable[Job],

@@ -34,7 +34,7 @@ def draw_picture(
 
     name: of the page's entry. scan: with values float32. mask: boolean, on the scan's grid. doubt: of the mask.
     """
-    path = folder / _picture_path(name)
+    path = folder / picture_path(name)
     make_folder(path.parent)
     view = figures.QualityView(
         scan,
@@ -50,11 +50,11 @@ def draw_picture(
 
 def find_picture(folder: Path, name: str) -> str | None:
     """The path of a picture from the page's folder; None if it was not drawn."""
-    picture = _picture_path(name)
+    picture = picture_path(name)
     return picture if path_exists(folder / picture) else None
 
 
-def _picture_path(name: str) -> str:
+def picture_path(name: str) -> str:
     """The path of a picture from the page's folder, by the name of the page's entry."""
     return f"pictures/{name}.png"
 

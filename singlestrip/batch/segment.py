@@ -18,7 +18,7 @@ from ..io.text.structure_table import write_structures
 from ..space.scan import Scan
 from .jobs import Job, SegmentOptions
 from .ledger import Ledger, record_path
-from .pipeline import Outcome, Say, do_job, run_jobs
+from .pipeline import Outcome, Say, do_job, run_jobs, write_together
 from .reading import check_files, check_grids, frames_to_see, read_image
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ class Segmenting:
             "names": self._write_names,
             "picture": self._write_picture,
         }
-        for kind, path in job.outputs.items():
-            writers[kind](path, prepared.image, result)
+        write_together(job, lambda kind, path: writers[kind](path, prepared.image, result))
 
     def _write_labels(self, path: Path, image: Volume, found: list[Segmented]) -> None:
         """Write the label maps of all frames."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from ..errors import InputError
@@ -39,6 +40,11 @@ class Shard:
 def table_name(part: Shard | None) -> str:
     """The name of the table of quality that the process of a part writes; None for a single process."""
     return "qc.tsv" if part is None else f"qc-{part.number}-of-{part.count}.tsv"
+
+
+def shard_table(path: Path, part: Shard) -> Path:
+    """The path of the table of one of several processes, such as volumes-2-of-8.tsv."""
+    return path.with_name(f"{path.stem}-{part.number}-of-{part.count}{path.suffix}")
 
 
 def parse_shard(text: str) -> Shard:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from ..io.images.volume import Volume
 from ..io.pictures import figures
 from ..space.scan import Scan
 from .jobs import Job, StripOptions
-from .pipeline import Say
+from .pipeline import Say, write_together
 from .reading import check_files, check_grids, frames_to_see, read_image
 
 if TYPE_CHECKING:  # their modules import torch
@@ -128,14 +127,9 @@ def assess_kept(stripper: Stripper, job: Job, options: StripOptions, quality: Qu
 
 
 def write_outputs(job: Job, prepared: Prepared, brain: Brain, options: StripOptions) -> None:
-    """Write the outputs of a job, all at the same time. Each appears whole or not at all. Raises OutputError."""
+    """Write the outputs of a job. Each appears whole or not at all. Raises OutputError."""
     one_mask = options.mean_frame or job.bval is not None
-    with ThreadPoolExecutor(len(job.outputs)) as pool:
-        writing = [
-            pool.submit(_write_output, kind, path, prepared, brain, one_mask) for kind, path in job.outputs.items()
-        ]
-        for output in writing:
-            output.result()
+    write_together(job, lambda kind, path: _write_output(kind, path, prepared, brain, one_mask))
 
 
 def _write_output(kind: str, path: Path, prepared: Prepared, brain: Brain, one_mask: bool) -> None:

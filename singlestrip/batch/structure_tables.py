@@ -12,7 +12,6 @@ from ..io.output import check_writable
 from ..io.text.table import write_table
 from .pipeline import Outcome
 from .segment import StructureMeasures
-from .shards import Shard
 
 FIRST_COLUMNS = ("image", "frame", "note")
 INTRACRANIAL, MEAN, LOWEST = "total_intracranial", "mean", "lowest"
@@ -78,8 +77,3 @@ def structure_columns(structures: Sequence[TargetClass], taken: Sequence[str]) -
         each.number: each.name if names.count(each.name) == 1 else f"{each.name} {each.number}"
         for each in structures
     }
-
-
-def shard_table(path: Path, part: Shard) -> Path:
-    """The path of the table of one of several processes, such as volumes-2-of-8.tsv."""
-    return path.with_name(f"{path.stem}-{part.number}-of-{part.count}{path.suffix}")

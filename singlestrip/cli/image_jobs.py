@@ -152,12 +152,16 @@ def _single_job(
     return Job(images[0], outputs, args.bval)
 
 
-def deal_jobs(args: argparse.Namespace, jobs: list[Job]) -> tuple[list[Job], Shard | None]:
-    """The jobs of this process, and which part of all they are; None for all. Says so if there are none."""
-    part = slurm_shard() if args.shard == "slurm" else args.shard
+def chosen_part(args: argparse.Namespace) -> Shard | None:
+    """The part of the images that --shard names; None for all. Raises InputError outside a job array."""
+    return slurm_shard() if args.shard == "slurm" else args.shard
+
+
+def deal_jobs(args: argparse.Namespace, jobs: list[Job], part: Shard | None) -> list[Job]:
+    """The jobs of a part. Says so if there are none."""
     if part is None:
-        return jobs, None
+        return jobs
     mine = part.deal(jobs)
     if not mine and not args.quiet:
         tell(f"nothing for part {part} of {len(jobs)} images")
-    return mine, part
+    return mine

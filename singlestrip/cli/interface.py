@@ -35,6 +35,7 @@ NUMBERS: dict[object, Range] = {
     options.positive_int: Range(True, 1),
     options.seed: Range(True, 0, 2**32 - 1),
     options.positive_float: Range(False, 0, open=True),
+    options.not_negative: Range(False, 0),
     options.finite_float: Range(False),
     options.millimetres: Range(False),
     options.positive_millimetres: Range(False, 0, open=True),

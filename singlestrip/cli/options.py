@@ -66,6 +66,14 @@ def output_folder(text: str) -> Path:
     return Path(text)
 
 
+def not_negative(text: str) -> float:
+    """An argparse type: a finite number from 0."""
+    value = finite_float(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
 def model(text: str) -> str:
     """An argparse type: a model file to read, or a model's name."""
     return text

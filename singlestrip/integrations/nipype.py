@@ -1,4 +1,4 @@
-"""Nipype interfaces to strip and qc, for workflows: pip install singlestrip[nipype]. Imports no torch.
+"""Nipype interfaces to strip, segment and qc, for workflows: pip install singlestrip[nipype]. Imports no torch.
 
     strip = Node(Strip(in_file="t1.nii.gz"), "strip")
     quality = Node(Quality(), "quality")
@@ -36,7 +36,7 @@ from nipype.interfaces.base import (
 from .._version import __version__
 from ..batch.assessment import BETWEEN_REASONS
 from ..batch.jobs import Job, plan_folder, take_images
-from ..batch.shards import Shard, parse_shard, slurm_shard, table_name
+from ..batch.shards import Shard, parse_shard, shard_table, slurm_shard, table_name
 from ..cli.interface import Option, command_options
 from ..cli.parser import build_parser
 from ..io.images.lists import read_list
@@ -53,6 +53,9 @@ FILES = {
     "picture": "picture_file",
     "doubt": "doubt_file",
 }
+# The same of segment, and the tables that one run writes of all images.
+SEGMENT_FILES = {"dseg": "out_file", "probseg": "posteriors_file", "picture": "picture_file"}
+SEGMENT_TABLES = ("volumes_file", "qc_file")
 
 
 class InputFile(File):
@@ -173,7 +176,68 @@ class StripOutputs(TraitedSpec):
     qc_file = File(exists=True, desc="with qc and out_dir: the table of estimated quality, qc.tsv")
 
 
-class Strip(_Command):
+class _ImageCommand(_Command):
+    """A command that writes files of one image, or of any number of images to out_dir.
+
+    files: the names of inputs and outputs for each kind of file. usual: the kinds that are written if none is
+    named.
+    """
+
+    files: dict[str, str]
+    usual: tuple[str, ...]
+
+    def _part(self) -> Shard | None:
+        """The part of the images that this run works on; None for all."""
+        if not isdefined(self.inputs.shard):
+            return None
+        return slurm_shard() if self.inputs.shard == "slurm" else parse_shard(self.inputs.shard)
+
+    def _jobs(self) -> list[Job]:
+        """Each image with its outputs."""
+        inputs = self.inputs
+        images = [Path(path) for path in inputs.in_file] if isdefined(inputs.in_file) else []
+        images += read_list(Path(inputs.list_file)) if isdefined(inputs.list_file) else []
+        images = take_images(images)
+        if isdefined(inputs.out_dir):
+            kinds = inputs.save if isdefined(inputs.save) else self.usual
+            suffix = inputs.suffix if isdefined(inputs.suffix) else None
+            jobs = plan_folder(images, Path(inputs.out_dir), kinds, suffix)
+            part = self._part()
+            return jobs if part is None else part.deal(jobs)
+        names = self.files.items()
+        given = {kind: getattr(inputs, name) for kind, name in names if isdefined(getattr(inputs, name))}
+        wanted = {kind: value for kind, value in (given or dict.fromkeys(self.usual, True)).items() if value}
+        if len(images) != 1:
+            return []  # the command will report it
+        default = plan_folder(images, Path(), wanted)[0].outputs
+        outputs = {kind: default[kind] if value is True else Path(value) for kind, value in wanted.items()}
+        return [Job(images[0], outputs)]
+
+    def _gen_filename(self, name: str) -> str | None:
+        if isdefined(self.inputs.out_dir):
+            return None
+        kind = next(kind for kind in self.files if self.files[kind] == name)
+        path = next((job.outputs.get(kind) for job in self._jobs()), None)
+        return None if path is None else str(path)
+
+    def _format_arg(self, name: str, spec: Any, value: Any) -> str | None:
+        if name in self.files.values() and value is True:
+            value = self._gen_filename(name)
+        return super()._format_arg(name, spec, value)
+
+    def _list_outputs(self) -> dict[str, Any]:
+        outputs = self.output_spec().get()
+        jobs = self._jobs()
+        for kind, name in self.files.items():
+            paths = [str(job.outputs[kind].absolute()) for job in jobs if kind in job.outputs]
+            if paths:
+                outputs[name] = paths
+        if isdefined(self.inputs.out_dir):
+            outputs["out_dir"] = str(Path(self.inputs.out_dir).absolute())
+        return outputs
+
+
+class Strip(_ImageCommand):
     """Strip head images, as `singlestrip strip` does.
 
     Without out_dir it takes one image. Each output is a file name, or True for NAME_brain, NAME_mask, NAME_sdt,
@@ -189,57 +253,58 @@ class Strip(_Command):
     subcommand = "strip"
     input_spec = StripInputs
     output_spec = StripOutputs
-
-    def _part(self) -> Shard | None:
-        """The part of the images that this run strips; None for all."""
-        if not isdefined(self.inputs.shard):
-            return None
-        return slurm_shard() if self.inputs.shard == "slurm" else parse_shard(self.inputs.shard)
-
-    def _jobs(self) -> list[Job]:
-        """Each image with its outputs."""
-        inputs = self.inputs
-        images = [Path(path) for path in inputs.in_file] if isdefined(inputs.in_file) else []
-        images += read_list(Path(inputs.list_file)) if isdefined(inputs.list_file) else []
-        images = take_images(images)
-        if isdefined(inputs.out_dir):
-            kinds = inputs.save if isdefined(inputs.save) else ("brain", "mask")
-            suffix = inputs.suffix if isdefined(inputs.suffix) else None
-            jobs = plan_folder(images, Path(inputs.out_dir), kinds, suffix)
-            part = self._part()
-            return jobs if part is None else part.deal(jobs)
-        given = {kind: getattr(inputs, name) for kind, name in FILES.items() if isdefined(getattr(inputs, name))}
-        wanted = {kind: value for kind, value in (given or {"brain": True, "mask": True}).items() if value}
-        if len(images) != 1:
-            return []  # the command will report it
-        default = plan_folder(images, Path(), wanted)[0].outputs
-        outputs = {kind: default[kind] if value is True else Path(value) for kind, value in wanted.items()}
-        return [Job(images[0], outputs)]
-
-    def _gen_filename(self, name: str) -> str | None:
-        if isdefined(self.inputs.out_dir):
-            return None
-        kind = next(kind for kind in FILES if FILES[kind] == name)
-        path = next((job.outputs.get(kind) for job in self._jobs()), None)
-        return None if path is None else str(path)
-
-    def _format_arg(self, name: str, spec: Any, value: Any) -> str | None:
-        if name in FILES.values() and value is True:
-            value = self._gen_filename(name)
-        return super()._format_arg(name, spec, value)
+    files = FILES
+    usual = ("brain", "mask")
 
     def _list_outputs(self) -> dict[str, Any]:
-        outputs = self.output_spec().get()
-        jobs = self._jobs()
-        for kind, name in FILES.items():
-            paths = [str(job.outputs[kind].absolute()) for job in jobs if kind in job.outputs]
-            if paths:
-                outputs[name] = paths
-        if isdefined(self.inputs.out_dir):
-            folder = Path(self.inputs.out_dir).absolute()
-            outputs["out_dir"] = str(folder)
-            if self.inputs.qc is True:
-                outputs["qc_file"] = str(folder / table_name(self._part()))
+        outputs = super()._list_outputs()
+        if isdefined(self.inputs.out_dir) and self.inputs.qc is True:
+            outputs["qc_file"] = str(Path(outputs["out_dir"]) / table_name(self._part()))
+        return outputs
+
+
+SegmentInputs = _input_spec("SegmentInputs", "segment", dict.fromkeys(SEGMENT_FILES.values(), _file_or_true))
+
+
+class SegmentOutputs(TraitedSpec):
+    """Outputs of Segment."""
+
+    out_file = OutputMultiObject(File(exists=True), desc="label map")
+    posteriors_file = OutputMultiObject(File(exists=True), desc="probability of each structure, a frame for each")
+    picture_file = OutputMultiObject(File(exists=True), desc="picture of three slices with outlines")
+    table_file = File(exists=True, desc="table of the structures, of table_file")
+    volumes_file = File(exists=True, desc="table of volumes in mm³, of volumes_file")
+    qc_file = File(exists=True, desc="table of how far views agree on each structure, of qc_file")
+    out_dir = Directory(exists=True, desc="the folder given as out_dir")
+
+
+class Segment(_ImageCommand):
+    """Label the structures in head images, as `singlestrip segment` does.
+
+    Without out_dir it takes one image. Each output is a file name, or True for NAME_dseg, NAME_probseg or
+    NAME_picture in the working folder; without any, the label map is written. With out_dir it takes any number of
+    images and writes what `save` names. Outputs are then lists, as of Strip.
+
+    >>> from singlestrip.nipype_interfaces import Segment
+    >>> Segment(in_file="t1.nii.gz", volumes_file="volumes.tsv").run().outputs.out_file  # doctest: +SKIP
+    '/data/t1_dseg.nii.gz'
+    """
+
+    subcommand = "segment"
+    input_spec = SegmentInputs
+    output_spec = SegmentOutputs
+    files = SEGMENT_FILES
+    usual = ("dseg",)
+
+    def _list_outputs(self) -> dict[str, Any]:
+        outputs = super()._list_outputs()
+        if isdefined(self.inputs.table_file):
+            outputs["table_file"] = str(Path(self.inputs.table_file).absolute())
+        part = self._part()
+        for name in SEGMENT_TABLES:
+            if isdefined(getattr(self.inputs, name)):
+                path = Path(getattr(self.inputs, name)).absolute()
+                outputs[name] = str(path if part is None else shard_table(path, part))
         return outputs
 
 

@@ -21,8 +21,9 @@ class ModelDescription:
     """A model file. What neither its header nor its card says is None, or empty.
 
     name: by which it is found on the search path, or as it was given. error: why it cannot be read; the fields
-    below it are then unknown. strips: whether it has networks that strip heads. has_quality: whether it has one
-    that estimates the quality of masks. learned_from: the card's text, or the names of the files that it learned
+    below it are then unknown. strips: whether it has networks that strip heads. structures: names of those
+    that they tell apart. has_quality: whether it has a network that estimates the quality of masks. learned_from:
+    the card's text, or the names of the files that it learned
     from. date: the card's, or that of the last change of the file, YYYY-MM-DD. voxel_size_mm: of the segmenter, or
     of the quality network. brain_ml: volumes of the labelled brains. Other texts and the scores are the card's.
     """
@@ -43,6 +44,7 @@ class ModelDescription:
     voxel_size_mm: float | None = None
     brain_ml: tuple[float, ...] = ()
     size_bytes: int | None = None
+    structures: tuple[str, ...] = ()
     scores: tuple[Score, ...] = ()
     intended_use: str | None = None
     limits: tuple[str, ...] = ()
@@ -65,7 +67,8 @@ def describe_model(name: str, path: Path) -> ModelDescription:
         "path": str(path),
         "format": kind.format,
         "format_version": header.version,
-        "strips": CASCADE in header.parts,
+        "strips": kind is CASCADE and (not part.config.classes or bool(part.config.brain_channels)),
+        "structures": tuple(each.name for each in part.config.classes) if kind is CASCADE else (),
         "has_quality": AUTOENCODER in header.parts,
         "learned_from": told.get("learned_from") or sources or None,
         "date": told.get("date") or changed,

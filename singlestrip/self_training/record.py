@@ -1,9 +1,8 @@
-"""The record of a run of self-training: run.json, the table of scores of each round, and the page of the last.
+"""The record of a run of self-training: run.json, and the table of scores of each round.
 
-run.json                what the run was given, with checksums, versions and the machine; which trainings ended;
-                        the validation Dice of each round
-round-N/scores.tsv      every unlabelled scan: its score, whether it was kept, and why not
-index.html, pictures/   the page of the last round's masks
+run.json             what the run was given, with checksums, versions and the machine; which trainings ended; how
+                     the model of each round compares with the one before; the validation Dice of each round
+round-N/scores.tsv   every unlabelled scan: its score, whether it was kept, and why not
 """
 
 from __future__ import annotations
@@ -12,36 +11,39 @@ import json
 import os
 import platform
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from ..batch.report import find_picture
 from ..errors import EarlierRunError, InputError, OutputError
 from ..io.checksum import checksum
 from ..io.output import atomic_write, make_folder
-from ..io.pictures.page import PageEntry, write_page
 from ..io.text import typed
 from ..io.text.table import parse_table, table_line, write_table
 from ..io.text.textfile import file_bytes
 from ..io.versions import recorded_versions
+from .decision import Decision
 from .plan import Inputs, Options
 from .select import Fraction, Score
 
 DECIMALS = 6  # of scores, from the start, so that those read back are the same
 DEFAULTS = {"trust_voxels": False}  # of what the run.json of older versions lacks
-SCORE_COLUMNS = ("image", "score", "estimate", "flag", "kept", "note", "sha256")
+SCORE_COLUMNS = ("image", "score", "estimate", "flag", "kept", "note", "sha256", "reasons")
 MAX_RECORD_BYTES = 256 * 2**20  # some 200 for each of a million scans
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Of run.json, what a resumed run goes by: trainings that ended, and validation Dice by the round's number."""
+    """Of run.json, what a resumed run goes by.
+
+    finished: trainings that ended. validation_dice, decisions: by the round's number.
+    """
 
     finished: Annotated[list[str], Meta(max_length=10_000)]
     validation_dice: dict[str, Fraction]
+    decisions: dict[str, Decision] = field(default_factory=dict)
 
 
 class RunRecord:
@@ -53,8 +55,9 @@ class RunRecord:
         _check_folder(folder, self.path, resume)
         given = _describe_run(inputs, options)
         self.values: dict[str, Any] = given | {"finished": [], "validation_dice": {}}
+        self.decisions: dict[int, Decision] = {}
         if self.path.exists():
-            self.values = _read_record(self.path, options.rounds.rounds, bool(inputs.validation))
+            self.values, self.decisions = _read_record(self.path, options.rounds.rounds, bool(inputs.validation))
             changed = [name for name, value in given.items() if self.values.get(name, DEFAULTS.get(name)) != value]
             if changed:
                 raise InputError(
@@ -94,6 +97,12 @@ class RunRecord:
         self.validation_dice[str(number)] = dice
         self._write()
 
+    def add_decision(self, number: int, decision: Decision) -> None:
+        """Put on record what became of the model of a round."""
+        self.decisions[number] = decision
+        self.values["decisions"] = {str(n): asdict(each) for n, each in self.decisions.items()}
+        self._write()
+
     def _write(self) -> None:
         with atomic_write(self.path) as (partial,):
             partial.write_text(json.dumps(self.values, indent=2) + "\n")
@@ -104,7 +113,11 @@ def _describe_run(inputs: Inputs, options: Options) -> dict[str, Any]:
     given = {
         "configuration": asdict(options),
         "labelled": {"image": _describe_file(inputs.image), "mask": _describe_file(inputs.mask)},
-        "models": {"first": _describe_file(inputs.model), "quality": _describe_file(inputs.quality)},
+        "models": {
+            "first": _describe_file(inputs.model),
+            "quality": _describe_file(inputs.quality),
+            "init": _describe_file(inputs.init),
+        },
         "validation": [
             {"image": _describe_file(image), "mask": _describe_file(mask)} for image, mask in inputs.validation
         ],
@@ -119,8 +132,11 @@ def _describe_file(path: Path | None) -> dict[str, str] | None:
     return None if path is None else {"name": path.name, "sha256": checksum(path)}
 
 
-def _read_record(path: Path, rounds: int, validated: bool) -> dict[str, Any]:
-    """The values of a run.json. Raises InputError where it cannot be of a run of so many rounds."""
+def _read_record(path: Path, rounds: int, validated: bool) -> tuple[dict[str, Any], dict[int, Decision]]:
+    """The values of a run.json, and the decisions by the round's number.
+
+    Raises InputError where it cannot be of a run of so many rounds.
+    """
     try:
         values = typed.parse(file_bytes(path, limit=MAX_RECORD_BYTES))
         state = typed.convert(values, RunState)
@@ -129,9 +145,11 @@ def _read_record(path: Path, rounds: int, validated: bool) -> dict[str, Any]:
             raise ValueError("finished: a round that there is not")
         if not state.validation_dice.keys() <= set(numbers if validated else []):
             raise ValueError("validation_dice: a round that there is not")
+        if not state.decisions.keys() <= set(numbers[1:]):
+            raise ValueError("decisions: a round that there is not")
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}); begin in another folder") from error
-    return values
+    return values, {int(number): decision for number, decision in state.decisions.items()}
 
 
 def _check_folder(folder: Path, record: Path, resume: bool) -> None:
@@ -156,13 +174,13 @@ def score_row(score: Score) -> dict[str, str]:
     """The cells of a score by column of the table."""
     numbers = ("" if n is None else f"{n:.{DECIMALS}f}" for n in (score.ranking_score, score.estimated_dice))
     note = " ".join(score.note.split())
-    cells = (str(score.image), *numbers, score.flag, str(int(score.kept)), note, score.sha256)
+    cells = (str(score.image), *numbers, score.flag, str(int(score.kept)), note, score.sha256, score.reasons)
     return dict(zip(SCORE_COLUMNS, cells, strict=True))
 
 
 def _parse_score(cells: Sequence[str]) -> Score:
     """The score that the cells of a row tell. Raises ValueError."""
-    image, ranking_score, estimated_dice, flag, kept, note, sha256 = cells
+    image, ranking_score, estimated_dice, flag, kept, note, sha256, reasons = cells
     values = {
         "image": Path(image),
         "ranking_score": float(ranking_score) if ranking_score else None,
@@ -171,6 +189,7 @@ def _parse_score(cells: Sequence[str]) -> Score:
         "kept": {"0": False, "1": True}.get(kept),
         "note": note,
         "sha256": sha256,
+        "reasons": reasons,
     }
     return typed.convert(values, Score)
 
@@ -220,23 +239,3 @@ def _fault_of(scores: Sequence[Score], unlabelled: set[Path], most_kept: int | N
         f"{len(kept)} scans are kept": len(kept) not in wanted,
     }
     return next((fault for fault, is_there in faults.items() if is_there), "")
-
-
-# The page
-
-
-def write_round_page(folder: Path, scores: Sequence[Score], names: dict[Path, str]) -> None:
-    """Write the page of a round's masks, worst first. names: those of the images on the page."""
-    entries = [_page_entry(folder, score, names[score.image]) for score in scores]
-    entries.sort(key=lambda entry: (-1.0 if entry.estimated_dice is None else entry.estimated_dice, entry.name))
-    write_page(folder, entries, folder.resolve().name, "Masks of the last round.")
-
-
-def _page_entry(folder: Path, score: Score, name: str) -> PageEntry:
-    return PageEntry(
-        name=name,
-        flag=score.flag or "fail",
-        estimated_dice=score.estimated_dice,
-        picture=None if score.estimated_dice is None else find_picture(folder, name),
-        note=score.note or ("kept as a pseudo-label" if score.kept else ""),
-    )

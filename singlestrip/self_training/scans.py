@@ -11,17 +11,17 @@ import numpy as np
 
 from ..batch.assessment import name_files
 from ..batch.report import draw_picture
-from ..configuration import GMMConfig, MaskGridConfig
+from ..configuration import GMMConfig, MaskGridConfig, SelfTrainConfig
 from ..errors import InputError, OutputError, describe_error, errors_named
 from ..io.checksum import checksum
 from ..io.images import memory_need, volume
 from ..io.images.masks import read_mask_on
 from ..quality.augmentation import agreement, augmented_masks
 from ..quality.doubt import map_doubt
-from ..quality.scores import QualityModel
+from ..quality.scores import MaskQuality, QualityModel
 from ..space.metrics import dice
 from ..space.scan import Scan
-from ..stripping.stripper import Stripper
+from ..stripping.stripper import Stripped, Stripper
 from ..synthesis.gmm import NativeMap, fit_label_map
 from ..synthesis.labelling import read_label_map, record_path, write_record
 from .plan import Inputs
@@ -45,24 +45,24 @@ def unlabelled_scans(inputs: Inputs) -> list[UnlabelledScan]:
     return [UnlabelledScan(*parts) for parts in zip(images, name_files(images), references, strict=True)]
 
 
-def strip_image(stripper: Stripper, image: volume.Volume) -> np.ndarray:
-    """The brain mask of an image, boolean [X, Y, Z]. Raises InputError, which names the image."""
+def strip_image(stripper: Stripper, image: volume.Volume) -> Stripped:
+    """The brain mask of an image. Raises InputError, which names the image."""
     with errors_named(image.path):
-        return stripper.strip(image.scan()).mask
+        return stripper.strip(image.scan())
 
 
 @dataclass(frozen=True)
 class Scorer:
     """Strips and scores unlabelled scans with one pair of models.
 
-    rank: what scans are ranked by, as in SelfTrainConfig. page_folder: where pictures are drawn for the page; None
-    to draw none. grids: how far the grid of a reference may lie from that of its image.
+    config: what scans are ranked by, and whether brains of unusual volume may be pseudo-labels. page_folder: where
+    pictures are drawn for the page. grids: how far the grid of a reference may lie from that of its image.
     """
 
     stripper: Stripper
     quality: QualityModel
-    rank: str
-    page_folder: Path | None = None
+    config: SelfTrainConfig
+    page_folder: Path
     grids: MaskGridConfig = MaskGridConfig()
 
     def score(self, scan: UnlabelledScan) -> Score:
@@ -81,14 +81,14 @@ class Scorer:
         header = volume.read_header(scan.image)
         memory_need.check(header, sdt=False, window_mm=self.stripper.config.window_mm)
         image = volume.read_single(scan.image)
-        mask = Scan(strip_image(self.stripper, image), image.vox2world)
+        stripped = strip_image(self.stripper, image)
+        mask = Scan(stripped.mask, image.vox2world)
         reconstruction = self.quality.reconstruct(mask)
-        quality = self.quality.measure(mask, reconstruction)
-        ranking_score = self._ranking_score(scan, image, mask.array, quality.estimated_dice)
-        if self.page_folder is not None:
-            grey = Scan(image.scaled(), image.vox2world)
-            doubt = map_doubt(mask, reconstruction)
-            draw_picture(self.page_folder, scan.name, grey, mask.array, reconstruction, doubt)
+        quality = self.quality.measure(mask, reconstruction, image.scan(), stripped.field)
+        ranking_score = self._ranking_score(scan, image, mask.array, quality)
+        grey = Scan(image.scaled(), image.vox2world)
+        doubt = map_doubt(mask, reconstruction, stripped.field)
+        draw_picture(self.page_folder, scan.name, grey, mask.array, reconstruction, doubt)
         if not (math.isfinite(ranking_score) and math.isfinite(quality.estimated_dice)):
             raise InputError(f"{scan.image}: its score is no number; is the quality model damaged?")
         return Score(
@@ -96,19 +96,21 @@ class Scorer:
             ranking_score=round(ranking_score, DECIMALS),
             estimated_dice=round(quality.estimated_dice, DECIMALS),
             flag=quality.flag,
+            note=stripped.unusual if self.config.usual_volumes else "",
             sha256=checksum(scan.image),
+            reasons="; ".join(quality.reasons),
         )
 
     def _ranking_score(
-        self, scan: UnlabelledScan, image: volume.Volume, mask: np.ndarray, estimated_dice: float
+        self, scan: UnlabelledScan, image: volume.Volume, mask: np.ndarray, quality: MaskQuality
     ) -> float:
         """What the scan is ranked by, 0 to 1."""
-        if self.rank == "tta":
+        if self.config.rank == "tta":
             return agreement(augmented_masks(self.stripper, image.scan()))[0]
-        if self.rank == "truth":
+        if self.config.rank == "truth":
             assert scan.reference is not None  # checked when the run begins
             return dice(mask, read_mask_on(scan.reference, image, self.grids))
-        return estimated_dice
+        return quality.shape_dice if self.config.rank == "ae" else quality.estimated_dice
 
 
 def fit_pseudo_labels(label_maps: dict[Path, Path], stripper: Stripper, gmm: GMMConfig) -> dict[Path, str]:
@@ -131,7 +133,7 @@ def fit_pseudo_labels(label_maps: dict[Path, Path], stripper: Stripper, gmm: GMM
 def _fit_pseudo_label(image: Path, label_map: Path, stripper: Stripper, gmm: GMMConfig) -> None:
     """Strip an image, fit classes to both sides of its mask, and write their label map. Raises InputError."""
     read_image = volume.read_single(image)
-    mask = strip_image(stripper, read_image)
+    mask = strip_image(stripper, read_image).mask
     with errors_named(image):
         labels, record = fit_label_map(read_image.scaled(), mask, gmm)
     write_record(label_map, record)

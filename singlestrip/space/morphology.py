@@ -77,12 +77,13 @@ def mask_box(mask: np.ndarray) -> Box | None:
 
 def clean(mask: np.ndarray) -> np.ndarray:
     """Largest component with its holes filled, boolean [X, Y, Z]; computed within the bounding box."""
+    if mask.flags.f_contiguous and not mask.flags.c_contiguous:
+        return clean(mask.T).T  # labelling is slower across the order in memory
     box = mask_box(mask)
     if box is None:
         return mask
     out = np.zeros_like(mask)
-    part = np.ascontiguousarray(mask[box])  # labelling is slower across the order in memory
-    out[box] = fill_holes(largest_component(part), thin_axes(mask.shape))
+    out[box] = fill_holes(largest_component(mask[box]), thin_axes(mask.shape))
     return out
 
 

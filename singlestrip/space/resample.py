@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
@@ -72,14 +73,22 @@ def coarsened(scan: Scan, voxel_size_mm: float, values_of: ValuesOf = to_float32
 
 
 def sample(
-    data: np.ndarray, source_from_target: np.ndarray, shape: tuple[int, ...], fill: float = 0.0
+    data: np.ndarray,
+    source_from_target: np.ndarray,
+    shape: tuple[int, ...],
+    fill: float = 0.0,
+    order: Literal["C", "F"] = "C",
 ) -> np.ndarray:
     """Linear interpolation of data [X, Y, Z] at the voxels of a target grid of `shape`.
 
     source_from_target: 4×4, target voxel index to source voxel index. A source voxel reaches half
     a voxel beyond its centre, so that a single slice has its thickness; beyond that is `fill`.
-    Returns float32 of `shape`. Data beside one that is not finite may give NaN.
+    Returns float32 of `shape`, in memory in an order of NumPy: "F" is that of image files. Data beside one that is
+    not finite may give NaN.
     """
+    if order == "F":  # the same with the axes the other way round
+        reverse = np.eye(4)[[2, 1, 0, 3]]
+        return sample(data.T, reverse @ source_from_target @ reverse, shape[::-1], fill).T
     return _sample_box(data, source_from_target, tuple(slice(0, n) for n in shape), fill)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -44,12 +45,12 @@ class BrainField:
         brain = self.logit > 0
         return [1.0] if self.views is None else [dice(view > 0, brain) for view in self.views]
 
-    def around_brain(self, grid: Grid) -> tuple[Box, np.ndarray]:
+    def around_brain(self, grid: Grid, order: Literal["C", "F"] = "C") -> tuple[Box, np.ndarray]:
         """Interpolate the logit linearly to the part of another grid where there is brain.
 
         Returns the part and the logit, float32, within it. The part holds all that is positive and the voxels
         around that. The logit is FAR_LOGIT where the part reaches beyond the window. The part is empty if there
-        is no brain.
+        is no brain. order: of the logit in memory, see `sample`.
         """
         brain = bounding_box(self.logit > 0)
         if brain is None:
@@ -63,4 +64,4 @@ class BrainField:
         stop = np.clip(np.ceil(high) + 1 + SURFACE_VOXELS, start, grid.shape).astype(int)
         box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
         part = grid.part(box)
-        return box, sample(self.logit, self.grid.index_of(part), part.shape, FAR_LOGIT)
+        return box, sample(self.logit, self.grid.index_of(part), part.shape, FAR_LOGIT, order)

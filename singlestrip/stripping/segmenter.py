@@ -113,7 +113,7 @@ class Segmenter:
         if field.classes is None:
             raise no_brain_error(centre_mm)
         found = label_grid(field.classes, field.grid, scan.grid, self.largest, finite, posteriors)
-        brain = np.isin(found.channels, self.stripper.brain_channels)
+        brain = np.isin(np.arange(256), self.stripper.brain_channels)[found.channels]
         box = bounding_box(brain)
         if box is None:
             raise no_brain_error(centre_mm)

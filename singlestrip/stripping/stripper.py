@@ -132,10 +132,11 @@ class Stripper:
         scan = _checked(image, vox2world, slope, intercept)
         intensities = intensities_of(scan, self.stripping.intensities)
         field = self._field(scan, intensities, centre_mm)
-        box, logit = field.around_brain(scan.grid)
+        # All that is combined lies in memory as the image does: mixed orders are slow.
+        box, logit = field.around_brain(scan.grid, "C" if scan.array.flags.c_contiguous else "F")
         if scan.array.dtype.kind == "f":
             logit[~np.isfinite(scan.array[box])] = FAR_LOGIT
-        mask = np.zeros_like(scan.array, dtype=bool)  # in memory as the image: mixed orders are slow to combine
+        mask = np.zeros_like(scan.array, dtype=bool)
         mask[box] = logit > 0
         if not sdt and border_mm == 0:
             del logit  # components need the memory
@@ -265,10 +266,11 @@ class Stripper:
         )
         gathered = ClassViews(~np.isnan(window)) if self.keeps_classes else None
         brain_views = []
-        for logits in seen:  # the name of the first ones, so that these are let go
+        for logits in seen:
             brain_views.append(brain_logit(logits, self.brain_channels))
             if gathered is not None:
                 gathered.add(logits)
+            del logits  # before the next are computed
         views = np.stack(brain_views)
         logit = views.mean(0)
         inside = (logit > 0) & ~np.isnan(window)

@@ -32,6 +32,11 @@ class View:
         """[..., X, Y, Z] with left and right exchanged if this view is mirrored; its own inverse."""
         return volume[..., ::-1, :, :] if self.mirrored else volume
 
+    def restore(self, logits: np.ndarray, mirrored_channels: Sequence[int]) -> np.ndarray:
+        """Logits [C, X, Y, Z] of this view as the head lies. mirrored_channels: see `logits_of_views`."""
+        exchange = self.mirrored and len(mirrored_channels) > 1
+        return self.mirror(logits[list(mirrored_channels)] if exchange else logits)
+
     def of(self, image: np.ndarray) -> np.ndarray:
         """This view of a normalised image [X, Y, Z], whose first axis is left to right."""
         return self.mirror(self.curve(image))
@@ -61,7 +66,6 @@ def logits_of_views(
     the one that it is in a mirrored head.
     """
     yield logits
-    del logits  # of many classes they are large
+    del logits  # those of many classes are large: none has a name here while the next are computed
     for view in views:
-        seen = view.mirror(predict(view.of(image)))
-        yield seen[list(mirrored_channels)] if view.mirrored and len(mirrored_channels) > 1 else seen
+        yield view.restore(predict(view.of(image)), mirrored_channels)

@@ -68,3 +68,13 @@ def along_axes(x: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tenso
     x = (matrices[0] @ x.flatten(2)).unflatten(2, x.shape[2:])
     x = matrices[1][:, None] @ x
     return x @ matrices[2][:, None].transpose(2, 3)
+
+
+def shifted(values: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+    """values [B, X, Y, Z, C] as they are so many voxels [B, 3, X, Y, Z] further on, linear between voxels; those
+    of the faces go on beyond them."""
+    shape = values.shape[1:4]
+    per_voxel = torch.tensor([2 / max(n - 1, 1) for n in shape], device=values.device)
+    at = _unit_grid(shape, values.device) + (voxels.permute(0, 2, 3, 4, 1) * per_voxel).flip(-1)
+    moved = F.grid_sample(values.movedim(-1, 1), at, padding_mode="border", align_corners=True)
+    return moved.movedim(1, -1)

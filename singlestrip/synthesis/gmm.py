@@ -16,6 +16,8 @@ from ..space.scan import Scan
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
+    from .shape_bank import ShapeBank
+
 MAX_CLASSES = 90  # of one side: what labels have room for
 ASSIGNED_AT_ONCE = 1_000_000  # values whose classes are computed together
 
@@ -27,13 +29,14 @@ class NativeMap:
     labels: uint8 [X, Y, Z]; vox2world: 4×4, voxel index to RAS mm; levels: float32 [256], the mean
     intensity of each class in the scan, 0 at the scan's lowest and 1 at its 99.5th percentile, or
     None where it is not known; targets: uint8 [X, Y, Z], channel of the class that a segmenter is to tell, 0 the
-    background, or None if it learns the brain.
+    background, or None if it learns the brain; bank: shapes of other people to deform it into, if there are any.
     """
 
     labels: np.ndarray
     vox2world: np.ndarray
     levels: np.ndarray | None = None
     targets: np.ndarray | None = None
+    bank: ShapeBank | None = None
 
     @property
     def scan(self) -> Scan:

@@ -9,6 +9,7 @@ import torch
 from scipy import ndimage
 
 from .gmm import is_inside
+from .shape_bank import ShapeBank
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class LabelMap:
     the surface within the brain, 0 outside; spacing_mm; brain_mm: [3],
     middle of the brain's bounding box, mm from the middle of the map; levels: [256] on the CPU,
     intensity of each class in the labelled scan from 0 to 1, None where it is not known;
-    targets: the classes to tell apart, None if it is the brain alone.
+    targets: the classes to tell apart, None if it is the brain alone; bank: shapes of other people, None for its
+    own shape alone; spared_mm: how far on each side of the brain's border no loss is taken, since the border may
+    be wrong there.
     """
 
     labels: torch.Tensor
@@ -45,6 +48,8 @@ class LabelMap:
     brain_mm: torch.Tensor
     levels: torch.Tensor | None = None
     targets: Targets | None = None
+    bank: ShapeBank | None = None
+    spared_mm: float = 0.0
 
     @staticmethod
     def of(
@@ -53,8 +58,9 @@ class LabelMap:
         device: torch.device | str = "cpu",
         levels: np.ndarray | None = None,
         targets: Targets | None = None,
+        bank: ShapeBank | None = None,
     ) -> LabelMap:
-        """From a conformed label map uint8 [X, Y, Z], and the levels of its classes float32 [256]."""
+        """From a conformed label map uint8 [X, Y, Z], the levels of its classes float32 [256], and its bank."""
         brain = is_inside(labels)
         where = np.argwhere(brain)
         middle = (where.min(0) + where.max(0)) / 2 - (np.array(labels.shape) - 1) / 2
@@ -73,6 +79,7 @@ class LabelMap:
             torch.tensor(middle * spacing_mm, dtype=torch.float32),
             None if levels is None else torch.from_numpy(levels),
             targets,
+            bank,
         )
 
     def part_around(self, at: torch.Tensor) -> tuple[LabelMap, torch.Tensor]:

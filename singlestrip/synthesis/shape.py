@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from ..configuration import ShapeConfig, Window
 from .fields import enlarge, integrate, random_field
+from .shape_bank import Deformation, ShapeBank
 from .streams import RandomStreams, happens, log_uniform, uniform, whole_number
 
 
@@ -20,11 +21,13 @@ class Shape:
     """Where a window lies in the anatomy.
 
     affine: [4, 4] window mm to the anatomy's mm, both from the middle of the brain; velocity: for each spacing of
-    control points a field [1, 3, x, y, z] in mm over the window, whose sum is integrated.
+    control points a field [1, 3, x, y, z] in mm over the window, whose sum is integrated; person: from the anatomy
+    of another person, drawn from a bank of shapes, to that of the label map, None for the label map's own.
     """
 
     affine: torch.Tensor
     velocity: tuple[torch.Tensor, ...]
+    person: Deformation | None = None
 
     @property
     def is_mirrored(self) -> bool:
@@ -37,14 +40,20 @@ class Shape:
         return -torch.linalg.solve(self.affine[:3, :3], self.affine[:3, 3])
 
 
-def sample_shape(config: ShapeConfig, window: Window, scale: float, streams: RandomStreams) -> Shape:
-    """Draw the shape of one subject. scale: size of the anatomy over that of an adult human head."""
+def sample_shape(
+    config: ShapeConfig, window: Window, scale: float, streams: RandomStreams, bank: ShapeBank | None = None
+) -> Shape:
+    """Draw the shape of one subject.
+
+    scale: size of the anatomy over that of an adult human head; bank: shapes of other people, if there are any.
+    """
     velocity = []
     for number, (spacing, most) in enumerate(zip(config.warp_spacing_mm, config.warp_mm, strict=True)):
         generator = streams(f"warp {number}")
         amplitude = uniform(generator, 0, most * scale)
         velocity.append(amplitude * random_field(window.extent_mm, spacing * scale, generator, channels=3))
-    return Shape(_sample_affine(config, window, streams), tuple(velocity))
+    person = None if bank is None else bank.draw(streams("person"))
+    return Shape(_sample_affine(config, window, streams), tuple(velocity), person)
 
 
 def _sample_affine(config: ShapeConfig, window: Window, streams: RandomStreams) -> torch.Tensor:
@@ -118,8 +127,19 @@ def window_coordinates(
         along = (torch.arange(n, device=device) - (n - 1) / 2) * window.voxel_size_mm
         moved[:, axis] += along.view([-1 if k == axis else 1 for k in range(3)])
     affine = torch.stack([shape.affine for shape in shapes])
+    at = moved.flatten(2)
+    if any(shape.person for shape in shapes):
+        # People differ in the anatomy's own space, before the grid's coordinates.
+        at = _apply(affine, at)
+        each = zip(shapes, at.split(1), strict=True)
+        at = torch.cat([points if shape.person is None else shape.person.move(points) for shape, points in each])
+        affine = torch.eye(4).expand_as(affine)
     if grid_from_mm is not None:
         affine = (grid_from_mm @ affine)[:, [2, 1, 0, 3]]
-    affine = affine.to(device)
-    at = torch.baddbmm(affine[:, :3, 3:], affine[:, :3, :3], moved.flatten(2))
-    return at.unflatten(2, window.shape).permute(0, 2, 3, 4, 1)
+    return _apply(affine, at).unflatten(2, window.shape).permute(0, 2, 3, 4, 1)
+
+
+def _apply(affine: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Points [B, 3, N] where affine maps [B, 4, 4] take them, on the device of the points."""
+    affine = affine.to(points.device)
+    return torch.baddbmm(affine[:, :3, 3:], affine[:, :3, :3], points)

@@ -23,7 +23,7 @@ from ..synthesis.gmm import NativeMap
 from ..synthesis.labelling import LabelledScan
 from .calibration import calibrated
 from .fitting import check_memory
-from .maps import fingerprint, image_sources
+from .maps import MapUse, fingerprint, image_sources
 from .moving_average import MovingAverage
 from .processes import process_count, process_number
 from .run_files import RunFiles
@@ -40,9 +40,10 @@ CascadeSetup = Setup[Cascade, CascadeConfig, TrainConfig]
 class TrainingData:
     """What a cascade learns from and is measured by.
 
-    maps: label maps, each drawn as often; init: a cascade to begin with; scans: the labelled scans of the maps,
-    which are not learned from but say where the border is drawn, see `calibration`; validation: scans to score
-    during training; provenance, anatomy: what the model file tells of all this.
+    maps: label maps; uses: how each is learned from, empty to draw each as often; init: a cascade to begin with;
+    scans: the labelled scans of the maps, which are not learned from but say where the border is drawn, see
+    `calibration`; validation: scans to score during training; provenance, anatomy: what the model file tells of
+    all this.
     """
 
     maps: Sequence[NativeMap]
@@ -51,6 +52,7 @@ class TrainingData:
     validation: Sequence[LabelledScan] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     anatomy: Anatomy | None = None
+    uses: Sequence[MapUse] = ()
 
 
 class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
@@ -63,7 +65,7 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
         """Raises InputError if nothing is left of a label map at a network's voxel size."""
         config, cascade = setup.config, setup.network
         self.setup, self.config, self.data, self.device = setup, config, data, device
-        self.sources = image_sources(data.maps, cascade, config, device)
+        self.sources = image_sources(data.maps, cascade, config, device, data.uses)
         torch.manual_seed(config.seed)
         self.model = Cascade(cascade)
         if data.init is not None:
@@ -154,7 +156,7 @@ def cascade_setup(data: TrainingData, cascade: CascadeConfig, config: TrainConfi
     """What a run of the cascade is: known before label maps are conformed and networks built."""
     validate_every = config.validate_every if data.validation else None
     plan = Plan(config.steps, config.report_every, config.save_every, validate_every)
-    return Setup(Cascade, cascade, config, CHANGEABLE, fingerprint(data.maps), LOSSES, True, plan)
+    return Setup(Cascade, cascade, config, CHANGEABLE, fingerprint(data.maps, data.uses), LOSSES, True, plan)
 
 
 def mixed_precision(device: torch.device, amp: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -76,6 +76,18 @@ def fitting_cascade(
         return typed.convert_all(asdict(cascade), CascadeConfig)
     except ValueError as error:
         raise InputError(f"the brain is {extent:.3g} mm long, which no network is for ({error})") from error
+
+
+def continued_cascade(
+    maps: Sequence[NativeMap], init: CascadeConfig, voxel_size_mm: float | None = None
+) -> CascadeConfig:
+    """Networks for the brains of label maps that begin with the weights of others, those of `init`.
+
+    They learn wider fields of view also if the others do not know these. Classes of the others are not taken over.
+    Raises InputError as `fitting_cascade`.
+    """
+    start = replace(init, locator_doublings=CascadeConfig.locator_doublings, classes=())
+    return fitting_cascade(maps, voxel_size_mm, start)
 
 
 def check_memory(

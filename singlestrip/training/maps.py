@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,18 @@ from ..synthesis.streams import RandomStreams, happens, whole_number
 
 
 @dataclass(frozen=True)
+class MapUse:
+    """How a label map is learned from.
+
+    weight: how often images are made of it, in proportion to the other maps. spared_voxels: how far on each side
+    of its border no loss is taken, in voxels of the network.
+    """
+
+    weight: float = 1.0
+    spared_voxels: float = 0.0
+
+
+@dataclass(frozen=True)
 class WindowMaps:
     """A grid that a network sees, and the label maps at the voxel size for it."""
 
@@ -36,13 +48,15 @@ class WindowMaps:
 class ImageSource:
     """Synthetic images for one network.
 
-    views: the grids it sees, its own first; scale: of the anatomy, an adult's is 1; network: its number, from 0.
+    views: the grids it sees, its own first; scale: of the anatomy, an adult's is 1; network: its number, from 0;
+    weights: how often images are made of each map, in proportion to the others; empty for equally often.
     """
 
     views: Sequence[WindowMaps]
     config: TrainConfig
     scale: float
     network: int
+    weights: Sequence[float] = ()
 
     def draw(self, numbers: Iterable[int], batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images with these numbers, shares of the brain or of classes, and weights: see `synthesise`.
@@ -54,10 +68,16 @@ class ImageSource:
         chosen, parameters = [], []
         for number in numbers:
             streams = RandomStreams((self.config.seed, self.network, number))
-            chosen.append(view.maps[whole_number(streams("label map"), 0, len(view.maps) - 1)])
-            levels = chosen[-1].levels
-            parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, levels))
+            chosen.append(view.maps[self._map_number(streams("label map"), len(view.maps))])
+            levels, bank = chosen[-1].levels, chosen[-1].bank
+            parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, levels, bank))
         return synthesise(chosen, view.window, parameters)
+
+    def _map_number(self, generator: torch.Generator, count: int) -> int:
+        """The number of the label map of an image, of so many."""
+        if not self.weights:
+            return whole_number(generator, 0, count - 1)
+        return int(torch.multinomial(torch.tensor(self.weights, dtype=torch.float64), 1, generator=generator))
 
     def _view(self, streams: RandomStreams) -> WindowMaps:
         """The grid of a batch with these streams."""
@@ -68,13 +88,19 @@ class ImageSource:
 
 
 def image_sources(
-    maps: Sequence[NativeMap], cascade: CascadeConfig, config: TrainConfig, device: torch.device
+    maps: Sequence[NativeMap],
+    cascade: CascadeConfig,
+    config: TrainConfig,
+    device: torch.device,
+    uses: Sequence[MapUse] = (),
 ) -> dict[str, ImageSource]:
     """The images of each network by its name: first the locator, then the segmenter.
 
-    Raises InputError if nothing is left of a label map at the network's voxel size.
+    uses: of each label map; empty to use all alike. Raises InputError if nothing is left of a label map at the
+    network's voxel size.
     """
     sources = {}
+    spared_voxels = [use.spared_voxels for use in uses] or [0.0] * len(maps)
     for network, (name, windows) in enumerate(config.windows(cascade).items()):
         mirrored = cascade.mirrored_channels if cascade.classes and name == "segmenter" else None
         views: list[WindowMaps] = []
@@ -86,8 +112,11 @@ def image_sources(
                 if not views:
                     raise
                 break  # too small to be seen in a wider field
-            views.append(WindowMaps(window, conformed))
-        sources[name] = ImageSource(views, config, cascade.scale, network)
+            spared_mm = [voxels * window.voxel_size_mm for voxels in spared_voxels]
+            spared = [replace(each, spared_mm=mm) for each, mm in zip(conformed, spared_mm, strict=True)]
+            views.append(WindowMaps(window, spared))
+        weights = [use.weight for use in uses]
+        sources[name] = ImageSource(views, config, cascade.scale, network, weights)
     return sources
 
 
@@ -121,15 +150,20 @@ def conform_map(
         assert source.targets is not None, "a map to learn classes from has targets"
         channels = conform_labels(Scan(source.targets, source.vox2world), spacing_mm, 0).array
         targets = Targets(torch.from_numpy(channels).to(device), torch.tensor(mirrored, device=device))
-    return LabelMap.of(labels, spacing_mm, device, source.levels, targets)
+    return LabelMap.of(labels, spacing_mm, device, source.levels, targets, source.bank)
 
 
-def fingerprint(maps: Sequence[NativeMap]) -> str:
-    """SHA-256 of label maps, geometry, levels and targets: a run must be resumed with the ones it began with."""
+def fingerprint(maps: Sequence[NativeMap], uses: Sequence[MapUse] = ()) -> str:
+    """SHA-256 of label maps with all that belongs to them: a run must be resumed with those it began with."""
     digest = hashlib.sha256()
     for source in maps:
         digest.update(np.ascontiguousarray(source.labels).tobytes())
         digest.update(np.asarray(source.vox2world, dtype=np.float64).tobytes())
         digest.update(b"" if source.levels is None else source.levels.tobytes())
         digest.update(b"" if source.targets is None else np.ascontiguousarray(source.targets).tobytes())
+        if source.bank is not None:
+            for fields in (source.bank.mean, source.bank.components):
+                digest.update(fields.numpy().tobytes())
+    for use in uses:
+        digest.update(repr(asdict(use)).encode())
     return digest.hexdigest()

@@ -142,7 +142,11 @@ def _cut(text: str) -> str:
 
 def _purpose(description: ModelDescription) -> str:
     """What a model does, as the subcommands are called."""
-    purposes = {"strip": description.strips, "qc": description.has_quality}
+    purposes = {
+        "strip": description.strips,
+        "segment": bool(description.structures),
+        "qc": description.has_quality,
+    }
     return ", ".join(name for name, is_so in purposes.items() if is_so)
 
 
@@ -187,6 +191,7 @@ def _fields(description: ModelDescription) -> dict[str, list[str]]:
         "does": [_purpose(description)],
         "anatomy": [description.anatomy],
         "brain": [_describe_brain(description)],
+        "structures": [", ".join(description.structures)],
         "learned from": [description.learned_from],
         "source": [description.source],
         "licence": [description.licence],

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...batch.shards import Shard
+from ...batch.shards import Shard, shard_table
 from ...configuration import B0_LIMIT, STRUCTURES_MODEL
 from ..advice import describer_with_options
-from ..image_jobs import add_centre, add_folder, add_images, deal_jobs, plan_jobs, read_images
+from ..image_jobs import add_centre, add_folder, add_images, chosen_part, deal_jobs, plan_jobs, read_images
 from ..options import (
     add_memory,
     add_processor_options,
@@ -148,7 +148,7 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
 
 def _tables(args: argparse.Namespace, jobs: Sequence[Job], part: Shard | None) -> dict[str, Path]:
     """The paths of the tables that are asked for, by option. Raises OutputError if they cannot be written."""
-    from ...batch.structure_tables import check_table, shard_table
+    from ...batch.structure_tables import check_table
     from ...io.output import check_distinct, file_identity
 
     tables = {name: path for name in ("volumes", "qc") if (path := getattr(args, name)) is not None}
@@ -162,7 +162,8 @@ def _tables(args: argparse.Namespace, jobs: Sequence[Job], part: Shard | None) -
 
 
 def run(args: argparse.Namespace) -> int:
-    jobs, part = deal_jobs(args, _jobs(args))
+    part = chosen_part(args)  # before folders are made
+    jobs = deal_jobs(args, _jobs(args), part)
     if not jobs:
         return 0
     tables = _tables(args, jobs, part)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ...batch.shards import table_name
 from ...configuration import B0_LIMIT, STRUCTURES_MODEL
 from ..advice import describer_with_options
-from ..image_jobs import add_centre, add_folder, add_images, deal_jobs, plan_jobs, read_images
+from ..image_jobs import add_centre, add_folder, add_images, chosen_part, deal_jobs, plan_jobs, read_images
 from ..options import (
     add_memory,
     add_model,
@@ -193,7 +193,8 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
 
 
 def run(args: argparse.Namespace) -> int:
-    jobs, part = deal_jobs(args, _jobs(args))
+    part = chosen_part(args)  # before folders are made
+    jobs = deal_jobs(args, _jobs(args), part)
     if not jobs:
         return 0
     from ...batch.jobs import StripOptions
@@ -215,7 +216,7 @@ def run(args: argparse.Namespace) -> int:
         read_growing_table(table)
     flags = chosen_flags(args)
     quality = load_quality(args, path, flags) if args.qc or _maps_doubt(args) else None
-    stripper = Stripper.load(path, args.device, args.engine, fluid=not args.no_csf)
+    stripper = Stripper.load(path, args.device, args.engine, not args.no_csf)
     centre = None if args.centre is None else tuple(args.centre)
     quality_sha256 = None if args.qc_model is None else checksum(find_model(args.qc_model, AUTOENCODER.shipped))
     options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory, centre, quality_sha256)

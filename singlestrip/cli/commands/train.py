@@ -394,14 +394,12 @@ def _initial_networks(name: str | None) -> tuple[Cascade | None, dict[str, Any] 
 
 def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap], init: Cascade | None) -> CascadeConfig:
     """The sizes of networks for the brains of label maps, with the chosen voxel size and normalisation."""
-    from ...configuration import CascadeConfig, UNetConfig
-    from ...training.fitting import fitting_cascade
+    from ...configuration import UNetConfig
+    from ...training.fitting import continued_cascade, fitting_cascade
 
     if init is None:
         return fitting_cascade(outlines, args.voxel_size, norm=args.norm or UNetConfig.norm)
-    # The wider fields are learned now if the model did not know them. Classes are of the new model alone.
-    start = replace(init.config, locator_doublings=CascadeConfig.locator_doublings, classes=())
-    return fitting_cascade(outlines, args.voxel_size, start)
+    return continued_cascade(outlines, init.config, args.voxel_size)
 
 
 def _check_files(args: argparse.Namespace) -> None:

@@ -125,15 +125,17 @@ def mask_figure(scan: Scan, mask: np.ndarray, path: Path, title: str = "") -> No
 def structure_figure(
     scan: Scan, channels: np.ndarray, structures: Sequence[TargetClass], path: Path, title: str = ""
 ) -> None:
-    """Draw sagittal, coronal and axial slices through the head with the outline of each structure in its colour.
+    """Draw sagittal, coronal and axial slices with the outline of each structure in its colour.
 
-    channels: [X, Y, Z], 0 for the background, then the structures in their order.
+    They lie near the middle of the brain, or of all structures if none is brain. channels: [X, Y, Z], 0 for the
+    background, then the structures in their order.
     """
     figure, axes = _figure(1, 3, 12, 4.2)
     image, size = _upright(scan.array, scan.vox2world)
     channels, _ = _upright(channels, scan.vox2world)
     low, high = _grey_range(image)
-    at = _middle(channels > 0)
+    brain = np.isin(channels, [channel for channel, each in enumerate(structures, start=1) if each.brain])
+    at = _middle(brain if brain.any() else channels > 0)
     # The planes between the halves of the brain would show little of them.
     at[0] = min(at[0] + round(BESIDE_MIDDLE_MM / size[0]), channels.shape[0] - 1)
     for axis, (grey, aspect), (labels, _) in zip(

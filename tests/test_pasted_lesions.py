@@ -1,0 +1,71 @@
+"""What the benchmarks do to scans: lesions that are pasted, signal that is lost, distortion, ghosts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+VOX2WORLD = np.diag([3.0, 3.0, 3.0, 1.0])
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture
+def head():
+    """Image and brain [60, 60, 60] of 3 mm: a ball of 2 l in a larger one."""
+    radii = np.sqrt(((np.indices((60, 60, 60)) - 29.5) ** 2).sum(0)) * 3
+    noise = np.random.default_rng(0).standard_normal(radii.shape)
+    return np.where(radii < 78, 100 + 20 * noise, np.where(radii < 86, 60.0, 0.0)), radii < 78
+
+
+@pytest.mark.parametrize("ml", [5, 60])
+@pytest.mark.parametrize("kind", ["inside", "border", "cavity", "craniotomy"])
+def test_lesions_have_their_volume_and_place(kind, ml, head, benchmarks):
+    from pasted_lesions import GAP_MM, paste
+
+    image, brain = head
+    pasted = paste(image, brain, VOX2WORLD, "T1w", kind, ml, seed=3)
+    assert pasted.lesion.sum() * 27 == pytest.approx(ml * 1000, rel=0.02)
+    assert not (pasted.lesion & ~brain).any() and (pasted.near & pasted.lesion == pasted.lesion).all()
+    changed = np.abs(pasted.image - image) > 1
+    radii = np.sqrt(((np.indices(brain.shape) - 29.5) ** 2).sum(0)) * 3
+    assert changed[pasted.lesion].mean() > 0.8
+    furthest = {"inside": 80, "border": 80, "cavity": 80 + GAP_MM, "craniotomy": np.inf}[kind]
+    assert radii[changed].max() < furthest
+    if kind == "inside":
+        assert radii[pasted.lesion].max() < 75
+    else:
+        assert radii[pasted.lesion].max() > 75
+    if kind == "craniotomy":
+        assert (changed & (radii > 86)).any()  # swollen
+    again = paste(image, brain, VOX2WORLD, "T1w", kind, ml, seed=3)
+    assert np.array_equal(again.image, pasted.image)
+
+
+def test_a_change_of_signal_leaves_the_mask(head, benchmarks):
+    from robustness import ghosted, without_signal
+
+    image, brain = head
+    lost, mask, _ = without_signal((image, brain, VOX2WORLD), 14)
+    assert np.array_equal(mask, brain)
+    gone = brain & (lost < 0.3 * image)
+    assert 0.003 < gone.sum() / brain.sum() < 0.1
+    assert np.argwhere(gone)[:, 2].max() < 30  # at the base
+    ghost, mask, _ = ghosted((image, brain, VOX2WORLD), 0.2)
+    assert np.array_equal(mask, brain)
+    assert ghost[30, 0, 30] == pytest.approx(image[30, 0, 30] + 0.2 * image[30, 30, 30])
+
+
+def test_distortion_moves_image_and_mask_alike(head, benchmarks):
+    from robustness import distorted
+
+    _, brain = head
+    image, mask, _ = distorted((brain.astype(float), brain, VOX2WORLD), 9)
+    changed = np.argwhere(mask != brain)
+    assert len(changed) > 100
+    assert np.array_equal(image[~mask] < 0.8, np.ones((~mask).sum(), dtype=bool))
+    assert changed[:, 1].mean() > 35 and changed[:, 2].mean() < 30  # at the front of the base
