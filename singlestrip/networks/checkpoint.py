@@ -109,7 +109,7 @@ def _header_entries(model: Cascade | Autoencoder, provenance: dict[str, Any]) ->
     """The header's entries for networks."""
     configuration = dataclasses.asdict(model.config)
     if not configuration.get("classes", True):
-        del configuration["classes"]  # programs that know no classes read the file too
+        del configuration["classes"], configuration["class_features"]  # programs that know no classes read it too
     entries = {"configuration": json.dumps(configuration), "provenance": json.dumps(provenance)}
     if isinstance(model, Autoencoder) and model.estimator is not None:
         entries[ESTIMATOR] = json.dumps(dataclasses.asdict(model.estimator))

@@ -60,7 +60,7 @@ CASCADE = Kind(
     "networks to strip with",
     "strips heads",
     CascadeConfig,
-    (("locator_doublings", 0), ("classes", ())),
+    (("locator_doublings", 0), ("classes", ()), ("class_features", CascadeConfig.class_features)),
 )
 AUTOENCODER = Kind(
     "singlestrip-autoencoder",

@@ -111,18 +111,20 @@ class _Graph:
 def _unet(image: ov.Node, config: UNetConfig, weights: Weights) -> ov.Node:
     """The logits of a U-Net, float32."""
 
+    def block(x: ov.Node, name: str) -> ov.Node:
+        """A convolution block."""
+        x = _convolution(x, weights, f"{name}.conv", stride=1, padding=1)
+        if config.norm == "instance":
+            x = ops.mvn(x, np.array([2, 3, 4]), True, EPSILON, "inside_sqrt")
+            x = ops.add(
+                ops.multiply(x, _channels(weights[f"{name}.norm.weight"], 3)),
+                _channels(weights[f"{name}.norm.bias"], 3),
+            )
+        return _leaky_relu(x)
+
     def level(x: ov.Node, name: str) -> ov.Node:
         """Two convolution blocks."""
-        for block in (f"{name}.0", f"{name}.1"):
-            x = _convolution(x, weights, f"{block}.conv", stride=1, padding=1)
-            if config.norm == "instance":
-                x = ops.mvn(x, np.array([2, 3, 4]), True, EPSILON, "inside_sqrt")
-                x = ops.add(
-                    ops.multiply(x, _channels(weights[f"{block}.norm.weight"], 3)),
-                    _channels(weights[f"{block}.norm.bias"], 3),
-                )
-            x = _leaky_relu(x)
-        return x
+        return block(block(x, f"{name}.0"), f"{name}.1")
 
     x = ops.space_to_depth(image, "depth_first", config.patch) if config.patch > 1 else image
     skips = []
@@ -144,7 +146,12 @@ def _unet(image: ov.Node, config: UNetConfig, weights: Weights) -> ov.Node:
         )
         x = level(ops.concat([x, skip], 1), f"decoder.{depth}")
     x = _convolution(x, weights, "head", stride=1, padding=0)
-    return ops.depth_to_space(x, "depth_first", config.patch) if config.patch > 1 else x
+    if config.patch > 1:
+        x = ops.depth_to_space(x, "depth_first", config.patch)
+    if "last.weight" in weights:
+        x = block(ops.concat([_leaky_relu(x), image], 1), "detail")
+        x = _convolution(x, weights, "last", stride=1, padding=0)
+    return x
 
 
 def _autoencoder(image: ov.Node, config: AutoencoderConfig, weights: Weights) -> ov.Node:

@@ -61,11 +61,12 @@ def unfold(x: torch.Tensor, patch: int) -> torch.Tensor:
 class UNet(nn.Module):
     """Maps an image to logits. The length of each axis is a multiple of `config.multiple`."""
 
-    def __init__(self, config: UNetConfig, outputs: int = 1) -> None:
-        """outputs: number of logits of each voxel; one is the brain's."""
+    def __init__(self, config: UNetConfig, outputs: int = 1, features: int = 0) -> None:
+        """outputs: number of logits of each voxel; one is the brain's. features: of each voxel, from which its
+        logits are computed, and for which the network looks at the image anew; 0: logits come from the patch's.
+        """
         super().__init__()
         self.config = config
-        self.outputs = outputs
         channels = config.patch**3
         self.encoder = nn.ModuleList()
         for width in config.widths:
@@ -75,7 +76,9 @@ class UNet(nn.Module):
         for width in reversed(config.widths[:-1]):
             self.decoder.append(self._level(channels + width, width))
             channels = width
-        self.head = nn.Conv3d(channels, outputs * config.patch**3, 1)
+        self.head = nn.Conv3d(channels, (features or outputs) * config.patch**3, 1)
+        self.detail = ConvBlock(features + 1, features, config.norm) if features else None
+        self.last = nn.Conv3d(features, outputs, 1) if features else None
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's hints lack it
 
     def _level(self, channels_in: int, width: int) -> nn.Sequential:
@@ -92,7 +95,10 @@ class UNet(nn.Module):
             skips.append(x)
         for level, skip in zip(self.decoder, reversed(skips[:-1]), strict=True):
             x = level(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], dim=1))
-        if self.outputs > 1:  # the logits of neighbouring classes differ by less than 16 bits tell
-            with torch.autocast(x.device.type, enabled=False):
-                return unfold(self.head(x.float()), self.config.patch)
+        if self.detail is not None and self.last is not None:
+            x = F.leaky_relu(unfold(self.head(x), self.config.patch), LEAK)
+            x = torch.cat([x, image.to(x.dtype)], dim=1)
+            x = self.detail(x.contiguous(memory_format=torch.channels_last_3d))
+            with torch.autocast(x.device.type, enabled=False):  # 16 bits do not tell neighbouring classes apart
+                return self.last(x.float())
         return unfold(self.head(x).float(), self.config.patch)

@@ -12,25 +12,27 @@ def weight_shapes(config: CascadeConfig | AutoencoderConfig) -> Shapes:
     """The shape of each weight of the networks of a configuration, by its name in model files."""
     if isinstance(config, AutoencoderConfig):
         return _autoencoder_shapes(config)
-    networks = {"locator": (config.locator, 1), "segmenter": (config.segmenter, config.segmenter_outputs)}
-    return {
-        f"{network}.{name}": shape
-        for network, (unet, outputs) in networks.items()
-        for name, shape in _unet_shapes(unet, outputs).items()
+    networks = {
+        "locator": _unet_shapes(config.locator, 1, 0),
+        "segmenter": _unet_shapes(config.segmenter, config.segmenter_outputs, config.segmenter_features),
     }
+    return {f"{network}.{name}": shape for network, shapes in networks.items() for name, shape in shapes.items()}
 
 
-def _unet_shapes(config: UNetConfig, outputs: int) -> Shapes:
-    """Of `unet.UNet`, with so many logits of each voxel."""
+def _unet_shapes(config: UNetConfig, outputs: int, features: int) -> Shapes:
+    """Of `unet.UNet`, with so many logits, and features before them, of each voxel."""
     shapes: Shapes = {}
+
+    def add_block(name: str, channels: int, width: int) -> None:
+        """A convolution block."""
+        shapes[f"{name}.conv.weight"], shapes[f"{name}.conv.bias"] = (width, channels, 3, 3, 3), (width,)
+        if config.norm == "instance":
+            shapes[f"{name}.norm.weight"] = shapes[f"{name}.norm.bias"] = (width,)
 
     def add_level(name: str, channels: int, width: int) -> None:
         """Two convolution blocks."""
-        for number, before in enumerate((channels, width)):
-            shapes[f"{name}.{number}.conv.weight"] = (width, before, 3, 3, 3)
-            shapes[f"{name}.{number}.conv.bias"] = (width,)
-            if config.norm == "instance":
-                shapes[f"{name}.{number}.norm.weight"] = shapes[f"{name}.{number}.norm.bias"] = (width,)
+        add_block(f"{name}.0", channels, width)
+        add_block(f"{name}.1", width, width)
 
     channels = config.patch**3
     for depth, width in enumerate(config.widths):
@@ -39,8 +41,11 @@ def _unet_shapes(config: UNetConfig, outputs: int) -> Shapes:
     for depth, width in enumerate(reversed(config.widths[:-1])):
         add_level(f"decoder.{depth}", channels + width, width)
         channels = width
-    head = outputs * config.patch**3
+    head = (features or outputs) * config.patch**3
     shapes["head.weight"], shapes["head.bias"] = (head, channels, 1, 1, 1), (head,)
+    if features:
+        add_block("detail", features + 1, features)
+        shapes["last.weight"], shapes["last.bias"] = (outputs, features, 1, 1, 1), (outputs,)
     return shapes
 
 

@@ -115,12 +115,12 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
 def begin_with(model: Cascade, init: Cascade) -> None:
     """Give networks the weights of others.
 
-    The last layer of a segmenter that tells other classes apart keeps its own.
+    The last layers of a segmenter that tells other classes apart keep their own.
     """
-    weights = init.state_dict()
+    weights, own = init.state_dict(), model.state_dict()
     if model.config.classes != init.config.classes:
-        own = model.state_dict()
-        weights |= {name: own[name] for name in own if name.startswith("segmenter.head.")}
+        last = tuple(f"segmenter.{layer}." for layer in ("head", "detail", "last"))
+        weights = {name: own[name] if name.startswith(last) else weights[name] for name in own}
     model.load_state_dict(weights)
 
 
