@@ -16,6 +16,7 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
+from ..threads import for_each
 from .grid import Box, voxel_sizes
 from .surface import SIDES, Search, Surface, block_steps, find_surface
 
@@ -271,7 +272,9 @@ class _Measurement:
         """
         measured = np.empty(position.shape[1], dtype=np.float32)
         number = np.empty(position.shape[1], dtype=np.int32)
-        for start in range(0, len(number), POINTS_AT_ONCE):
+
+        def measure_part(start: int) -> None:
+            """Measure some of the nodes, on one thread."""
             part = slice(start, start + POINTS_AT_ONCE)
             index = nodes.index(position[:, part])
             search = Search(self.surface, index, candidates[0][part])
@@ -282,6 +285,8 @@ class _Measurement:
             for step in LOOKS_BESIDE[int(nodes.steps.max())]:
                 search.look_beside(SIDES * block_steps(self.surface.to_world, step))
             measured[part], number[part] = self._signed(search.distance(), index), search.number
+
+        for_each(measure_part, range(0, len(number), POINTS_AT_ONCE))
         nodes.distance[tuple(position)] = measured
         if nodes.number.size:
             nodes.number[tuple(position)] = number
