@@ -13,8 +13,8 @@ from .. import memory
 from .header import ImageHeader
 from .mgh_header import MGH_TYPES
 
-# The interpreter, torch and both networks, whose windows have one size for all images: 0.46 GiB were measured for
-# an image of 64³ (docs/benchmarks.md), 0.70 GiB for the largest field of view.
+# The interpreter, an engine and both networks, whose windows have one size for all images: 0.27 GiB were measured
+# for an image of 64³, 0.53 GiB for the largest field of view, and 0.68 GiB with torch (docs/benchmarks.md).
 NETWORK_BYTES = 0.8 * memory.GIB
 MASK_BYTES_PER_VOXEL = 2  # the mask, and its copy while it is cleaned
 WINDOW_BYTES_PER_VOXEL = 12  # within the segmenter's window: logit, labels of components, masks
