@@ -32,9 +32,23 @@ def test_the_documented_command_prints_the_version():
 
 
 def test_both_dockerfiles_differ_in_torch_and_gpu_alone():
+    """Without torch, which the one for processors can leave out, there is nothing for a GPU to do."""
     cpu, cuda = (set(path.read_text().splitlines()) for path in RECIPES[:2])
-    code = [line for line in cpu ^ cuda if not line.startswith("#")]
-    assert all(line.startswith(("ARG TORCH_INDEX=", "ENV NVIDIA_")) for line in code) and len(code) == 3
+    code = [line.replace('PARTS="$PARTS" ', "") for line in cpu ^ cuda if not line.startswith("#")]
+    differing = [line for line in code if not line.startswith("RUN TORCH_INDEX=")]
+    assert len(code) - len(differing) == 2 and len(set(code)) == len(code) - 1
+    assert all(line.startswith(("ARG TORCH_INDEX=", "ARG PARTS=", "ENV NVIDIA_")) for line in differing)
+    assert len(differing) == 4
+
+
+def test_the_small_installation_lacks_what_training_alone_needs():
+    text = (ROOT / "pyproject.toml").read_text()
+    lists = [re.search(rf"^{name} = \[(.+?)\]$", text, re.M | re.S)[1] for name in ("dependencies", "bids")]
+    everything = {line for each in lists for line in re.findall(r'"(.+?)"', each)}
+    lines = (ROOT / "requirements-strip.txt").read_text().splitlines()
+    small = {line for line in lines if not line.startswith("#")}
+    assert small < everything
+    assert {re.match(r"[\w-]+", line)[0] for line in everything - small} == {"torch", "scikit-learn"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["build"], ["run", "x"], ["other"]])
