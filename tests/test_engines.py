@@ -295,3 +295,18 @@ def test_what_needs_torch_says_so_in_one_sentence(files, line):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and done.stderr.rstrip().endswith("pip install torch"), done.stderr
     assert "torch, which is not installed" in done.stderr
+
+
+def test_openvino_tells_nobody_that_it_runs():
+    """Its own import looks for a home folder, which a user without a name lacks, and sends an event."""
+    code = """
+import pathlib, socket, sys
+def refuse(*_, **__):
+    raise RuntimeError("refused")
+pathlib.Path.home = classmethod(refuse)
+socket.socket.connect = socket.getaddrinfo = refuse
+import singlestrip.networks.openvino_engine
+assert "openvino" in sys.modules and "openvino_telemetry" not in sys.modules
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

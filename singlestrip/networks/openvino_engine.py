@@ -6,21 +6,44 @@ mirror `unet.UNet` and `autoencoder.Autoencoder`; tests hold them together.
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
 from ..configuration import AutoencoderConfig, CascadeConfig, UNetConfig
 from ..threads import is_forked, thread_count
 from .engine import AUTOENCODER_NETWORK, NETWORK_IN_16_BITS, Engine
 from .model_weights import Weights
 from .trees import Estimator
+
+if TYPE_CHECKING:
+    from openvino import Node
+
+# Unless this is missing, the import of OpenVINO looks for a home folder and tells its makers over the network.
+TELEMETRY = "openvino_telemetry"
+
+
+def _import_quietly() -> ModuleType:
+    """OpenVINO, imported without its telemetry."""
+    before = sys.modules.get(TELEMETRY)
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # Python's own way to say that it is missing
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[TELEMETRY]
+        if before is not None:
+            sys.modules[TELEMETRY] = before
+
+
+ov = _import_quietly()
+ops = ov.opset13
 
 EPSILON = 1e-5  # of normalisation, as torch has it
 LEAK = 0.2  # negative slope, as in unet.py and autoencoder.py
@@ -85,7 +108,7 @@ class OpenVinoEngine(Engine):
 class _Graph:
     """A compiled graph. in_16_bits: whether to compute in 16 bits where the processor has instructions for it."""
 
-    def __init__(self, output: ov.Node, image: ov.Node, in_16_bits: bool) -> None:
+    def __init__(self, output: Node, image: Node, in_16_bits: bool) -> None:
         core = ov.Core()
         fast_16 = in_16_bits and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         options: dict[str, Any] = {
@@ -95,7 +118,7 @@ class _Graph:
             "ENABLE_CPU_PINNING": False,  # other processes would be pinned to the same cores
         }
         self._compiled = core.compile_model(ov.Model([output], [image]), "CPU", options)
-        self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()  # requests that no thread uses
+        self._idle: SimpleQueue[Any] = SimpleQueue()  # requests that no thread uses
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """The output for an input, float32."""
@@ -108,10 +131,10 @@ class _Graph:
         return output
 
 
-def _unet(image: ov.Node, config: UNetConfig, weights: Weights) -> ov.Node:
+def _unet(image: Node, config: UNetConfig, weights: Weights) -> Node:
     """The logits of a U-Net, float32."""
 
-    def block(x: ov.Node, name: str) -> ov.Node:
+    def block(x: Node, name: str) -> Node:
         """A convolution block."""
         x = _convolution(x, weights, f"{name}.conv", stride=1, padding=1)
         if config.norm == "instance":
@@ -122,7 +145,7 @@ def _unet(image: ov.Node, config: UNetConfig, weights: Weights) -> ov.Node:
             )
         return _leaky_relu(x)
 
-    def level(x: ov.Node, name: str) -> ov.Node:
+    def level(x: Node, name: str) -> Node:
         """Two convolution blocks."""
         return block(block(x, f"{name}.0"), f"{name}.1")
 
@@ -154,7 +177,7 @@ def _unet(image: ov.Node, config: UNetConfig, weights: Weights) -> ov.Node:
     return x
 
 
-def _autoencoder(image: ov.Node, config: AutoencoderConfig, weights: Weights) -> ov.Node:
+def _autoencoder(image: Node, config: AutoencoderConfig, weights: Weights) -> Node:
     """The logit of an autoencoder's reconstruction, float32."""
     x = image
     for half, layers in (("encoder", config.layers), ("decoder", config.layers[::-1])):
@@ -172,8 +195,8 @@ def _autoencoder(image: ov.Node, config: AutoencoderConfig, weights: Weights) ->
 
 
 def _convolution(
-    x: ov.Node, weights: Weights, name: str, stride: int, padding: int, transposed: bool = False
-) -> ov.Node:
+    x: Node, weights: Weights, name: str, stride: int, padding: int, transposed: bool = False
+) -> Node:
     """A convolution, or a transposed one, with bias."""
     kernel = weights[f"{name}.weight"]
     sides = kernel.ndim - 2
@@ -185,11 +208,11 @@ def _convolution(
     return ops.add(x, _channels(weights[f"{name}.bias"], sides))
 
 
-def _channels(values: np.ndarray, sides: int) -> ov.Node:
+def _channels(values: np.ndarray, sides: int) -> Node:
     """A value for each channel of [B, C, ...], which has so many sides."""
     return ops.constant(values.reshape(1, -1, *(1,) * sides).astype(np.float32))
 
 
-def _leaky_relu(x: ov.Node) -> ov.Node:
+def _leaky_relu(x: Node) -> Node:
     """Leaky ReLU."""
     return ops.prelu(x, ops.constant(np.array([LEAK], dtype=np.float32)))
