@@ -73,8 +73,8 @@ def test_voxels_beyond_the_image_are_dark():
 def test_evidence_of_the_networks_by_hand():
     """The networks see a ball; one of their views is empty. Of their own mask, what is told is handed on."""
     logit = np.where(AWAY < 10, 20.0, -20.0).astype(np.float32)
-    views = torch.from_numpy(np.stack([logit, logit, np.full_like(logit, -20)]))
-    field = BrainField(torch.from_numpy(logit), GRID.vox2world, views=views)
+    views = np.stack([logit, logit, np.full_like(logit, -20)])
+    field = BrainField(logit, GRID.vox2world, views=views)
     own = {each.name.removeprefix("own_"): number for number, each in enumerate(OF_NETWORKS)}
     evidence = networks_evidence(field, own)
     assert evidence["views"] == pytest.approx(2 / 3) and evidence["least_view"] == 0
@@ -106,7 +106,7 @@ def test_evidence_of_a_mask_by_hand():
 
 def test_each_measurement_is_made():
     image = 1 / (1 + np.exp(2 * (AWAY - 12)))
-    logit = torch.from_numpy((12 - AWAY).astype(np.float32))
+    logit = (12 - AWAY).astype(np.float32)
     mask = Scan(AWAY < 12, GRID.vox2world)
     rebuilt = Reconstruction(*2 * [(AWAY < 12).astype(np.float32)], GRID.vox2world, 0.0)
     own = mask_evidence(mask, rebuilt) | image_evidence(seen(mask.array, image))

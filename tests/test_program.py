@@ -80,7 +80,7 @@ def test_signals_at_any_moment(signals, seconds, tmp_path):
     for name in signals:
         process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, "")
+    assert process.returncode == 1 and out in ("", "zero  fail  could not be scored\n")  # it may be done by then
     if running:
         assert err == INTERRUPTED or (err.startswith("singlestrip: /dev/zero") and err.count("\n") == 1)
 
