@@ -199,7 +199,7 @@ def write_report(results: Sequence[Path], out: Path) -> None:
         counts = [", ".join(str(step) for is_first, step in steps if is_first == first) for first in (True, False)]
         lines += ["", f"## {name}", "", f"SL-1: {counts[0]} steps; later arms: {counts[1]}.", ""]
         lines += [*each.gates(), "", *each.table(), "", *each.pseudo_labels()]
-    (out / "results.md").write_text("\n".join(lines) + "\n")
+    (out / "results.md").write_text("\n".join(lines).rstrip() + "\n")
     _write_csv(regimes, out / "results.csv")
     _draw(regimes, out / "results.png")
     print("\n".join(lines))
