@@ -12,9 +12,8 @@ from ..configuration import TargetClass
 from ..errors import ModelError
 from ..space.grid import voxel_volume_ml
 from ..space.morphology import bounding_box
-from ..space.scan import Scan, as_scan
+from ..space.scan import Scan
 from .class_labels import STEPS, ClassLabels, label_grid
-from .intensities import intensities_of
 from .stripper import Point, Stripper, no_brain_error
 
 LABEL_TYPES = (np.uint8, np.int16, np.int32)  # of label maps; every format and program knows them
@@ -106,9 +105,8 @@ class Segmenter:
 
         posteriors: keep the probabilities of the classes too.
         """
-        scan = as_scan(image, vox2world, slope, intercept)
-        field = self.stripper.field(scan, centre_mm=centre_mm)
-        intensities = intensities_of(scan, self.stripper.stripping.intensities)
+        look = self.stripper.look(image, vox2world, slope, intercept, centre_mm)
+        scan, field = look.scan, look.field
         finite = np.isfinite(scan.array) if scan.array.dtype.kind == "f" else None
         if field.classes is None:
             raise no_brain_error(centre_mm)
@@ -117,7 +115,7 @@ class Segmenter:
         box = bounding_box(brain)
         if box is None:
             raise no_brain_error(centre_mm)
-        unusual, doubts = self.stripper.judge(scan, intensities, field, brain, box, centre_mm)
+        unusual, doubts = self.stripper.judge(look, brain, box, centre_mm)
         agreement = tuple(field.classes.agreement()[1:].tolist())
         voxel_mm3 = 1000 * voxel_volume_ml(scan.vox2world)
         return Segmented(self.classes, found, voxel_mm3, agreement, unusual, doubts)

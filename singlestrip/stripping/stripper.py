@@ -59,6 +59,15 @@ class Stripped:
     doubts: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """An image, the range of its intensities, and what the networks see in it."""
+
+    scan: Scan
+    intensities: Intensities
+    field: BrainField
+
+
 class Stripper:
     """A loaded model that strips one image after another.
 
@@ -129,9 +138,8 @@ class Stripper:
         Raises InputError if the image is constant or too large, or if the centre lies outside it; NoBrainError if
         no brain is found. A mask most of which is as dark as the darkest of the image is no brain.
         """
-        scan = _checked(image, vox2world, slope, intercept)
-        intensities = intensities_of(scan, self.stripping.intensities)
-        field = self._field(scan, intensities, centre_mm)
+        look = self.look(image, vox2world, slope, intercept, centre_mm)
+        scan, field = look.scan, look.field
         # All that is combined lies in memory as the image does: mixed orders are slow.
         box, logit = field.around_brain(scan.grid, "C" if scan.array.flags.c_contiguous else "F")
         if scan.array.dtype.kind == "f":
@@ -141,7 +149,7 @@ class Stripper:
         if not sdt and border_mm == 0:
             del logit  # components need the memory
         mask = clean(mask)
-        unusual, doubts = self.judge(scan, intensities, field, mask, box, centre_mm)
+        unusual, doubts = self.judge(look, mask, box, centre_mm)
         if sdt and mask.all():
             raise InputError("the brain found fills the image: there is no surface to measure distances from")
         distance = signed_distance(logit, mask, scan.vox2world, box) if sdt else None
@@ -155,25 +163,20 @@ class Stripper:
         return Stripped(mask, field, distance, unusual, doubts)
 
     def judge(
-        self,
-        scan: Scan,
-        intensities: Intensities,
-        field: BrainField,
-        mask: np.ndarray,
-        box: Box,
-        centre_mm: Point | None = None,
+        self, look: Look, mask: np.ndarray, box: Box, centre_mm: Point | None = None
     ) -> tuple[str, tuple[str, ...]]:
         """What is unusual in a brain mask of a scan, boolean [X, Y, Z], and why it may be wrong; see `Stripped`.
 
-        field: that the mask is made of. box: around all of the mask. centre_mm: as for `strip`. Raises
+        look: that the mask is made of. box: around all of the mask. centre_mm: as for `strip`. Raises
         NoBrainError, or InputError with a centre, if the mask is no brain: empty, or mostly as dark as the darkest
         of the image.
         """
-        inside = scan.array[box][mask[box]]
-        brightness = intensities.relative(inside[:: 1 + inside.size // MEDIAN_VOXELS])
+        inside = look.scan.array[box][mask[box]]
+        brightness = look.intensities.relative(inside[:: 1 + inside.size // MEDIAN_VOXELS])
         if not inside.size or self._is_black(brightness):
             raise no_brain_error(centre_mm)
-        return describe_unusual_volume(mask, scan.vox2world, self.usual_ml), self._doubts(field, brightness)
+        unusual = describe_unusual_volume(mask, look.scan.vox2world, self.usual_ml)
+        return unusual, self._doubts(look.field, brightness)
 
     def field(
         self,
@@ -184,8 +187,20 @@ class Stripper:
         centre_mm: Point | None = None,
     ) -> BrainField:
         """The brain's logit in the segmenter's window; arguments and errors as for `strip`."""
+        return self.look(image, vox2world, slope, intercept, centre_mm).field
+
+    def look(
+        self,
+        image: Scan | np.ndarray,
+        vox2world: np.ndarray | None = None,
+        slope: float = 1.0,
+        intercept: float = 0.0,
+        centre_mm: Point | None = None,
+    ) -> Look:
+        """What the networks see in an image; arguments and errors as for `strip`."""
         scan = _checked(image, vox2world, slope, intercept)
-        return self._field(scan, intensities_of(scan, self.stripping.intensities), centre_mm)
+        intensities = intensities_of(scan, self.stripping.intensities)
+        return Look(scan, intensities, self._field(scan, intensities, centre_mm))
 
     def _field(self, scan: Scan, intensities: Intensities, centre_mm: Point | None = None) -> BrainField:
         """The brain's logit in the segmenter's window, which is put at `centre_mm` if that is given.
