@@ -1,6 +1,7 @@
 """What sdist and wheel hold; and, where it is asked for, both built and used without the source tree."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,19 @@ def test_an_sdist_holds_no_tests(tree, tmp_path):
     found = {name for name in listed if ".egg-info/" not in name}
     expected = {name.replace("singlestrip/models/", "models/") for name in package_files()}
     assert found == expected | BESIDE_THE_CODE
+
+
+def test_the_release_makes_every_link_of_the_readme_absolute(tmp_path):
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+    step = next(step for step in workflow["jobs"]["package"]["steps"] if "README" in step.get("name", ""))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    names = {"GITHUB_REPOSITORY": "owner/name", "GITHUB_REF_NAME": "v1.2.3"}
+    subprocess.run(["bash", "-ec", step["run"]], cwd=tmp_path, env=os.environ | names, check=True)
+    links = re.findall(r"(!?)\[[^]]*\]\(([^)]+)\)", (tmp_path / "README.md").read_text(encoding="utf-8"))
+    assert len(links) > 20 and all(link.startswith("https://") for _, link in links)
+    assert ("!", "https://raw.githubusercontent.com/owner/name/v1.2.3/docs/figures/strip.png") in links
+    assert ("", "https://github.com/owner/name/blob/v1.2.3/docs/benchmarks.md#lesions") in links
 
 
 @pytest.mark.slow
