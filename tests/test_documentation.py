@@ -16,11 +16,8 @@ from singlestrip.cli.parser import COMMANDS, EXIT_STATUS, build_parser
 from singlestrip.integrations import manual_pages
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    path
-    for pattern in ("*.md", "docs/**/*.md", "models/*.md", "benchmarks/**/*.md", ".github/**/*.md")
-    for path in ROOT.glob(pattern)
-)
+FOLDERS = (".github", "benchmarks", "docs", "models", "recipes")
+PAGES = sorted([*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))])
 SCAN = Path(nib.__file__).parent / "tests/data/example4d.nii.gz"
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)")
