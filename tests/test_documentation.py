@@ -93,9 +93,10 @@ def scripts() -> list:
 @pytest.mark.parametrize("code", scripts())
 def test_python_blocks_run(code, tmp_path, monkeypatch):
     """With a scan by the name that they use."""
-    if "nipype" in code:
-        pytest.importorskip("nipype", reason="nipype is not installed")
-        monkeypatch.setenv("NIPYPE_NO_ET", "1")
+    monkeypatch.setenv("NIPYPE_NO_ET", "1")
+    for name in ("nipype", "surfa"):
+        if name in code:
+            pytest.importorskip(name, reason=f"{name} is not installed")
     monkeypatch.chdir(tmp_path)
     image = nib.load(SCAN)
     nib.save(nib.Nifti1Image(image.dataobj[..., 0], image.affine), "t1.nii.gz")
