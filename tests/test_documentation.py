@@ -94,7 +94,7 @@ def scripts() -> list:
 def test_python_blocks_run(code, tmp_path, monkeypatch):
     """With a scan by the name that they use."""
     monkeypatch.setenv("NIPYPE_NO_ET", "1")
-    for name in ("nipype", "surfa"):
+    for name in ("nipype", "pydra", "surfa"):
         if name in code:
             pytest.importorskip(name, reason=f"{name} is not installed")
     monkeypatch.chdir(tmp_path)

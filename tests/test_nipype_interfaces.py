@@ -21,7 +21,8 @@ from nipype.pipeline.engine.nodes import NodeExecutionError
 from singlestrip.batch.shards import Shard
 from singlestrip.cli.interface import command_options
 from singlestrip.cli.parser import build_parser
-from singlestrip.integrations.nipype import Quality, Segment, Strip, input_name
+from singlestrip.integrations.names import input_name
+from singlestrip.integrations.nipype import Quality, Segment, Strip
 
 COMMANDS = {"strip": Strip, "segment": Segment, "qc": Quality}
 SYNTHSTRIP_NAMES = {"out_mask", "border_mm", "use_gpu"}  # of nipreps' interface, beside those that ours has too

@@ -45,9 +45,8 @@ from ..cli.interface import Option, command_options
 from ..cli.parser import build_parser
 from ..io.images.lists import read_list
 from ..io.text.table import parse_table
+from .names import input_name
 
-NAMES = {"image": "in_file", "threads": "num_threads"}
-ENDINGS = {"input": "_file", "list": "_file", "table": "_file", "output": "_file", "folder": "_dir"}
 TABLE = "quality.tsv"  # of qc, unless out_file names another
 # The names of the inputs and outputs for each kind of output of strip.
 FILES = {
@@ -78,13 +77,6 @@ class ModelFileOrName(traits.BaseStr):
     def validate(self, owner: Any, name: str, value: Any) -> str:
         text = super().validate(owner, name, os.fspath(value) if isinstance(value, Path) else value)
         return os.path.abspath(text) if Path(text).is_file() else text  # noqa: PTH100 - keeps links
-
-
-def input_name(option: Option) -> str:
-    """The interface's name for an option."""
-    name = NAMES.get(option.name, option.name.replace("-", "_"))
-    ending = ENDINGS.get(option.role, "")
-    return name if name.endswith(ending) else name + ending
 
 
 def _trait(option: Option, **metadata: Any) -> Any:
