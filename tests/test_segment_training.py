@@ -203,7 +203,7 @@ def test_networks_begin_with_all_layers_but_the_last():
     same = {
         name: torch.equal(value, init.state_dict()[name])
         for name, value in model.state_dict().items()
-        if not name.startswith(("segmenter.head", "segmenter.detail", "segmenter.last"))
+        if not name.startswith(("segmenter.head", "segmenter.fine", "segmenter.last"))
     }
     assert all(same.values()) and torch.equal(model.locator.head.weight, init.locator.head.weight)
     other = Cascade(model.config)
