@@ -382,9 +382,10 @@ class CascadeConfig:
     locator_doublings: Annotated[int, Meta(ge=0, le=3)] = 2
     # What the segmenter tells apart beside the background, in the order of its outputs; none: the brain alone.
     classes: Annotated[tuple[TargetClass, ...], Meta(max_length=MAX_CLASSES)] = ()
-    # Features of a voxel, from which the last layer tells classes; 0: it tells those of a whole patch from the
-    # features of the patch. 32 of these cannot say where in a patch which of 35 classes meet: the labels of a head
-    # at 2 mm, mapped linearly to 32 numbers and back, keep a mean Dice of 0.37, by way of 128 numbers one of 0.88.
+    # Width of a level of the segmenter that sees each voxel, from which the last layer tells classes; 0: it tells
+    # those of a whole patch from the features of the patch. 32 of these cannot say where in a patch which of 35
+    # classes meet: the labels of a head at 2 mm, mapped linearly to 32 numbers and back, keep a mean Dice of 0.37.
+    # With a single layer in place of the level, networks found where structures lie but did not follow the cortex.
     class_features: Annotated[int, Meta(ge=0, le=256)] = 16
 
     def __post_init__(self) -> None:
@@ -580,8 +581,8 @@ class ClassTrainConfig(TrainConfig):
     # 0.90, 0.91 and 0.94 for maps of 1.5, 1.2 and 1 mm.
     source_factor: float = 0.5
     # Labels have contrast of their own: it is drawn independently for most images (SynthSeg), and less is painted
-    # over the labels. Heads that lie on a side are rarer, since left and right must be told apart. What
-    # lies in a lesion has no class: brains are whole.
+    # over the labels. Noise hides folds: there is less of it. Heads that lie on a side are rarer, since left and
+    # right must be told apart. What lies in a lesion has no class: brains are whole.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
             shape=ShapeConfig(turn_probability=0.1),
@@ -591,6 +592,9 @@ class ClassTrainConfig(TrainConfig):
             layer_probability=0.0,
             surroundings_probability=0.15,
             crop_probability=0.25,
+            class_noise=(0.0, 0.04),
+            noise=(0.0, 0.04),
+            smoothing_mm=(0.0, 1.5),
         ).whole()
     )
 
@@ -666,6 +670,7 @@ class StrippingConfig:
     widest: float = 1.5
     parts: int = 3  # so many parts of each look that may be the brain are looked at closer
     least_share: float = 0.02  # of the locator's voxels, taken as brain where none is positive
+    least_piece: float = 0.1  # of organs, which are sought together: the size of a piece over that of the largest
     # A mask is doubted where the mean Dice of the views with their mean is lower than this: on synthetic images
     # such masks had a Dice of 0.83 at most;
     view_dice: float = 0.9
