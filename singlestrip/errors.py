@@ -46,6 +46,10 @@ class OutputError(SingleStripError):
     """An output cannot be written."""
 
 
+class DeviceError(SingleStripError):
+    """The device on which networks should run is not there."""
+
+
 class EarlierRunError(OutputError):
     """A run would write where an earlier one is that can be resumed."""
 

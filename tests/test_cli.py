@@ -337,6 +337,31 @@ def test_a_missing_device_fails(files, tiny, capsys):
     assert_fails(f"strip -i image.nii.gz -m out.nii.gz --model {tiny} --device abacus", capsys, "abacus")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", ["strip", "segment", "train", "self-train", "qc", "bids"])
+def test_without_a_gpu_one_sentence_says_so(command, files, tiny, capsys):
+    """The check comes before the work on images, so that these can be anything."""
+    Path("scans.txt").write_text("image.nii.gz\n")
+    lines = {
+        "strip": f"strip -i image.nii.gz -m out.nii.gz --model {tiny}",
+        "segment": f"segment -i image.nii.gz -o out.nii.gz --model {tiny}",
+        "train": f"train -i image.nii.gz -m mask.nii.gz -o new.safetensors --init {tiny}",
+        "self-train": "self-train -i image.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run",
+        "qc": "qc -m mask.nii.gz",
+        "bids": "bids . out participant",
+    }
+    Path("sub-01/anat").mkdir(parents=True)
+    Path("sub-01/anat/sub-01_T1w.nii.gz").write_bytes(Path("image.nii.gz").read_bytes())
+    for option in ("-g", "--gpu"):
+        assert_fails(f"{lines[command]} {option}", capsys, "device cuda: ", "choose the device cpu (--device)")
+
+
+def test_the_last_of_gpu_and_device_counts():
+    line = ["strip", "-i", "a.nii", "-m", "b.nii"]
+    for options, device in (("-g", "cuda"), ("--device cuda:1 --gpu", "cuda"), ("--gpu --device cpu", "cpu")):
+        assert build_parser().parse_args([*line, *options.split()]).device == device
+
+
 def test_debug_shows_where_an_error_came_from(trained):
     with pytest.raises(SingleStripError, match="missing"):
         run("strip -i missing.nii.gz -m out.nii.gz --debug")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from singlestrip import threads
-from singlestrip.errors import SingleStripError
+from singlestrip.errors import DeviceError, SingleStripError
 from singlestrip.networks import device
 
 WORKERS = """
@@ -48,9 +48,13 @@ print("same", len(found))
 def test_devices(monkeypatch):
     monkeypatch.setattr(device.torch.cuda, "is_available", lambda: False)
     assert device.choose_device("auto").type == "cpu"
+    monkeypatch.setattr(device.torch.backends.cuda, "is_built", lambda: True)
     for name, sentence in (("cuda", "no CUDA device"), ("abacus", "choose auto, cpu")):
-        with pytest.raises(SingleStripError, match=sentence):
+        with pytest.raises(DeviceError, match=sentence):
             device.choose_device(name)
+    monkeypatch.setattr(device.torch.backends.cuda, "is_built", lambda: False)
+    with pytest.raises(DeviceError, match="built for processors alone"):
+        device.choose_device("cuda")
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def example(option):
     """A value that differs from the default, and what the parser has to make of it."""
     here = Path.cwd()
     by_role = {
-        "none": (True, True),
+        "none": (True, option.action.const),
         "input": ("a.nii.gz", here / "a.nii.gz"),
         "list": ("list.txt", here / "list.txt"),
         "table": ("table.tsv", here / "table.tsv"),

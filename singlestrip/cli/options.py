@@ -273,10 +273,18 @@ def mask_grids(args: argparse.Namespace) -> MaskGridConfig:
 
 
 def add_processor_options(parser: argparse.ArgumentParser, has_engine: bool = False) -> None:
-    """Add --device and --threads, and --engine if the command can choose what runs the networks."""
+    """Add --device, --gpu and --threads, and --engine if the command can choose what runs the networks."""
     group = parser.add_argument_group("PROCESSOR OPTIONS")
     group.add_argument(
         "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default auto: a GPU if any)"
+    )
+    group.add_argument(
+        "-g",
+        "--gpu",
+        dest="device",
+        action="store_const",
+        const="cuda",
+        help="run on the GPU, as --device cuda does; an error if there is none",
     )
     group.add_argument(
         "-t", "--threads", type=positive_int, metavar="N", help="processor threads (default: one per core)"

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import torch
 
-from ..errors import SingleStripError
+from ..errors import DeviceError, SingleStripError
 from ..threads import is_forked, thread_limit
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device that "auto", "cpu", "cuda" or "cuda:N" names. Raises SingleStripError if there is none.
+    """The torch device that "auto", "cpu", "cuda" or "cuda:N" names. Raises DeviceError if there is none.
 
     "auto" is a GPU if there is one.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise SingleStripError(f"device {name}: no CUDA device is available; choose the device cpu")
+        raise DeviceError(f"device {name}: {_why_no_cuda()}; choose the device cpu")
     try:
         device = torch.device(name)
         known = device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count())
     except RuntimeError:
         known = False
     if not known:
-        raise SingleStripError(f"device {name}: not on this machine; choose auto, cpu, cuda or cuda:N")
+        raise DeviceError(f"device {name}: not on this machine; choose auto, cpu, cuda or cuda:N")
     limit_threads(device)
     return device
+
+
+def _why_no_cuda() -> str:
+    """Why torch has no CUDA device, as a clause."""
+    if not torch.backends.cuda.is_built():
+        return "the installed torch is built for processors alone and cannot use a GPU"
+    return "no CUDA device is available"
 
 
 def fast_in_bfloat16(device: torch.device) -> bool:
