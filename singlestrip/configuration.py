@@ -49,6 +49,14 @@ INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102,
 
 
 @dataclass(frozen=True)
+class SynthStripConfig:
+    """What mri_singlestrip does if its options do not say otherwise, as SynthStrip's mri_synthstrip 1.8 does."""
+
+    border_mm: float = 1.0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
 class GMMConfig:
     """How to fit the mixtures. 10 and 6 classes: SingleStrip."""
 

@@ -45,11 +45,17 @@ class ManualParser(argparse.ArgumentParser):
     """A parser whose help is a manual page: sections have names in capitals and indented text."""
 
     def __init__(
-        self, prog: str | None = None, *, synopsis: Sequence[str] = (), examples: str = "", **keywords: Any
+        self,
+        prog: str | None = None,
+        *,
+        synopsis: Sequence[str] = (),
+        examples: str = "",
+        allow_abbrev: bool = False,
+        **keywords: Any,
     ) -> None:
         # argparse makes a formatter for each option; with a width it does not ask the terminal for one.
         formatter = partial(argparse.HelpFormatter, width=WIDEST)
-        super().__init__(prog, add_help=False, allow_abbrev=False, formatter_class=formatter, **keywords)
+        super().__init__(prog, add_help=False, allow_abbrev=allow_abbrev, formatter_class=formatter, **keywords)
         # Values, not options: argparse before Python 3.14 takes -1e-5 and -12. for options.
         self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
         self.synopsis, self.examples = synopsis, examples

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...batch.shards import table_name
 from ...configuration import B0_LIMIT, STRUCTURES_MODEL
+from ...errors import ModelError
 from ..advice import describer_with_options
 from ..image_jobs import add_centre, add_folder, add_images, chosen_part, deal_jobs, plan_jobs, read_images
 from ..options import (
@@ -202,7 +203,7 @@ def run(args: argparse.Namespace) -> int:
     from ...networks.model_files import find_model
 
     # A wrong name is refused before the slow imports below.
-    path = find_model(args.model or (STRUCTURES_MODEL if args.no_csf else None))
+    path = _model_without_fluid() if args.no_csf and args.model is None else find_model(args.model)
     from ...batch.strip import strip_files
     from ...io.checksum import checksum
     from ...networks.model_header import AUTOENCODER
@@ -235,6 +236,19 @@ def run(args: argparse.Namespace) -> int:
     if table is not None:
         _write_quality_table(outcomes, table)
     return exit_status(outcomes)
+
+
+def _model_without_fluid() -> Path:
+    """The model that --no-csf takes if none is named. Raises ModelError if it is not there."""
+    from ...networks.model_files import describe_folders, find_in_folders
+
+    path = find_in_folders(STRUCTURES_MODEL)
+    if path is None:
+        raise ModelError(
+            "--no-csf needs a model that tells the fluid around the brain from the brain, and none is named "
+            f"{STRUCTURES_MODEL} in {describe_folders()}; name one with --model"
+        )
+    return path
 
 
 def _write_quality_table(outcomes: Sequence[Outcome[MaskQuality]], path: Path) -> None:
