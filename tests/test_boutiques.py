@@ -206,7 +206,7 @@ def test_boutiques_runs_the_command(bosh, folder, monkeypatch):
         pytest.skip("singlestrip is not installed as a command")
     monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
     Path("invocation.json").write_text(
-        json.dumps({"image": [str(SCAN)], "mask": "m.nii.gz", "mask_mean_frame": True, "quiet": True})
+        json.dumps({"image": [str(SCAN)], "mask": "m.nii.gz", "mean_frame": True, "quiet": True})
     )
     descriptor = str(written.path(FOLDER, "strip"))
     done = bosh(["exec", "launch", "--no-container", "--skip-data-collection", descriptor, "invocation.json"])

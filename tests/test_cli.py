@@ -166,7 +166,7 @@ def test_what_needs_no_network_loads_no_torch(module):
         ("strip --no-such-option", 2),
         ("strip -i a.nii", 2),
         ("strip -i a.nii b.nii -m out.nii", 2),
-        ("strip -i a.nii --out-dir . --suffix .jpg", 2),
+        ("strip -i a.nii --out-dir . --format .jpg", 2),
         ("strip -i a.nii -m out.nii", 1),
         ("strip -i . -m out.nii", 1),
         ("strip -i a.nii -m nowhere/out.nii", 1),
@@ -217,7 +217,7 @@ print(*sorted(name for name in sys.modules if name.startswith("singlestrip.cli.c
         "strip -i image.nii.gz -m out.nii.gz -o out.nii.gz",
         "strip -i image.nii.gz -m out.nii.gz --save mask",
         "strip -i image.nii.gz --out-dir out --bval b.bval",
-        "strip -i image.nii.gz -m out.nii.gz --bval b.bval --mask-mean-frame",
+        "strip -i image.nii.gz -m out.nii.gz --bval b.bval --mean-frame",
         "strip -i image.nii.gz -m b.bval --bval b.bval",
         "strip -i image.nii.gz -m out.nii.gz --centre 1 2",
         "strip -i image.nii.gz -m out.nii.gz --centre 1 2 inf",
@@ -232,7 +232,7 @@ print(*sorted(name for name in sys.modules if name.startswith("singlestrip.cli.c
         "strip -i image.nii.gz --out-dir out --shard 3/2",
         "strip -i image.nii.gz --out-dir out --shard some",
         "strip -i image.nii.gz -m out.nii.gz --shard 1/1",
-        "strip -i image.nii.gz --out-dir out --suffix .jpg",
+        "strip -i image.nii.gz --out-dir out --format .jpg",
         "strip -i image.nii.gz -m out.nii.gz --border nan",
         "strip -i image.nii.gz -m out.nii.gz --border wide",
         "strip -i image.nii.gz -m out.nii.gz --fill inf",
@@ -297,13 +297,13 @@ def assert_fails(line, capsys, *parts):
         ("fit-gmm -i missing.nii.gz -m mask.nii.gz -o out.nii.gz", "missing.nii.gz"),
         ("fit-gmm -i image.nii.gz -m small.nii.gz -o out.nii.gz", "small.nii.gz"),
         ("fit-gmm -i image.nii.gz -m constant.nii.gz -o out.nii.gz", "mask"),
-        ("fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --figure labels.bmp", "labels.bmp"),
+        ("fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --picture labels.bmp", "labels.bmp"),
         ("fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --inside 91", "91"),
         ("train -i missing.nii.gz -m mask.nii.gz -o model.safetensors", "missing.nii.gz"),
         ("train -l image.nii.gz -o model.safetensors", "image.nii.gz"),
         ("train -l labels.nii.gz -o model.safetensors --init missing -q", "missing"),
         ("train -l labels.nii.gz -o model.safetensors --init notes.txt -q", "notes.txt"),
-        ("train -l labels.nii.gz --samples sheet.bmp", "sheet.bmp"),
+        ("train -l labels.nii.gz --picture sheet.bmp", "sheet.bmp"),
         ("strip -i image.nii.gz -m out.nii.gz --bval missing.bval --border 1 --memory 0.01", "image.nii.gz"),
         ("bids nowhere out participant", "nowhere"),
         ("bids . out participant", "no image to strip"),
@@ -346,7 +346,7 @@ def test_without_a_gpu_one_sentence_says_so(command, files, tiny, capsys):
         "strip": f"strip -i image.nii.gz -m out.nii.gz --model {tiny}",
         "segment": f"segment -i image.nii.gz -o out.nii.gz --model {tiny}",
         "train": f"train -i image.nii.gz -m mask.nii.gz -o new.safetensors --init {tiny}",
-        "self-train": "self-train -i image.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run",
+        "self-train": "self-train -i image.nii.gz -m mask.nii.gz --list scans.txt -o run",
         "qc": "qc -m mask.nii.gz",
         "bids": "bids . out participant",
     }
@@ -405,7 +405,7 @@ def test_strip_the_frames_of_b0(trained, head):
 
 
 def test_fit_gmm(files, head):
-    assert run("fit-gmm -i image.nii.gz -m mask.nii.gz -o l.nii.gz --inside 3 --outside 3 --figure l.png") == 0
+    assert run("fit-gmm -i image.nii.gz -m mask.nii.gz -o l.nii.gz --inside 3 --outside 3 --picture l.png") == 0
     labels = load("l.nii.gz")
     assert labels.dtype == np.uint8
     assert np.mean(labels == head.labels) > 0.999  # the classes of the phantom, which lie ten deviations apart
@@ -549,7 +549,7 @@ def test_mean_frame(trained, head):
     nib.save(nib.Nifti1Image(frames[..., :2], head.vox2world), "two.nii.gz")
     nib.save(nib.Nifti1Image(frames, head.vox2world), "three.nii.gz")
     assert run("strip -i two.nii.gz -m each.nii.gz -o brain.nii.gz") == 0
-    assert run("strip -i three.nii.gz -m mean.nii.gz -o mean-brain.nii.gz --mask-mean-frame") == 0
+    assert run("strip -i three.nii.gz -m mean.nii.gz -o mean-brain.nii.gz --mean-frame") == 0
     assert load("each.nii.gz").shape == (*head.image.shape, 2)
     assert load("mean.nii.gz").shape == head.image.shape
     assert load("mean-brain.nii.gz").shape == frames.shape
@@ -585,7 +585,7 @@ def test_many_images_to_a_folder(scans, head, capsys):
 
 
 def test_save_and_suffix(scans):
-    assert run("strip -i scans/a.nii.gz -i scans/b.nii --out-dir out --save mask sdt picture --suffix .mgz") == 0
+    assert run("strip -i scans/a.nii.gz -i scans/b.nii --out-dir out --save mask sdt picture --format .mgz") == 0
     assert names("out") == [
         "a_mask.mgz", "a_picture.png", "a_sdt.mgz", "b_mask.mgz", "b_picture.png", "b_sdt.mgz",
     ]  # fmt: skip
@@ -598,7 +598,7 @@ def test_images_from_a_list(scans):
 
 
 @pytest.mark.parametrize(
-    "line", ["fit-gmm -o new.nii.gz --inside 2 --outside 2", "train --samples new.png --init tiny.safetensors"]
+    "line", ["fit-gmm -o new.nii.gz --inside 2 --outside 2", "train --picture new.png --init tiny.safetensors"]
 )
 def test_commands_say_that_a_mask_is_soft(line, files, tiny, head, capsys):
     soft = np.round(gaussian_filter(head.mask.astype(float), 1) * 255).astype(np.uint8)
@@ -701,7 +701,7 @@ def test_a_part_from_the_job_array(scans, capsys, monkeypatch):
 
 def test_samples_alone_write_a_picture(tiny):
     before = set(names())
-    assert run(f"train -i image.nii.gz -m mask.nii.gz --init {tiny} --samples sheet.png") == 0
+    assert run(f"train -i image.nii.gz -m mask.nii.gz --init {tiny} --picture sheet.png") == 0
     assert Path("sheet.png").read_bytes().startswith(PNG)
     assert set(names()) - before == {"sheet.png"}
 

@@ -27,7 +27,7 @@ PATHS = {
         "image": "input",
         "list": "list",
         "out": "output",
-        "table": "output",
+        "label-table": "output",
         "posteriors": "output",
         "picture": "output",
         "volumes": "output",
@@ -36,7 +36,7 @@ PATHS = {
         "model": "model",
         "bval": "input",
     },
-    "fit-gmm": {"image": "input", "mask": "input", "out": "output", "figure": "output"},
+    "fit-gmm": {"image": "input", "mask": "input", "out": "output", "picture": "output"},
     "train": {
         "image": "input",
         "mask": "input",
@@ -46,7 +46,7 @@ PATHS = {
         "out": "output",
         "val": "input",
         "init": "model",
-        "samples": "output",
+        "picture": "output",
     },
     "qc": {
         "mask": "input",
@@ -58,18 +58,18 @@ PATHS = {
         "report": "folder",
         "qc-model": "model",
         "model": "model",
-        "train": "output",
-        "calibrate": "output",
     },
+    "train-qc": {"mask": "input", "out": "output"},
+    "calibrate-qc": {"image": "input", "mask": "input", "qc-model": "output", "model": "model"},
     "self-train": {
         "image": "input",
         "mask": "input",
-        "unlabelled": "list",
+        "list": "list",
         "out": "folder",
         "model": "model",
         "init": "model",
         "qc-model": "model",
-        "references": "list",
+        "reference-list": "list",
         "val": "input",
     },
     "models": {"model": "model"},
@@ -145,4 +145,4 @@ def test_ranges_are_what_the_types_take(kind):
 
 def test_a_kind_of_number_has_its_range():
     ranges = {o.name: o.range for o in command_options(build_parser(), "strip")}
-    assert ranges["border"] is NUMBERS[types.millimetres] and ranges["suffix"] is None
+    assert ranges["border"] is NUMBERS[types.millimetres] and ranges["format"] is None

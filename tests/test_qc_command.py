@@ -14,7 +14,7 @@ import torch
 from phantoms import PhantomCascade, describe_model, make_head, threshold_cascade, tiny_cascade
 from scipy.ndimage import gaussian_filter
 
-from singlestrip.cli.commands import qc
+from singlestrip.cli.commands import train_qc
 from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig, AutoencoderTrainConfig
 from singlestrip.errors import SingleStripError
@@ -315,7 +315,7 @@ def test_maps_of_frames_in_a_folder(files, head, capsys):
     assert run(f"{line} --resume --qc-model other.safetensors") == 0
     assert "made with quality model default" in capsys.readouterr().err
     assert Path("out/s_doubt.nii.gz").read_bytes() != first
-    assert run(f"{line} --mask-mean-frame") == 0
+    assert run(f"{line} --mean-frame") == 0
     assert nib.load("out/s_doubt.nii.gz").shape == head.mask.shape
 
 
@@ -459,8 +459,6 @@ def test_quiet_says_nothing_but_errors(files, capsys):
         ("-m good_mask.nii.gz --model models/quality.safetensors", "name one that strips heads"),
         ("--table gone.tsv", "gone.tsv"),
         ("--table image.nii.gz", "image.nii.gz"),
-        ("--train no/m.safetensors -m good_mask.nii.gz", "no/m.safetensors"),
-        ("--train m.safetensors -m gone.nii.gz", "gone.nii.gz"),
     ],
 )
 def test_failures_are_one_line(line, part, files, capsys):
@@ -563,12 +561,7 @@ def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
     [
         ("", "name a mask"),
         ("-o q.tsv", "name a mask"),
-        ("-m good_mask.nii.gz --epochs 1", "--epochs goes with --train"),
-        ("-m good_mask.nii.gz --resume", "--resume goes with --train"),
-        ("-m good_mask.nii.gz --kind volume", "--kind goes with --train"),
-        ("-m good_mask.nii.gz --axes axial", "--axes goes with --train"),
         ("-m good_mask.nii.gz cut_mask.nii.gz --doubt d.nii.gz", "--doubt goes with one mask"),
-        ("--train m.safetensors -m good_mask.nii.gz --doubt d.nii.gz", "--doubt does not go with --train"),
         ("-m good_mask.nii.gz --model m --qc-model quality", "--model beside --qc-model needs the image"),
         ("-m good_mask.nii.gz --seed 0", "--tta"),
         ("-m good_mask.nii.gz --tta", "--tta needs the image"),
@@ -579,38 +572,40 @@ def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
         ("--table cases.tsv --reference good_mask.nii.gz", "--table"),
         ("-m good_mask.nii.gz --seed -1", "--seed"),
         ("-m good_mask.nii.gz --look-from 0.99", "--look-from lies above"),
-        ("--train m.safetensors -m good_mask.nii.gz --pass-from 0.9", "--pass-from does not go"),
-        ("-m good_mask.nii.gz --train m.safetensors --epochs 0", "--epochs"),
-        ("--train m.safetensors", "--train takes one mask"),
-        ("--train m.safetensors -m good_mask.nii.gz cut_mask.nii.gz", "--train takes one mask"),
-        ("--train m.safetensors -m good_mask.nii.gz --table cases.tsv", "--train takes one mask"),
-        ("--train m.safetensors -m good_mask.nii.gz -o q.tsv", "--out does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz -i image.nii.gz", "--image does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --reference cut_mask.nii.gz", "--reference does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --report report", "--report does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --tta", "--tta does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --model m", "--model does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --qc-model quality", "--qc-model does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --axes axial", "--axes goes with --kind slices"),
-        ("--train m.safetensors -m good_mask.nii.gz --kind volume --axes axial", "--axes goes with --kind slices"),
-        ("--train m.safetensors -m good_mask.nii.gz --kind slices --axes up", "--axes"),
-        ("--train m.safetensors -m good_mask.nii.gz --kind flat", "--kind"),
-        ("--train m.pt -m good_mask.nii.gz", ".safetensors"),
-        ("-m good_mask.nii.gz --images 2", "--images goes with --calibrate"),
-        ("--calibrate m.safetensors -m good_mask.nii.gz", "--calibrate takes one labelled scan"),
-        ("--calibrate m.safetensors -m good_mask.nii.gz -i image.nii.gz --doubt d.nii.gz", "--doubt does not go"),
-        ("--calibrate m.safetensors -m good_mask.nii.gz -i image.nii.gz -o q.tsv", "--out does not go"),
-        ("--calibrate m.safetensors -m good_mask.nii.gz --train n.safetensors", "--calibrate does not go with"),
     ],
 )
 def test_wrong_command_lines(line, part, files, capsys):
+    assert_refused(f"qc {line}", part, capsys)
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("train-qc -m good_mask.nii.gz", "required: -o/--out"),
+        ("train-qc -o m.safetensors", "required: -m/--mask"),
+        ("train-qc -o m.safetensors -m good_mask.nii.gz --epochs 0", "--epochs"),
+        ("train-qc -o m.safetensors -m good_mask.nii.gz --axes axial", "--axes goes with --kind slices"),
+        ("train-qc -o m.safetensors -m good_mask.nii.gz --kind volume --axes axial", "--axes goes with --kind"),
+        ("train-qc -o m.safetensors -m good_mask.nii.gz --kind slices --axes up", "--axes"),
+        ("train-qc -o m.safetensors -m good_mask.nii.gz --kind flat", "--kind"),
+        ("train-qc -o m.pt -m good_mask.nii.gz", ".safetensors"),
+        ("calibrate-qc --qc-model m.safetensors -m good_mask.nii.gz", "required: -i/--image"),
+        ("calibrate-qc --qc-model m.safetensors -m good_mask.nii.gz -i image.nii.gz --images 0", "--images"),
+    ],
+)
+def test_wrong_command_lines_of_training(line, part, files, capsys):
+    assert_refused(line, part, capsys)
+
+
+def assert_refused(line, part, capsys):
+    """The command line is wrong: a sentence behind the usage says why, and no file is left."""
     before = names()
     with pytest.raises(SystemExit) as stop:
-        run(f"qc {line}")
+        run(line)
     assert stop.value.code == 2
     out, err = capsys.readouterr()
     usage, sentence = err.splitlines()
-    assert out == "" and usage.startswith("usage: singlestrip qc")
+    assert out == "" and usage.startswith(f"usage: singlestrip {line.split()[0]}")
     assert sentence.startswith("singlestrip: ") and part in sentence
     assert names() == before
 
@@ -621,7 +616,9 @@ def test_wrong_command_lines(line, part, files, capsys):
 @pytest.fixture
 def brief(monkeypatch):
     """Training of one step an epoch."""
-    monkeypatch.setattr(qc, "AutoencoderTrainConfig", partial(AutoencoderTrainConfig, batch=2, masks_per_epoch=2))
+    monkeypatch.setattr(
+        train_qc, "AutoencoderTrainConfig", partial(AutoencoderTrainConfig, batch=2, masks_per_epoch=2)
+    )
 
 
 @pytest.fixture
@@ -639,7 +636,7 @@ def same(a, b):
 
 
 def test_train_writes_a_model(files, brief, capsys):
-    line = "qc --train m.safetensors -m good_mask.nii.gz --epochs 1"
+    line = "train-qc -m good_mask.nii.gz -o m.safetensors --epochs 1"
     assert run(line) == 0
     assert capsys.readouterr() == ("", "")
     model, header = checkpoint.load_model(Path("m.safetensors"), kind=Autoencoder)
@@ -659,7 +656,7 @@ def test_train_writes_a_model(files, brief, capsys):
 def test_the_seed_and_the_epochs_decide_the_model(files, small):
     for name, options in (("a", ""), ("b", "--seed 0"), ("c", "--seed 4"), ("d", "--seed 4"), ("e", "--epochs 2")):
         options = options if "--epochs" in options else f"{options} --epochs 1"
-        assert run(f"qc --train {name}.safetensors -m good_mask.nii.gz {options}") == 0
+        assert run(f"train-qc -m good_mask.nii.gz -o {name}.safetensors {options}") == 0
     a, b, c, d, e = (weights(f"{name}.safetensors") for name in "abcde")
     assert same(a, b) and same(c, d)
     assert not same(a, c) and not same(a, e)
@@ -670,7 +667,7 @@ def test_train_on_another_mask(files, small):
     """Half the brain is another model; the same file under another name is not."""
     Path("copy.nii.gz").write_bytes(Path("good_mask.nii.gz").read_bytes())
     for name, mask in (("a", "good_mask"), ("b", "copy"), ("c", "cut_mask")):
-        assert run(f"qc --train {name}.safetensors -m {mask}.nii.gz --epochs 1") == 0
+        assert run(f"train-qc -m {mask}.nii.gz -o {name}.safetensors --epochs 1") == 0
     a, b, c = (weights(f"{name}.safetensors") for name in "abc")
     assert same(a, b) and not same(a, c)
 
@@ -683,7 +680,7 @@ def test_masks_that_teach_nothing_are_named(what, why, kind, files, brief, capsy
     mask[30, 30, ::2] = what == "speck"
     save(f"{what}.nii.gz", mask, np.diag([0.25] * 3 + [1]))
     before = names()
-    assert run(f"qc --train m.safetensors -m {what}.nii.gz --epochs 1 --kind {kind}") == 1
+    assert run(f"train-qc -m {what}.nii.gz -o m.safetensors --epochs 1 --kind {kind}") == 1
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1
     assert err.startswith(f"singlestrip: {what}.nii.gz: {why}")
@@ -700,7 +697,7 @@ def test_train_the_published_network(files, capsys, monkeypatch):
         return AutoencoderConfig(kind, small.voxel_size_mm, small.size, axes, SLICE_LAYERS, small.dropout)
 
     monkeypatch.setattr(AutoencoderConfig, "fitting", staticmethod(fitting))
-    line = "qc -m good_mask.nii.gz --epochs 1 --kind slices --train"
+    line = "train-qc -m good_mask.nii.gz --epochs 1 --kind slices -o"
     assert run(f"{line} two.safetensors --axes axial coronal") == 0
     assert run(f"{line} one.safetensors") == 0
     assert asked == [("slices", (2, 1)), ("slices", (2,))]
@@ -717,14 +714,14 @@ def test_train_with_the_published_layers(files, brief):
     flat = np.zeros((32, 32, 1), dtype=bool)
     flat[8:24, 8:24] = True
     save("flat.nii.gz", flat, np.diag([6.0, 6, 2, 1]))
-    assert run("qc -m flat.nii.gz --epochs 1 --kind slices --train m.safetensors") == 0
+    assert run("train-qc -m flat.nii.gz --epochs 1 --kind slices -o m.safetensors") == 0
     model, _ = checkpoint.load_model(Path("m.safetensors"), kind=Autoencoder)
     assert model.config == AutoencoderConfig.fitting(96, "slices", (2,))
     assert model.config.size == 128
 
 
 def test_quiet_training(files, small, capsys):
-    assert run("qc --train m.safetensors -m good_mask.nii.gz --epochs 1 -q") == 0
+    assert run("train-qc -m good_mask.nii.gz -o m.safetensors --epochs 1 -q") == 0
     assert capsys.readouterr() == ("", "")
 
 
@@ -877,7 +874,7 @@ def test_what_strip_says_of_frames_qc_says_too(trained, head, capsys):
     dark[:, 16:][head.mask[:, 16:]] = 20
     Path("scans").mkdir()
     nib.save(nib.Nifti1Image(np.stack([head.image, dark, head.image], -1), head.vox2world), "scans/series.nii.gz")
-    for option, frame in (("", "1"), ("--mask-mean-frame", "")):
+    for option, frame in (("", "1"), ("--mean-frame", "")):
         line = f"strip -i scans/series.nii.gz --out-dir out{option} --save mask --qc {option}"
         assert run(line) == 0
         (row,) = table(f"out{option}/qc.tsv")
@@ -899,7 +896,7 @@ def test_the_networks_judge_frames_alike_in_strip_and_qc(trained, judges, head):
     dark = head.image.copy()
     dark[:, 16:][head.mask[:, 16:]] = 20
     nib.save(nib.Nifti1Image(np.stack([head.image, dark, head.image], -1), head.vox2world), "series.nii.gz")
-    for option, frame in (("", "1"), ("--mask-mean-frame", "")):
+    for option, frame in (("", "1"), ("--mean-frame", "")):
         line = f"strip -i series.nii.gz --out-dir out{option} --save mask --qc {option}"
         assert run(line) == 0
         (row,) = table(f"out{option}/qc.tsv")
@@ -915,7 +912,7 @@ def test_a_soft_mask_is_said(files, small, head, capsys):
     for line in (
         "qc -m soft.nii.gz",
         "qc -m good_mask.nii.gz --reference soft.nii.gz",
-        "qc --train m.safetensors -m soft.nii.gz --epochs 1",
+        "train-qc -m soft.nii.gz -o m.safetensors --epochs 1",
     ):
         assert run(line) == 0
         (said,) = capsys.readouterr().err.splitlines()
@@ -956,7 +953,12 @@ def test_calibration_of_the_quality_network(trained, capsys):
     assert run(line) == 0
     assert json.loads(Path("q.json").read_text())["evidence"] == "mask"
     checkpoint.save_model(Path("models/singlestrip.safetensors"), threshold_cascade(), {})
-    assert run("qc --calibrate models/quality.safetensors -i image.nii.gz -m good_mask.nii.gz --images 20 -q") == 0
+    assert (
+        run(
+            "calibrate-qc -i image.nii.gz -m good_mask.nii.gz --qc-model models/quality.safetensors --images 20 -q"
+        )
+        == 0
+    )
     assert run(line) == 0
     assert capsys.readouterr().out == ""
     record = json.loads(Path("q.json").read_text())
@@ -965,6 +967,9 @@ def test_calibration_of_the_quality_network(trained, capsys):
     told = header["provenance"]["estimator"]
     assert told["labelled"]["mask"]["name"] == "good_mask.nii.gz" and told["cases"]["images"] == 20
     before = Path("models/quality.safetensors").read_bytes()
-    assert run("qc --calibrate models/quality.safetensors -i image.nii.gz -m good_mask.nii.gz --images 1") == 1
+    assert (
+        run("calibrate-qc -i image.nii.gz -m good_mask.nii.gz --qc-model models/quality.safetensors --images 1")
+        == 1
+    )
     assert "too few to calibrate by" in capsys.readouterr().err
     assert Path("models/quality.safetensors").read_bytes() == before

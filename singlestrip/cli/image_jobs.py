@@ -51,7 +51,9 @@ def add_folder(
         help=f"what to write to --out-dir: {', '.join(kinds)} (default {' '.join(default)})",
     )
     group.add_argument(
-        "--suffix", metavar="SUFFIX", help="format in --out-dir, such as .mgz (default: each image's own)"
+        "--format",
+        metavar="SUFFIX",
+        help="file format in --out-dir by its suffix, such as .mgz (default: each image's own)",
     )
     group.add_argument(
         "--shard",
@@ -116,9 +118,9 @@ def plan_jobs(
         args.parser.error(
             f"{options.replace(' or ', ' and ')} name the outputs of one image; with --out-dir use --save"
         )
-    if args.suffix and args.suffix not in SUFFIXES:
-        args.parser.error(f"--suffix: choose from {', '.join(SUFFIXES)}")
-    return plan_folder(images, args.out_dir, args.save or default, args.suffix, complete)
+    if args.format and args.format not in SUFFIXES:
+        args.parser.error(f"--format: choose from {', '.join(SUFFIXES)}")
+    return plan_folder(images, args.out_dir, args.save or default, args.format, complete)
 
 
 def _single_job(
@@ -134,8 +136,8 @@ def _single_job(
     from ..io.images.path import check_is_file
     from ..io.output import check_distinct, check_picture, check_writable
 
-    if args.save or args.suffix or args.shard:
-        args.parser.error("--save, --suffix and --shard go with --out-dir")
+    if args.save or args.format or args.shard:
+        args.parser.error("--save, --format and --shard go with --out-dir")
     if len(images) > 1:
         args.parser.error("several images need --out-dir")
     if not outputs:

@@ -12,6 +12,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, NoReturn
 
+from .former_names import with_present_names
 from .streams import tell
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -21,6 +22,8 @@ COMMANDS = {  # by their names, the modules in `commands`
     "fit-gmm": "fit_gmm",
     "train": "train",
     "qc": "qc",
+    "train-qc": "train_qc",
+    "calibrate-qc": "calibrate_qc",
     "self-train": "self_train",
     "models": "models",
     "bids": "bids",
@@ -182,6 +185,7 @@ def _add_version(parser: argparse._ActionsContainer) -> None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command line. A wrong one ends the program. Builds the parser of one subcommand alone."""
+    arguments = with_present_names(arguments)
     first = arguments[0] if arguments else ""
     alone = first in COMMANDS or first in VERSION_FLAGS
     return build_parser([first] if alone else tuple(COMMANDS)).parse_args(arguments)

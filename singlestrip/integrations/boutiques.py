@@ -23,7 +23,7 @@ TYPES = {"none": "Flag", **dict.fromkeys(("input", "list", "table", "input-folde
 ONE_REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "strip": {"images": ("image", "list"), "outputs": ("out", "mask", "sdt", "picture", "doubt", "out-dir")},
     "segment": {"images": ("image", "list"), "outputs": ("out", "posteriors", "picture", "out-dir")},
-    "train": {"examples": ("image", "labels"), "results": ("out", "samples")},
+    "train": {"examples": ("image", "labels"), "results": ("out", "picture")},
     "qc": {"masks": ("mask", "table")},
 }
 # For one image of 256³ on 2 cores, see docs/benchmarks.md.

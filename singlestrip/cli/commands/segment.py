@@ -39,7 +39,7 @@ the largest component is kept. Reads and writes NIfTI and MGH as strip does.
 
 Beside a NIfTI label map a table of the same name with .tsv gives number, name and colour of each structure,
 as BIDS has it. An MGH or MGZ label map holds the names and colours itself, where freeview finds them.
---table writes the table elsewhere; if its name does not end in .tsv, it is a FreeSurfer colour table.
+--label-table writes the table elsewhere; if its name does not end in .tsv, it is a FreeSurfer colour table.
 
 --volumes writes a table with a row for each image, and a column for each structure with its volume in mm³.
 Volumes are soft: the sum of the structure's probabilities, so that voxels at its border count in part.
@@ -80,7 +80,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_images(files, "segment")
     files.add_argument("-o", "--out", type=output_file, metavar="FILE", help="label map, with its table beside it")
     files.add_argument(
-        "--table",
+        "--label-table",
         type=output_file,
         metavar="FILE",
         help="table of the structures in --out, .tsv or a FreeSurfer colour table (default: beside a NIfTI --out)",
@@ -139,9 +139,9 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     images = read_images(args)
     if args.bval is not None and (args.out_dir is not None or args.mean_frame):
         args.parser.error("--bval goes with one image, without --out-dir and --mean-frame")
-    if args.table is not None and args.out is None:
-        args.parser.error("--table goes with -o")
-    named = {"dseg": args.out, "table": args.table, "probseg": args.posteriors, "picture": args.picture}
+    if args.label_table is not None and args.out is None:
+        args.parser.error("--label-table goes with -o")
+    named = {"dseg": args.out, "table": args.label_table, "probseg": args.posteriors, "picture": args.picture}
     outputs = {kind: path for kind, path in named.items() if path is not None}
     return plan_jobs(args, images, outputs, "-o, --posteriors or -p", DEFAULT_KINDS, with_companions)
 

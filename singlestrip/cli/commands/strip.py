@@ -86,7 +86,7 @@ SYNOPSIS = [
 
 EXAMPLES = """\
     singlestrip strip -i t1.nii.gz -o brain.nii.gz -m mask.nii.gz
-    singlestrip strip -i bold.nii.gz -m mask.nii.gz --mask-mean-frame
+    singlestrip strip -i bold.nii.gz -m mask.nii.gz --mean-frame
     singlestrip strip -i t1.nii.gz -m mask.nii.gz --doubt doubt.nii.gz --qc
     singlestrip strip -i fetus.nii.gz -m mask.nii.gz --centre -12 30.5 8
     singlestrip strip -i sub-*/anat/*_T1w.nii.gz --out-dir masks --save mask --resume
@@ -150,7 +150,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="background of --out (default: the image's minimum, or 0 if that is lower)",
     )
     mask.add_argument(
-        "--mask-mean-frame",
+        "--mean-frame",
         action="store_true",
         help="4-D: one mask from the mean of all frames (default: one mask per frame)",
     )
@@ -184,8 +184,8 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
         args.parser.error("--qc needs the mask among what --save names")
     if args.no_csf and (args.qc or _maps_doubt(args)):
         args.parser.error("--qc and maps of doubt judge masks with the fluid around the brain; leave out --no-csf")
-    if args.bval is not None and (args.out_dir is not None or args.mask_mean_frame):
-        args.parser.error("--bval goes with one image, without --out-dir and --mask-mean-frame")
+    if args.bval is not None and (args.out_dir is not None or args.mean_frame):
+        args.parser.error("--bval goes with one image, without --out-dir and --mean-frame")
     paths = zip(KINDS, (args.out, args.mask, args.sdt, args.picture, args.doubt), strict=True)
     outputs = {kind: path for kind, path in paths if path is not None}
     if args.qc and args.resume and args.out_dir is None and args.mask is None:
@@ -220,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
     stripper = Stripper.load(path, args.device, args.engine, not args.no_csf)
     centre = None if args.centre is None else tuple(args.centre)
     quality_sha256 = None if args.qc_model is None else checksum(find_model(args.qc_model, AUTOENCODER.shipped))
-    options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory, centre, quality_sha256)
+    options = StripOptions(args.border, args.fill, args.mean_frame, args.memory, centre, quality_sha256)
     outcomes = strip_files(
         stripper,
         jobs,
