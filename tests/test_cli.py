@@ -219,6 +219,12 @@ print(*sorted(name for name in sys.modules if name.startswith("singlestrip.cli.c
         "strip -i image.nii.gz --out-dir out --bval b.bval",
         "strip -i image.nii.gz -m out.nii.gz --bval b.bval --mean-frame",
         "strip -i image.nii.gz -m b.bval --bval b.bval",
+        "strip -i image.nii.gz -m out.nii.gz --b0-limit 100",
+        "strip -i image.nii.gz -m out.nii.gz --bval b.bval --b0-limit -1",
+        "strip -i image.nii.gz -m out.nii.gz --crop 5",
+        "strip -i image.nii.gz --out-dir out --save mask --crop 5",
+        "strip -i image.nii.gz -o out.nii.gz --crop -1",
+        "bids . out group --b0-limit 100",
         "strip -i image.nii.gz -m out.nii.gz --centre 1 2",
         "strip -i image.nii.gz -m out.nii.gz --centre 1 2 inf",
         "strip -i image.nii.gz mask.nii.gz --out-dir out --centre 1 2 3",
@@ -399,6 +405,90 @@ def test_strip_the_frames_of_b0(trained, head):
     assert run("strip -i dwi.nii.gz -m m.nii.gz --bval dwi.bval") == 0
     assert load("m.nii.gz").shape == head.mask.shape
     assert dice(load("m.nii.gz") > 0, head.mask) > 0.97
+
+
+def test_frames_count_up_to_a_b_value(trained, head):
+    dark = np.where(head.mask, 0, head.image)
+    nib.save(nib.Nifti1Image(np.stack([dark, head.image, dark], -1), head.vox2world), "dwi.nii.gz")
+    Path("dwi.bval").write_text("100 80 1000")
+    assert run("strip -i dwi.nii.gz -m m.nii.gz --bval dwi.bval") == 1
+    assert run("strip -i dwi.nii.gz -m m.nii.gz --bval dwi.bval --b0-limit 80") == 0
+    assert dice(load("m.nii.gz") > 0, head.mask) > 0.97
+    assert run("strip -i dwi.nii.gz -m both.nii.gz --bval dwi.bval --b0-limit 100") == 0
+    assert (load("both.nii.gz") != load("m.nii.gz")).any()
+
+
+# strip --crop and --probability
+
+
+def test_the_brain_is_cropped_and_lies_where_it_did(trained, head):
+    """In every format, to 6 mm beyond the mask, which is one voxel."""
+    assert run("strip -i image.nii.gz -o whole.nii.gz -m m.nii.gz") == 0
+    where = np.argwhere(load("m.nii.gz") > 0)
+    start, stop = where.min(0) - 1, where.max(0) + 2
+    box = tuple(map(slice, start, stop))
+    for name in ("b.nii.gz", "b.nii", "b.img", "b.mgz"):
+        assert run(f"strip -i image.nii.gz -o {name} -m mask-{name} --crop 6") == 0
+        np.testing.assert_array_equal(load(name), load("whole.nii.gz")[box])
+        np.testing.assert_allclose(nib.load(name).affine[:3, 3], (head.vox2world @ [*start, 1])[:3], atol=1e-4)
+        assert load(f"mask-{name}").shape == head.mask.shape
+    assert run("strip -i image.nii.gz -o all.nii.gz --crop 1000") == 0
+    assert Path("all.nii.gz").read_bytes() == Path("whole.nii.gz").read_bytes()
+    assert run("strip -i image.nii.gz -o tight.nii.gz --crop 0") == 0
+    assert load("tight.nii.gz").shape == tuple(stop - start - 2)
+
+
+def test_a_cropped_series_has_one_box(trained, head):
+    """Around the masks of all frames."""
+    moved = np.roll(head.image, 3, axis=0)
+    nib.save(nib.Nifti1Image(np.stack([head.image, moved], -1), head.vox2world), "series.nii.gz")
+    assert run("strip -i series.nii.gz -o b.nii.gz -m m.nii.gz --crop 0") == 0
+    where = np.argwhere((load("m.nii.gz") > 0).any(-1))
+    assert load("b.nii.gz").shape == (*(np.ptp(where, axis=0) + 1), 2)
+
+
+def test_crops_in_a_folder_are_kept_as_they_were_made(scans, capsys):
+    line = "strip -i scans/a.nii.gz scans/b.nii --out-dir out --save brain"
+    assert run(f"{line} --crop 6") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("out").glob("*.nii*")}
+    assert len(before) == 2 and run(f"{line} --crop 6 --resume") == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before and capsys.readouterr() == ("", "")
+    size = load("out/b_brain.nii").shape
+    assert run(f"{line} --crop 12 --resume") == 0
+    assert "margin of the crop in mm 6 (now 12)" in capsys.readouterr().err
+    assert np.all(np.subtract(load("out/b_brain.nii").shape, size) == 2)
+    assert run(f"{line} --resume") == 0 and load("out/b_brain.nii").shape == load("scans/b.nii").shape
+
+
+def test_the_probability_of_brain(trained, head):
+    """From 0 to 1 on the image's grid; at least a half in the mask but where a hole was filled."""
+    assert run("strip -i image.nii.gz -m m.nii.gz --probability p.nii.gz -b 6") == 0
+    assert run("strip -i image.nii.gz -m plain.nii.gz --probability p.mgz") == 0
+    image = nib.load("p.nii.gz")
+    probability, mask = image.get_fdata(), load("plain.nii.gz") > 0
+    assert image.get_data_dtype() == np.uint8 and image.dataobj.slope == pytest.approx(1 / 255)
+    assert probability.shape == head.mask.shape and 0 <= probability.min() < probability.max() <= 1
+    np.testing.assert_array_equal(image.affine, head.vox2world)
+    assert ((probability >= 0.5) == mask).mean() > 0.999
+    np.testing.assert_allclose(load("p.mgz"), probability, atol=1e-6)  # the border moves the mask alone
+    singlestrip._load.cache_clear()
+    found = singlestrip.strip(head.image, head.vox2world, probability=True)
+    np.testing.assert_allclose(found.probability, probability, atol=0.5 / 255 + 1e-6)
+    assert (
+        found.probability.dtype == np.float32 and singlestrip.strip(head.image, head.vox2world).probability is None
+    )
+    singlestrip.strip_file("image.nii.gz", probability="q.nii.gz", out="b.nii.gz", crop_mm=6)
+    np.testing.assert_array_equal(nib.load("q.nii.gz").get_fdata(), probability)
+    assert load("b.nii.gz").shape < head.mask.shape
+    singlestrip._load.cache_clear()
+
+
+def test_probabilities_in_a_folder_and_of_frames(scans, head):
+    nib.save(nib.Nifti1Image(np.stack([head.image] * 2, -1), head.vox2world), "scans/c.nii")
+    assert run("strip -i scans/a.nii.gz scans/c.nii --out-dir out --save probability mask --format .mgz") == 0
+    assert names("out") == ["a_mask.mgz", "a_probability.mgz", "c_mask.mgz", "c_probability.mgz"]
+    assert load("out/c_probability.mgz").shape == (*head.mask.shape, 2)
+    np.testing.assert_array_equal(load("out/c_probability.mgz")[..., 1], load("out/a_probability.mgz"))
 
 
 # fit-gmm

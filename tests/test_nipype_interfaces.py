@@ -53,7 +53,10 @@ def test_every_option_is_an_input_and_the_other_way_round(command):
     """Also by the name that it had before."""
     parser = build_parser()
     known = (*command_options(parser, command), *former_options(parser, command))
-    assert {input_name(option) for option in known} == set(COMMANDS[command]().inputs.copyable_trait_names()) - {"args", "environ"}
+    assert {input_name(option) for option in known} == set(COMMANDS[command]().inputs.copyable_trait_names()) - {
+        "args",
+        "environ",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)

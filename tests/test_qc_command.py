@@ -14,6 +14,7 @@ import torch
 from phantoms import PhantomCascade, describe_model, make_head, threshold_cascade, tiny_cascade
 from scipy.ndimage import gaussian_filter
 
+from singlestrip.batch import assess
 from singlestrip.cli.commands import train_qc
 from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig, AutoencoderTrainConfig
@@ -564,6 +565,10 @@ def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
         ("-m good_mask.nii.gz cut_mask.nii.gz --doubt d.nii.gz", "--doubt goes with one mask"),
         ("-m good_mask.nii.gz --model m --qc-model quality", "--model beside --qc-model needs the image"),
         ("-m good_mask.nii.gz --seed 0", "--tta"),
+        ("-m good_mask.nii.gz --bval b.bval", "--bval is about the image of the mask"),
+        ("-m good_mask.nii.gz --centre 1 2 3", "--centre is about the image of the mask"),
+        ("-m good_mask.nii.gz -i image.nii.gz --b0-limit 5", "--b0-limit goes with --bval"),
+        ("-m good_mask.nii.gz cut_mask.nii.gz -i image.nii.gz image.nii.gz --bval b.bval", "--bval goes with one"),
         ("-m good_mask.nii.gz --tta", "--tta needs the image"),
         ("-m good_mask.nii.gz cut_mask.nii.gz -i image.nii.gz", "2 masks and 1"),
         ("-m good_mask.nii.gz --reference good_mask.nii.gz cut_mask.nii.gz", "1 masks and 2"),
@@ -608,6 +613,29 @@ def assert_refused(line, part, capsys):
     assert out == "" and usage.startswith(f"usage: singlestrip {line.split()[0]}")
     assert sentence.startswith("singlestrip: ") and part in sentence
     assert names() == before
+
+
+def test_b_values_and_a_centre_say_how_the_image_is_seen(trained, head, monkeypatch):
+    """The mask is judged by the mean of the frames up to the limit, with the window where a person puts it."""
+    seen = []
+    judge = assess.judge_masks
+
+    def judge_masks(quality, masks, vox2world, frames, fields):
+        seen.append((frames, fields.centre_mm))
+        return judge(quality, masks, vox2world, frames, fields)
+
+    monkeypatch.setattr(assess, "judge_masks", judge_masks)
+    series = np.stack([head.image, 0 * head.image, head.image + 2], -1)
+    nib.save(nib.Nifti1Image(series, head.vox2world), "dwi.nii.gz")
+    Path("dwi.bval").write_text("0 1000 80")
+    for options, mean in (("", head.image), (" --b0-limit 100 --centre 0 1 2.5", head.image + 1)):
+        assert run(f"qc -m good_mask.nii.gz -i dwi.nii.gz --bval dwi.bval{options} -q") == 0
+        ((frame,), centre_mm) = seen.pop()
+        np.testing.assert_allclose(frame.array, mean, atol=1e-3)
+        assert centre_mm == ([0, 1, 2.5] if options else None)
+    save("each_mask.nii.gz", np.stack([head.mask] * 3, -1))
+    assert run("qc -m each_mask.nii.gz -i dwi.nii.gz --bval dwi.bval -o q.json") == 1
+    assert "b-values are for one mask of all frames" in json.loads(Path("q.json").read_text())["note"]
 
 
 # Training

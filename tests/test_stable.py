@@ -83,7 +83,8 @@ MODEL_KEYS = ["format", "format_version", "configuration", "provenance"]
 PART_KEYS = ["quality_configuration", "quality_provenance", "anatomy"]
 OPTIONS = {
     "strip": "image list out mask sdt picture out-dir save suffix format shard resume model border fill "
-    "mask-mean-frame mean-frame bval centre qc qc-model pass-from look-from device gpu threads memory quiet debug",
+    "mask-mean-frame mean-frame bval b0-limit crop probability centre qc qc-model pass-from look-from device gpu "
+    "threads memory quiet debug",
     "segment": "image list out table label-table posteriors picture volumes qc out-dir save suffix format shard "
     "resume model centre mean-frame bval device gpu threads memory quiet debug",
     "fit-gmm": "image mask out figure picture inside outside seed quiet debug",

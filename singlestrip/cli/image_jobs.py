@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..batch.shards import Shard, slurm_shard
+from ..configuration import DiffusionConfig
 from ..errors import OutputError
-from .options import input_file, input_list, millimetres, output_folder, shard
+from .options import input_file, input_list, millimetres, not_negative, output_folder, shard
 from .streams import tell
 
 if TYPE_CHECKING:
     from ..batch.jobs import Job
+
+
+DIFFUSION = DiffusionConfig()
 
 
 def add_images(group: argparse._ArgumentGroup, verb: str) -> None:
@@ -77,6 +81,38 @@ def add_centre(group: argparse._ArgumentGroup) -> None:
         metavar=("X", "Y", "Z"),
         help="RAS mm of the middle of the brain, for one IMAGE in which it is not found (default: search)",
     )
+
+
+def add_bvalues(group: argparse._ArgumentGroup, output: str) -> None:
+    """Add --bval and --b0-limit. output: what is made of the mean of the b=0 frames."""
+    group.add_argument(
+        "--bval",
+        type=input_file,
+        metavar="FILE",
+        help=f"b-values of a diffusion IMAGE: {output} from the mean of its b=0 frames",
+    )
+    add_b0_limit(group)
+
+
+def add_b0_limit(group: argparse._ArgumentGroup) -> None:
+    """Add --b0-limit."""
+    group.add_argument(
+        "--b0-limit",
+        type=not_negative,
+        metavar="B",
+        help=f"b-value up to which frames count as b=0, in s/mm² (default {DIFFUSION.b0_limit:g})",
+    )
+
+
+def chosen_b0_limit(args: argparse.Namespace) -> float:
+    """The value of --b0-limit, or its default."""
+    return DIFFUSION.b0_limit if args.b0_limit is None else args.b0_limit
+
+
+def check_bvalues(args: argparse.Namespace) -> None:
+    """End the program if --b0-limit is given without --bval."""
+    if args.b0_limit is not None and args.bval is None:
+        args.parser.error("--b0-limit goes with --bval")
 
 
 def read_images(args: argparse.Namespace) -> list[Path]:

@@ -52,6 +52,7 @@ FILES = {
     "sdt": "sdt_file",
     "picture": "picture_file",
     "doubt": "doubt_file",
+    "probability": "probability_file",
 }
 # The same of segment, and the tables that one run writes of all images.
 SEGMENT_FILES = {"dseg": "out_file", "probseg": "posteriors_file", "picture": "picture_file"}
@@ -174,6 +175,7 @@ class StripOutputs(TraitedSpec):
     sdt_file = OutputMultiObject(File(exists=True), desc="signed distance to the brain's surface in mm")
     picture_file = OutputMultiObject(File(exists=True), desc="picture of three slices with the mask's outline")
     doubt_file = OutputMultiObject(File(exists=True), desc="map of doubt, from 0 to 1")
+    probability_file = OutputMultiObject(File(exists=True), desc="probability of brain, from 0 to 1")
     out_dir = Directory(exists=True, desc="the folder given as out_dir")
     qc_file = File(exists=True, desc="with qc and out_dir: the table of estimated quality, qc.tsv")
 
@@ -243,9 +245,9 @@ class Strip(_ImageCommand):
     """Strip head images, as `singlestrip strip` does.
 
     Without out_dir it takes one image. Each output is a file name, or True for NAME_brain, NAME_mask, NAME_sdt,
-    NAME_picture or NAME_doubt in the working folder; without any, brain and mask are written. With out_dir it
-    takes any number of images and writes what `save` names, brain and mask by default. Outputs are then lists in
-    the order of the images, or a single file for one image.
+    NAME_picture, NAME_doubt or NAME_probability in the working folder; without any, brain and mask are written.
+    With out_dir it takes any number of images and writes what `save` names, brain and mask by default. Outputs are
+    then lists in the order of the images, or a single file for one image.
 
     >>> from singlestrip.nipype_interfaces import Strip
     >>> Strip(in_file="t1.nii.gz", mask_file=True).run().outputs.mask_file  # doctest: +SKIP

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ...configuration import FlagConfig
 from ...io.text.escaping import printable
 from ..advice import describer_with_options
+from ..image_jobs import add_bvalues, add_centre, check_bvalues, chosen_b0_limit
 from ..options import (
     GRID_RULE,
     MASK_RULE,
@@ -136,6 +137,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(default: the weights that come with singlestrip)",
     )
     scores.add_argument("--seed", type=seed, metavar="N", help="seed of --tta (default 0)")
+    add_centre(scores)
+    add_bvalues(scores, "its one mask is judged")
     add_processor_options(parser, has_engine=True)
 
 
@@ -171,6 +174,10 @@ def _check_options(args: argparse.Namespace) -> None:
     """End the program if options do not go together when masks are scored."""
     if args.tta and not (args.image or args.table):
         args.parser.error("--tta needs the image of each mask, -i")
+    check_bvalues(args)
+    for name in ("bval", "centre"):
+        if getattr(args, name) is not None and not (args.image or args.table):
+            args.parser.error(f"--{name} is about the image of the mask: name it with -i")
     if not args.tta and args.seed is not None:
         args.parser.error("--seed goes with --tta")
     if not (args.image or args.table) and args.model is not None and args.qc_model is not None:
@@ -190,9 +197,11 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     else:
         cases = [case for table in args.table for case in read_table(table)]
     cases = without_repeats(cases, lambda case: (case.mask, case.image, case.reference))
-    if args.doubt is not None and len(cases) != 1:
-        args.parser.error("--doubt goes with one mask")
+    for name in ("doubt", "bval", "centre"):
+        if getattr(args, name) is not None and len(cases) != 1:
+            args.parser.error(f"--{name} goes with one mask")
     paths = {path for case in cases for path in (case.mask, case.image, case.reference) if path is not None}
+    paths |= {args.bval} if args.bval else set()
     check_distinct(paths.union(args.table or ()), [path for path in (args.out, args.doubt) if path is not None])
     return cases
 
@@ -218,7 +227,18 @@ def _assess(args: argparse.Namespace, cases: list[Case], quality: QualityModel) 
 
     networks = load_judging_networks(args) if any(case.image is not None for case in cases) else None
     augmenter = (networks or Stripper.load(args.model, args.device, args.engine)) if args.tta else None
-    assessor = Assessor(quality, networks, augmenter, args.seed or 0, args.report, mask_grids(args), args.doubt)
+    assessor = Assessor(
+        quality,
+        networks,
+        augmenter,
+        args.seed or 0,
+        args.report,
+        mask_grids(args),
+        args.doubt,
+        args.bval,
+        chosen_b0_limit(args),
+        args.centre,
+    )
     shows_progress = len(cases) > 1 and shows_lines(args)
 
     def done(number: int, assessment: Assessment) -> None:

@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...batch.shards import Shard, shard_table
-from ...configuration import B0_LIMIT, STRUCTURES_MODEL
+from ...configuration import STRUCTURES_MODEL
 from ..advice import describer_with_options
-from ..image_jobs import add_centre, add_folder, add_images, chosen_part, deal_jobs, plan_jobs, read_images
+from ..image_jobs import (
+    add_bvalues,
+    add_centre,
+    add_folder,
+    add_images,
+    check_bvalues,
+    chosen_b0_limit,
+    chosen_part,
+    deal_jobs,
+    plan_jobs,
+    read_images,
+)
 from ..options import (
     add_memory,
     add_processor_options,
     apply_threads,
     exit_status,
-    input_file,
     model,
     output_file,
     show_outcomes,
@@ -122,12 +132,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="4-D: one label map from the mean of all frames (default: one per frame)",
     )
-    choices.add_argument(
-        "--bval",
-        type=input_file,
-        metavar="FILE",
-        help=f"b-values of a diffusion IMAGE: one label map from the mean of the frames up to {B0_LIMIT:g} s/mm²",
-    )
+    add_bvalues(choices, "one label map")
     add_processor_options(parser, has_engine=True)
     add_memory(parser)
 
@@ -139,6 +144,7 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     images = read_images(args)
     if args.bval is not None and (args.out_dir is not None or args.mean_frame):
         args.parser.error("--bval goes with one image, without --out-dir and --mean-frame")
+    check_bvalues(args)
     if args.label_table is not None and args.out is None:
         args.parser.error("--label-table goes with -o")
     named = {"dseg": args.out, "table": args.label_table, "probseg": args.posteriors, "picture": args.picture}
@@ -181,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
     outcomes = segment_files(
         segmenter,
         jobs,
-        SegmentOptions(args.mean_frame, args.memory, centre),
+        SegmentOptions(args.mean_frame, args.memory, centre, chosen_b0_limit(args)),
         resume=args.resume,
         debug=args.debug,
         made_with=made_with(path),
