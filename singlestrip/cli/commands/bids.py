@@ -113,7 +113,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_quality_options(
         parser, "participant: print each mask's estimated Dice and flag, and write them to its JSON file"
     )
-    add_processor_options(parser, has_engine=True)
+    add_processor_options(parser)
     add_memory(parser)
 
 

@@ -73,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--seed", type=seed, default=CASES.seed, metavar="N", help=f"same seed, same fit (default {CASES.seed})"
     )
-    add_processor_options(parser)
+    add_processor_options(parser, trains=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     check_exist([args.image, args.mask, args.qc_model])
     check_writable(args.qc_model)
     from ...networks.checkpoint import load_model
-    from ...networks.device import choose_device
+    from ...networks.device import choose_training_device
     from ...networks.model_files import find_model
     from ...networks.model_header import CASCADE, read_header
     from ...quality.calibration import calibrate, label_map_of
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     if has_networks and args.model is not None:
         args.parser.error("--model does not go with a file of --qc-model that has networks of its own")
     path = args.qc_model if has_networks else find_model(args.model)
-    networks, _ = load_model(path, choose_device(args.device))
+    networks, _ = load_model(path, choose_training_device(args.device))
     label_map, labelled = label_map_of(args.image, args.mask, grids=mask_grids(args))
     cases = replace(CASES, seed=args.seed, images=args.images)
     progress = show_calibration if shows_lines(args) else lambda done, images: None

@@ -139,7 +139,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     scores.add_argument("--seed", type=seed, metavar="N", help="seed of --tta (default 0)")
     add_centre(scores)
     add_bvalues(scores, "its one mask is judged")
-    add_processor_options(parser, has_engine=True)
+    add_processor_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -133,7 +133,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="4-D: one label map from the mean of all frames (default: one per frame)",
     )
     add_bvalues(choices, "one label map")
-    add_processor_options(parser, has_engine=True)
+    add_processor_options(parser)
     add_memory(parser)
 
 

@@ -214,7 +214,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"steps between checkpoints (default {DEFAULTS.first.save_every})",
     )
-    add_processor_options(parser)
+    add_processor_options(parser, trains=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -229,7 +229,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.rank == "truth") != (args.reference_list is not None):
         args.parser.error("--rank truth and --reference-list go together")
     from ...io.images.lists import read_list
-    from ...networks.device import choose_device
+    from ...networks.device import choose_training_device
     from ...networks.model_files import find_model
     from ...self_training.rounds import Listeners, SelfTraining
     from ...training.allocator import keep_memory
@@ -248,7 +248,7 @@ def run(args: argparse.Namespace) -> int:
         None if args.model or args.init == NO_INIT else find_model(args.init),
     )
     listeners = Listeners(show_training, show_quality_training) if shows_lines(args) else Listeners()
-    device = choose_device(args.device)
+    device = choose_training_device(args.device)
     options = _options(args, inputs.model)
     model = SelfTraining(args.out, inputs, options, device, args.resume, listeners).run()
     log.info("the model is %s", model)

@@ -190,7 +190,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_quality_options(
         parser, "print each mask's estimated Dice and flag, pass, look or fail, and write DIR/qc.tsv; see qc"
     )
-    add_processor_options(parser, has_engine=True)
+    add_processor_options(parser)
     add_memory(parser)
 
 

@@ -229,7 +229,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="normalisation layers: instance or none (default instance); needs --init none",
     )
-    add_processor_options(parser)
+    add_processor_options(parser, trains=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -264,13 +264,13 @@ def run(args: argparse.Namespace) -> int:
     has_brain = not classes or any(each.brain for each in classes)
     if args.val and not has_brain:
         args.parser.error("--val scores brain masks, and no class is brain")
-    from ...networks.device import choose_device
+    from ...networks.device import choose_training_device
     from ...training.allocator import keep_memory
     from ...training.fitting import check_memory
 
     apply_threads(args)
     keep_memory()
-    device = choose_device(args.device)
+    device = choose_training_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
     kind = ClassTrainConfig if classes else TrainConfig if init is None else TransferConfig
     config = kind(**chosen)

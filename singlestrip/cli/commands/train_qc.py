@@ -81,7 +81,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"same seed, same model (default {TRAIN.seed})",
     )
-    add_processor_options(parser)
+    add_processor_options(parser, trains=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,11 +98,11 @@ def run(args: argparse.Namespace) -> int:
     files.check(args.resume)
     check_distinct([args.mask], files.all)
     check_exist([args.mask])
-    from ...networks.device import choose_device
+    from ...networks.device import choose_training_device
     from ...quality.training import QualityRecipe, train_quality
 
     apply_threads(args)
-    device = choose_device(args.device)
+    device = choose_training_device(args.device)
     axes = tuple(AXES.index(name) for name in args.axes or ["axial"])
     recipe = QualityRecipe(AutoencoderTrainConfig(epochs=args.epochs, seed=args.seed), args.kind, axes)
     progress = show_quality_training if shows_lines(args) else lambda progress: None
