@@ -29,7 +29,7 @@ of SynthStrip.
 
 Defaults differ from those of singlestrip strip: the border is {DEFAULTS.border_mm:g} mm, not 0, and the networks
 run on the processor, also if there is a GPU. Nothing is printed unless something is unusual. singlestrip strip
-has more options, and takes many images at once."""
+has more options, and takes many images at once. Options in brackets behind an error are those of strip."""
 
 SYNOPSIS = ["mri_singlestrip -i FILE [-o FILE] [-m FILE] [-d FILE] [OPTIONS]"]
 
