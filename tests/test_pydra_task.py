@@ -48,7 +48,7 @@ def test_every_option_of_one_image_is_an_input():
 def test_every_input_reaches_the_parser(folder, name):
     option = OPTIONS[name]
     if option.role == "none":
-        value = wanted = True
+        value, wanted = True, option.action.const
     elif option.role == "input":
         value, wanted = folder / "dwi.bval", folder / "dwi.bval"
     elif option.role == "model":

@@ -35,7 +35,8 @@ class Threshold:
         if not mask.any():
             raise NoBrainError("no brain found")
         distance = np.where(mask, -1.0, 1.0).astype(np.float32) if options["sdt"] else None
-        return Stripped(mask, None, distance)
+        probability = scan.array.astype(np.float32) if options["probability"] else None
+        return Stripped(mask, None, distance, probability=probability)
 
 
 def random_volume(*frames: int, shape=SHAPE, vox2world=SHEARED):
@@ -46,21 +47,24 @@ def random_volume(*frames: int, shape=SHAPE, vox2world=SHEARED):
 
 def test_mask_and_distance_have_the_geometry_of_the_volume():
     volume = random_volume()
-    result = strip_volume(Threshold(), volume, sdt=True)
-    for found in (result.mask, result.sdt):
+    result = strip_volume(Threshold(), volume, sdt=True, probability=True)
+    for found in (result.mask, result.sdt, result.probability):
         assert isinstance(found, surfa.Volume) and found.shape == SHAPE
         np.testing.assert_array_equal(found.geom.vox2world.matrix, SHEARED)
         assert found.metadata["about"] == "a test"
     assert result.mask.dtype == bool and result.sdt.dtype == np.float32
     np.testing.assert_array_equal(result.mask.data, volume.data > 0.5)
     np.testing.assert_array_equal(result.sdt.data < 0, volume.data > 0.5)
+    np.testing.assert_array_equal(result.probability.data, volume.data)
 
 
 def test_the_stripper_sees_the_volume_in_ras_and_its_options():
     session, volume = Threshold(), random_volume()
-    assert strip_volume(session, volume, border_mm=2.0, centre_mm=(1, 2, 3)).sdt is None
+    result = strip_volume(session, volume, border_mm=2.0, centre_mm=(1, 2, 3))
+    assert result.sdt is None and result.probability is None
     [(scan, options)] = session.calls
-    assert isinstance(scan, Scan) and options == {"border_mm": 2.0, "sdt": False, "centre_mm": (1, 2, 3)}
+    asked = {"border_mm": 2.0, "sdt": False, "centre_mm": (1, 2, 3), "probability": False}
+    assert isinstance(scan, Scan) and options == asked
     np.testing.assert_array_equal(scan.vox2world, SHEARED)
     np.testing.assert_array_equal(scan.array, volume.data)
 

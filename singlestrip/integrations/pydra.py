@@ -30,7 +30,7 @@ __all__ = ["Strip"]
 
 USUAL = ("brain", "mask")  # what is written if nothing else is asked for
 # The options about many images, and about what a person at a terminal sees.
-LEFT_OUT = {"image", "list", "out-dir", "save", "suffix", "shard", "resume", "quiet", "debug"}
+LEFT_OUT = {"image", "list", "out-dir", "save", "format", "shard", "resume", "quiet", "debug"}
 
 
 def output_name(kind: str) -> str:

@@ -29,12 +29,13 @@ class StrippedVolume:
     """Brain masks of a surfa volume, with its geometry and metadata.
 
     mask: surfa.Volume of booleans, with a frame for each frame of the image. sdt: surfa.Volume of float32 in mm,
-    negative inside, or None if it was not asked for. frames: what `singlestrip.strip` returns of each frame as an
-    array.
+    negative inside. probability: of brain, surfa.Volume of float32. Both are None if they were not asked for.
+    frames: what `singlestrip.strip` returns of each frame as an array.
     """
 
     mask: surfa.Volume
     sdt: surfa.Volume | None
+    probability: surfa.Volume | None
     frames: tuple[Stripped, ...]
 
 
@@ -44,6 +45,7 @@ def strip_volume(
     *,
     border_mm: float = 0.0,
     sdt: bool = False,
+    probability: bool = False,
     centre_mm: Point | None = None,
 ) -> StrippedVolume:
     """Brain masks of a surfa volume, frame by frame; arguments and errors are those of `singlestrip.strip`.
@@ -54,19 +56,25 @@ def strip_volume(
     for index in range(volume.nframes):
         scan = Scan(volume.framed_data[..., index], volume.geom.vox2world.matrix)
         try:
-            frames.append(session.strip(scan, border_mm=border_mm, sdt=sdt, centre_mm=centre_mm))
+            frames.append(
+                session.strip(scan, border_mm=border_mm, sdt=sdt, centre_mm=centre_mm, probability=probability)
+            )
         except InputError as error:
             if volume.nframes == 1:
                 raise
             raise type(error)(f"frame {index} of 0 to {volume.nframes - 1}: {error}") from error
-    mask = volume.new(_stack([frame.mask for frame in frames]))
-    distance = volume.new(_stack([frame.sdt for frame in frames if frame.sdt is not None])) if sdt else None
-    return StrippedVolume(mask, distance, tuple(frames))
 
+    def stacked(parts: list[np.ndarray | None]) -> surfa.Volume | None:
+        """Arrays [X, Y, Z] as the frames of a volume; None if they were not asked for."""
+        arrays = [part for part in parts if part is not None]
+        return volume.new(arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1)) if arrays else None
 
-def _stack(frames: list[np.ndarray]) -> np.ndarray:
-    """Arrays [X, Y, Z] as one [X, Y, Z, T]; a single one without a copy."""
-    return frames[0] if len(frames) == 1 else np.stack(frames, axis=-1)
+    return StrippedVolume(
+        stacked([frame.mask for frame in frames]),
+        stacked([frame.sdt for frame in frames]),
+        stacked([frame.probability for frame in frames]),
+        tuple(frames),
+    )
 
 
 def read_volume(path: str | os.PathLike[str]) -> surfa.Volume:
