@@ -83,6 +83,7 @@ def strip(
     *,
     border_mm: float = 0.0,
     sdt: bool = False,
+    probability: bool = False,
     centre_mm: Sequence[float] | np.ndarray | None = None,
     model: str | os.PathLike | None = None,
     device: str = "auto",
@@ -90,13 +91,16 @@ def strip(
     """Brain mask of an array.
 
     image: [X, Y, Z] of any real type; vox2world: 4×4, voxel index to RAS mm (nibabel's `affine`). A `Scan`
-    holds both, and is given alone. border_mm moves the surface out or in; sdt asks for the signed distance
-    too. centre_mm: RAS mm [3] of the middle of the brain, for images in which none is found; None to search.
-    Returns an object with `mask`, boolean [X, Y, Z], and `sdt`, float32 [X, Y, Z] in mm, negative inside, or
-    None. Raises SingleStripError with one sentence if no brain can be found.
+    holds both, and is given alone. border_mm moves the surface out or in; sdt and probability ask for the signed
+    distance and the probability of brain too. centre_mm: RAS mm [3] of the middle of the brain, for images in
+    which none is found; None to search. Returns an object with `mask`, boolean [X, Y, Z], and float32 [X, Y, Z] or
+    None: `sdt` in mm, negative inside, and `probability`. Raises SingleStripError with one sentence if no brain
+    can be found.
     """
     session = _session(model, device)
-    return session.strip(image, vox2world, border_mm=border_mm, sdt=sdt, centre_mm=centre_mm)
+    return session.strip(
+        image, vox2world, border_mm=border_mm, sdt=sdt, centre_mm=centre_mm, probability=probability
+    )
 
 
 def strip_file(
@@ -105,8 +109,10 @@ def strip_file(
     mask: str | os.PathLike | None = None,
     sdt: str | os.PathLike | None = None,
     *,
+    probability: str | os.PathLike | None = None,
     border_mm: float = 0.0,
     fill: float | None = None,
+    crop_mm: float | None = None,
     mean_frame: bool = False,
     centre_mm: tuple[float, float, float] | None = None,
     model: str | os.PathLike | None = None,
@@ -114,8 +120,9 @@ def strip_file(
 ) -> None:
     """Strip an image file, as `singlestrip strip` does; name at least one output.
 
-    out: the image with its background set to `fill` (None: min(image minimum, 0)); mask: uint8;
-    sdt: float32 mm. mean_frame: one mask for all frames of a 4-D image. centre_mm: as for `strip`, in all frames.
+    out: the image with its background set to `fill` (None: min(image minimum, 0)); mask: uint8; sdt: float32 mm;
+    probability: of brain, in steps of 1/255. crop_mm: crop `out` to the box of the brain with this margin; None to
+    leave it whole. mean_frame: one mask for all frames of a 4-D image. centre_mm: as for `strip`, in all frames.
     Raises SingleStripError with one sentence; no output is left in part.
     """
     from pathlib import Path
@@ -123,12 +130,12 @@ def strip_file(
     from .batch.jobs import Job, StripOptions
     from .batch.strip import strip_file as run
 
-    named = {"brain": out, "mask": mask, "sdt": sdt}
+    named = {"brain": out, "mask": mask, "sdt": sdt, "probability": probability}
     outputs = {kind: Path(path) for kind, path in named.items() if path is not None}
     if not outputs:
-        raise SingleStripError("name at least one output: out, mask or sdt")
-    session = _session(model, device)
-    run(session, Job(Path(image), outputs), StripOptions(border_mm, fill, mean_frame, centre_mm=centre_mm))
+        raise SingleStripError("name at least one output: out, mask, sdt or probability")
+    options = StripOptions(border_mm, fill, mean_frame, centre_mm=centre_mm, crop_mm=crop_mm)
+    run(_session(model, device), Job(Path(image), outputs), options)
 
 
 def _segmenter(model: str | os.PathLike | None, device: str) -> Segmenter:

@@ -18,14 +18,12 @@ from msgspec import Meta
 HEAD_BRAIN_MM = 165.0
 HEAD_WINDOW_MM = 192.0
 
-# Frames of a diffusion image up to this b-value, s/mm², count as b=0: scanners write 5 or 50 where they mean 0.
-B0_LIMIT = 50.0
-
 # Images of heads in a BIDS data set, by folder; the mask of the first of each needs no word in its name to tell
 # of what it is (bids/layout.py). Maps, angiograms and the parts of composed images are left to --suffix.
 BIDS_SUFFIXES = {
-    "anat": ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "T2star", "inplaneT1", "inplaneT2"),
+    "anat": ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "T2star", "inplaneT1", "inplaneT2", "UNIT1"),
     "dwi": ("dwi", "sbref"),
+    "fmap": ("magnitude1", "magnitude2", "magnitude"),
     "func": ("bold", "sbref"),
     "perf": ("asl", "m0scan"),
     "pet": ("pet",),
@@ -46,6 +44,24 @@ MAX_CLASSES = 250  # that a segmenter tells apart: their places are stored in by
 ClassNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 STRUCTURES_MODEL = "tissues"  # the model that tells structures apart if none is named
 INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Which frames of a diffusion image count as b=0: those up to a b-value, s/mm².
+
+    Scanners write 5 or 50 where they mean 0.
+    """
+
+    b0_limit: float = 50.0
+
+
+@dataclass(frozen=True)
+class SynthStripConfig:
+    """What mri_singlestrip does if its options do not say otherwise, as SynthStrip's mri_synthstrip 1.8 does."""
+
+    border_mm: float = 1.0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

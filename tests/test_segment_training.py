@@ -229,7 +229,7 @@ def train(body, tiny, *options):
 
 def test_the_command_learns_classes(body, tiny):
     sheet = body[0].with_name("sheet.png")
-    assert main([*train(body, tiny), "--samples", str(sheet)]) == 0
+    assert main([*train(body, tiny), "--picture", str(sheet)]) == 0
     model, header = load_model(body[0].with_name("organs.safetensors"))
     assert [(each.number, each.side, each.brain) for each in model.config.classes] == [
         (LEFT, "left", True),

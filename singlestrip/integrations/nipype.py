@@ -37,7 +37,7 @@ from .._version import __version__
 from ..batch.assessment import BETWEEN_REASONS
 from ..batch.jobs import Job, plan_folder, take_images
 from ..batch.shards import Shard, parse_shard, shard_table, slurm_shard, table_name
-from ..cli.interface import Option, command_options
+from ..cli.interface import Option, command_options, former_options
 from ..cli.parser import build_parser
 from ..io.images.lists import read_list
 from ..io.text.table import parse_table
@@ -52,6 +52,7 @@ FILES = {
     "sdt": "sdt_file",
     "picture": "picture_file",
     "doubt": "doubt_file",
+    "probability": "probability_file",
 }
 # The same of segment, and the tables that one run writes of all images.
 SEGMENT_FILES = {"dseg": "out_file", "probseg": "posteriors_file", "picture": "picture_file"}
@@ -125,11 +126,13 @@ def _file_or_true(option: Option) -> Any:
 def _input_spec(
     class_name: str, command: str, special: dict[str, Callable[[Option], Any]]
 ) -> type[CommandLineInputSpec]:
-    """A class with an input for each option of a command.
+    """A class with an input for each option of a command, also by former names.
 
     special: functions that make an input's trait in place of `_trait`, by the input's name.
     """
-    options = {input_name(option): option for option in command_options(build_parser(), command)}
+    parser = build_parser()
+    former = {input_name(option): option for option in former_options(parser, command)}
+    options = former | {input_name(option): option for option in command_options(parser, command)}
     members = {name: special.get(name, _trait)(option) for name, option in options.items()}
     return type(class_name, (CommandLineInputSpec,), members | {"__module__": __name__})
 
@@ -172,6 +175,7 @@ class StripOutputs(TraitedSpec):
     sdt_file = OutputMultiObject(File(exists=True), desc="signed distance to the brain's surface in mm")
     picture_file = OutputMultiObject(File(exists=True), desc="picture of three slices with the mask's outline")
     doubt_file = OutputMultiObject(File(exists=True), desc="map of doubt, from 0 to 1")
+    probability_file = OutputMultiObject(File(exists=True), desc="probability of brain, from 0 to 1")
     out_dir = Directory(exists=True, desc="the folder given as out_dir")
     qc_file = File(exists=True, desc="with qc and out_dir: the table of estimated quality, qc.tsv")
 
@@ -200,7 +204,7 @@ class _ImageCommand(_Command):
         images = take_images(images)
         if isdefined(inputs.out_dir):
             kinds = inputs.save if isdefined(inputs.save) else self.usual
-            suffix = inputs.suffix if isdefined(inputs.suffix) else None
+            suffix = next(filter(isdefined, (inputs.format, inputs.suffix)), None)
             jobs = plan_folder(images, Path(inputs.out_dir), kinds, suffix)
             part = self._part()
             return jobs if part is None else part.deal(jobs)
@@ -241,9 +245,9 @@ class Strip(_ImageCommand):
     """Strip head images, as `singlestrip strip` does.
 
     Without out_dir it takes one image. Each output is a file name, or True for NAME_brain, NAME_mask, NAME_sdt,
-    NAME_picture or NAME_doubt in the working folder; without any, brain and mask are written. With out_dir it
-    takes any number of images and writes what `save` names, brain and mask by default. Outputs are then lists in
-    the order of the images, or a single file for one image.
+    NAME_picture, NAME_doubt or NAME_probability in the working folder; without any, brain and mask are written.
+    With out_dir it takes any number of images and writes what `save` names, brain and mask by default. Outputs are
+    then lists in the order of the images, or a single file for one image.
 
     >>> from singlestrip.nipype_interfaces import Strip
     >>> Strip(in_file="t1.nii.gz", mask_file=True).run().outputs.mask_file  # doctest: +SKIP
@@ -272,7 +276,8 @@ class SegmentOutputs(TraitedSpec):
     out_file = OutputMultiObject(File(exists=True), desc="label map")
     posteriors_file = OutputMultiObject(File(exists=True), desc="probability of each structure, a frame for each")
     picture_file = OutputMultiObject(File(exists=True), desc="picture of three slices with outlines")
-    table_file = File(exists=True, desc="table of the structures, of table_file")
+    label_table_file = File(exists=True, desc="table of the structures, of label_table_file")
+    table_file = File(exists=True, desc="the same, if table_file, the former name, asks for it")
     volumes_file = File(exists=True, desc="table of volumes in mm³, of volumes_file")
     qc_file = File(exists=True, desc="table of how far views agree on each structure, of qc_file")
     out_dir = Directory(exists=True, desc="the folder given as out_dir")
@@ -298,8 +303,9 @@ class Segment(_ImageCommand):
 
     def _list_outputs(self) -> dict[str, Any]:
         outputs = super()._list_outputs()
-        if isdefined(self.inputs.table_file):
-            outputs["table_file"] = str(Path(self.inputs.table_file).absolute())
+        for name in ("label_table_file", "table_file"):
+            if isdefined(getattr(self.inputs, name)):
+                outputs[name] = str(Path(getattr(self.inputs, name)).absolute())
         part = self._part()
         for name in SEGMENT_TABLES:
             if isdefined(getattr(self.inputs, name)):
