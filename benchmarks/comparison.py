@@ -2,7 +2,7 @@
 
     python benchmarks/comparison.py masks --data DATA --masks FOLDER --out OUT --peer NAME=PYTHON ...
     python benchmarks/comparison.py time -i IMAGE --out OUT --peer NAME=PYTHON ... [--sizes 256] [--runs 3]
-    python benchmarks/comparison.py report --out OUT
+    python benchmarks/comparison.py report --out OUT --page PAGE
 
 NAME is deepbet, hd-bet, robex or bet, PYTHON the interpreter of an environment that has this tool; peers/README.md
 says how to make them. A peer that is not named is left out.
@@ -13,13 +13,14 @@ takes the next: a run that is stopped compares the same scans. OUT/results.csv g
 scan: Dice, HD95 and volume error against the reference mask, and the peak memory. A tool that fails gets the
 scores of an empty mask, and its last words stand in the row. A scan without a reference gets rows in
 OUT/agreement.csv: the Dice of each two tools' masks. ROBEX takes the T1w scans; HD-BET with five networks takes
-the first of every three scans of a kind that has references. What OUT has is not done again.
+the first of every three scans of a kind that has references, after the other tools. What OUT has is not done
+again.
 
 time runs the tools in turn on cubes of 256 mm made from an image, and writes OUT/times.csv anew. Run it with
 nothing else on the machine. A tool that has taken a minute in all gets no further run. SynthStrip's U-Net has the
 published shape and random weights: it is timed alone, on grids up to 256³.
 
-report writes OUT/comparison.md and, if there are times, OUT/comparison.png.
+report writes the tables into PAGE, between two marks, and draws OUT/comparison.png if there are times.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import os
 import platform
 import tempfile
 from collections import Counter
@@ -35,7 +37,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from comparison_report import draw, report
+from comparison_report import draw, fill_in, report
 from comparison_tools import LARGEST_PLAIN, UNET, Tool, interpreters, tools_of
 from scans import Scan, find_scans
 from strip_speed import Failed, cube, measure
@@ -86,6 +88,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def has_mask(scan: Scan) -> bool:
+    """Whether the scan has a reference mask."""
+    return scan.mask.is_file()
+
+
 def in_turn(scans: Iterable[Scan]) -> list[Scan]:
     """One scan of each subset, then another of each, and so on; scans without a reference come last."""
     subsets: dict[str, list[Scan]] = {}
@@ -93,7 +100,7 @@ def in_turn(scans: Iterable[Scan]) -> list[Scan]:
         subsets.setdefault(scan.subset, []).append(scan)
     rounds = itertools.zip_longest(*subsets.values())
     mixed = [scan for members in rounds for scan in members if scan is not None]
-    return sorted(mixed, key=lambda scan: not scan.mask.is_file())
+    return sorted(mixed, key=lambda scan: not has_mask(scan))
 
 
 def first_frame(image: Path, folder: Path) -> Path:
@@ -158,28 +165,38 @@ def make_mask(scan: Scan, tool: Tool, python: str, path: Path) -> dict[str, obje
         peak, error = run_tool(tool, python, first_frame(scan.image, Path(scratch)), path)
     row = {"dataset": scan.dataset, "contrast": scan.contrast, "subject": scan.subject, "image": scan.name}
     row |= {"tool": tool.name, "peak_gib": peak, "error": error}
-    if scan.mask.is_file():
+    if has_mask(scan):
         truth = volume.read(scan.mask)
         reference = truth.stored[..., 0] > 0
         row |= scores(read_mask(path, reference.shape), reference, truth.vox2world)
     return row
 
 
+def plan(scans: list[Scan], tools: list[Tool]) -> list[tuple[Scan, list[Tool]]]:
+    """The scans with the tools to run on each; those that take only some of the scans come after all others."""
+    jobs = []
+    for every in sorted({tool.every for tool in tools}):
+        seen: Counter[str] = Counter()
+        for scan in scans:
+            taken = [
+                t for t in tools if t.every == every and t.takes(scan.contrast, seen[scan.subset], has_mask(scan))
+            ]
+            seen[scan.subset] += 1
+            jobs.append((scan, taken))
+    return jobs
+
+
 def make_masks(scans: list[Scan], tools: list[Tool], pythons: dict[str, str], folder: Path, out: Path) -> None:
     """Run every tool on every scan, and add what is measured to OUT/results.csv and OUT/agreement.csv."""
     results = Table(out / "results.csv", RESULTS, ("image", "tool"))
     agreement = Table(out / "agreement.csv", AGREEMENT, ("image", "tool", "other"))
-    seen: Counter[str] = Counter()
-    for scan in scans:
-        referenced = scan.mask.is_file()
-        taken = [tool for tool in tools if tool.takes(scan.contrast, seen[scan.subset], referenced)]
-        seen[scan.subset] += 1
+    for scan, taken in plan(scans, tools):
         for tool in taken:
             if (scan.name, tool.name) not in results:
                 row = make_mask(scan, tool, pythons[tool.peer], mask_path(folder, tool.name, scan))
                 results.add(**row)
                 print(f"{scan.name}, {tool.name}: {row['error'] or row.get('dice', 'done')}", flush=True)
-        if not referenced:
+        if not has_mask(scan):
             compare_masks(scan, taken, folder, agreement)
 
 
@@ -220,6 +237,16 @@ def time_tools(
                 print(f"{size}³, {tool.name}: {wall:.1f} s, {peak:.2f} GiB", flush=True)
 
 
+def write_report(out: Path, page: Path) -> None:
+    """Write the tables of OUT's results into a page, and draw OUT/comparison.png if there are times."""
+    results, agreement, times = (read_rows(out / f"{name}.csv") for name in ("results", "agreement", "times"))
+    figure = out / "comparison.png"
+    if times:
+        draw(results, times, figure)
+    tables = report(results, agreement, times, os.path.relpath(figure, page.parent))
+    page.write_text(fill_in(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -234,14 +261,11 @@ def main() -> None:
     times.add_argument("-i", "--image", type=Path, required=True)
     times.add_argument("--sizes", type=int, nargs="+", default=[256])
     times.add_argument("--runs", type=int, default=3)
+    table.add_argument("--page", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.command == "report":
-        names = ("results", "agreement", "times")
-        results, agreement, timed = (read_rows(args.out / f"{name}.csv") for name in names)
-        (args.out / "comparison.md").write_text(report(results, agreement, timed))
-        if timed:
-            draw(results, timed, args.out / "comparison.png")
+        write_report(args.out, args.page)
         return
     pythons = interpreters(args.peer)
     tools = tools_of(pythons)

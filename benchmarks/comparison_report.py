@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 Row = dict[str, str]
 MADE_THE_REFERENCES = {("deepbet", "adults T1w")}  # its scores there say nothing
+BEGIN, END = "<!-- by benchmarks/comparison.py -->", "<!-- end -->"
 PANELS = ("adults", "clinical")  # the datasets in the figure
 DOT_AREA = 120.0  # in square points, of 1 GiB
 
@@ -50,10 +51,8 @@ ACCURACY = (
     Measure("HD95, mm", mean_of("hd95_mm"), 2),
     Measure("volume error, %, without its sign", mean_of("volume_error_percent", abs), 1),
 )
-COST = (
-    Measure("wall time, s", median_of("wall_s"), 1),
-    Measure("peak memory, GiB", greatest_of("peak_gib"), 2),
-)
+PEAK = Measure("peak memory, GiB", greatest_of("peak_gib"), 2)
+COST = (Measure("wall time, s", median_of("wall_s"), 1), PEAK)
 SIGNED_VOLUME = mean_of("volume_error_percent")
 
 
@@ -131,6 +130,7 @@ def all_figures(results: list[Row], times: list[Row]) -> str:
     full = {kind: len({row["image"] for row in rows}) for kind, rows in kinds.items()}
     sizes = by(times, lambda row: row["size"])
     costs = {size: by_tool(rows) for size, rows in sizes.items()}
+    memory = by_tool(row for row in results if not row["error"])
     accuracy = {kind: by_tool(rows) for kind, rows in kinds.items()}
 
     def line(tool: str, name: str, alike: str = "") -> list[str]:
@@ -139,6 +139,7 @@ def all_figures(results: list[Row], times: list[Row]) -> str:
         for size in sizes:
             rows = [] if alike else costs[size].get(tool, [])
             cells.append(", ".join(f"{measure.of(rows):.{measure.digits}f}" for measure in COST) if rows else "")
+        cells.append(f"{PEAK.of(memory[tool]):.2f}" if tool in memory and not alike else "")
         for kind in kinds:
             rows = accuracy[kind].get(tool, [])
             rows = same_scans(rows, accuracy[kind].get(alike, [])) if alike else rows
@@ -152,7 +153,12 @@ def all_figures(results: list[Row], times: list[Row]) -> str:
             lines.append(line(tool.name, tool.name))
             if tool.every > 1:
                 lines.append(line(OURS.name, f"{OURS.name}, on the scans of {tool.name}", tool.name))
-    heads = ["tool", *(f"{size}³: s, GiB" for size in sizes), *(f"{kind} ({full[kind]})" for kind in kinds)]
+    heads = [
+        "tool",
+        *(f"{size}³: s, GiB" for size in sizes),
+        "peak GiB",
+        *(f"{kind} ({full[kind]})" for kind in kinds),
+    ]
     return table(heads, lines)
 
 
@@ -167,45 +173,72 @@ def agreement_table(agreement: list[Row]) -> str:
     return table(["scan", "contrast", *names], lines)
 
 
-def report(results: list[Row], agreement: list[Row], times: list[Row]) -> str:
-    """The page: where peers are better, all figures, agreement, and how the times came to be."""
-    parts = ["# Beside other tools\n", "## Where a peer is better\n", where_peers_are_better(results, times)]
-    parts += ["## All tools\n", "Accuracy: mean Dice / mean HD95 in mm / mean volume error in %.\n"]
+def report(results: list[Row], agreement: list[Row], times: list[Row], figure: str) -> str:
+    """The tables in Markdown: where peers are better, all figures, agreement, and failures.
+
+    figure: the address of the picture, which there is if there are times.
+    """
+    parts = ["Where a peer is better, on the scans that both have:\n", where_peers_are_better(results, times)]
+    parts.append(
+        "All tools. Accuracy is mean Dice / mean HD95 in mm / mean volume error in %. Peaks are of any scan."
+    )
     if times:
         runs = max(int(row["run"]) for row in times) + 1
-        machine = f"{times[0]['machine']}, {times[0]['threads']} threads"
-        parts.append(f"Times: {machine}, {runs} runs at most, median time and greatest peak memory.\n")
-    parts.append(all_figures(results, times))
+        machine = f"{times[0]['machine']} with {times[0]['threads']} threads"
+        parts.append(f"Time is the median of {runs} runs at most, memory its peak, on {machine}.")
+    parts += ["", all_figures(results, times)]
+    if times:
+        parts.append(f"![mean Dice over seconds; the area of a dot is the peak memory]({figure})\n")
     if agreement:
-        parts += ["## Agreement\n", "Median Dice of a tool's mask with the masks of the others.\n"]
+        parts.append("Scans without a reference: the median Dice of a tool's mask with the masks of the others.\n")
         parts.append(agreement_table(agreement))
-    failures = [[row["tool"], row["image"], row["error"]] for row in results if row["error"]]
+    failures = [[row["tool"], row["image"], f"`{row['error']}`"] for row in results if row["error"]]
     if failures:
-        parts += ["## Failures\n", table(["tool", "scan", "last words"], failures)]
+        parts += ["Scans on which a tool failed:\n", table(["tool", "scan", "its last words"], failures)]
     return "\n".join(parts)
+
+
+def fill_in(page: str, tables: str) -> str:
+    """A page with the tables between its two marks. Raises ValueError if it lacks them."""
+    before, begun, rest = page.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (begun and ended):
+        raise ValueError(f"the page lacks the marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
 
 
 def draw(results: list[Row], times: list[Row], path: Path) -> None:
     """Draw mean Dice over seconds on the largest grid that most tools ran on, a panel for each kind of scans.
 
-    The area of a dot is the peak memory.
+    The area of a dot is the peak memory. A tool without masks is a line.
     """
     sizes = {size: by_tool(rows) for size, rows in by(times, lambda row: row["size"]).items()}
     size = max(sizes, key=lambda size: (len(sizes[size]), int(size)))
     kinds = {kind: rows for kind, rows in by(scored(results), subset).items() if rows[0]["dataset"] in PANELS}
-    figure = Figure(figsize=(2.6 * len(kinds), 3.4), layout="constrained")
+    masked = by_tool(results)
+    figure = Figure(figsize=(2.6 * len(kinds), 3.6), layout="constrained")
     for axis, (kind, rows) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds.items(), strict=True):
         accuracy = by_tool(rows)
-        for number, tool in enumerate(tool for tool in TOOLS if tool.name in sizes[size]):
-            if tool.name in accuracy:
-                seconds, gib = (measure.of(sizes[size][tool.name]) for measure in COST)
-                at = (seconds, ACCURACY[0].of(accuracy[tool.name]))
-                axis.scatter(*at, s=DOT_AREA * gib, color=f"C{number}", alpha=0.6, linewidths=0)
-                axis.annotate(tool.name, at, (0, 5), textcoords="offset points", fontsize=6, ha="center")
+        for number, (tool, runs) in enumerate(sizes[size].items()):
+            seconds, gib = (measure.of(runs) for measure in COST)
+            if tool in accuracy:
+                dot = {"color": f"C{number}", "alpha": 0.6, "linewidths": 0}
+                axis.scatter(seconds, ACCURACY[0].of(accuracy[tool]), s=DOT_AREA * gib, **dot)
+                axis.scatter([], [], label=tool, **dot)
+            elif tool not in masked:
+                axis.axvline(seconds, label=tool, color="0.6", linestyle=":")
         axis.set_xscale("log")
         axis.margins(0.25)
         axis.set_title(kind, fontsize=9)
         axis.set_xlabel(f"s at {size}³", fontsize=8)
         axis.tick_params(labelsize=7)
     figure.axes[0].set_ylabel("mean Dice", fontsize=8)
+    labels = {
+        label: handle
+        for axis in figure.axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        labels.values(), labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False
+    )
     figure.savefig(path, dpi=110)

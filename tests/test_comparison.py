@@ -1,6 +1,7 @@
 """The benchmark that compares skull-strippers: masks and scores, a run that goes on, times, page and figure."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,17 +105,21 @@ def test_a_mask_on_another_grid_is_refused(benchmarks, tmp_path):
 
 def test_scans_come_in_turn_and_tools_choose(benchmarks, tmp_path):
     mask = save(tmp_path / "mask.nii.gz", np.ones((4, 4, 4), np.uint8))
-    kinds = [*3 * ["a"], "c", *2 * ["b"]]
+    kinds = [*3 * ["a"], "c", *2 * ["T1w"]]
     scans = [
         benchmarks.main.Scan("d", kind, str(n), f"{kind}{n}", mask, tmp_path / "none" if kind == "c" else mask)
         for n, kind in enumerate(kinds)
     ]
-    assert [scan.name for scan in benchmarks.main.in_turn(scans)] == ["a0", "b4", "a1", "b5", "a2", "c3"]
+    assert [scan.name for scan in benchmarks.main.in_turn(scans)] == ["a0", "T1w4", "a1", "T1w5", "a2", "c3"]
     accurate, robex = (
         next(tool for tool in benchmarks.tools.TOOLS if tool.name == name) for name in ("HD-BET accurate", "ROBEX")
     )
     assert [accurate.takes("T2w", number, True) for number in range(4)] == [True, False, False, True]
     assert not accurate.takes("T2w", 0, False)
+    jobs = [
+        (scan.name, tool.name) for scan, taken in benchmarks.main.plan(scans, [accurate, robex]) for tool in taken
+    ]
+    assert jobs == [("T1w4", "ROBEX"), ("T1w5", "ROBEX"), ("a0", "HD-BET accurate"), ("T1w4", "HD-BET accurate")]
     assert [robex.takes(contrast, 1, False) for contrast in ("T1w", "T2w")] == [True, False]
 
 
@@ -140,7 +145,7 @@ def test_the_page_says_first_where_a_peer_is_better(benchmarks):
         *(row("BET", "1", 0.5), row("BET", "2", 0.5)),
     ]
     times = [cost("singlestrip", 2.0, 0.3), cost("HD-BET accurate", 90.0, 3.0), cost("BET", 1.0, 0.5)]
-    first, second = benchmarks.report.report(results, [], times).split("## All tools")
+    first, second = benchmarks.report.report(results, [], times, "").split("All tools")
     assert [line for line in first.splitlines() if "| Dice |" in line] == [
         "| adults T2w | 1 | Dice | HD-BET accurate | 0.9800 | 0.9700 |"
     ]
@@ -148,10 +153,10 @@ def test_the_page_says_first_where_a_peer_is_better(benchmarks):
         "| 256³ |  | wall time, s | BET | 1.0 | 2.0 |"
     ]
     assert "HD95" not in first
-    assert "| singlestrip | 2.0, 0.30 | 0.950 / 4.0 / -1.0 | 0.990 / 4.0 / -1.0 |" in second
-    assert "| deepbet |  |  | made the references |" in second
-    assert "| HD-BET accurate | 90.0, 3.00 | 0.980 / 5.0 / -1.0 (1 scans) |  |" in second
-    assert "| singlestrip, on the scans of HD-BET accurate |  | 0.970 / 4.0 / -1.0 (1 scans) |  |" in second
+    assert "| singlestrip | 2.0, 0.30 | 1.00 | 0.950 / 4.0 / -1.0 | 0.990 / 4.0 / -1.0 |" in second
+    assert "| deepbet |  | 1.00 |  | made the references |" in second
+    assert "| HD-BET accurate | 90.0, 3.00 | 1.00 | 0.980 / 5.0 / -1.0 (1 scans) |  |" in second
+    assert "| singlestrip, on the scans of HD-BET accurate |  |  | 0.970 / 4.0 / -1.0 (1 scans) |  |" in second
 
 
 def test_agreement_is_the_median_with_the_others(benchmarks):
@@ -177,12 +182,30 @@ def test_report_writes_page_and_figure(benchmarks, tmp_path, monkeypatch):
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-    monkeypatch.setattr(sys, "argv", ["comparison.py", "report", "--out", str(tmp_path)])
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{benchmarks.report.BEGIN}\nold\n{benchmarks.report.END}\nafter\n")
+    monkeypatch.setattr(sys, "argv", ["comparison.py", "report", "--out", str(tmp_path), "--page", str(page)])
     benchmarks.main.main()
-    page = (tmp_path / "comparison.md").read_text()
-    assert "No peer is better in any figure." in page
-    assert "| SynthStrip's U-Net alone | 21.0, 7.00 |  |" in page
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "No peer is better in any figure." in text
+    assert "| SynthStrip's U-Net alone | 21.0, 7.00 |  |  |" in text
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_documentation_has_the_tables_of_the_results(benchmarks, tmp_path):
+    documented = (BENCHMARKS.parent / "docs/benchmarks.md").read_text(encoding="utf-8")
+    page = tmp_path / "docs/benchmarks.md"
+    page.parent.mkdir()
+    page.write_text(benchmarks.report.fill_in(documented, "other tables"), encoding="utf-8")
+    shutil.copytree(BENCHMARKS / "comparison", tmp_path / "benchmarks/comparison")
+    benchmarks.main.write_report(tmp_path / "benchmarks/comparison", page)
+    assert page.read_text(encoding="utf-8") == documented
+
+
+def test_a_page_without_marks_is_refused(benchmarks):
+    with pytest.raises(ValueError, match="marks"):
+        benchmarks.report.fill_in("a page", "tables")
 
 
 def test_times_of_a_tool_that_fails_or_takes_long(benchmarks, tmp_path, monkeypatch):
