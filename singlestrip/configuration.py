@@ -666,6 +666,7 @@ class StrippingConfig:
     widest: float = 1.5
     parts: int = 3  # so many parts of each look that may be the brain are looked at closer
     least_share: float = 0.02  # of the locator's voxels, taken as brain where none is positive
+    least_piece: float = 0.1  # of organs, which are sought together: the size of a piece over that of the largest
     # A mask is doubted where the mean Dice of the views with their mean is lower than this: on synthetic images
     # such masks had a Dice of 0.83 at most;
     view_dice: float = 0.9

@@ -58,6 +58,15 @@ def unfold(x: torch.Tensor, patch: int) -> torch.Tensor:
     return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, -1, nx * patch, ny * patch, nz * patch)
 
 
+def apply_to_voxels(layer: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+    """A convolution of 1³, as a product of matrices: [B, C, X, Y, Z] to [B, outputs, X, Y, Z].
+
+    The channels of a voxel lie side by side in memory, and stay so. torch's convolution with many outputs copies
+    them, and on a processor takes longer.
+    """
+    return F.linear(x.movedim(1, -1), layer.weight.flatten(1), layer.bias).movedim(-1, 1)
+
+
 class UNet(nn.Module):
     """Maps an image to logits. The length of each axis is a multiple of `config.multiple`."""
 
@@ -100,5 +109,5 @@ class UNet(nn.Module):
             x = torch.cat([x, image.to(x.dtype)], dim=1)
             x = self.detail(x.contiguous(memory_format=torch.channels_last_3d))
             with torch.autocast(x.device.type, enabled=False):  # 16 bits do not tell neighbouring classes apart
-                return self.last(x.float())
+                return apply_to_voxels(self.last, x.float())
         return unfold(self.head(x).float(), self.config.patch)
