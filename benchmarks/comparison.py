@@ -114,6 +114,7 @@ def first_frame(image: Path, folder: Path) -> Path:
 
 
 def mask_path(folder: Path, tool: str, scan: Scan) -> Path:
+    """Where a tool's mask of a scan is kept."""
     return folder / tool.replace(" ", "_") / scan.name.replace("/", "_")
 
 

@@ -39,10 +39,12 @@ def mean_of(column: str, change: Callable[[float], float] = float) -> Callable[[
 
 
 def median_of(column: str) -> Callable[[list[Row]], float]:
+    """What gives the median of a column of rows."""
     return lambda rows: statistics.median(float(row[column]) for row in rows)
 
 
 def greatest_of(column: str) -> Callable[[list[Row]], float]:
+    """What gives the greatest value of a column of rows."""
     return lambda rows: max(float(row[column]) for row in rows)
 
 
@@ -57,6 +59,7 @@ SIGNED_VOLUME = mean_of("volume_error_percent")
 
 
 def subset(row: Row) -> str:
+    """The kind of a scan: dataset and contrast."""
     return f"{row['dataset']} {row['contrast']}"
 
 
@@ -120,7 +123,7 @@ def accuracy_cell(rows: list[Row], full: int) -> str:
         return ""
     figures = f"{ACCURACY[0].of(rows):.3f} / {ACCURACY[1].of(rows):.1f} / {SIGNED_VOLUME(rows):+.1f}"
     failed = sum(bool(row["error"]) for row in rows)
-    notes = [f"{len(rows)} scans"] * (len(rows) < full) + [f"{failed} failed"] * bool(failed)
+    notes = [f"{len(rows)} of {full}"] * (len(rows) < full) + [f"{failed} failed"] * bool(failed)
     return f"{figures} ({', '.join(notes)})" if notes else figures
 
 
@@ -192,7 +195,9 @@ def report(results: list[Row], agreement: list[Row], times: list[Row], figure: s
     if agreement:
         parts.append("Scans without a reference: the median Dice of a tool's mask with the masks of the others.\n")
         parts.append(agreement_table(agreement))
-    failures = [[row["tool"], row["image"], f"`{row['error']}`"] for row in results if row["error"]]
+    failures = [
+        [row["tool"], row["image"], f"`{row['error'].replace('|', ' ')}`"] for row in results if row["error"]
+    ]
     if failures:
         parts += ["Scans on which a tool failed:\n", table(["tool", "scan", "its last words"], failures)]
     return "\n".join(parts)

@@ -155,8 +155,8 @@ def test_the_page_says_first_where_a_peer_is_better(benchmarks):
     assert "HD95" not in first
     assert "| singlestrip | 2.0, 0.30 | 1.00 | 0.950 / 4.0 / -1.0 | 0.990 / 4.0 / -1.0 |" in second
     assert "| deepbet |  | 1.00 |  | made the references |" in second
-    assert "| HD-BET accurate | 90.0, 3.00 | 1.00 | 0.980 / 5.0 / -1.0 (1 scans) |  |" in second
-    assert "| singlestrip, on the scans of HD-BET accurate |  |  | 0.970 / 4.0 / -1.0 (1 scans) |  |" in second
+    assert "| HD-BET accurate | 90.0, 3.00 | 1.00 | 0.980 / 5.0 / -1.0 (1 of 2) |  |" in second
+    assert "| singlestrip, on the scans of HD-BET accurate |  |  | 0.970 / 4.0 / -1.0 (1 of 2) |  |" in second
 
 
 def test_agreement_is_the_median_with_the_others(benchmarks):
