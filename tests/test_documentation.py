@@ -16,11 +16,8 @@ from singlestrip.cli.parser import COMMANDS, EXIT_STATUS, build_parser
 from singlestrip.integrations import manual_pages
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    path
-    for pattern in ("*.md", "docs/**/*.md", "models/*.md", "benchmarks/**/*.md", ".github/**/*.md")
-    for path in ROOT.glob(pattern)
-)
+FOLDERS = (".github", "benchmarks", "docs", "models", "recipes")
+PAGES = sorted([*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))])
 SCAN = Path(nib.__file__).parent / "tests/data/example4d.nii.gz"
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)")
@@ -96,9 +93,10 @@ def scripts() -> list:
 @pytest.mark.parametrize("code", scripts())
 def test_python_blocks_run(code, tmp_path, monkeypatch):
     """With a scan by the name that they use."""
-    if "nipype" in code:
-        pytest.importorskip("nipype", reason="nipype is not installed")
-        monkeypatch.setenv("NIPYPE_NO_ET", "1")
+    monkeypatch.setenv("NIPYPE_NO_ET", "1")
+    for name in ("nipype", "pydra", "surfa"):
+        if name in code:
+            pytest.importorskip(name, reason=f"{name} is not installed")
     monkeypatch.chdir(tmp_path)
     image = nib.load(SCAN)
     nib.save(nib.Nifti1Image(image.dataobj[..., 0], image.affine), "t1.nii.gz")

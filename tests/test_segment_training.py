@@ -203,7 +203,7 @@ def test_networks_begin_with_all_layers_but_the_last():
     same = {
         name: torch.equal(value, init.state_dict()[name])
         for name, value in model.state_dict().items()
-        if not name.startswith(("segmenter.head", "segmenter.detail", "segmenter.last"))
+        if not name.startswith(("segmenter.head", "segmenter.fine", "segmenter.last"))
     }
     assert all(same.values()) and torch.equal(model.locator.head.weight, init.locator.head.weight)
     other = Cascade(model.config)
@@ -229,7 +229,7 @@ def train(body, tiny, *options):
 
 def test_the_command_learns_classes(body, tiny):
     sheet = body[0].with_name("sheet.png")
-    assert main([*train(body, tiny), "--samples", str(sheet)]) == 0
+    assert main([*train(body, tiny), "--picture", str(sheet)]) == 0
     model, header = load_model(body[0].with_name("organs.safetensors"))
     assert [(each.number, each.side, each.brain) for each in model.config.classes] == [
         (LEFT, "left", True),

@@ -50,6 +50,8 @@ class Stripped:
     brain, before its border was moved, is smaller or larger than those that the model is for; "" if it is not.
     doubts: clauses that say why the mask may be wrong, of what costs no time to tell: views of the networks that
     do not agree, or much of the mask in the dark. field: the output of the networks that the mask is made of.
+    probability: of brain by the networks, float32 [X, Y, Z], or None if it was not asked for. It is that before
+    components are left out, holes are filled and the border is moved: 0.5 at the border of the mask elsewhere.
     """
 
     mask: np.ndarray
@@ -57,6 +59,7 @@ class Stripped:
     sdt: np.ndarray | None = None
     unusual: str = ""
     doubts: tuple[str, ...] = ()
+    probability: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +130,7 @@ class Stripper:
         slope: float = 1.0,
         intercept: float = 0.0,
         centre_mm: Point | None = None,
+        probability: bool = False,
     ) -> Stripped:
         """Brain mask of one image.
 
@@ -134,7 +138,8 @@ class Stripper:
         and, if it has them, its slope and intercept. Voxels that are not finite count as background.
         border_mm moves the surface outward (positive) or inward. sdt: also return the signed distance to the
         surface before `border_mm` moved it. centre_mm: RAS mm [3], where a person sees the middle of the brain;
-        the window is then put there, and the networks do not search. None to search.
+        the window is then put there, and the networks do not search. None to search. probability: also return
+        the probability of brain.
 
         Raises InputError if the image is constant or too large, or if the centre lies outside it; NoBrainError if
         no brain is found. A mask most of which is as dark as the darkest of the image is no brain.
@@ -147,6 +152,7 @@ class Stripper:
             logit[~np.isfinite(scan.array[box])] = FAR_LOGIT
         mask = np.zeros_like(scan.array, dtype=bool)
         mask[box] = logit > 0
+        probable = _probability(logit, box, mask) if probability else None
         if not sdt and border_mm == 0:
             del logit  # components need the memory
         mask = clean(mask)
@@ -161,7 +167,7 @@ class Stripper:
             mask = clean(moved)
             if not mask.any():
                 raise InputError(f"a border of {border_mm:g} mm leaves no brain")
-        return Stripped(mask, field, distance, unusual, doubts)
+        return Stripped(mask, field, distance, unusual, doubts, probable)
 
     def judge(
         self, look: Look, mask: np.ndarray, box: Box, centre_mm: Point | None = None
@@ -418,6 +424,13 @@ def _checked(image: Scan | np.ndarray, vox2world: np.ndarray | None, slope: floa
     if fault:
         raise InputError(fault)
     return scan
+
+
+def _probability(logit: np.ndarray, box: Box, like: np.ndarray) -> np.ndarray:
+    """The probability, float32, of a logit within a box of a grid; 0 beyond it. like: an array of that grid."""
+    probability = np.zeros_like(like, dtype=np.float32)
+    probability[box] = 1 / (1 + np.exp(-logit))
+    return probability
 
 
 def promised_dice(logit: np.ndarray, mask: np.ndarray) -> float:
