@@ -12,6 +12,7 @@ import nibabel as nib
 import pytest
 
 from singlestrip.cli.interface import command_options
+from singlestrip.cli.main import main
 from singlestrip.cli.parser import COMMANDS, EXIT_STATUS, build_parser
 from singlestrip.integrations import manual_pages
 
@@ -99,6 +100,10 @@ def test_python_blocks_run(code, tmp_path, monkeypatch):
     if "nipype" in code:
         pytest.importorskip("nipype", reason="nipype is not installed")
         monkeypatch.setenv("NIPYPE_NO_ET", "1")
+    if "onnxruntime" in code:
+        pytest.importorskip("onnx", reason="onnx is not installed")
+        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+        main(["export", "singlestrip", "-o", str(tmp_path / "adult")])
     monkeypatch.chdir(tmp_path)
     image = nib.load(SCAN)
     nib.save(nib.Nifti1Image(image.dataobj[..., 0], image.affine), "t1.nii.gz")

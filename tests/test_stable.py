@@ -95,6 +95,7 @@ OPTIONS = {
     "from-scratch halves shapes example-share spare-border accept-worse steps first-steps epochs batch lr seed "
     "save-every device threads quiet debug",
     "models": "model json quiet debug",
+    "export": "model out quiet debug",
     "bids": "bids-dir output-dir level participant-label session-label suffix save resume model border qc "
     "qc-model pass-from look-from device threads memory quiet debug",
 }

@@ -23,6 +23,7 @@ COMMANDS = {  # by their names, the modules in `commands`
     "qc": "qc",
     "self-train": "self_train",
     "models": "models",
+    "export": "export",
     "bids": "bids",
 }
 VERSION_FLAGS = ("-v", "--version")
