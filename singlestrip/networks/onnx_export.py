@@ -67,7 +67,7 @@ def _strip_models(path: Path) -> dict[str, ModelProto]:
     config: CascadeConfig = header.parts[CASCADE].config
     weights = read_weights(path, header, CASCADE)
     told = _describe(path) | {
-        "configuration": to_json(_with_derived(config)),
+        "configuration": to_json(with_derived(config)),
         "stripping": to_json(asdict(StrippingConfig())),
         "anatomy": to_json(None if header.anatomy is None else asdict(header.anatomy)),
         "provenance": to_json(header.parts[CASCADE].stored["provenance"]),
@@ -109,7 +109,7 @@ def _quality_model(path: Path) -> dict[str, ModelProto]:
     return {QUALITY_NETWORK: graph.model(shape, output, shape, told)}
 
 
-def _with_derived(config: CascadeConfig) -> dict[str, Any]:
+def with_derived(config: CascadeConfig) -> dict[str, Any]:
     """A configuration, and what follows from it, so that other programs need not know how."""
     return asdict(config) | {
         "scale": config.scale,
