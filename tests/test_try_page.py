@@ -13,11 +13,14 @@ import pytest
 from phantoms import PhantomCascade, make_head
 from scipy.spatial import KDTree
 
-from singlestrip.configuration import StrippingConfig
+from singlestrip.configuration import AutoencoderConfig, FlagConfig, ReasonConfig, StrippingConfig
 from singlestrip.io.images import volume
+from singlestrip.networks.engine import Engine
 from singlestrip.networks.model_files import find_model
 from singlestrip.networks.model_header import AUTOENCODER, Anatomy, read_header
 from singlestrip.networks.onnx_export import with_derived
+from singlestrip.networks.trees import Estimator
+from singlestrip.quality.scores import QualityModel
 from singlestrip.space.grid import voxel_sizes
 from singlestrip.space.metrics import dice
 from singlestrip.space.morphology import clean
@@ -26,6 +29,7 @@ from singlestrip.stripping.stripper import Stripper
 
 PAGE = Path(__file__).parents[1] / "docs/try"
 ANATOMY = Anatomy((2000.0,))
+QUALITY = AutoencoderConfig(voxel_size_mm=12.0, size=16, layers=((4, 2, 4), (4, 2, 6)))
 REACH_MM = 90.0
 
 
@@ -44,16 +48,37 @@ def run(job: str, **values: Any) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+class ShapeThreshold(Engine):
+    """A quality network that takes whatever is above half for the shape of a brain."""
+
+    def __init__(self) -> None:
+        self.config, self.estimator = QUALITY, shipped_estimator()
+
+    def run(self, network: str, images: np.ndarray) -> np.ndarray:
+        return 10 * (images - np.float32(0.5))
+
+
+def shipped_estimator() -> Estimator:
+    return read_header(find_model(None, AUTOENCODER.shipped), AUTOENCODER).parts[AUTOENCODER].estimator
+
+
 def stripper(voxel_size_mm: float = 6.0, size: int = 32) -> Stripper:
     return Stripper(PhantomCascade(voxel_size_mm, size), anatomy=ANATOMY)
 
 
 def strip(path: Path, ours: Stripper, folder: Path) -> dict[str, Any]:
     """Strip a file by JavaScript; the networks are those of the phantom stripper."""
+    quality = {
+        "configuration": asdict(QUALITY),
+        "estimator": asdict(shipped_estimator()),
+        "flags": asdict(FlagConfig()),
+        "reasons": asdict(ReasonConfig()),
+    }
     model = {
         "configuration": with_derived(ours.config),
         "stripping": asdict(StrippingConfig()),
         "anatomy": asdict(ANATOMY),
+        "quality": quality,
     }
     names = {"mask": folder / "js-mask.nii", "brain": folder / "js-brain.nii", "distance": folder / "distance"}
     return run("strip", path=path, model=model, reach=REACH_MM, **names)
@@ -117,6 +142,12 @@ def test_masks_and_headers_are_those_of_the_command(name, tmp_path):
     mask = volume.read(tmp_path / "js-mask.nii")
     assert dice(mask.frame(0) > 0, expected.mask) > 0.9995
     assert len(told["doubts"]) == len(expected.doubts) + bool(expected.unusual)
+    judged = QualityModel(ShapeThreshold(), anatomy=ANATOMY).assess(
+        expected.mask, read.vox2world, read.scan(), expected.field
+    )
+    quality = told["quality"]
+    assert quality["dice"] == pytest.approx(judged.estimated_dice, abs=2e-3)
+    assert (quality["flag"], quality["reasons"]) == (judged.flag, list(judged.reasons))
     volume.write_like(read, tmp_path / "mask.nii", mask.stored, label="brain mask", one_frame=True)
     assert (tmp_path / "mask.nii").read_bytes() == (tmp_path / "js-mask.nii").read_bytes()
     brain = np.where(mask.stored > 0, read.stored, 0)
@@ -230,7 +261,7 @@ def test_files_that_are_no_images_get_a_sentence(tmp_path):
 
 
 def test_estimates_are_those_of_the_estimator():
-    estimator = read_header(find_model(None, AUTOENCODER.shipped), AUTOENCODER).parts[AUTOENCODER].estimator
+    estimator = shipped_estimator()
     random = np.random.default_rng(0)
     for _ in range(5):
         evidence = {name: float(random.uniform(0.6, 1)) for name in estimator.own.measurements}

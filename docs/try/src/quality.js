@@ -1,8 +1,8 @@
 // How far a mask can be trusted: its estimated Dice, a flag, and reasons. The same as the modules of quality/.
 
-import { axisCodes, conformedGrid, crop, voxelVolumeMl } from "./grid.js";
+import { axisCodes, conformedGrid, voxelCount, voxelVolumeMl } from "./grid.js";
 import { apply } from "./matrix.js";
-import { boundingBox, clean, fillHoles, largestComponent, maskBox, thinAxes } from "./morphology.js";
+import { boundingBox, clean, thinAxes } from "./morphology.js";
 import { above, countTrue, dice, percentile } from "./numbers.js";
 import { coarsened, conform } from "./resample.js";
 import { describeUnusualVolume, viewDice } from "./stripper.js";
@@ -24,47 +24,39 @@ export async function estimateQuality(model, stripped, mask, usualVolumes) {
     return { dice: null, flag: null, reasons: stripped.doubts };
   const field = { ...stripped.field, data: above(stripped.field.data) };
   const own = clean(field);
-  const ofOwn = await maskEvidence(model, own);
-  const ofMask = await maskEvidence(model, mask);
+  const ofOwn = await reconstruct(model, own);
+  const ofMask = await reconstruct(model, mask);
   const onField = above(conform(coarsened(mask, field.vox2world[0]), field).data, 0.5);
   const agreement = viewDice(stripped.field);
   const evidence = {
-    ...ofMask,
+    shape_dice: ofMask.dice,
     views: agreement.reduce((sum, value) => sum + value, 0) / agreement.length,
     least_view: Math.min(...agreement),
-    own_shape_dice: ofOwn.shape_dice,
-    own_shape_hd95: ofOwn.shape_hd95,
-    own_lowest_slice: ofOwn.lowest_slice,
+    own_shape_dice: ofOwn.dice,
+    own_shape_hd95: Math.min(ofOwn.hd95, ofOwn.given.shape[0]),
+    own_lowest_slice: ofOwn.lowestSlice,
     model_dice: dice(onField, own.data),
     model_volume: Math.log((1 + countTrue(onField)) / (1 + countTrue(own.data))),
   };
   const ownDice = fromTarget(treeSum(quality.estimator.own, evidence));
-  const estimate = Math.max(0, 1 - Math.hypot(1 - evidence.model_dice, 1 - ownDice));
-  const { pass_from, look_from } = quality.flags;
-  const flag = unusual ? "fail" : estimate >= pass_from ? "pass" : estimate >= look_from ? "look" : "fail";
+  const isFull = countTrue(mask.data) > quality.flags.full * voxelCount(mask);
+  const estimate = isFull ? 0 : Math.max(0, 1 - Math.hypot(1 - evidence.model_dice, 1 - ownDice));
+  const isWrong = isFull || unusual !== "" || stripped.darkShare > quality.flags.dark;
   return {
     dice: estimate,
-    ...intervalAround(quality.estimator.by_networks, estimate),
-    flag,
-    evidence,
-    reasons: findReasons(evidence, unusual, mask, quality.reasons, stripped.doubts),
+    ...(isFull ? { low: 0, high: 0 } : intervalAround(quality.estimator.by_networks, estimate)),
+    flag: isWrong ? "fail" : flagOf(estimate, quality.flags),
+    reasons: [
+      ...(isFull ? ["fills the image"] : []),
+      ...(unusual ? [unusual] : []),
+      ...findReasons(evidence, mask, quality.reasons, stripped.darkShare),
+    ],
   };
 }
 
-/* What a mask alone shows, by its reconstruction by the quality network. */
-async function maskEvidence(model, mask) {
-  const reconstruction = await reconstruct(model, mask);
-  const box = maskBox(mask);
-  const inside = crop(mask, box);
-  const count = countTrue(inside.data);
-  const filled = countTrue(fillHoles(inside, thinAxes(mask.shape)).data);
-  return {
-    shape_dice: reconstruction.dice,
-    shape_hd95: Math.min(reconstruction.hd95, reconstruction.given.shape[0]),
-    lowest_slice: reconstruction.lowestSlice,
-    apart: 1 - countTrue(largestComponent(inside).data) / count,
-    holes: (filled - count) / count,
-  };
+function flagOf(estimate, { pass_from, look_from }) {
+  if (estimate >= pass_from) return "pass";
+  return estimate >= look_from ? "look" : "fail";
 }
 
 /* A mask on the grid of the quality network around its centre of mass, and how the network would have it. */
@@ -206,10 +198,11 @@ function interpolate(x, xs, ys) {
   return ys[k - 1] + ((ys[k] - ys[k - 1]) * (x - xs[k - 1])) / (xs[k] - xs[k - 1]);
 }
 
-/* What speaks against a mask, the gravest first. */
-function findReasons(evidence, unusual, mask, config, doubts) {
-  const reasons = unusual ? [unusual] : [];
-  reasons.push(...doubts.filter((doubt) => doubt.includes("dark")));
+/* What speaks against a mask beside its size, the gravest first. */
+function findReasons(evidence, mask, config, darkShare) {
+  const reasons = [];
+  if (darkShare > config.dark)
+    reasons.push(`${Math.round(100 * darkShare)} % of it is as dark as the darkest of the image`);
   if (evidence.model_dice < config.model_dice) {
     const ratio = Math.exp(evidence.model_volume);
     const share = `${Math.round(100 * Math.abs(ratio - 1))} % ${ratio > 1 ? "larger" : "smaller"} than`;

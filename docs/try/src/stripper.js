@@ -44,7 +44,8 @@ export class Stripper {
 
   /*
    * The brain mask of a volume, and what its surface and its quality are computed from: `mask`; `logit` in a `box`
-   * around it; `field`, the output of the networks; `doubts`, clauses that say why the mask may be wrong.
+   * around it; `field`, the output of the networks; `doubts`, clauses that say why the mask may be wrong; `darkShare`,
+   * how much of it is as dark as the darkest of the image.
    */
   async strip(volume) {
     const fault = geometryFault(volume);
@@ -56,8 +57,7 @@ export class Stripper {
     const stored = crop(volume, box).data;
     for (let k = 0; k < inside.length; k++) if (!Number.isFinite(Number(stored[k]))) inside[k] = 0;
     const mask = clean(paste(volume, box, inside));
-    const doubts = this.judge(volume, mask, intensities, field);
-    return { mask, logit, box, field, doubts, intensities };
+    return { mask, logit, box, field, ...this.judge(volume, mask, intensities, field) };
   }
 
   /* Why a mask may be wrong. Throws if it is no brain: empty, or mostly as dark as the darkest of the image. */
@@ -72,10 +72,10 @@ export class Stripper {
     const agreement = mean(viewDice(field));
     if (agreement < this.stripping.view_dice)
       doubts.push(`the views of the networks agree by ${agreement.toFixed(2)} only`);
-    const dark = mean(brightness.map((value) => (value < this.stripping.dark ? 1 : 0)));
-    if (dark > this.stripping.dark_share)
-      doubts.push(`${Math.round(100 * dark)} % of the mask is as dark as the darkest of the image`);
-    return doubts;
+    const darkShare = mean(brightness.map((value) => (value < this.stripping.dark ? 1 : 0)));
+    if (darkShare > this.stripping.dark_share)
+      doubts.push(`${Math.round(100 * darkShare)} % of the mask is as dark as the darkest of the image`);
+    return { doubts, darkShare };
   }
 
   /* The least and the greatest volume in ml of the brains that the model is for. */

@@ -1,11 +1,11 @@
 // Runs modules of the page for tests/test_try_page.py: a job as JSON on standard input, its result on standard output.
-// Volumes lie in NIfTI or MGH files. The networks take what is brighter than half for brain.
+// Volumes lie in NIfTI or MGH files. The networks take what is brighter than half for brain, and for a brain's shape.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { readImage, writeLike } from "../src/images.js";
 import { clean } from "../src/morphology.js";
 import { above } from "../src/numbers.js";
-import { intervalAround, treeSum } from "../src/quality.js";
+import { estimateQuality, intervalAround, treeSum } from "../src/quality.js";
 import { Stripper } from "../src/stripper.js";
 import { signedDistance } from "../src/surface.js";
 
@@ -17,12 +17,14 @@ const jobs = {
   async strip({ path, model, mask, brain, distance, reach }) {
     const image = await read(path);
     const run = async (_network, { data }) => data.map((value) => 10 * (value - 0.5));
-    const stripped = await new Stripper({ ...model, run }).strip(image);
+    const stripper = new Stripper({ ...model, run });
+    const stripped = await stripper.strip(image);
     writeFileSync(mask, writeLike(image, stripped.mask.data, "mask"));
     writeFileSync(brain, writeLike(image, stripped.mask.data, "brain"));
     const measured = signedDistance(stripped.mask, stripped.logit, stripped.box, reach);
     writeFileSync(distance, new Uint8Array(measured.data.buffer));
-    return { doubts: stripped.doubts, box: measured.box };
+    const quality = await estimateQuality(stripper.model, stripped, stripped.mask, stripper.usualVolumes());
+    return { doubts: stripped.doubts, box: measured.box, quality };
   },
 
   async clean({ path, out }) {

@@ -13,7 +13,8 @@ locator.onnx sees the whole head at a large voxel size, [1, 1, X, Y, Z], and fin
 sees a window of fixed size around it and draws its border. quality.onnx, the quality network of the same
 anatomy, rebuilds a mask as a brain would be; it is there if the model has one.
 
-Browsers, C++, 3D Slicer, napari and others run them with ONNX Runtime (docs/elsewhere.md).
+Browsers, C++, 3D Slicer, napari and others run them with ONNX Runtime (docs/elsewhere.md). The page in
+docs/try takes them in place of the adult model.
 
 The metadata of each file hold, as JSON: "configuration" (voxel size, sizes of the windows, classes),
 "stripping" (all numbers of the method), "anatomy", "card" with the scores and limits, "licence" and
