@@ -14,17 +14,19 @@ import torch.nn.functional as F
 from experiment_scans import ExperimentScan, Fold
 
 from singlestrip.configuration import (
-    HEAD_BRAIN_MM,
     INSIDE_BASE,
     CascadeConfig,
     GMMConfig,
     ShapeConfig,
     SynthConfig,
     TrainConfig,
+    TransferConfig,
 )
 from singlestrip.errors import SingleStripError
 from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.checkpoint import load_model
 from singlestrip.networks.losses import segmentation_loss
+from singlestrip.networks.model_files import find_by_name
 from singlestrip.quality.augmentation import agreement, augmented_masks
 from singlestrip.quality.scores import QualityModel
 from singlestrip.self_training.shapes import make_shape_bank
@@ -40,7 +42,7 @@ from singlestrip.training.fitting import brain_extent_mm
 from singlestrip.training.maps import ImageSource, WindowMaps
 from singlestrip.training.run import Run
 
-VOXEL_SIZE_MM = 4.0  # of the segmenter, of an adult human head
+VOXEL_SIZE_MM = 4.0  # of the segmenter, where the regime trains it
 GMM = GMMConfig(sample=20_000)
 OUTLIER = 0.25  # a pseudo-label whose logarithm of volume lies further from the median is left out
 SYNTHETIC = 24  # held-out synthetic images that a model is scored on
@@ -70,8 +72,8 @@ NARROW = replace(
     slice_probability=0.0,
     crop_probability=0.0,
 )
-FETAL = replace(SynthConfig(), shape=ShapeConfig(quarter_turn_probability=0.2))
-REGIMES = {"paper": PAPER, "narrow": NARROW, "ours": SynthConfig(), "fetal": FETAL}
+REGIMES = {"paper": PAPER, "narrow": NARROW, "ours": SynthConfig(), "fetal": TransferConfig().synth}
+GIVEN = {"fetal": "fetus"}  # SL-1 of a regime that does not train its own: the name of a model
 
 
 @dataclass(frozen=True)
@@ -233,13 +235,15 @@ class FoldArms:
         self.amp = "auto" if device.type == "cpu" else "off"  # small networks lose more by casts than they gain
         folder.mkdir(parents=True, exist_ok=True)
         self.example = native_map(fold.example)
+        self.given = self._given()
         extent_mm = brain_extent_mm([self.example])
-        self.cascade = CascadeConfig.fitting(extent_mm, VOXEL_SIZE_MM * self._size(extent_mm))
+        self.cascade = self.given.config if self.given else CascadeConfig.fitting(extent_mm, VOXEL_SIZE_MM)
         self.spacing_mm = self.cascade.voxel_size_mm * TrainConfig().source_factor
 
-    def _size(self, extent_mm: float) -> float:
-        """Size of the anatomy over an adult's, 1 for all adults."""
-        return 1.0 if self.regime != "fetal" else extent_mm / HEAD_BRAIN_MM
+    def _given(self) -> Cascade | None:
+        """The model that SL-1 is, if the regime does not train its own."""
+        name = GIVEN.get(self.regime)
+        return None if name is None else load_model(find_by_name(name), self.device)[0]
 
     # Tasks
 
@@ -248,8 +252,10 @@ class FoldArms:
         arm = ARMS[name]
         began = time.monotonic()
         config = self.schedule.config(self.regime, self.fold.number, arm.scratch, self.amp)
+        if name == "SL-1" and self.given is not None:
+            config = replace(config, steps=0)
         pseudo, example = self._materials(arm)
-        init = None if arm.scratch else self.load("SL-1")
+        init = self.given if arm.scratch else self.load("SL-1")
         data = TrainingData([example], init, [self.fold.example.labelled])
         task = ArmTask(data, config, self.cascade, self.device, pseudo, arm.careful)
         if self.graphs:

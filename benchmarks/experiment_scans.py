@@ -17,7 +17,7 @@ from singlestrip.space.scan import Scan
 from singlestrip.synthesis.labelling import LabelledScan
 
 # Whole blocks of voxels of about this size become one: somewhat finer than what the networks see.
-REDUCED_MM = {"adults": 3.0, "clinical": 3.0, "fetal": 2.0, "fetal_unlabelled": 2.0}
+REDUCED_MM = {"adults": 3.0, "clinical": 3.0, "fetal": 1.0, "fetal_unlabelled": 1.0}
 BRIGHTEST = 99.9  # percentile that becomes 255
 
 
@@ -68,14 +68,13 @@ def adult_fold(number: int, scans: Sequence[ExperimentScan]) -> Fold:
 
 
 def fetal_fold(number: int, scans: Sequence[ExperimentScan]) -> Fold:
-    """The fold whose example is one stack of a fetus.
+    """One of two folds whose example is the stack of a fetus that the model `fetus` has learned from.
 
-    The next stack and those of other fetuses are unlabelled; the third is scored.
+    One of its other stacks and those of other fetuses are unlabelled; the last is scored.
     """
-    stacks = [scan for scan in scans if scan.dataset == "fetal"]
+    example, *stacks = (scan for scan in scans if scan.dataset == "fetal")
     others = tuple(scan for scan in scans if scan.dataset == "fetal_unlabelled")
-    example, unlabelled, scored = (stacks[(number + k) % 3] for k in range(3))
-    return Fold(number, example, (unlabelled, *others), (scored,))
+    return Fold(number, example, (stacks[number], *others), (stacks[1 - number],))
 
 
 def write_inputs(data: Path, out: Path) -> None:

@@ -93,7 +93,7 @@ TEXTS = (
 FIT = "fit-gmm -i image.nii -m mask.nii -o fitted.nii --inside 3 --outside 3"
 TRAIN = "train -l labels.nii --init untrained -o trained.safetensors --amp off --batch 1 --no-quality"
 SELF_TRAIN = (
-    "self-train -i image.nii -m mask.nii --unlabelled scans.txt -o run --model untrained --qc-model quality "
+    "self-train -i image.nii -m mask.nii --list scans.txt -o run --model untrained --qc-model quality "
     "--rounds 1 --keep 1 --steps 1 --batch 1 --threshold 1e-6"
 )
 
@@ -215,7 +215,7 @@ def _use_image(random: Random, folder: Path, image: str) -> Trial:
     if kind < 0.5:
         return Trial(["strip", "-i", image, "-m", mask, "-d", sdt, "-b", "3"], image, (mask, sdt))
     if kind < 0.55:
-        return Trial(["strip", "-i", image, "-m", mask, "--mask-mean-frame"], None, (mask,))
+        return Trial(["strip", "-i", image, "-m", mask, "--mean-frame"], None, (mask,))
     if kind < 0.6:
         return Trial(["strip", "-i", image, "-m", mask, "-p", "out.png"], image, (mask, "out.png"))
     if kind < 0.7:
@@ -491,7 +491,7 @@ def arguments(random: Random, folder: Path) -> Trial:
         [*strip, "-o", "out_brain.nii", f"--fill={value()}"],
         [*strip, "-m", "out_mask.nii", f"--memory={value()}"],
         [*strip, "--out-dir", "out", f"--shard={value()}/{value()}"],
-        [*strip, "--out-dir", "out", f"--suffix={one_of(random, ('.nii', '.NII', 'nii', '.mgz', value()))}"],
+        [*strip, "--out-dir", "out", f"--format={one_of(random, ('.nii', '.NII', 'nii', '.mgz', value()))}"],
         [*strip, "-m", "out_mask.nii", f"--model={value()}"],
         [*strip, "-m", "out_mask.nii", f"--device={value()}"],
         ["qc", "-m", "mask.nii", f"--pass-from={value()}", f"--look-from={value()}"],

@@ -46,11 +46,11 @@ from singlestrip.io.partial_files import PARTIAL
 COMMANDS = {  # each with --resume where there is one; all write below out/
     "strip": "strip --list scans.txt --out-dir out --save mask brain sdt --qc --resume",
     "bids": "bids raw out participant --save brain --qc --resume",
-    "fit-gmm": "fit-gmm -i image.nii -m mask.nii -o out/labels.nii.gz --figure out/labels.png",
+    "fit-gmm": "fit-gmm -i image.nii -m mask.nii -o out/labels.nii.gz --picture out/labels.png",
     "train": "train -l labels.nii --init untrained -o out/model.safetensors --steps 20 --save-every 5 --amp off "
     "--batch 1 --no-quality --resume",
-    "qc --train": "qc --train out/quality.safetensors -m mask.nii --epochs 1 --kind slices --resume",
-    "self-train": "self-train -i image.nii -m mask.nii --unlabelled scans.txt -o out --model untrained --qc-model "
+    "train-qc": "train-qc -m mask.nii -o out/quality.safetensors --epochs 1 --kind slices --resume",
+    "self-train": "self-train -i image.nii -m mask.nii --list scans.txt -o out --model untrained --qc-model "
     "quality --rounds 2 --keep 2 --steps 4 --save-every 2 --batch 1 --threshold 1e-6 --resume",
 }
 SIGNALS = {  # the signals sent, in order

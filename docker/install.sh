@@ -48,7 +48,7 @@ run() {
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get -qq purge -y --auto-remove $BUILD_PACKAGES
     id singlestrip >/dev/null 2>&1 || useradd --create-home singlestrip
-    ln -sf "$PREFIX/bin/singlestrip" /usr/local/bin/singlestrip
+    ln -sf "$PREFIX/bin/singlestrip" "$PREFIX/bin/mri_singlestrip" /usr/local/bin/
     clean
 }
 

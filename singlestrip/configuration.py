@@ -18,14 +18,12 @@ from msgspec import Meta
 HEAD_BRAIN_MM = 165.0
 HEAD_WINDOW_MM = 192.0
 
-# Frames of a diffusion image up to this b-value, s/mm², count as b=0: scanners write 5 or 50 where they mean 0.
-B0_LIMIT = 50.0
-
 # Images of heads in a BIDS data set, by folder; the mask of the first of each needs no word in its name to tell
 # of what it is (bids/layout.py). Maps, angiograms and the parts of composed images are left to --suffix.
 BIDS_SUFFIXES = {
-    "anat": ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "T2star", "inplaneT1", "inplaneT2"),
+    "anat": ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "T2star", "inplaneT1", "inplaneT2", "UNIT1"),
     "dwi": ("dwi", "sbref"),
+    "fmap": ("magnitude1", "magnitude2", "magnitude"),
     "func": ("bold", "sbref"),
     "perf": ("asl", "m0scan"),
     "pet": ("pet",),
@@ -46,6 +44,24 @@ MAX_CLASSES = 250  # that a segmenter tells apart: their places are stored in by
 ClassNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 STRUCTURES_MODEL = "tissues"  # the model that tells structures apart if none is named
 INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Which frames of a diffusion image count as b=0: those up to a b-value, s/mm².
+
+    Scanners write 5 or 50 where they mean 0.
+    """
+
+    b0_limit: float = 50.0
+
+
+@dataclass(frozen=True)
+class SynthStripConfig:
+    """What mri_singlestrip does if its options do not say otherwise, as SynthStrip's mri_synthstrip 1.8 does."""
+
+    border_mm: float = 1.0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -382,9 +398,10 @@ class CascadeConfig:
     locator_doublings: Annotated[int, Meta(ge=0, le=3)] = 2
     # What the segmenter tells apart beside the background, in the order of its outputs; none: the brain alone.
     classes: Annotated[tuple[TargetClass, ...], Meta(max_length=MAX_CLASSES)] = ()
-    # Features of a voxel, from which the last layer tells classes; 0: it tells those of a whole patch from the
-    # features of the patch. 32 of these cannot say where in a patch which of 35 classes meet: the labels of a head
-    # at 2 mm, mapped linearly to 32 numbers and back, keep a mean Dice of 0.37, by way of 128 numbers one of 0.88.
+    # Width of a level of the segmenter that sees each voxel, from which the last layer tells classes; 0: it tells
+    # those of a whole patch from the features of the patch. 32 of these cannot say where in a patch which of 35
+    # classes meet: the labels of a head at 2 mm, mapped linearly to 32 numbers and back, keep a mean Dice of 0.37.
+    # With a single layer in place of the level, networks found where structures lie but did not follow the cortex.
     class_features: Annotated[int, Meta(ge=0, le=256)] = 16
 
     def __post_init__(self) -> None:
@@ -580,8 +597,8 @@ class ClassTrainConfig(TrainConfig):
     # 0.90, 0.91 and 0.94 for maps of 1.5, 1.2 and 1 mm.
     source_factor: float = 0.5
     # Labels have contrast of their own: it is drawn independently for most images (SynthSeg), and less is painted
-    # over the labels. Heads that lie on a side are rarer, since left and right must be told apart. What
-    # lies in a lesion has no class: brains are whole.
+    # over the labels. Noise hides folds: there is less of it. Heads that lie on a side are rarer, since left and
+    # right must be told apart. What lies in a lesion has no class: brains are whole.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
             shape=ShapeConfig(turn_probability=0.1),
@@ -591,6 +608,9 @@ class ClassTrainConfig(TrainConfig):
             layer_probability=0.0,
             surroundings_probability=0.15,
             crop_probability=0.25,
+            class_noise=(0.0, 0.04),
+            noise=(0.0, 0.04),
+            smoothing_mm=(0.0, 1.5),
         ).whole()
     )
 
@@ -666,6 +686,7 @@ class StrippingConfig:
     widest: float = 1.5
     parts: int = 3  # so many parts of each look that may be the brain are looked at closer
     least_share: float = 0.02  # of the locator's voxels, taken as brain where none is positive
+    least_piece: float = 0.1  # of organs, which are sought together: the size of a piece over that of the largest
     # A mask is doubted where the mean Dice of the views with their mean is lower than this: on synthetic images
     # such masks had a Dice of 0.83 at most;
     view_dice: float = 0.9

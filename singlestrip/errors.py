@@ -46,6 +46,10 @@ class OutputError(SingleStripError):
     """An output cannot be written."""
 
 
+class DeviceError(SingleStripError):
+    """The device on which networks should run is not there."""
+
+
 class EarlierRunError(OutputError):
     """A run would write where an earlier one is that can be resumed."""
 
@@ -119,6 +123,6 @@ def describe_file_error(path: Path, error: Exception) -> str:
 
 def _memory_advice(error: BaseException) -> str:
     """What to do after memory ran out, on the device that the error names."""
-    if any(name in str(error) for name in ("CUDA", "CUBLAS", "CUDNN")):
+    if any(name in str(error) for name in ("CUDA", "CUBLAS", "CUDNN", "MPS")):
         return "out of memory on the GPU: use the device cpu, another GPU or a smaller image"
     return "out of memory: use a larger machine, raise the limit (ulimit -v), or use a smaller image"

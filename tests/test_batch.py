@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import math
 import os
 import re
 import threading
@@ -368,6 +369,13 @@ def test_an_image_for_which_memory_does_not_suffice_beside_another_waits(
     outcomes = strip_files(phantom_stripper, jobs, options)
     assert [outcome.text for outcome in outcomes] == ["stripped"] * 3
     assert watched[1] == [1, 2, 3]
+
+
+def test_a_probability_takes_memory(tmp_path):
+    """Four bytes a voxel while it is made, two copies of them while it becomes bytes, and the bytes."""
+    header = volume.read_header(scans(tmp_path)[0].image)
+    plain, more = (memory_need.estimate(header, False, 192, probability=wanted) for wanted in (False, True))
+    assert more - plain >= 13 * math.prod(header.space)
 
 
 def test_memory_of_images_side_by_side():

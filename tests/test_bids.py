@@ -72,10 +72,11 @@ def load(path):
 
 def test_images_of_every_kind(tmp_path):
     kinds = ["anat/sub-1_T1w", "anat/sub-1_acq-x_run-2_FLAIR", "perf/sub-1_m0scan", "dwi/sub-1_dir-AP_sbref"]
-    kinds += ["func/sub-1_task-a_echo-1_part-mag_bold", "pet/sub-1_trc-FDG_pet"]
+    kinds += ["func/sub-1_task-a_echo-1_part-mag_bold", "pet/sub-1_trc-FDG_pet", "anat/sub-1_UNIT1"]
+    kinds += ["fmap/sub-1_magnitude1", "fmap/sub-1_magnitude2", "fmap/sub-1_acq-b_magnitude"]
     touch(tmp_path, *(f"sub-1/{kind}.nii.gz" for kind in kinds), "sub-2/ses-x/anat/sub-2_ses-x_T2w.nii")
     found = find_images(tmp_path)
-    assert found == sorted(found) and len(found) == 7
+    assert found == sorted(found) and len(found) == 11
     assert set(below(tmp_path, found)) == {f"sub-1/{kind}.nii.gz" for kind in kinds} | {
         "sub-2/ses-x/anat/sub-2_ses-x_T2w.nii"
     }
@@ -91,6 +92,8 @@ def test_images_of_every_kind(tmp_path):
         "sourcedata/sub-1/anat/sub-1_T1w.nii.gz",
         "sub-1/other/sub-1_T1w.nii.gz",
         "sub-1/fmap/sub-1_m0scan.nii.gz",
+        "sub-1/fmap/sub-1_phasediff.nii.gz",
+        "sub-1/fmap/sub-1_dir-AP_epi.nii.gz",
         "sub-1/anat/T1w.nii.gz",  # not a name of that participant or session
         "sub-1/anat/sub-2_T1w.nii.gz",
         "sub-1/ses-a/anat/sub-1_T1w.nii.gz",
@@ -351,6 +354,39 @@ def test_participants(study, capsys):
     (study / "raw/sub-01/dwi/sub-01_dwi.bval").write_text("0 0 0 0")  # the dark frames count now
     assert run("bids raw out participant --suffix dwi") == 0
     assert np.abs(load("out/sub-01/dwi/sub-01_desc-brain_mask.nii.gz") - truth.astype(int)).mean() > 0.01
+
+
+def test_the_highest_b_value_that_counts(study, capsys):
+    """Frames of b=5 are left out at 0; a record tells which frames counted, so that masks are made anew."""
+    (study / "raw/dwi.bval").write_text("5 1000 1000 0\n")
+    mask = "out/sub-01/dwi/sub-01_desc-brain_mask"
+    line = "bids raw out participant --suffix dwi"
+    assert run(f"{line} --b0-limit 1000") == 0
+    assert sidecar(f"{mask}.nii.gz")["B0Limit"] == 1000
+    too_many = load(f"{mask}.nii.gz").sum()
+    assert run(f"{line} --resume") == 0
+    assert "highest b-value that counts as 0 1000 (now 50)" in capsys.readouterr().err
+    assert load(f"{mask}.nii.gz").sum() != too_many and "B0Limit" not in sidecar(f"{mask}.nii.gz")
+    assert dice(load(f"{mask}.nii.gz") > 0, make_head().mask) > 0.97
+    (study / "raw/dwi.bval").write_text("5 1000 1000 5\n")
+    assert run(f"{line} --b0-limit 0") == 1
+    assert "no frame has a b-value up to 0 s/mm²; raise the limit" in capsys.readouterr().err
+
+
+def test_masks_of_fieldmaps_and_mp2rage(study):
+    image = nib.load(study / "raw/sub-01/anat/sub-01_T1w.nii.gz")
+    images = ["fmap/sub-01_magnitude1", "fmap/sub-01_magnitude2", "anat/sub-01_UNIT1"]
+    for name in images:
+        (study / "raw/sub-01" / name).parent.mkdir(exist_ok=True)
+        nib.save(image, study / f"raw/sub-01/{name}.nii.gz")
+    assert run("bids raw out participant --suffix magnitude1 magnitude2 UNIT1") == 0
+    written = [name for name in files(study / "out/sub-01") if name.endswith("nii.gz")]
+    assert written == [
+        "anat/sub-01_space-UNIT1_desc-brain_mask.nii.gz",
+        "fmap/sub-01_desc-brain_mask.nii.gz",
+        "fmap/sub-01_space-magnitude2_desc-brain_mask.nii.gz",
+    ]
+    assert sidecar("out/sub-01/fmap/sub-01_desc-brain_mask.nii.gz")["RawSources"] == [f"sub-01/{images[0]}.nii.gz"]
 
 
 def test_options_of_the_participant_level(study, capsys):

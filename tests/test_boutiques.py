@@ -82,7 +82,7 @@ def test_inputs_say_what_the_manual_page_says():
     found = inputs("strip")
     assert found["image"]["type"] == "File" and found["image"]["list"]
     assert found["mask"]["type"] == found["out_dir"]["type"] == "String"  # they need not exist
-    assert found["save"]["value-choices"] == ["brain", "mask", "sdt", "picture", "doubt"]
+    assert found["save"]["value-choices"] == ["brain", "mask", "sdt", "picture", "doubt", "probability"]
     assert found["resume"]["type"] == "Flag"
     assert (found["memory"]["minimum"], found["memory"]["exclusive-minimum"]) == (0, True)
     assert (found["threads"]["minimum"], found["threads"]["integer"]) == (1, True)
@@ -95,7 +95,7 @@ def test_inputs_say_what_the_manual_page_says():
 def test_outputs_and_exit_statuses():
     found = written.descriptor("strip")
     assert {o["path-template"] for o in found["output-files"]} == {
-        "[OUT]", "[MASK]", "[SDT]", "[PICTURE]", "[DOUBT]", "[OUT_DIR]",
+        "[OUT]", "[MASK]", "[SDT]", "[PICTURE]", "[DOUBT]", "[PROBABILITY]", "[OUT_DIR]",
     }  # fmt: skip
     assert {e["code"]: e["description"] for e in found["error-codes"]} == {
         status: text for status, text in EXIT_STATUS.items() if status
@@ -168,7 +168,8 @@ def test_boutiques_would_say_if_it_did_not(bosh, tmp_path):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_parser_takes_what_boutiques_makes_of_every_input(bosh, folder, command, capsys):
-    examples = {option: example(option) for option in command_options(build_parser(), command)}
+    options = [option for option in command_options(build_parser(), command) if option.name != "gpu"]
+    examples = {option: example(option) for option in options}  # --gpu stands in place of --device
     invocation = {written._id(option): value for option, (value, _) in examples.items()}
     program, *line = simulate(bosh, command, invocation, capsys)
     assert program == "singlestrip"
@@ -205,7 +206,7 @@ def test_boutiques_runs_the_command(bosh, folder, monkeypatch):
         pytest.skip("singlestrip is not installed as a command")
     monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
     Path("invocation.json").write_text(
-        json.dumps({"image": [str(SCAN)], "mask": "m.nii.gz", "mask_mean_frame": True, "quiet": True})
+        json.dumps({"image": [str(SCAN)], "mask": "m.nii.gz", "mean_frame": True, "quiet": True})
     )
     descriptor = str(written.path(FOLDER, "strip"))
     done = bosh(["exec", "launch", "--no-container", "--skip-data-collection", descriptor, "invocation.json"])

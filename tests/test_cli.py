@@ -166,7 +166,7 @@ def test_what_needs_no_network_loads_no_torch(module):
         ("strip --no-such-option", 2),
         ("strip -i a.nii", 2),
         ("strip -i a.nii b.nii -m out.nii", 2),
-        ("strip -i a.nii --out-dir . --suffix .jpg", 2),
+        ("strip -i a.nii --out-dir . --format .jpg", 2),
         ("strip -i a.nii -m out.nii", 1),
         ("strip -i . -m out.nii", 1),
         ("strip -i a.nii -m nowhere/out.nii", 1),
@@ -217,8 +217,14 @@ print(*sorted(name for name in sys.modules if name.startswith("singlestrip.cli.c
         "strip -i image.nii.gz -m out.nii.gz -o out.nii.gz",
         "strip -i image.nii.gz -m out.nii.gz --save mask",
         "strip -i image.nii.gz --out-dir out --bval b.bval",
-        "strip -i image.nii.gz -m out.nii.gz --bval b.bval --mask-mean-frame",
+        "strip -i image.nii.gz -m out.nii.gz --bval b.bval --mean-frame",
         "strip -i image.nii.gz -m b.bval --bval b.bval",
+        "strip -i image.nii.gz -m out.nii.gz --b0-limit 100",
+        "strip -i image.nii.gz -m out.nii.gz --bval b.bval --b0-limit -1",
+        "strip -i image.nii.gz -m out.nii.gz --crop 5",
+        "strip -i image.nii.gz --out-dir out --save mask --crop 5",
+        "strip -i image.nii.gz -o out.nii.gz --crop -1",
+        "bids . out group --b0-limit 100",
         "strip -i image.nii.gz -m out.nii.gz --centre 1 2",
         "strip -i image.nii.gz -m out.nii.gz --centre 1 2 inf",
         "strip -i image.nii.gz mask.nii.gz --out-dir out --centre 1 2 3",
@@ -232,7 +238,7 @@ print(*sorted(name for name in sys.modules if name.startswith("singlestrip.cli.c
         "strip -i image.nii.gz --out-dir out --shard 3/2",
         "strip -i image.nii.gz --out-dir out --shard some",
         "strip -i image.nii.gz -m out.nii.gz --shard 1/1",
-        "strip -i image.nii.gz --out-dir out --suffix .jpg",
+        "strip -i image.nii.gz --out-dir out --format .jpg",
         "strip -i image.nii.gz -m out.nii.gz --border nan",
         "strip -i image.nii.gz -m out.nii.gz --border wide",
         "strip -i image.nii.gz -m out.nii.gz --fill inf",
@@ -297,13 +303,13 @@ def assert_fails(line, capsys, *parts):
         ("fit-gmm -i missing.nii.gz -m mask.nii.gz -o out.nii.gz", "missing.nii.gz"),
         ("fit-gmm -i image.nii.gz -m small.nii.gz -o out.nii.gz", "small.nii.gz"),
         ("fit-gmm -i image.nii.gz -m constant.nii.gz -o out.nii.gz", "mask"),
-        ("fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --figure labels.bmp", "labels.bmp"),
+        ("fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --picture labels.bmp", "labels.bmp"),
         ("fit-gmm -i image.nii.gz -m mask.nii.gz -o out.nii.gz --inside 91", "91"),
         ("train -i missing.nii.gz -m mask.nii.gz -o model.safetensors", "missing.nii.gz"),
         ("train -l image.nii.gz -o model.safetensors", "image.nii.gz"),
         ("train -l labels.nii.gz -o model.safetensors --init missing -q", "missing"),
         ("train -l labels.nii.gz -o model.safetensors --init notes.txt -q", "notes.txt"),
-        ("train -l labels.nii.gz --samples sheet.bmp", "sheet.bmp"),
+        ("train -l labels.nii.gz --picture sheet.bmp", "sheet.bmp"),
         ("strip -i image.nii.gz -m out.nii.gz --bval missing.bval --border 1 --memory 0.01", "image.nii.gz"),
         ("bids nowhere out participant", "nowhere"),
         ("bids . out participant", "no image to strip"),
@@ -335,6 +341,31 @@ def test_a_damaged_model_fails(files, tiny, capsys):
 def test_a_missing_device_fails(files, tiny, capsys):
     assert_fails(f"strip -i image.nii.gz -m out.nii.gz --model {tiny} --device cuda", capsys, "cuda")
     assert_fails(f"strip -i image.nii.gz -m out.nii.gz --model {tiny} --device abacus", capsys, "abacus")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", ["strip", "segment", "train", "self-train", "qc", "bids"])
+def test_without_a_gpu_one_sentence_says_so(command, files, tiny, capsys):
+    """The check comes before the work on images, so that these can be anything."""
+    Path("scans.txt").write_text("image.nii.gz\n")
+    lines = {
+        "strip": f"strip -i image.nii.gz -m out.nii.gz --model {tiny}",
+        "segment": f"segment -i image.nii.gz -o out.nii.gz --model {tiny}",
+        "train": f"train -i image.nii.gz -m mask.nii.gz -o new.safetensors --init {tiny}",
+        "self-train": "self-train -i image.nii.gz -m mask.nii.gz --list scans.txt -o run",
+        "qc": "qc -m mask.nii.gz",
+        "bids": "bids . out participant",
+    }
+    Path("sub-01/anat").mkdir(parents=True)
+    Path("sub-01/anat/sub-01_T1w.nii.gz").write_bytes(Path("image.nii.gz").read_bytes())
+    for option in ("-g", "--gpu"):
+        assert_fails(f"{lines[command]} {option}", capsys, "device cuda: ", "choose the device cpu (--device)")
+
+
+def test_the_last_of_gpu_and_device_counts():
+    line = ["strip", "-i", "a.nii", "-m", "b.nii"]
+    for options, device in (("-g", "cuda"), ("--device cuda:1 --gpu", "cuda"), ("--gpu --device cpu", "cpu")):
+        assert build_parser().parse_args([*line, *options.split()]).device == device
 
 
 def test_debug_shows_where_an_error_came_from(trained):
@@ -376,11 +407,95 @@ def test_strip_the_frames_of_b0(trained, head):
     assert dice(load("m.nii.gz") > 0, head.mask) > 0.97
 
 
+def test_frames_count_up_to_a_b_value(trained, head):
+    dark = np.where(head.mask, 0, head.image)
+    nib.save(nib.Nifti1Image(np.stack([dark, head.image, dark], -1), head.vox2world), "dwi.nii.gz")
+    Path("dwi.bval").write_text("100 80 1000")
+    assert run("strip -i dwi.nii.gz -m m.nii.gz --bval dwi.bval") == 1
+    assert run("strip -i dwi.nii.gz -m m.nii.gz --bval dwi.bval --b0-limit 80") == 0
+    assert dice(load("m.nii.gz") > 0, head.mask) > 0.97
+    assert run("strip -i dwi.nii.gz -m both.nii.gz --bval dwi.bval --b0-limit 100") == 0
+    assert (load("both.nii.gz") != load("m.nii.gz")).any()
+
+
+# strip --crop and --probability
+
+
+def test_the_brain_is_cropped_and_lies_where_it_did(trained, head):
+    """In every format, to 6 mm beyond the mask, which is one voxel."""
+    assert run("strip -i image.nii.gz -o whole.nii.gz -m m.nii.gz") == 0
+    where = np.argwhere(load("m.nii.gz") > 0)
+    start, stop = where.min(0) - 1, where.max(0) + 2
+    box = tuple(map(slice, start, stop))
+    for name in ("b.nii.gz", "b.nii", "b.img", "b.mgz"):
+        assert run(f"strip -i image.nii.gz -o {name} -m mask-{name} --crop 6") == 0
+        np.testing.assert_array_equal(load(name), load("whole.nii.gz")[box])
+        np.testing.assert_allclose(nib.load(name).affine[:3, 3], (head.vox2world @ [*start, 1])[:3], atol=1e-4)
+        assert load(f"mask-{name}").shape == head.mask.shape
+    assert run("strip -i image.nii.gz -o all.nii.gz --crop 1000") == 0
+    assert Path("all.nii.gz").read_bytes() == Path("whole.nii.gz").read_bytes()
+    assert run("strip -i image.nii.gz -o tight.nii.gz --crop 0") == 0
+    assert load("tight.nii.gz").shape == tuple(stop - start - 2)
+
+
+def test_a_cropped_series_has_one_box(trained, head):
+    """Around the masks of all frames."""
+    moved = np.roll(head.image, 3, axis=0)
+    nib.save(nib.Nifti1Image(np.stack([head.image, moved], -1), head.vox2world), "series.nii.gz")
+    assert run("strip -i series.nii.gz -o b.nii.gz -m m.nii.gz --crop 0") == 0
+    where = np.argwhere((load("m.nii.gz") > 0).any(-1))
+    assert load("b.nii.gz").shape == (*(np.ptp(where, axis=0) + 1), 2)
+
+
+def test_crops_in_a_folder_are_kept_as_they_were_made(scans, capsys):
+    line = "strip -i scans/a.nii.gz scans/b.nii --out-dir out --save brain"
+    assert run(f"{line} --crop 6") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("out").glob("*.nii*")}
+    assert len(before) == 2 and run(f"{line} --crop 6 --resume") == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before and capsys.readouterr() == ("", "")
+    size = load("out/b_brain.nii").shape
+    assert run(f"{line} --crop 12 --resume") == 0
+    assert "margin of the crop in mm 6 (now 12)" in capsys.readouterr().err
+    assert np.all(np.subtract(load("out/b_brain.nii").shape, size) == 2)
+    assert run(f"{line} --resume") == 0 and load("out/b_brain.nii").shape == load("scans/b.nii").shape
+
+
+def test_the_probability_of_brain(trained, head):
+    """From 0 to 1 on the image's grid; at least a half in the mask but where a hole was filled."""
+    assert run("strip -i image.nii.gz -m m.nii.gz --probability p.nii.gz -b 6") == 0
+    assert run("strip -i image.nii.gz -m plain.nii.gz --probability p.mgz") == 0
+    image = nib.load("p.nii.gz")
+    probability, mask = image.get_fdata(), load("plain.nii.gz") > 0
+    assert image.get_data_dtype() == np.uint8 and image.dataobj.slope == pytest.approx(1 / 255)
+    assert probability.shape == head.mask.shape and 0 <= probability.min() < probability.max() <= 1
+    np.testing.assert_array_equal(image.affine, head.vox2world)
+    assert ((probability >= 0.5) == mask).mean() > 0.999
+    np.testing.assert_allclose(load("p.mgz"), probability, atol=1e-6)  # the border moves the mask alone
+    singlestrip._load.cache_clear()
+    found = singlestrip.strip(head.image, head.vox2world, probability=True)
+    np.testing.assert_allclose(found.probability, probability, atol=0.5 / 255 + 1e-6)
+    assert (
+        found.probability.dtype == np.float32 and singlestrip.strip(head.image, head.vox2world).probability is None
+    )
+    singlestrip.strip_file("image.nii.gz", probability="q.nii.gz", out="b.nii.gz", crop_mm=6)
+    np.testing.assert_array_equal(nib.load("q.nii.gz").get_fdata(), probability)
+    assert load("b.nii.gz").shape < head.mask.shape
+    singlestrip._load.cache_clear()
+
+
+def test_probabilities_in_a_folder_and_of_frames(scans, head):
+    nib.save(nib.Nifti1Image(np.stack([head.image] * 2, -1), head.vox2world), "scans/c.nii")
+    assert run("strip -i scans/a.nii.gz scans/c.nii --out-dir out --save probability mask --format .mgz") == 0
+    assert names("out") == ["a_mask.mgz", "a_probability.mgz", "c_mask.mgz", "c_probability.mgz"]
+    assert load("out/c_probability.mgz").shape == (*head.mask.shape, 2)
+    np.testing.assert_array_equal(load("out/c_probability.mgz")[..., 1], load("out/a_probability.mgz"))
+
+
 # fit-gmm
 
 
 def test_fit_gmm(files, head):
-    assert run("fit-gmm -i image.nii.gz -m mask.nii.gz -o l.nii.gz --inside 3 --outside 3 --figure l.png") == 0
+    assert run("fit-gmm -i image.nii.gz -m mask.nii.gz -o l.nii.gz --inside 3 --outside 3 --picture l.png") == 0
     labels = load("l.nii.gz")
     assert labels.dtype == np.uint8
     assert np.mean(labels == head.labels) > 0.999  # the classes of the phantom, which lie ten deviations apart
@@ -524,7 +639,7 @@ def test_mean_frame(trained, head):
     nib.save(nib.Nifti1Image(frames[..., :2], head.vox2world), "two.nii.gz")
     nib.save(nib.Nifti1Image(frames, head.vox2world), "three.nii.gz")
     assert run("strip -i two.nii.gz -m each.nii.gz -o brain.nii.gz") == 0
-    assert run("strip -i three.nii.gz -m mean.nii.gz -o mean-brain.nii.gz --mask-mean-frame") == 0
+    assert run("strip -i three.nii.gz -m mean.nii.gz -o mean-brain.nii.gz --mean-frame") == 0
     assert load("each.nii.gz").shape == (*head.image.shape, 2)
     assert load("mean.nii.gz").shape == head.image.shape
     assert load("mean-brain.nii.gz").shape == frames.shape
@@ -560,7 +675,7 @@ def test_many_images_to_a_folder(scans, head, capsys):
 
 
 def test_save_and_suffix(scans):
-    assert run("strip -i scans/a.nii.gz -i scans/b.nii --out-dir out --save mask sdt picture --suffix .mgz") == 0
+    assert run("strip -i scans/a.nii.gz -i scans/b.nii --out-dir out --save mask sdt picture --format .mgz") == 0
     assert names("out") == [
         "a_mask.mgz", "a_picture.png", "a_sdt.mgz", "b_mask.mgz", "b_picture.png", "b_sdt.mgz",
     ]  # fmt: skip
@@ -573,7 +688,7 @@ def test_images_from_a_list(scans):
 
 
 @pytest.mark.parametrize(
-    "line", ["fit-gmm -o new.nii.gz --inside 2 --outside 2", "train --samples new.png --init tiny.safetensors"]
+    "line", ["fit-gmm -o new.nii.gz --inside 2 --outside 2", "train --picture new.png --init tiny.safetensors"]
 )
 def test_commands_say_that_a_mask_is_soft(line, files, tiny, head, capsys):
     soft = np.round(gaussian_filter(head.mask.astype(float), 1) * 255).astype(np.uint8)
@@ -676,7 +791,7 @@ def test_a_part_from_the_job_array(scans, capsys, monkeypatch):
 
 def test_samples_alone_write_a_picture(tiny):
     before = set(names())
-    assert run(f"train -i image.nii.gz -m mask.nii.gz --init {tiny} --samples sheet.png") == 0
+    assert run(f"train -i image.nii.gz -m mask.nii.gz --init {tiny} --picture sheet.png") == 0
     assert Path("sheet.png").read_bytes().startswith(PNG)
     assert set(names()) - before == {"sheet.png"}
 

@@ -524,7 +524,11 @@ def test_no_network_and_gpu_only_where_asked_for(run, engine):
     plain, given = words("strip", "-i", "a", "--device", "cpu")
     assert "--network=none" in plain or "--net --network none" in plain
     assert flags[engine] not in plain and "CUDA_VISIBLE_DEVICES" not in given.inside
-    for arguments in (["--gpu", "strip", "-i", "a"], ["strip", "-i", "a", "--device", "cuda:0"]):
+    for arguments in (
+        ["--gpu", "strip", "-i", "a"],
+        ["strip", "-i", "a", "--device", "cuda:0"],
+        ["strip", "-gi", "a"],
+    ):
         text, given = words(*arguments)
         assert flags[engine] in text and given.inside["CUDA_VISIBLE_DEVICES"] == "3"
     assert flags[engine] in words("strip", "-i", "a", "--device=cuda")[0]

@@ -3,13 +3,21 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+from unittest.mock import Mock
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
+from phantoms import PhantomCascade
 
 from singlestrip import threads
-from singlestrip.errors import SingleStripError
+from singlestrip.errors import DeviceError, SingleStripError
 from singlestrip.networks import device
+from singlestrip.networks.torch_engine import TorchEngine
+from singlestrip.space.metrics import dice
+from singlestrip.stripping.stripper import Stripper
 
 WORKERS = """
 import multiprocessing, sys
@@ -48,9 +56,48 @@ print("same", len(found))
 def test_devices(monkeypatch):
     monkeypatch.setattr(device.torch.cuda, "is_available", lambda: False)
     assert device.choose_device("auto").type == "cpu"
+    monkeypatch.setattr(device.torch.backends.cuda, "is_built", lambda: True)
     for name, sentence in (("cuda", "no CUDA device"), ("abacus", "choose auto, cpu")):
-        with pytest.raises(SingleStripError, match=sentence):
+        with pytest.raises(DeviceError, match=sentence):
             device.choose_device(name)
+    monkeypatch.setattr(device.torch.backends.cuda, "is_built", lambda: False)
+    with pytest.raises(DeviceError, match="built for processors alone"):
+        device.choose_device("cuda")
+
+
+def test_auto_is_never_the_gpu_of_apple(monkeypatch):
+    """Until its masks are known to be those of a processor. Nothing is trained on it."""
+    monkeypatch.setattr(device.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(device.torch.backends.mps, "is_available", lambda: True)
+    assert device.choose_device("auto").type == "cpu"
+    assert device.choose_device("mps").type == device.choose_device("mps:0").type == "mps"
+    assert not device.fast_in_bfloat16(torch.device("mps"))
+    assert device.choose_training_device("cpu").type == "cpu"
+    for choose, name, sentence in (
+        (device.choose_training_device, "mps", "trained on a processor or a CUDA GPU"),
+        (device.choose_device, "mps:1", "not on this machine"),
+        (device.choose_device, "cuda", "Apple's GPU is the device mps"),
+    ):
+        with pytest.raises(DeviceError, match=sentence):
+            choose(name)
+    monkeypatch.setattr(device.torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="no GPU of Apple"):
+        device.choose_device("mps")
+
+
+def test_what_torch_lacks_on_a_device_is_told(monkeypatch):
+    cascade = PhantomCascade()
+    monkeypatch.setattr(cascade.segmenter, "forward", Mock(side_effect=NotImplementedError("aten::max_pool3d")))
+    with pytest.raises(DeviceError, match="device cpu: the installed torch lacks what the networks need"):
+        TorchEngine(cascade).run("segmenter", np.zeros((1, 1, 8, 8, 8), dtype=np.float32))
+
+
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no GPU of Apple (mps)")
+def test_masks_on_the_gpu_of_apple_are_those_of_a_processor():
+    scan = nib.load(Path(nib.__file__).parent / "tests/data/example4d.nii.gz")
+    image = np.asarray(scan.dataobj[..., 0])
+    masks = [Stripper.load(device=name, engine="torch").strip(image, scan.affine).mask for name in ("cpu", "mps")]
+    assert dice(*masks) > 0.999
 
 
 @pytest.mark.slow
@@ -95,8 +142,9 @@ def test_the_number_of_threads(monkeypatch):
 
 def test_a_forked_worker_is_told_that_the_gpu_is_not_its_own(monkeypatch):
     monkeypatch.setattr(threads, "_IMPORTING_PROCESS", -1)
-    with pytest.raises(SingleStripError, match="spawn"):
-        device.limit_threads(torch.device("cuda"))
+    for name in ("cuda", "mps"):
+        with pytest.raises(SingleStripError, match="spawn"):
+            device.limit_threads(torch.device(name))
 
 
 def test_a_forked_worker_has_one_thread(monkeypatch, torch_threads):

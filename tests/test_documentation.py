@@ -17,10 +17,10 @@ from singlestrip.cli.parser import COMMANDS, EXIT_STATUS, build_parser
 from singlestrip.integrations import manual_pages
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = (".github", "benchmarks", "docs", "models", "recipes")
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "models/*.md", "benchmarks/**/*.md", ".github/**/*.md")
-    for path in ROOT.glob(pattern)
+    for path in [*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))]
     if "node_modules" not in path.parts
 )
 SCAN = Path(nib.__file__).parent / "tests/data/example4d.nii.gz"
@@ -98,12 +98,12 @@ def scripts() -> list:
 @pytest.mark.parametrize("code", scripts())
 def test_python_blocks_run(code, tmp_path, monkeypatch):
     """With a scan by the name that they use."""
-    if "nipype" in code:
-        pytest.importorskip("nipype", reason="nipype is not installed")
-        monkeypatch.setenv("NIPYPE_NO_ET", "1")
+    monkeypatch.setenv("NIPYPE_NO_ET", "1")
+    for name in ("nipype", "pydra", "surfa", "onnxruntime"):
+        if name in code:
+            pytest.importorskip(name, reason=f"{name} is not installed")
     if "onnxruntime" in code:
         pytest.importorskip("onnx", reason="onnx is not installed")
-        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
         main(["export", "singlestrip", "-o", str(tmp_path / "adult")])
     monkeypatch.chdir(tmp_path)
     image = nib.load(SCAN)

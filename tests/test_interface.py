@@ -18,6 +18,7 @@ PATHS = {
         "sdt": "output",
         "picture": "output",
         "doubt": "output",
+        "probability": "output",
         "out-dir": "folder",
         "model": "model",
         "bval": "input",
@@ -27,7 +28,7 @@ PATHS = {
         "image": "input",
         "list": "list",
         "out": "output",
-        "table": "output",
+        "label-table": "output",
         "posteriors": "output",
         "picture": "output",
         "volumes": "output",
@@ -36,7 +37,7 @@ PATHS = {
         "model": "model",
         "bval": "input",
     },
-    "fit-gmm": {"image": "input", "mask": "input", "out": "output", "figure": "output"},
+    "fit-gmm": {"image": "input", "mask": "input", "out": "output", "picture": "output"},
     "train": {
         "image": "input",
         "mask": "input",
@@ -46,7 +47,7 @@ PATHS = {
         "out": "output",
         "val": "input",
         "init": "model",
-        "samples": "output",
+        "picture": "output",
     },
     "qc": {
         "mask": "input",
@@ -58,18 +59,19 @@ PATHS = {
         "report": "folder",
         "qc-model": "model",
         "model": "model",
-        "train": "output",
-        "calibrate": "output",
+        "bval": "input",
     },
+    "train-qc": {"mask": "input", "out": "output"},
+    "calibrate-qc": {"image": "input", "mask": "input", "qc-model": "output", "model": "model"},
     "self-train": {
         "image": "input",
         "mask": "input",
-        "unlabelled": "list",
+        "list": "list",
         "out": "folder",
         "model": "model",
         "init": "model",
         "qc-model": "model",
-        "references": "list",
+        "reference-list": "list",
         "val": "input",
     },
     "models": {"model": "model"},
@@ -146,4 +148,4 @@ def test_ranges_are_what_the_types_take(kind):
 
 def test_a_kind_of_number_has_its_range():
     ranges = {o.name: o.range for o in command_options(build_parser(), "strip")}
-    assert ranges["border"] is NUMBERS[types.millimetres] and ranges["suffix"] is None
+    assert ranges["border"] is NUMBERS[types.millimetres] and ranges["format"] is None

@@ -212,7 +212,7 @@ COMMANDS = {
     "val": f"{TRAIN} -m mask.nii.gz --val image.nii.gz {{}}.nii.gz",
     "qc": "qc -i image.nii.gz -m {}.nii.gz --device cpu",
     "reference": "qc -i image.nii.gz -m mask.nii.gz --reference {}.nii.gz --device cpu",
-    "self-train": "self-train -i image.nii.gz -m {}.nii.gz --unlabelled scans.txt -o run --rounds 1 --keep 1 "
+    "self-train": "self-train -i image.nii.gz -m {}.nii.gz --list scans.txt -o run --rounds 1 --keep 1 "
     "--steps 1 --model singlestrip --qc-model quality --threshold 0.0001 --device cpu",
 }
 
@@ -279,9 +279,3 @@ def test_the_note_of_a_table_advises_too(files, capsys):
     assert run("qc -i image.nii.gz -m wrong.nii.gz -o q.json --device cpu -q") == 1
     note = json.loads(Path("q.json").read_text())["note"]
     assert note.endswith("(--trust-voxels)") and note in capsys.readouterr().err
-
-
-def test_quality_training_takes_no_image_to_trust(files, capsys):
-    with pytest.raises(SystemExit):
-        run("qc --train q.safetensors -m mask.nii.gz --trust-voxels")
-    assert "--trust-voxels does not go with --train" in capsys.readouterr().err

@@ -19,11 +19,13 @@ from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine.nodes import NodeExecutionError
 
 from singlestrip.batch.shards import Shard
-from singlestrip.cli.interface import command_options
-from singlestrip.cli.parser import build_parser
-from singlestrip.integrations.nipype import Quality, Segment, Strip, input_name
+from singlestrip.cli.interface import command_options, former_options
+from singlestrip.cli.parser import build_parser, parse
+from singlestrip.integrations.names import input_name
+from singlestrip.integrations.nipype import Quality, Segment, Strip
 
 COMMANDS = {"strip": Strip, "segment": Segment, "qc": Quality}
+SYNTHSTRIP_NAMES = {"out_mask", "border_mm", "use_gpu"}  # of nipreps' interface, beside those that ours has too
 COUNTED = ("mask_file", "flag", "estimated_dice")
 SCAN = Path(nib.__file__).parent / "tests/data/example4d.nii.gz"
 
@@ -42,7 +44,7 @@ def parsed(interface) -> dict:
     """What the parser makes of an interface's command line."""
     python, *module, command = shlex.split(interface.cmdline)[:4]
     assert (python, module) == (sys.executable, ["-m", "singlestrip"])
-    return vars(build_parser().parse_args([command, *shlex.split(interface.cmdline)[4:]]))
+    return vars(parse([command, *shlex.split(interface.cmdline)[4:]]))
 
 
 # The parser
@@ -50,8 +52,11 @@ def parsed(interface) -> dict:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_an_input_and_the_other_way_round(command):
-    options = {input_name(option) for option in command_options(build_parser(), command)}
-    assert options == set(COMMANDS[command]().inputs.copyable_trait_names()) - {"args", "environ"}
+    """Also by the name that it had before."""
+    parser = build_parser()
+    known = (*command_options(parser, command), *former_options(parser, command))
+    inputs = set(COMMANDS[command]().inputs.copyable_trait_names()) - {"args", "environ"}
+    assert {input_name(option) for option in known} == inputs - SYNTHSTRIP_NAMES
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -64,7 +69,7 @@ def example(option):
     """A value that differs from the default, and what the parser has to make of it."""
     here = Path.cwd()
     by_role = {
-        "none": (True, True),
+        "none": (True, option.action.const),
         "input": ("a.nii.gz", here / "a.nii.gz"),
         "list": ("list.txt", here / "list.txt"),
         "table": ("table.tsv", here / "table.tsv"),
@@ -126,6 +131,56 @@ def test_nipype_notices_a_model_trained_anew(folder):
     assert strip.inputs.get_hashval(hash_method="content")[1] != before
 
 
+# The names of nipreps' interface to SynthStrip
+
+
+def test_all_inputs_of_their_interface_work(folder):
+    strip = Strip(
+        in_file="a.nii.gz",
+        model="model.safetensors",
+        border_mm=1,
+        out_file="brain.nii.gz",
+        out_mask="mask.nii.gz",
+        num_threads=2,
+        use_gpu=True,
+        no_csf=True,
+    )
+    found = parsed(strip)
+    assert (found["out"], found["mask"]) == (Path("brain.nii.gz"), Path("mask.nii.gz"))
+    assert (found["border"], found["device"], found["threads"], found["no_csf"]) == (1.0, "cuda", 2, True)
+    outputs = strip._list_outputs()
+    assert outputs["out_mask"] == outputs["mask_file"] == [str(folder / "mask.nii.gz")]
+    assert outputs["out_file"] == [str(folder / "brain.nii.gz")]
+
+
+def test_their_switches(folder):
+    assert parsed(Strip(in_file="a.nii.gz", use_gpu=False))["device"] == "cpu"
+    assert parsed(Strip(in_file="a.nii.gz"))["device"] == "auto"
+    found = parsed(Strip(in_file="a.nii.gz", out_mask=True))
+    assert (found["out"], found["mask"]) == (None, Path("a_mask.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    "both",
+    [
+        {"out_mask": True, "mask_file": True},
+        {"out_mask": True, "out_dir": "out"},
+        {"border_mm": 1, "border": 1},
+        {"use_gpu": True, "device": "cpu"},
+    ],
+    ids=lambda both: next(reversed(both)),
+)
+def test_both_names_of_one_input_are_an_error(folder, both):
+    for order in (both, dict(reversed(both.items()))):
+        with pytest.raises(OSError, match="mutually exclusive"):
+            Strip(in_file="a.nii.gz", **order)
+
+
+def test_both_names_of_the_mask_lead_to_it(folder):
+    outputs = Strip(in_file="a.nii.gz")._list_outputs()
+    assert outputs["out_mask"] == outputs["mask_file"] == [str(folder / "a_mask.nii.gz")]
+
+
 # Names of files
 
 
@@ -161,7 +216,10 @@ def test_outputs_of_a_folder_are_lists_in_the_order_of_the_images(folder, listed
     assert found["picture_file"] == [str(out / "a_picture.png"), str(out / "b_picture.png")]
     assert not isdefined(found["out_file"]) and not isdefined(found["sdt_file"])
     assert (found["out_dir"], found["qc_file"]) == (str(out), str(out / "qc.tsv"))
-    assert Strip(out_dir="out", suffix=".nii", **listed)._list_outputs()["out_file"][1] == str(out / "b_brain.nii")
+    for name in ("format", "suffix"):
+        written = Strip(out_dir="out", **{name: ".nii"}, **listed)
+        assert written._list_outputs()["out_file"][1] == str(out / "b_brain.nii")
+        assert parsed(written)["format"] == ".nii"
 
 
 def test_outputs_of_a_part_are_those_of_its_images(folder):
@@ -174,11 +232,14 @@ def test_outputs_of_a_part_are_those_of_its_images(folder):
 def test_one_image_gives_a_label_map(folder):
     found = parsed(Segment(in_file="a.nii.gz"))
     assert found["out"] == Path("a_dseg.nii.gz") and found["posteriors"] is None
-    segment = Segment(in_file="a.nii.gz", posteriors_file=True, volumes_file="v.tsv", table_file="t.tsv")
-    assert parsed(segment)["posteriors"] == Path("a_probseg.nii.gz")
-    outputs = segment._list_outputs()
-    assert outputs["posteriors_file"] == [str(folder / "a_probseg.nii.gz")] and not isdefined(outputs["out_file"])
-    assert (outputs["volumes_file"], outputs["table_file"]) == (str(folder / "v.tsv"), str(folder / "t.tsv"))
+    for table in ("label_table_file", "table_file"):
+        segment = Segment(in_file="a.nii.gz", posteriors_file=True, volumes_file="v.tsv", **{table: "t.tsv"})
+        assert parsed(segment)["posteriors"] == Path("a_probseg.nii.gz")
+        assert parsed(segment)["label_table"] == Path("t.tsv")
+        outputs = segment._list_outputs()
+        assert outputs["posteriors_file"] == [str(folder / "a_probseg.nii.gz")]
+        assert not isdefined(outputs["out_file"])
+        assert (outputs["volumes_file"], outputs[table]) == (str(folder / "v.tsv"), str(folder / "t.tsv"))
 
 
 def test_tables_of_a_part_of_the_images(folder):
@@ -203,7 +264,7 @@ def test_quality_writes_a_table(folder):
     assert parsed(Quality(mask_file="a.nii.gz"))["out"] == Path("quality.tsv")
     assert parsed(Quality(mask_file="a.nii.gz", out_file="q.json"))["out"] == Path("q.json")
     trained = Quality(mask_file="a.nii.gz", train_file="q.safetensors")
-    assert parsed(trained)["out"] is None
+    assert (parsed(trained)["command"], parsed(trained)["out"]) == ("train-qc", Path("q.safetensors"))
     assert trained._list_outputs()["train_file"] == str(folder / "q.safetensors")
 
 

@@ -14,7 +14,8 @@ import torch
 from phantoms import PhantomCascade, describe_model, make_head, threshold_cascade, tiny_cascade
 from scipy.ndimage import gaussian_filter
 
-from singlestrip.cli.commands import qc
+from singlestrip.batch import assess
+from singlestrip.cli.commands import train_qc
 from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig, AutoencoderTrainConfig
 from singlestrip.errors import SingleStripError
@@ -315,7 +316,7 @@ def test_maps_of_frames_in_a_folder(files, head, capsys):
     assert run(f"{line} --resume --qc-model other.safetensors") == 0
     assert "made with quality model default" in capsys.readouterr().err
     assert Path("out/s_doubt.nii.gz").read_bytes() != first
-    assert run(f"{line} --mask-mean-frame") == 0
+    assert run(f"{line} --mean-frame") == 0
     assert nib.load("out/s_doubt.nii.gz").shape == head.mask.shape
 
 
@@ -459,8 +460,6 @@ def test_quiet_says_nothing_but_errors(files, capsys):
         ("-m good_mask.nii.gz --model models/quality.safetensors", "name one that strips heads"),
         ("--table gone.tsv", "gone.tsv"),
         ("--table image.nii.gz", "image.nii.gz"),
-        ("--train no/m.safetensors -m good_mask.nii.gz", "no/m.safetensors"),
-        ("--train m.safetensors -m gone.nii.gz", "gone.nii.gz"),
     ],
 )
 def test_failures_are_one_line(line, part, files, capsys):
@@ -563,14 +562,13 @@ def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
     [
         ("", "name a mask"),
         ("-o q.tsv", "name a mask"),
-        ("-m good_mask.nii.gz --epochs 1", "--epochs goes with --train"),
-        ("-m good_mask.nii.gz --resume", "--resume goes with --train"),
-        ("-m good_mask.nii.gz --kind volume", "--kind goes with --train"),
-        ("-m good_mask.nii.gz --axes axial", "--axes goes with --train"),
         ("-m good_mask.nii.gz cut_mask.nii.gz --doubt d.nii.gz", "--doubt goes with one mask"),
-        ("--train m.safetensors -m good_mask.nii.gz --doubt d.nii.gz", "--doubt does not go with --train"),
         ("-m good_mask.nii.gz --model m --qc-model quality", "--model beside --qc-model needs the image"),
         ("-m good_mask.nii.gz --seed 0", "--tta"),
+        ("-m good_mask.nii.gz --bval b.bval", "--bval is about the image of the mask"),
+        ("-m good_mask.nii.gz --centre 1 2 3", "--centre is about the image of the mask"),
+        ("-m good_mask.nii.gz -i image.nii.gz --b0-limit 5", "--b0-limit goes with --bval"),
+        ("-m good_mask.nii.gz cut_mask.nii.gz -i image.nii.gz image.nii.gz --bval b.bval", "--bval goes with one"),
         ("-m good_mask.nii.gz --tta", "--tta needs the image"),
         ("-m good_mask.nii.gz cut_mask.nii.gz -i image.nii.gz", "2 masks and 1"),
         ("-m good_mask.nii.gz --reference good_mask.nii.gz cut_mask.nii.gz", "1 masks and 2"),
@@ -579,40 +577,65 @@ def test_an_empty_mask_is_a_fail_and_no_error(files, capsys):
         ("--table cases.tsv --reference good_mask.nii.gz", "--table"),
         ("-m good_mask.nii.gz --seed -1", "--seed"),
         ("-m good_mask.nii.gz --look-from 0.99", "--look-from lies above"),
-        ("--train m.safetensors -m good_mask.nii.gz --pass-from 0.9", "--pass-from does not go"),
-        ("-m good_mask.nii.gz --train m.safetensors --epochs 0", "--epochs"),
-        ("--train m.safetensors", "--train takes one mask"),
-        ("--train m.safetensors -m good_mask.nii.gz cut_mask.nii.gz", "--train takes one mask"),
-        ("--train m.safetensors -m good_mask.nii.gz --table cases.tsv", "--train takes one mask"),
-        ("--train m.safetensors -m good_mask.nii.gz -o q.tsv", "--out does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz -i image.nii.gz", "--image does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --reference cut_mask.nii.gz", "--reference does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --report report", "--report does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --tta", "--tta does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --model m", "--model does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --qc-model quality", "--qc-model does not go"),
-        ("--train m.safetensors -m good_mask.nii.gz --axes axial", "--axes goes with --kind slices"),
-        ("--train m.safetensors -m good_mask.nii.gz --kind volume --axes axial", "--axes goes with --kind slices"),
-        ("--train m.safetensors -m good_mask.nii.gz --kind slices --axes up", "--axes"),
-        ("--train m.safetensors -m good_mask.nii.gz --kind flat", "--kind"),
-        ("--train m.pt -m good_mask.nii.gz", ".safetensors"),
-        ("-m good_mask.nii.gz --images 2", "--images goes with --calibrate"),
-        ("--calibrate m.safetensors -m good_mask.nii.gz", "--calibrate takes one labelled scan"),
-        ("--calibrate m.safetensors -m good_mask.nii.gz -i image.nii.gz --doubt d.nii.gz", "--doubt does not go"),
-        ("--calibrate m.safetensors -m good_mask.nii.gz -i image.nii.gz -o q.tsv", "--out does not go"),
-        ("--calibrate m.safetensors -m good_mask.nii.gz --train n.safetensors", "--calibrate does not go with"),
     ],
 )
 def test_wrong_command_lines(line, part, files, capsys):
+    assert_refused(f"qc {line}", part, capsys)
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("train-qc -m good_mask.nii.gz", "required: -o/--out"),
+        ("train-qc -o m.safetensors", "required: -m/--mask"),
+        ("train-qc -o m.safetensors -m good_mask.nii.gz --epochs 0", "--epochs"),
+        ("train-qc -o m.safetensors -m good_mask.nii.gz --axes axial", "--axes goes with --kind slices"),
+        ("train-qc -o m.safetensors -m good_mask.nii.gz --kind volume --axes axial", "--axes goes with --kind"),
+        ("train-qc -o m.safetensors -m good_mask.nii.gz --kind slices --axes up", "--axes"),
+        ("train-qc -o m.safetensors -m good_mask.nii.gz --kind flat", "--kind"),
+        ("train-qc -o m.pt -m good_mask.nii.gz", ".safetensors"),
+        ("calibrate-qc --qc-model m.safetensors -m good_mask.nii.gz", "required: -i/--image"),
+        ("calibrate-qc --qc-model m.safetensors -m good_mask.nii.gz -i image.nii.gz --images 0", "--images"),
+    ],
+)
+def test_wrong_command_lines_of_training(line, part, files, capsys):
+    assert_refused(line, part, capsys)
+
+
+def assert_refused(line, part, capsys):
+    """The command line is wrong: a sentence behind the usage says why, and no file is left."""
     before = names()
     with pytest.raises(SystemExit) as stop:
-        run(f"qc {line}")
+        run(line)
     assert stop.value.code == 2
     out, err = capsys.readouterr()
     usage, sentence = err.splitlines()
-    assert out == "" and usage.startswith("usage: singlestrip qc")
+    assert out == "" and usage.startswith(f"usage: singlestrip {line.split()[0]}")
     assert sentence.startswith("singlestrip: ") and part in sentence
     assert names() == before
+
+
+def test_b_values_and_a_centre_say_how_the_image_is_seen(trained, head, monkeypatch):
+    """The mask is judged by the mean of the frames up to the limit, with the window where a person puts it."""
+    seen = []
+    judge = assess.judge_masks
+
+    def judge_masks(quality, masks, vox2world, frames, fields):
+        seen.append((frames, fields.centre_mm))
+        return judge(quality, masks, vox2world, frames, fields)
+
+    monkeypatch.setattr(assess, "judge_masks", judge_masks)
+    series = np.stack([head.image, 0 * head.image, head.image + 2], -1)
+    nib.save(nib.Nifti1Image(series, head.vox2world), "dwi.nii.gz")
+    Path("dwi.bval").write_text("0 1000 80")
+    for options, mean in (("", head.image), (" --b0-limit 100 --centre 0 1 2.5", head.image + 1)):
+        assert run(f"qc -m good_mask.nii.gz -i dwi.nii.gz --bval dwi.bval{options} -q") == 0
+        ((frame,), centre_mm) = seen.pop()
+        np.testing.assert_allclose(frame.array, mean, atol=1e-3)
+        assert centre_mm == ([0, 1, 2.5] if options else None)
+    save("each_mask.nii.gz", np.stack([head.mask] * 3, -1))
+    assert run("qc -m each_mask.nii.gz -i dwi.nii.gz --bval dwi.bval -o q.json") == 1
+    assert "b-values are for one mask of all frames" in json.loads(Path("q.json").read_text())["note"]
 
 
 # Training
@@ -621,7 +644,9 @@ def test_wrong_command_lines(line, part, files, capsys):
 @pytest.fixture
 def brief(monkeypatch):
     """Training of one step an epoch."""
-    monkeypatch.setattr(qc, "AutoencoderTrainConfig", partial(AutoencoderTrainConfig, batch=2, masks_per_epoch=2))
+    monkeypatch.setattr(
+        train_qc, "AutoencoderTrainConfig", partial(AutoencoderTrainConfig, batch=2, masks_per_epoch=2)
+    )
 
 
 @pytest.fixture
@@ -639,7 +664,7 @@ def same(a, b):
 
 
 def test_train_writes_a_model(files, brief, capsys):
-    line = "qc --train m.safetensors -m good_mask.nii.gz --epochs 1"
+    line = "train-qc -m good_mask.nii.gz -o m.safetensors --epochs 1"
     assert run(line) == 0
     assert capsys.readouterr() == ("", "")
     model, header = checkpoint.load_model(Path("m.safetensors"), kind=Autoencoder)
@@ -659,7 +684,7 @@ def test_train_writes_a_model(files, brief, capsys):
 def test_the_seed_and_the_epochs_decide_the_model(files, small):
     for name, options in (("a", ""), ("b", "--seed 0"), ("c", "--seed 4"), ("d", "--seed 4"), ("e", "--epochs 2")):
         options = options if "--epochs" in options else f"{options} --epochs 1"
-        assert run(f"qc --train {name}.safetensors -m good_mask.nii.gz {options}") == 0
+        assert run(f"train-qc -m good_mask.nii.gz -o {name}.safetensors {options}") == 0
     a, b, c, d, e = (weights(f"{name}.safetensors") for name in "abcde")
     assert same(a, b) and same(c, d)
     assert not same(a, c) and not same(a, e)
@@ -670,7 +695,7 @@ def test_train_on_another_mask(files, small):
     """Half the brain is another model; the same file under another name is not."""
     Path("copy.nii.gz").write_bytes(Path("good_mask.nii.gz").read_bytes())
     for name, mask in (("a", "good_mask"), ("b", "copy"), ("c", "cut_mask")):
-        assert run(f"qc --train {name}.safetensors -m {mask}.nii.gz --epochs 1") == 0
+        assert run(f"train-qc -m {mask}.nii.gz -o {name}.safetensors --epochs 1") == 0
     a, b, c = (weights(f"{name}.safetensors") for name in "abc")
     assert same(a, b) and not same(a, c)
 
@@ -683,7 +708,7 @@ def test_masks_that_teach_nothing_are_named(what, why, kind, files, brief, capsy
     mask[30, 30, ::2] = what == "speck"
     save(f"{what}.nii.gz", mask, np.diag([0.25] * 3 + [1]))
     before = names()
-    assert run(f"qc --train m.safetensors -m {what}.nii.gz --epochs 1 --kind {kind}") == 1
+    assert run(f"train-qc -m {what}.nii.gz -o m.safetensors --epochs 1 --kind {kind}") == 1
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1
     assert err.startswith(f"singlestrip: {what}.nii.gz: {why}")
@@ -700,7 +725,7 @@ def test_train_the_published_network(files, capsys, monkeypatch):
         return AutoencoderConfig(kind, small.voxel_size_mm, small.size, axes, SLICE_LAYERS, small.dropout)
 
     monkeypatch.setattr(AutoencoderConfig, "fitting", staticmethod(fitting))
-    line = "qc -m good_mask.nii.gz --epochs 1 --kind slices --train"
+    line = "train-qc -m good_mask.nii.gz --epochs 1 --kind slices -o"
     assert run(f"{line} two.safetensors --axes axial coronal") == 0
     assert run(f"{line} one.safetensors") == 0
     assert asked == [("slices", (2, 1)), ("slices", (2,))]
@@ -717,14 +742,14 @@ def test_train_with_the_published_layers(files, brief):
     flat = np.zeros((32, 32, 1), dtype=bool)
     flat[8:24, 8:24] = True
     save("flat.nii.gz", flat, np.diag([6.0, 6, 2, 1]))
-    assert run("qc -m flat.nii.gz --epochs 1 --kind slices --train m.safetensors") == 0
+    assert run("train-qc -m flat.nii.gz --epochs 1 --kind slices -o m.safetensors") == 0
     model, _ = checkpoint.load_model(Path("m.safetensors"), kind=Autoencoder)
     assert model.config == AutoencoderConfig.fitting(96, "slices", (2,))
     assert model.config.size == 128
 
 
 def test_quiet_training(files, small, capsys):
-    assert run("qc --train m.safetensors -m good_mask.nii.gz --epochs 1 -q") == 0
+    assert run("train-qc -m good_mask.nii.gz -o m.safetensors --epochs 1 -q") == 0
     assert capsys.readouterr() == ("", "")
 
 
@@ -877,7 +902,7 @@ def test_what_strip_says_of_frames_qc_says_too(trained, head, capsys):
     dark[:, 16:][head.mask[:, 16:]] = 20
     Path("scans").mkdir()
     nib.save(nib.Nifti1Image(np.stack([head.image, dark, head.image], -1), head.vox2world), "scans/series.nii.gz")
-    for option, frame in (("", "1"), ("--mask-mean-frame", "")):
+    for option, frame in (("", "1"), ("--mean-frame", "")):
         line = f"strip -i scans/series.nii.gz --out-dir out{option} --save mask --qc {option}"
         assert run(line) == 0
         (row,) = table(f"out{option}/qc.tsv")
@@ -899,7 +924,7 @@ def test_the_networks_judge_frames_alike_in_strip_and_qc(trained, judges, head):
     dark = head.image.copy()
     dark[:, 16:][head.mask[:, 16:]] = 20
     nib.save(nib.Nifti1Image(np.stack([head.image, dark, head.image], -1), head.vox2world), "series.nii.gz")
-    for option, frame in (("", "1"), ("--mask-mean-frame", "")):
+    for option, frame in (("", "1"), ("--mean-frame", "")):
         line = f"strip -i series.nii.gz --out-dir out{option} --save mask --qc {option}"
         assert run(line) == 0
         (row,) = table(f"out{option}/qc.tsv")
@@ -915,7 +940,7 @@ def test_a_soft_mask_is_said(files, small, head, capsys):
     for line in (
         "qc -m soft.nii.gz",
         "qc -m good_mask.nii.gz --reference soft.nii.gz",
-        "qc --train m.safetensors -m soft.nii.gz --epochs 1",
+        "train-qc -m soft.nii.gz -o m.safetensors --epochs 1",
     ):
         assert run(line) == 0
         (said,) = capsys.readouterr().err.splitlines()
@@ -956,7 +981,12 @@ def test_calibration_of_the_quality_network(trained, capsys):
     assert run(line) == 0
     assert json.loads(Path("q.json").read_text())["evidence"] == "mask"
     checkpoint.save_model(Path("models/singlestrip.safetensors"), threshold_cascade(), {})
-    assert run("qc --calibrate models/quality.safetensors -i image.nii.gz -m good_mask.nii.gz --images 20 -q") == 0
+    assert (
+        run(
+            "calibrate-qc -i image.nii.gz -m good_mask.nii.gz --qc-model models/quality.safetensors --images 20 -q"
+        )
+        == 0
+    )
     assert run(line) == 0
     assert capsys.readouterr().out == ""
     record = json.loads(Path("q.json").read_text())
@@ -965,6 +995,9 @@ def test_calibration_of_the_quality_network(trained, capsys):
     told = header["provenance"]["estimator"]
     assert told["labelled"]["mask"]["name"] == "good_mask.nii.gz" and told["cases"]["images"] == 20
     before = Path("models/quality.safetensors").read_bytes()
-    assert run("qc --calibrate models/quality.safetensors -i image.nii.gz -m good_mask.nii.gz --images 1") == 1
+    assert (
+        run("calibrate-qc -i image.nii.gz -m good_mask.nii.gz --qc-model models/quality.safetensors --images 1")
+        == 1
+    )
     assert "too few to calibrate by" in capsys.readouterr().err
     assert Path("models/quality.safetensors").read_bytes() == before

@@ -237,7 +237,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(mask, tmp_path, monkeypatch):
 def command(mask, tmp_path, monkeypatch):
     """The command line that trains a model of one epoch in the working folder."""
     monkeypatch.chdir(tmp_path)
-    return ["qc", "--train", "m.safetensors", "-m", str(mask), "--epochs", "1", "--device", "cpu"]
+    return ["train-qc", "-o", "m.safetensors", "-m", str(mask), "--epochs", "1", "--device", "cpu"]
 
 
 def test_the_command_resumes_and_names_the_option(command, capsys):

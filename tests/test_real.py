@@ -20,7 +20,7 @@ EXAMPLE = Path(nib.__file__).parent / "tests" / "data" / "example4d.nii.gz"
 
 def test_every_installation_can_strip_the_example_of_nibabel(tmp_path):
     mask, brain = tmp_path / "mask.nii.gz", tmp_path / "brain.nii.gz"
-    status = main(["strip", "-i", str(EXAMPLE), "-m", str(mask), "-o", str(brain), "--mask-mean-frame"])
+    status = main(["strip", "-i", str(EXAMPLE), "-m", str(mask), "-o", str(brain), "--mean-frame"])
     assert status == 0
     image, inside = nib.load(EXAMPLE), np.asarray(nib.load(mask).dataobj) > 0
     assert inside.shape == image.shape[:3]

@@ -71,7 +71,7 @@ def test_one_image(there, capsys):
 
 def test_many_images_in_a_folder(there, capsys):
     (there / "b.nii.gz").write_bytes(b"not an image")
-    given = ["-i", "a.nii.gz", "b.nii.gz", "--out-dir", "out", "--save", "dseg", "probseg", "--suffix", ".nii"]
+    given = ["-i", "a.nii.gz", "b.nii.gz", "--out-dir", "out", "--save", "dseg", "probseg", "--format", ".nii"]
     assert segment(*given, "--volumes", "volumes.tsv") == 1
     assert files(there / "out") == ["a_dseg.nii", "a_dseg.tsv", "a_probseg.json", "a_probseg.nii"]
     assert "b.nii.gz" in capsys.readouterr().err
@@ -116,11 +116,11 @@ def test_a_centre_puts_the_window(there):
         (["-i", "a.nii.gz", "b.nii.gz", "-o", "c.nii.gz"], "several images need --out-dir"),
         (["-i", "a.nii.gz", "-o", "c.nii.gz", "--save", "dseg"], "go with --out-dir"),
         (["-i", "a.nii.gz", "-o", "c.nii.gz", "--out-dir", "out"], "with --out-dir use --save"),
-        (["-i", "a.nii.gz", "-p", "c.png", "--table", "c.tsv"], "--table goes with -o"),
+        (["-i", "a.nii.gz", "-p", "c.png", "--label-table", "c.tsv"], "--label-table goes with -o"),
         (["-i", "a.nii.gz", "-o", "a.nii.gz"], "is an input"),
         (["-i", "a.nii.gz", "b.nii.gz", "--out-dir", "out", "--centre", "0", "0", "0"], "goes with one image"),
         (["-i", "a.nii.gz", "-o", "c.nii.gz", "--mean-frame", "--bval", "bvals"], "--bval goes with one image"),
-        (["-i", "a.nii.gz", "--out-dir", "out", "--suffix", ".png"], "--suffix: choose from"),
+        (["-i", "a.nii.gz", "--out-dir", "out", "--format", ".png"], "--format: choose from"),
     ],
 )
 def test_wrong_command_lines(given, message, capsys):

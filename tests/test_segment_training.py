@@ -1,21 +1,25 @@
 """Networks that learn to tell the labels of one map apart."""
 
 import dataclasses
+import os
+import signal
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from organs import LEFT, MIDDLE, RIGHT, TABLE, TISSUE, make_body, save_body
+from organs import AIR, LEFT, MIDDLE, RIGHT, TABLE, TISSUE, make_body, save_body
 from phantoms import tiny_cascade
 
 from singlestrip.cli.main import main
 from singlestrip.configuration import (
     CascadeConfig,
+    ClassTrainConfig,
     ShapeConfig,
     SynthConfig,
     TargetClass,
+    UNetConfig,
     Window,
 )
 from singlestrip.errors import InputError, ModelError
@@ -31,8 +35,9 @@ from singlestrip.synthesis.generation_maps import read_class_maps
 from singlestrip.synthesis.image import sample_parameters, synthesise
 from singlestrip.synthesis.shape import window_coordinates
 from singlestrip.synthesis.streams import RandomStreams
-from singlestrip.training.cascade import begin_with
+from singlestrip.training.cascade import TrainingData, begin_with, train_cascade
 from singlestrip.training.maps import conform_map, fingerprint
+from singlestrip.training.run import Run
 
 CPU = torch.device("cpu")
 STILL = ShapeConfig(
@@ -198,7 +203,7 @@ def test_networks_begin_with_all_layers_but_the_last():
     same = {
         name: torch.equal(value, init.state_dict()[name])
         for name, value in model.state_dict().items()
-        if not name.startswith(("segmenter.head", "segmenter.detail", "segmenter.last"))
+        if not name.startswith(("segmenter.head", "segmenter.fine", "segmenter.last"))
     }
     assert all(same.values()) and torch.equal(model.locator.head.weight, init.locator.head.weight)
     other = Cascade(model.config)
@@ -224,7 +229,7 @@ def train(body, tiny, *options):
 
 def test_the_command_learns_classes(body, tiny):
     sheet = body[0].with_name("sheet.png")
-    assert main([*train(body, tiny), "--samples", str(sheet)]) == 0
+    assert main([*train(body, tiny), "--picture", str(sheet)]) == 0
     model, header = load_model(body[0].with_name("organs.safetensors"))
     assert [(each.number, each.side, each.brain) for each in model.config.classes] == [
         (LEFT, "left", True),
@@ -253,6 +258,29 @@ def test_a_run_goes_on_with_its_own_classes_alone(body, tiny, capsys):
     body[1].write_text(TABLE.replace("Liver", "Spleen"), encoding="utf-8")
     assert main(train(body, tiny, "--resume", "--steps", 4)) == 1
     assert "the run began with networks of another shape" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_gives_the_same_model(body, tiny, monkeypatch):
+    arguments = train(body, tiny, "--steps", 4)
+    model, checkpoint = (body[0].with_name(f"organs.{suffix}") for suffix in ("safetensors", "checkpoint"))
+    assert main(arguments) == 0
+    unbroken = load_model(model)[0].state_dict()
+    model.unlink()
+    checkpoint.unlink()
+    update = Run.update
+
+    def update_and_stop(run):
+        if run.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update", update_and_stop)
+        assert main(arguments) > 0
+    assert not model.exists()
+    assert main([*arguments, "--resume"]) == 0
+    resumed = load_model(model)[0].state_dict()
+    assert all(torch.equal(resumed[name], weights) for name, weights in unbroken.items())
 
 
 @pytest.mark.parametrize(
@@ -285,3 +313,28 @@ def test_an_image_parts_labels_and_is_no_labelled_scan(body, maps):
     parts = [len(np.unique(each.maps[0].map.labels[labels == MIDDLE])) for each in (maps, read)]
     assert parts[1] > parts[0] == 1
     np.testing.assert_array_equal(read.maps[0].map.targets, maps.maps[0].map.targets)
+
+
+@pytest.mark.slow
+def test_organs_of_another_body_in_another_contrast(body, tmp_path):
+    """Learned from one map: none of the organs is brain, and they are sought together."""
+    body[1].write_text(TABLE.replace("\t1\t", "\t0\t"), encoding="utf-8")
+    read = read_class_maps([body[0]], body[1])
+    easy = SynthConfig(
+        shape=ShapeConfig(rotation_deg=5, turn_probability=0, scaling=(0.9, 1.1), warp_mm=(0, 0, 0)),
+        crop_probability=0, masked_probability=0, slice_probability=0, noise=(0, 0.02), smoothing_mm=(0, 1),
+        smooth_classes_probability=0, joint_probability=0, region_probability=0, layer_probability=0,
+        structures_probability=0, surroundings_probability=0, coil_probability=0,
+    ).whole()  # fmt: skip
+    config = ClassTrainConfig(
+        steps=250, lr=2e-2, warmup=5, average=0.9, source_factor=1.0, locator_draws=2, amp="off", synth=easy
+    )
+    segmenter, locator = UNetConfig(widths=(8, 16)), UNetConfig(widths=(8, 16))
+    cascade = CascadeConfig(6.0, segmenter, 32, locator, 16, 2.0, 0, classes=read.classes, class_features=8)
+    model = tmp_path / "organs.safetensors"
+    train_cascade(TrainingData([read.maps[0].map]), model, cascade, config, device=CPU)
+    labels, vox2world = make_body(scale=0.97)
+    image = np.select([labels == number for number in (AIR, TISSUE, MIDDLE)], [0.02, 0.35, 0.9], 0.15)
+    image += 0.02 * np.random.default_rng(0).standard_normal(labels.shape)
+    segmented = Segmenter.load(model).segment(image.astype(np.float32), vox2world)
+    assert np.mean([dice(segmented.labels == number, labels == number) for number in (LEFT, MIDDLE, RIGHT)]) > 0.9

@@ -717,7 +717,7 @@ def test_the_command(inputs, tmp_path, capsys):
     scans = tmp_path / "scans.txt"
     scans.write_text("".join(f"{path}\n" for path in inputs.unlabelled))
     folder = tmp_path / "run"
-    line = ["self-train", "-i", inputs.image, "-m", inputs.mask, "--unlabelled", scans, "-o", folder]
+    line = ["self-train", "-i", inputs.image, "-m", inputs.mask, "--list", scans, "-o", folder]
     line += [
         "--model",
         inputs.model,
@@ -752,7 +752,7 @@ def test_the_quality_network_in_the_file_of_the_model_is_taken(inputs, tmp_path)
     checkpoint.save_model(path, cascade, {}, quality=checkpoint.QualityPart(quality, {}))
 
     def chosen(*options):
-        line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run", *options]
+        line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--list", "c.txt", "-o", "run", *options]
         return self_train._quality_file(build_parser().parse_args([str(part) for part in line]))
 
     assert chosen("--model", path) == path
@@ -766,7 +766,7 @@ def test_the_quality_network_in_the_file_of_the_model_is_taken(inputs, tmp_path)
 
 
 def test_the_defaults_of_the_command_are_those_of_the_dataclasses():
-    line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run"]
+    line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--list", "c.txt", "-o", "run"]
     assert self_train._options(build_parser().parse_args(line)) == Options()
     assert Options().first == TransferConfig()
     given = self_train._options(build_parser().parse_args([*line, "--steps", "7", "--lr", "0.5"]))
@@ -774,7 +774,7 @@ def test_the_defaults_of_the_command_are_those_of_the_dataclasses():
 
 
 def test_each_option_of_the_command_changes_something(inputs, tmp_path):
-    line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", "run"]
+    line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--list", "c.txt", "-o", "run"]
 
     def options(*extra, model_file=None):
         return self_train._options(build_parser().parse_args([*line, *extra]), model_file)
@@ -811,7 +811,7 @@ def test_the_command_begins_with_the_shipped_weights(inputs, tmp_path, monkeypat
 
     monkeypatch.setattr(rounds, "SelfTraining", Noted)
     (tmp_path / "scans.txt").write_text("scan.nii\n")
-    line = f"self-train -i a.nii -m b.nii --unlabelled {tmp_path / 'scans.txt'} -o run"
+    line = f"self-train -i a.nii -m b.nii --list {tmp_path / 'scans.txt'} -o run"
     for extra in ("", " --init none", f" --init {inputs.model}", f" --model {inputs.model}"):
         assert main(f"{line}{extra} --quiet".split()) == 0
     shipped = find_model(None)
@@ -829,13 +829,13 @@ def test_the_command_begins_with_the_shipped_weights(inputs, tmp_path, monkeypat
         ["--spare-border", "-1"],
         ["--qc-model", "q.safetensors", "--epochs", "3"],
         ["--rank", "truth"],
-        ["--references", "list.txt"],
+        ["--reference-list", "list.txt"],
         ["--rank", "luck"],
         ["--keep", "0"],
     ],
 )
 def test_wrong_combinations(tmp_path, extra, capsys):
-    line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--unlabelled", "c.txt", "-o", str(tmp_path / "run")]
+    line = ["self-train", "-i", "a.nii", "-m", "b.nii", "--list", "c.txt", "-o", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as stopped:
         main([*line, *extra])
     assert stopped.value.code == 2 and not (tmp_path / "run").exists()

@@ -17,7 +17,7 @@ from phantoms import PhantomCascade, make_head, tiny_cascade
 from safetensors import safe_open
 
 from singlestrip.cli.commands import train as train_command
-from singlestrip.cli.interface import command_options
+from singlestrip.cli.interface import command_options, former_options
 from singlestrip.cli.main import main
 from singlestrip.cli.parser import EXIT_STATUS, build_parser
 from singlestrip.configuration import AutoencoderConfig, QualityPartTrainConfig
@@ -82,22 +82,25 @@ LIST_KEYS = [
 MODEL_KEYS = ["format", "format_version", "configuration", "provenance"]
 PART_KEYS = ["quality_configuration", "quality_provenance", "anatomy"]
 OPTIONS = {
-    "strip": "image list out mask sdt picture out-dir save suffix shard resume model border fill mask-mean-frame "
-    "bval centre qc qc-model pass-from look-from device threads memory quiet debug",
-    "segment": "image list out table posteriors picture volumes qc out-dir save suffix shard resume model centre "
-    "mean-frame bval device threads memory quiet debug",
-    "fit-gmm": "image mask out figure inside outside seed quiet debug",
-    "train": "image mask labels out val init resume samples steps batch lr seed validate-every save-every amp "
-    "voxel-size no-quality norm device threads quiet debug",
+    "strip": "image list out mask sdt picture out-dir save suffix format shard resume model border fill "
+    "mask-mean-frame mean-frame bval b0-limit crop probability centre qc qc-model pass-from look-from device gpu "
+    "threads memory quiet debug",
+    "segment": "image list out table label-table posteriors picture volumes qc out-dir save suffix format shard "
+    "resume model centre mean-frame bval device gpu threads memory quiet debug",
+    "fit-gmm": "image mask out figure picture inside outside seed quiet debug",
+    "train": "image mask labels out val init resume samples picture steps batch lr seed validate-every save-every "
+    "amp voxel-size no-quality norm device gpu threads quiet debug",
     "qc": "mask image reference table out report qc-model pass-from look-from tta model seed train epochs kind "
-    "resume axes device threads quiet debug",
-    "self-train": "image mask unlabelled out model init qc-model val references resume rounds keep threshold rank "
-    "from-scratch halves shapes example-share spare-border accept-worse steps first-steps epochs batch lr seed "
-    "save-every device threads quiet debug",
+    "resume axes device gpu threads quiet debug",
+    "train-qc": "mask out resume epochs kind axes seed device gpu threads quiet debug",
+    "calibrate-qc": "image mask trust-voxels qc-model model images seed device gpu threads quiet debug",
+    "self-train": "image mask unlabelled list out model init qc-model val references reference-list resume rounds "
+    "keep threshold rank from-scratch halves shapes example-share spare-border accept-worse steps first-steps "
+    "epochs batch lr seed save-every device gpu threads quiet debug",
     "models": "model json quiet debug",
     "export": "model out quiet debug",
     "bids": "bids-dir output-dir level participant-label session-label suffix save resume model border qc "
-    "qc-model pass-from look-from device threads memory quiet debug",
+    "qc-model pass-from look-from device gpu threads memory quiet debug",
 }
 
 
@@ -232,7 +235,10 @@ def test_standard_output_and_errors(knowing, capsys):
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_long_options_stay(command):
-    assert set(OPTIONS[command].split()) <= {option.name for option in command_options(build_parser(), command)}
+    """Also those that have another name by now."""
+    parser = build_parser()
+    known = (*command_options(parser, command), *former_options(parser, command))
+    assert set(OPTIONS[command].split()) <= {option.name for option in known}
 
 
 def test_options_cannot_be_abbreviated(files, capsys):
@@ -245,7 +251,7 @@ def test_options_cannot_be_abbreviated(files, capsys):
 
 
 def test_files_of_strip(knowing):
-    assert run("strip -i image.nii.gz --out-dir out --save brain mask sdt picture --suffix .mgz --qc") == 0
+    assert run("strip -i image.nii.gz --out-dir out --save brain mask sdt picture --format .mgz --qc") == 0
     assert names("out") == {"image_brain.mgz", "image_mask.mgz", "image_sdt.mgz", "image_picture.png", "qc.tsv"}
     mask, sdt = (np.asanyarray(nib.load(f"out/image_{kind}.mgz").dataobj) for kind in ("mask", "sdt"))
     assert mask.dtype == np.uint8 and set(np.unique(mask)) == {0, 1} and mask.shape == make_head().image.shape
@@ -338,9 +344,9 @@ def test_files_of_train(files, monkeypatch):
     assert len(json.loads(header["anatomy"])["brain_ml"]) == 1
 
 
-def test_files_of_qc_train(files):
+def test_files_of_train_qc(files):
     before = names()
-    assert run("qc --train new.safetensors -m mask.nii.gz --epochs 1") == 0
+    assert run("train-qc -m mask.nii.gz -o new.safetensors --epochs 1") == 0
     added = {f"new.{ending}" for ending in ("safetensors", "checkpoint", "metrics.csv", "curve.png")}
     assert names() - before == added
     assert set(QUALITY_METRICS_COLUMNS) <= set(columns("new.metrics.csv", ","))
@@ -354,7 +360,7 @@ def test_files_of_self_train(files, monkeypatch):
     monkeypatch.setattr(scans, "strip_image", strip)
     Path("scan.nii.gz").write_bytes(Path("image.nii.gz").read_bytes())
     Path("scans.txt").write_text("scan.nii.gz\n")
-    line = "self-train -i image.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run --quiet"
+    line = "self-train -i image.nii.gz -m mask.nii.gz --list scans.txt -o run --quiet"
     line += " --model singlestrip --qc-model quality --rounds 1 --keep 1 --steps 1 --threshold 0.0001"
     assert run(line) == 0
     assert {

@@ -1,8 +1,9 @@
 """What mkdocs does beside its own: pages of the commands, the page that strips in a browser, and files of the
 repository that pages link to.
 
-A link that leads out of `docs` names a file of the repository. The site has a copy of that file: model cards and
-benchmarks/README.md as pages, others as they are. One link therefore works in a clone, on a forge and in the site.
+A link that leads out of `docs` names a file of the repository. The site has a copy of that file: model cards, and
+the READMEs of benchmarks and recipes, as pages, others as they are. One link therefore works in a clone, on a
+forge and in the site.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from singlestrip.integrations import manual_pages  # noqa: E402
 
 LINK = re.compile(r"(\]\()([^)#\s]+)([^)]*\))")
 PAGE = ROOT / "docs/try/dist"  # the page that strips in a browser, if it has been built
-CARDS = ("models/README.md", "models/singlestrip.md", "models/quality.md", "benchmarks/README.md")
+CARDS = (
+    "models/README.md",
+    "models/singlestrip.md",
+    "models/quality.md",
+    "benchmarks/README.md",
+    "recipes/README.md",
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

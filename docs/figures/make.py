@@ -121,8 +121,8 @@ def main(data: Path) -> None:
     other = data / "adults/sub-02_T1w.nii.gz"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        run("fit-gmm", "-i", labelled, "-m", mask, "-o", work / "labels.nii.gz", "--figure", work / "labels.png")
-        run("train", "-i", labelled, "-m", mask, "--samples", work / "samples.png")
+        run("fit-gmm", "-i", labelled, "-m", mask, "-o", work / "labels.nii.gz", "--picture", work / "labels.png")
+        run("train", "-i", labelled, "-m", mask, "--picture", work / "samples.png")
         run("strip", "-i", other, "-m", work / "whole.nii.gz", "-p", work / "strip.png")
         fault(work / "whole.nii.gz", work / "cut.nii.gz")
         masks = [work / "whole.nii.gz", work / "cut.nii.gz"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..configuration import MaskGridConfig
+from ..configuration import DiffusionConfig, MaskGridConfig
 from ..errors import InputError, describe_file_error, errors_named
-from ..io.images import memory_need, volume
+from ..io.images import diffusion, memory_need, volume
 from ..io.images.masks import check_grid, read_masks, read_masks_on
 from ..io.images.volume import Volume
 from ..io.output import make_folder, path_exists
@@ -20,9 +20,9 @@ from ..quality.judging import FrameFields, judge_masks
 from ..quality.scores import QualityModel
 from ..space.metrics import dice, hausdorff95
 from ..space.scan import Scan
-from ..stripping.stripper import Stripper
+from ..stripping.stripper import Point, Stripper
 from .assessment import Assessment, Case, name_cases, worst_first
-from .frames import frames_of_masks
+from .frames import frames_of_masks, mean_frame
 from .report import draw_picture
 
 
@@ -33,7 +33,9 @@ class Assessor:
     stripper: the networks that look at the images; None to judge by mask and image alone. augmenter: strips for
     test-time augmentation; None for no augmentation. seed: of the augmentation. report_folder: where pictures for
     the page are drawn; None for no pictures. grids: how far the grids of mask, image and reference may lie apart.
-    doubt: where the map of doubt of the one mask is written; None for no map.
+    doubt: where the map of doubt of the one mask is written; None for no map. bval: b-values of the one image,
+    whose mask is judged by the mean of the b=0 frames, those up to b0_limit s/mm²; None to judge it by the mean of
+    all. centre_mm: RAS mm of the middle of the brain in the one image; None to search for it.
     """
 
     quality: QualityModel
@@ -43,6 +45,9 @@ class Assessor:
     report_folder: Path | None = None
     grids: MaskGridConfig = MaskGridConfig()
     doubt: Path | None = None
+    bval: Path | None = None
+    b0_limit: float = DiffusionConfig().b0_limit
+    centre_mm: Point | None = None
 
     def assess(self, case: Case) -> Assessment:
         """Score one case and draw its picture. Raises SingleStripError, which names the file at fault.
@@ -64,8 +69,10 @@ class Assessor:
         truths = None
         if case.reference is not None:
             truths = read_masks_on(case.reference, base, file.frames, self.grids)
-        frames = [] if image is None else frames_of_masks(image, file.frames)
-        fields = None if self.stripper is None or image is None else FrameFields(self.stripper, frames)
+        frames = [] if image is None else self._frames_of(image, file.frames)
+        fields = None
+        if self.stripper is not None and image is not None:
+            fields = FrameFields(self.stripper, frames, self.centre_mm)
         with errors_named(base.path):
             quality, reconstruction = judge_masks(self.quality, masks, vox2world, frames, fields)
         frame = quality.frame or 0
@@ -101,6 +108,14 @@ class Assessor:
     def _map_frame(self, mask: Scan, frame: int, fields: FrameFields | None) -> Doubt:
         """The map of doubt of one frame."""
         return map_doubt(mask, self.quality.reconstruct(mask), None if fields is None else fields.of_mask(frame))
+
+    def _frames_of(self, image: Volume, masks: int) -> list[Scan]:
+        """What a number of masks of an image is of. Raises InputError if the b-values do not fit."""
+        if self.bval is None:
+            return frames_of_masks(image, masks)
+        if masks > 1:
+            raise InputError(f"{image.path}: b-values are for one mask of all frames, and there are {masks}")
+        return [mean_frame(image, diffusion.b0_frames(self.bval, image.frames, self.b0_limit))]
 
     def _read_image_of(self, path: Path, mask: Volume) -> Volume:
         """The image of a mask. Raises InputError if its grid is another, or its number of frames does not fit."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..configuration import DiffusionConfig
 from ..errors import OutputError
 from ..io.images.names import beside, distinct_names, is_mgh, merge_pairs, suffix_of, without_repeats
 from ..io.output import check_distinct, file_identity, make_folder
@@ -16,11 +17,15 @@ from ..io.output import check_distinct, file_identity, make_folder
 class JobOptions(Protocol):
     """How the outputs of a job are made, as far as records tell.
 
-    mean_frame: whether the outputs are of the mean of all frames.
+    mean_frame: whether the outputs are of the mean of all frames. b0_limit: the highest b-value, s/mm², of the
+    frames that count as b=0.
     """
 
     @property
     def mean_frame(self) -> bool: ...
+
+    @property
+    def b0_limit(self) -> float: ...
 
     def recorded(self, kind: str) -> dict[str, Any]:
         """The options that an output of this kind depends on, by key of its record, without defaults."""
@@ -34,7 +39,8 @@ class StripOptions:
     image; None for min(image minimum, 0). mean_frame: make one mask from the mean of all frames. memory_gib:
     refuse images that take more memory; None for what is free. centre_mm: RAS mm of the middle of the brain, in
     all frames of the one image; None to search for it. quality_sha256: checksum of the file of the quality network
-    that maps of doubt are made with; None for the one that goes with the model.
+    that maps of doubt are made with; None for the one that goes with the model. b0_limit: see `JobOptions`.
+    crop_mm: crop the brain image to the box of the brain with a margin of so many mm; None to leave it whole.
     """
 
     border_mm: float = 0.0
@@ -43,16 +49,20 @@ class StripOptions:
     memory_gib: float | None = None
     centre_mm: tuple[float, float, float] | None = None
     quality_sha256: str | None = None
+    b0_limit: float = DiffusionConfig().b0_limit
+    crop_mm: float | None = None
 
     def recorded(self, kind: str) -> dict[str, Any]:
         """See `JobOptions`."""
         recorded: dict[str, Any] = {}
         if self.centre_mm is not None:
             recorded["CentreMM"] = self.centre_mm
-        if self.border_mm and kind != "sdt":
+        if self.border_mm and kind not in ("sdt", "probability"):
             recorded["BorderMM"] = self.border_mm
         if self.fill is not None and kind == "brain":
             recorded["Fill"] = self.fill
+        if self.crop_mm is not None and kind == "brain":
+            recorded["CropMM"] = self.crop_mm
         if self.quality_sha256 is not None and kind == "doubt":
             recorded["QualityModelSHA256"] = self.quality_sha256
         return recorded
@@ -62,12 +72,13 @@ class StripOptions:
 class SegmentOptions:
     """How to segment files.
 
-    mean_frame: segment the mean of all frames. memory_gib, centre_mm: as of `StripOptions`.
+    mean_frame: segment the mean of all frames. memory_gib, centre_mm, b0_limit: as of `StripOptions`.
     """
 
     mean_frame: bool = False
     memory_gib: float | None = None
     centre_mm: tuple[float, float, float] | None = None
+    b0_limit: float = DiffusionConfig().b0_limit
 
     def recorded(self, kind: str) -> dict[str, Any]:
         """See `JobOptions`."""
@@ -78,8 +89,9 @@ class SegmentOptions:
 class Job:
     """One image and where its outputs go, by kind.
 
-    Kinds of stripping are "brain", "mask", "sdt", "picture" and "doubt". Those of segmenting are "dseg", a label
-    map; "table", of the structures in it; "probseg", posteriors; "names", of their frames; and "picture".
+    Kinds of stripping are "brain", "mask", "sdt", "picture", "doubt" and "probability". Those of segmenting are
+    "dseg", a label map; "table", of the structures in it; "probseg", posteriors; "names", of their frames; and
+    "picture".
 
     bval: the file of b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records:
     JSON files by kind of output, which must exist too for the job to count as done. fault: why the job cannot be

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..configuration import DiffusionConfig
 from ..io.checksum import checksum
 from ..io.images import volume
 from ..io.text.json_file import read_json
@@ -78,6 +79,8 @@ class Ledger:
         shared = self.made_with | {"ImageSHA256": _checksum_if_readable(volume.voxel_file(job.image))}
         if job.bval is not None:
             shared["BvalSHA256"] = _checksum_if_readable(job.bval)
+            if self.options.b0_limit != DiffusionConfig().b0_limit:
+                shared["B0Limit"] = self.options.b0_limit
         if not volume.has_one_frame(job.image):
             shared["Frames"] = "b=0" if job.bval else "mean" if self.options.mean_frame else "each"
         shared = {key: value for key, value in shared.items() if value is not None}

@@ -285,11 +285,14 @@ class _Pipeline(Generic[Prepared, Result, Measured]):
 
 
 def _is_done(job: Job) -> bool:
-    """Whether all outputs of a job are there, images complete and on the grid of the job's image."""
-    images = [path for path in job.outputs.values() if suffix_of(path)]
+    """Whether all outputs of a job are there, images complete and on the grid of the job's image.
+
+    A brain image may lie on a part of the grid; the records tell how it was cropped.
+    """
+    images = {kind: path for kind, path in job.outputs.items() if suffix_of(path)}
     others = [path for path in job.outputs.values() if not suffix_of(path)]
     return (
         not job.fault
         and all(path.is_file() for path in (*job.records.values(), *others))
-        and all(volume.is_complete(path, job.image) for path in images)
+        and all(volume.is_complete(path, job.image, kind == "brain") for kind, path in images.items())
     )

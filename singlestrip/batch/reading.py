@@ -12,7 +12,7 @@ from ..io.images.volume import Volume
 from ..io.output import check_distinct, check_picture, check_writable
 from ..space.scan import Scan
 from .frames import each_frame, frames_of_masks, mean_frame
-from .jobs import Job
+from .jobs import Job, JobOptions
 from .pipeline import Say
 
 
@@ -60,12 +60,12 @@ def _count_bad(image: Volume) -> int:
     return total
 
 
-def frames_to_see(image: Volume, job: Job, mean: bool) -> list[Scan]:
+def frames_to_see(image: Volume, job: Job, options: JobOptions) -> list[Scan]:
     """What the networks are shown of an image: each frame, or the mean of those that a single output is made from.
 
-    mean: whether that is of all frames; with b-values it is of the b=0 frames.
+    That is the mean of all frames if the options say so, and with b-values that of the b=0 frames.
     """
-    counting = None if job.bval is None else diffusion.b0_frames(job.bval, image.frames)
+    counting = None if job.bval is None else diffusion.b0_frames(job.bval, image.frames, options.b0_limit)
     if counting is None:
-        return frames_of_masks(image, 1 if mean else image.frames)
+        return frames_of_masks(image, 1 if options.mean_frame else image.frames)
     return each_frame(image) if image.frames == 1 else [mean_frame(image, counting)]

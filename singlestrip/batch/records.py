@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..configuration import DiffusionConfig
 from ..io.checksum import checksum
 from ..io.images.names import voxel_file
 from ..io.output import make_folder
@@ -30,12 +31,22 @@ WORDS = {
     "BorderMM": "border in mm",
     "CentreMM": "centre in mm",
     "Fill": "fill",
+    "CropMM": "margin of the crop in mm",
     "CSF": "fluid around the brain",
     "Frames": "frames",
     "BvalSHA256": "b-values",
+    "B0Limit": "highest b-value that counts as 0",
     "ImageSHA256": "image",
 }
-DEFAULTS = {"BorderMM": 0.0, "CSF": None, "CentreMM": None, "Fill": None, "QualityModelSHA256": None}
+DEFAULTS = {
+    "BorderMM": 0.0,
+    "CSF": None,
+    "CentreMM": None,
+    "Fill": None,
+    "CropMM": None,
+    "QualityModelSHA256": None,
+    "B0Limit": DiffusionConfig().b0_limit,
+}
 
 
 def made_with(model: Path) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Segmenting:
         memory_need.check_need(header, self.memory_needed(header, job), self.options.memory_gib)
         check_grids(header, job)
         image = read_image(job, say)
-        frames = frames_to_see(image, job, self.options.mean_frame)
+        frames = frames_to_see(image, job, self.options)
         if "probseg" in job.outputs and len(frames) > 1:
             raise InputError(f"{job.image}: has {len(frames)} frames; posteriors are of one, or of their mean")
         return PreparedImage(image, frames)

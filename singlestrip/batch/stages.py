@@ -16,6 +16,8 @@ from ..io.images.masks import read_masks
 from ..io.images.names import is_mgh
 from ..io.images.volume import Volume
 from ..io.pictures import figures
+from ..space.grid import Box, Grid
+from ..space.morphology import bounding_box
 from ..space.scan import Scan
 from .jobs import Job, StripOptions
 from .pipeline import Say, write_together
@@ -26,6 +28,9 @@ if TYPE_CHECKING:  # their modules import torch
     from ..quality.scores import MaskQuality, QualityModel
     from ..stripping.brain_field import BrainField
     from ..stripping.stripper import Stripped, Stripper
+
+
+PROBABILITY_STEP = 1 / 255  # probabilities are written as bytes
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ class Prepared:
 class Brain:
     """What was found in an image, or in one frame.
 
-    masks: boolean [X, Y, Z, T]. sdts: signed distances in mm, and doubts: maps of doubt, float32 [X, Y, Z, T];
-    these and the quality, of the worst frame, are None if they are not wanted. remarks: clauses, with advice, on
+    masks: boolean [X, Y, Z, T]. sdts: signed distances in mm, and doubts: maps of doubt, float32 [X, Y, Z, T].
+    probabilities: of brain in steps of PROBABILITY_STEP, uint8 [X, Y, Z, T]. These and the quality, of the worst
+    frame, are None if they are not wanted. remarks: clauses, with advice, on
     what is unusual or why the mask may be wrong, of the first such frame.
     """
 
@@ -54,6 +60,7 @@ class Brain:
     doubts: np.ndarray | None
     quality: MaskQuality | None
     remarks: tuple[str, ...]
+    probabilities: np.ndarray | None = None
 
 
 def prepare(job: Job, options: StripOptions, window_mm: float, say: Say) -> Prepared:
@@ -62,11 +69,18 @@ def prepare(job: Job, options: StripOptions, window_mm: float, say: Say) -> Prep
     window_mm: side of the segmenter's window. Raises SingleStripError.
     """
     header = check_files(job)
-    wants_distance, brain_in_mgh = _wants_distance(job, options), _brain_in_mgh(job)
-    memory_need.check(header, wants_distance, window_mm, options.memory_gib, brain_in_mgh, "doubt" in job.outputs)
+    memory_need.check(
+        header,
+        _wants_distance(job, options),
+        window_mm,
+        options.memory_gib,
+        _brain_in_mgh(job),
+        "doubt" in job.outputs,
+        "probability" in job.outputs,
+    )
     check_grids(header, job)
     image = read_image(job, say)
-    frames = frames_to_see(image, job, options.mean_frame)
+    frames = frames_to_see(image, job, options)
     with errors_named(job.image):
         fill = stored_fill(image, options.fill)
         if "brain" in job.outputs:
@@ -77,7 +91,12 @@ def prepare(job: Job, options: StripOptions, window_mm: float, say: Say) -> Prep
 def memory_needed(header: ImageHeader, job: Job, options: StripOptions, window_mm: float) -> int:
     """Upper estimate, in bytes, of the memory that the whole process takes to strip the image of a job."""
     return memory_need.estimate(
-        header, _wants_distance(job, options), window_mm, _brain_in_mgh(job), "doubt" in job.outputs
+        header,
+        _wants_distance(job, options),
+        window_mm,
+        _brain_in_mgh(job),
+        "doubt" in job.outputs,
+        "probability" in job.outputs,
     )
 
 
@@ -120,7 +139,7 @@ def assess_kept(stripper: Stripper, job: Job, options: StripOptions, quality: Qu
     from ..quality.judging import FrameFields, judge_masks  # imports torch
 
     masks, image = read_masks(job.outputs["mask"])[1], volume.read_quietly(job.image)
-    frames = frames_to_see(image, job, options.mean_frame)
+    frames = frames_to_see(image, job, options)
     fields = FrameFields(stripper, frames, options.centre_mm)
     with errors_named(job.image):
         return judge_masks(quality, masks, image.vox2world, frames, fields)[0]
@@ -129,14 +148,24 @@ def assess_kept(stripper: Stripper, job: Job, options: StripOptions, quality: Qu
 def write_outputs(job: Job, prepared: Prepared, brain: Brain, options: StripOptions) -> None:
     """Write the outputs of a job. Each appears whole or not at all. Raises OutputError."""
     one_mask = options.mean_frame or job.bval is not None
-    write_together(job, lambda kind, path: _write_output(kind, path, prepared, brain, one_mask))
+    write_together(job, lambda kind, path: _write_output(kind, path, prepared, brain, one_mask, options.crop_mm))
 
 
-def _write_output(kind: str, path: Path, prepared: Prepared, brain: Brain, one_mask: bool) -> None:
-    """Write one output. one_mask: whether one mask is of all frames, and is written in 3-D."""
+def _write_output(
+    kind: str, path: Path, prepared: Prepared, brain: Brain, one_mask: bool, crop_mm: float | None
+) -> None:
+    """Write one output.
+
+    one_mask: whether one mask is of all frames, and is written in 3-D. crop_mm: the margin to which the brain
+    image is cropped; None to leave it whole.
+    """
     image = prepared.image
     if kind == "brain":
-        stored = np.where(brain.masks, image.stored, prepared.fill)
+        masks = brain.masks
+        if crop_mm is not None:
+            box = _box_with_margin(masks, image.grid, crop_mm)
+            image, masks = volume.crop(image, box), masks[box]
+        stored = np.where(masks, image.stored, prepared.fill)
         volume.write_like(image, path, stored, image.slope, image.intercept)
     elif kind == "mask":
         volume.write_like(image, path, brain.masks.view(np.uint8), label="brain mask", one_frame=one_mask)
@@ -144,8 +173,22 @@ def _write_output(kind: str, path: Path, prepared: Prepared, brain: Brain, one_m
         volume.write_like(image, path, brain.sdts, label="brain SDT mm", one_frame=one_mask)
     elif kind == "doubt" and brain.doubts is not None:
         volume.write_like(image, path, brain.doubts, label="brain doubt", one_frame=one_mask)
+    elif kind == "probability" and brain.probabilities is not None:
+        label = "brain probability"
+        volume.write_like(image, path, brain.probabilities, PROBABILITY_STEP, label=label, one_frame=one_mask)
     elif kind == "picture":
         figures.mask_figure(Scan(image.grey(), image.vox2world), brain.masks[..., 0], path, image.path.name)
+
+
+def _box_with_margin(masks: np.ndarray, grid: Grid, margin_mm: float) -> Box:
+    """The box of brain masks [X, Y, Z, T], of all frames together, with a margin that ends with the grid."""
+    brain = bounding_box(np.any(masks, axis=3))
+    assert brain is not None, "a mask without brain is an error before"
+    margin = np.ceil(margin_mm / grid.voxel_sizes_mm).astype(int)
+    return tuple(
+        slice(max(side.start - int(beyond), 0), min(side.stop + int(beyond), length))
+        for side, beyond, length in zip(brain, margin, grid.shape, strict=True)
+    )
 
 
 def _strip_frames(
@@ -164,7 +207,11 @@ def _strip_frames(
         place = "" if len(frames) == 1 else f"frame {number} of 0 to {len(frames) - 1}: "
         try:
             stripped = stripper.strip(
-                frame, border_mm=options.border_mm, sdt="sdt" in kinds, centre_mm=options.centre_mm
+                frame,
+                border_mm=options.border_mm,
+                sdt="sdt" in kinds,
+                centre_mm=options.centre_mm,
+                probability="probability" in kinds,
             )
         except InputError as error:
             if len(frames) == 1:
@@ -176,7 +223,13 @@ def _strip_frames(
             reconstruction = quality.reconstruct(mask)
             judged = quality.measure(mask, reconstruction, frame, stripped.field) if assess else None
             doubt = _doubt_of(mask, reconstruction, stripped.field) if "doubt" in kinds else None
-        yield Brain(stripped.mask, stripped.sdt, doubt, judged, tuple(place + each for each in _remarks(stripped)))
+        remarks = tuple(place + each for each in _remarks(stripped))
+        yield Brain(stripped.mask, stripped.sdt, doubt, judged, remarks, _as_bytes(stripped.probability))
+
+
+def _as_bytes(probability: np.ndarray | None) -> np.ndarray | None:
+    """A probability [X, Y, Z] in steps of PROBABILITY_STEP, uint8; None of None."""
+    return None if probability is None else np.rint(probability / PROBABILITY_STEP).astype(np.uint8)
 
 
 def _remarks(stripped: Stripped) -> Iterator[str]:
@@ -195,6 +248,7 @@ def _gathered(frames: list[Brain]) -> Brain:
         _stack_given([each.doubts for each in frames]),
         _worst_of([each.quality for each in frames if each.quality is not None]),
         next((each.remarks for each in frames if each.remarks), ()),
+        _stack_given([each.probabilities for each in frames]),
     )
 
 

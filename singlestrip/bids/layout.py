@@ -1,8 +1,9 @@
 """BIDS data sets: which images of heads they have, and the names and JSON files of what is made from them.
 
 A derived file keeps the folder and the entities of its image. The name of a mask lacks the image's suffix. Of the
-first suffix of each folder in BIDS_SUFFIXES (T1w, bold, dwi, asl, pet) the folder tells it; other masks get
-`space-SUFFIX`, for the image on whose grid they lie. The name of a file depends on its image's name alone.
+first suffix of each folder in BIDS_SUFFIXES (T1w, dwi, magnitude1, bold, asl, pet) the folder tells it; other
+masks get `space-SUFFIX`, for the image on whose grid they lie. The name of a file depends on the name of its image
+alone.
 """
 
 from __future__ import annotations
@@ -38,14 +39,16 @@ README = f"""\
 Brain masks that singlestrip made from the data set named in dataset_description.json.
 
 A mask has the entities of its image, on whose grid it lies, and ends in {MASK_ENDING[1:]}. Masks of images
-other than T1w, bold, dwi, asl and pet have space-SUFFIX in their name, the suffix of their image. The JSON
-file of each names its image (Sources), and the model and version that made it. A 4-D image has one mask in
-3-D: of diffusion images from the mean of the b=0 volumes, of others from the mean of all.
+other than T1w, bold, dwi, magnitude1, asl and pet have space-SUFFIX in their name, the suffix of their image.
+The JSON file of each names its image (Sources), and the model and version that made it. A 4-D image has one
+mask in 3-D: of diffusion images from the mean of the b=0 volumes, of others from the mean of all.
 
 {REPORT}/ has the table and the page of estimated quality, once `singlestrip bids` ran at the group level.
 """
 # BIDS has no rule yet for masks in these folders, nor for reports.
 IGNORED = f"""\
+**/fmap/*_mask.nii.gz
+**/fmap/*_mask.json
 **/perf/*_mask.nii.gz
 **/perf/*_mask.json
 **/pet/*_mask.nii.gz
@@ -74,21 +77,22 @@ def find_images(
     root: Path,
     participants: Iterable[str] | None = None,
     sessions: Iterable[str] | None = None,
-    suffixes: Iterable[str] = ALL_SUFFIXES,
+    suffixes: Iterable[str] | None = None,
 ) -> list[Path]:
     """The images of heads in the raw data set at `root`, sorted; paths begin with `root` as it was given.
 
     participants, sessions: labels, with or without `sub-` and `ses-`; None for all. suffixes: of names, without
-    extension. An image counts if it lies in one of the folders of BIDS_SUFFIXES and its name begins with its
-    participant and session. Phase, real and imaginary parts, derived images and hidden files do not count.
+    extension; None for those that BIDS_SUFFIXES has for the image's folder. An image counts if it lies in one of
+    these folders and its name begins with its participant and session. Phase, real and imaginary parts, derived
+    images and hidden files do not count.
 
     Raises InputError if the folder is no data set, if it lacks a label, or if a suffix is neither in it nor one
     that BIDS has for heads; SingleStripError without ancpbids.
     """
-    root, suffixes = Path(root), set(suffixes)
+    root, chosen = Path(root), None if suffixes is None else set(suffixes)
     images = [path for path in _index(root) if _is_raw_image(path)]
     known = {parts_of(path)[1] for path in images}
-    unknown = suffixes - known - set(ALL_SUFFIXES)
+    unknown = (chosen or set()) - known - set(ALL_SUFFIXES)
     if unknown:
         near = _near_suffixes(unknown, [*known, *ALL_SUFFIXES])
         raise InputError(
@@ -97,7 +101,9 @@ def find_images(
         )
     images = _choose(root, images, "sub", participants)
     images = _choose(root, images, "ses", sessions)
-    return sorted(root / path for path in images if parts_of(path)[1] in suffixes)
+    return sorted(
+        root / path for path in images if parts_of(path)[1] in (chosen or BIDS_SUFFIXES[path.parent.name])
+    )
 
 
 def _near_suffixes(unknown: Iterable[str], known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import (
     BrainLabelsError,
+    DeviceError,
     DivergedError,
     EarlierRunError,
     GridError,
@@ -26,6 +27,7 @@ ADVISED_OPTIONS: dict[type[Exception], tuple[str, ...]] = {
     LabelNamesError: ("brain", "label-table"),
     GridError: ("trust-voxels",),
     NoBrainError: ("centre",),
+    DeviceError: ("device",),
 }
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..batch.shards import Shard, slurm_shard
+from ..configuration import DiffusionConfig
 from ..errors import OutputError
-from .options import input_file, input_list, millimetres, output_folder, shard
+from .options import input_file, input_list, millimetres, not_negative, output_folder, shard
 from .streams import tell
 
 if TYPE_CHECKING:
     from ..batch.jobs import Job
+
+
+DIFFUSION = DiffusionConfig()
 
 
 def add_images(group: argparse._ArgumentGroup, verb: str) -> None:
@@ -51,7 +55,9 @@ def add_folder(
         help=f"what to write to --out-dir: {', '.join(kinds)} (default {' '.join(default)})",
     )
     group.add_argument(
-        "--suffix", metavar="SUFFIX", help="format in --out-dir, such as .mgz (default: each image's own)"
+        "--format",
+        metavar="SUFFIX",
+        help="file format in --out-dir by its suffix, such as .mgz (default: each image's own)",
     )
     group.add_argument(
         "--shard",
@@ -75,6 +81,38 @@ def add_centre(group: argparse._ArgumentGroup) -> None:
         metavar=("X", "Y", "Z"),
         help="RAS mm of the middle of the brain, for one IMAGE in which it is not found (default: search)",
     )
+
+
+def add_bvalues(group: argparse._ArgumentGroup, output: str) -> None:
+    """Add --bval and --b0-limit. output: what is made of the mean of the b=0 frames."""
+    group.add_argument(
+        "--bval",
+        type=input_file,
+        metavar="FILE",
+        help=f"b-values of a diffusion IMAGE: {output} from the mean of its b=0 frames",
+    )
+    add_b0_limit(group)
+
+
+def add_b0_limit(group: argparse._ArgumentGroup) -> None:
+    """Add --b0-limit."""
+    group.add_argument(
+        "--b0-limit",
+        type=not_negative,
+        metavar="B",
+        help=f"b-value up to which frames count as b=0, in s/mm² (default {DIFFUSION.b0_limit:g})",
+    )
+
+
+def chosen_b0_limit(args: argparse.Namespace) -> float:
+    """The value of --b0-limit, or its default."""
+    return DIFFUSION.b0_limit if args.b0_limit is None else args.b0_limit
+
+
+def check_bvalues(args: argparse.Namespace) -> None:
+    """End the program if --b0-limit is given without --bval."""
+    if args.b0_limit is not None and args.bval is None:
+        args.parser.error("--b0-limit goes with --bval")
 
 
 def read_images(args: argparse.Namespace) -> list[Path]:
@@ -116,9 +154,9 @@ def plan_jobs(
         args.parser.error(
             f"{options.replace(' or ', ' and ')} name the outputs of one image; with --out-dir use --save"
         )
-    if args.suffix and args.suffix not in SUFFIXES:
-        args.parser.error(f"--suffix: choose from {', '.join(SUFFIXES)}")
-    return plan_folder(images, args.out_dir, args.save or default, args.suffix, complete)
+    if args.format and args.format not in SUFFIXES:
+        args.parser.error(f"--format: choose from {', '.join(SUFFIXES)}")
+    return plan_folder(images, args.out_dir, args.save or default, args.format, complete)
 
 
 def _single_job(
@@ -134,8 +172,8 @@ def _single_job(
     from ..io.images.path import check_is_file
     from ..io.output import check_distinct, check_picture, check_writable
 
-    if args.save or args.suffix or args.shard:
-        args.parser.error("--save, --suffix and --shard go with --out-dir")
+    if args.save or args.format or args.shard:
+        args.parser.error("--save, --format and --shard go with --out-dir")
     if len(images) > 1:
         args.parser.error("several images need --out-dir")
     if not outputs:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from . import options
+from . import former_names, options
 
 # What the values of an option are to a wrapper, by the argparse type that parses them.
 PATH_ROLES: dict[object, str] = {
@@ -82,13 +82,31 @@ def command_options(parser: argparse.ArgumentParser, command: str) -> Iterator[O
         yield Option(tuple(action.option_strings), role, action.nargs, action)
 
 
+def former_options(parser: argparse.ArgumentParser, command: str) -> Iterator[Option]:
+    """The options of a subcommand by the names that were replaced, which still work.
+
+    If an option became a command, they include the other options that this command alone has.
+    """
+    present = {flag: option for option in command_options(parser, command) for flag in option.flags}
+    for former, flag in former_names.OPTIONS.get(command, {}).items():
+        yield replace(present[flag], flags=(former,))
+    others: set[str] = set()
+    for former, (successor, flag) in former_names.COMMANDS.get(command, {}).items():
+        for option in command_options(parser, successor):
+            if flag in option.flags:
+                yield replace(option, flags=(former,))
+            elif not others.union(present).intersection(option.flags):
+                others.update(option.flags)
+                yield option
+
+
 def option_table(parser: argparse.ArgumentParser) -> str:
     """All of it as Python source, for bin/singlestrip-container: by subcommand, role, nargs and flags of each
-    option; a positional argument has its name in place of flags."""
+    option, also by former names; a positional argument has its name in place of flags."""
     lines = ["OPTIONS = {"]
     for command in subparsers(parser):
         lines.append(f'    "{command}": (')
-        for option in command_options(parser, command):
+        for option in (*command_options(parser, command), *former_options(parser, command)):
             named = option.flags or (option.action.dest,)
             nargs = f'"{option.nargs}"' if isinstance(option.nargs, str) else option.nargs
             words = [f'"{option.role}"', str(nargs), *(f'"{name}"' for name in named)]

@@ -272,16 +272,28 @@ def mask_grids(args: argparse.Namespace) -> MaskGridConfig:
     return MaskGridConfig(trust_voxels=args.trust_voxels)
 
 
-def add_processor_options(parser: argparse.ArgumentParser, has_engine: bool = False) -> None:
-    """Add --device and --threads, and --engine if the command can choose what runs the networks."""
+def add_processor_options(parser: argparse.ArgumentParser, trains: bool = False) -> None:
+    """Add --device, --gpu and --threads, and --engine unless the command trains networks: only torch does that."""
+    names = ["auto", "cpu", "cuda", "cuda:N", *([] if trains else ["mps"])]
     group = parser.add_argument_group("PROCESSOR OPTIONS")
     group.add_argument(
-        "--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N (default auto: a GPU if any)"
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help=f"{', '.join(names)} (default auto: a CUDA GPU if any)",
+    )
+    group.add_argument(
+        "-g",
+        "--gpu",
+        dest="device",
+        action="store_const",
+        const="cuda",
+        help="run on the GPU, as --device cuda does; an error if there is none",
     )
     group.add_argument(
         "-t", "--threads", type=positive_int, metavar="N", help="processor threads (default: one per core)"
     )
-    if has_engine:
+    if not trains:
         group.add_argument(
             "--engine",
             choices=ENGINES,

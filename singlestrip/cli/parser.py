@@ -12,6 +12,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, NoReturn
 
+from .former_names import with_present_names
 from .streams import tell
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -21,6 +22,8 @@ COMMANDS = {  # by their names, the modules in `commands`
     "fit-gmm": "fit_gmm",
     "train": "train",
     "qc": "qc",
+    "train-qc": "train_qc",
+    "calibrate-qc": "calibrate_qc",
     "self-train": "self_train",
     "models": "models",
     "export": "export",
@@ -46,11 +49,17 @@ class ManualParser(argparse.ArgumentParser):
     """A parser whose help is a manual page: sections have names in capitals and indented text."""
 
     def __init__(
-        self, prog: str | None = None, *, synopsis: Sequence[str] = (), examples: str = "", **keywords: Any
+        self,
+        prog: str | None = None,
+        *,
+        synopsis: Sequence[str] = (),
+        examples: str = "",
+        allow_abbrev: bool = False,
+        **keywords: Any,
     ) -> None:
         # argparse makes a formatter for each option; with a width it does not ask the terminal for one.
         formatter = partial(argparse.HelpFormatter, width=WIDEST)
-        super().__init__(prog, add_help=False, allow_abbrev=False, formatter_class=formatter, **keywords)
+        super().__init__(prog, add_help=False, allow_abbrev=allow_abbrev, formatter_class=formatter, **keywords)
         # Values, not options: argparse before Python 3.14 takes -1e-5 and -12. for options.
         self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
         self.synopsis, self.examples = synopsis, examples
@@ -177,6 +186,7 @@ def _add_version(parser: argparse._ActionsContainer) -> None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command line. A wrong one ends the program. Builds the parser of one subcommand alone."""
+    arguments = with_present_names(arguments)
     first = arguments[0] if arguments else ""
     alone = first in COMMANDS or first in VERSION_FLAGS
     return build_parser([first] if alone else tuple(COMMANDS)).parse_args(arguments)

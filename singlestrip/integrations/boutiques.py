@@ -21,9 +21,12 @@ from ..cli.parser import EXIT_STATUS, build_parser
 TYPES = {"none": "Flag", **dict.fromkeys(("input", "list", "table", "input-folder", "model"), "File")}
 # Groups of options of which a command needs at least one, by command and by what they have in common.
 ONE_REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
-    "strip": {"images": ("image", "list"), "outputs": ("out", "mask", "sdt", "picture", "doubt", "out-dir")},
+    "strip": {
+        "images": ("image", "list"),
+        "outputs": ("out", "mask", "sdt", "picture", "doubt", "probability", "out-dir"),
+    },
     "segment": {"images": ("image", "list"), "outputs": ("out", "posteriors", "picture", "out-dir")},
-    "train": {"examples": ("image", "labels"), "results": ("out", "samples")},
+    "train": {"examples": ("image", "labels"), "results": ("out", "picture")},
     "qc": {"masks": ("mask", "table")},
 }
 # For one image of 256³ on 2 cores, see docs/benchmarks.md.

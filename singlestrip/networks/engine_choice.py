@@ -37,7 +37,7 @@ def load_engine(
 ) -> tuple[Engine, dict[str, Any]]:
     """The networks of a kind in a model file, and the file's header, as of `model_header.Header.describe`.
 
-    device: "auto", "cpu", "cuda" or "cuda:N". engine: "openvino", "torch", or "auto": torch on a GPU, on a
+    device: "auto", "cpu", "cuda", "cuda:N" or "mps". engine: "openvino", "torch", or "auto": torch on a GPU, on a
     processor OpenVINO. Raises ModelError as `read_weights`, and SingleStripError for a device or an engine that is
     not there.
     """

@@ -43,16 +43,20 @@ def class_loss(
     the batch.
 
     logits, target: [B, 1 + K, X, Y, Z], the background first, whose Dice does not count; target: the share of each
-    class in a voxel. weight: [B, 1, X, Y, Z]. Squared terms in the denominator as in `soft_dice_loss`.
+    class in a voxel. weight: [B, 1, X, Y, Z]. Squared terms in the denominator as in `soft_dice_loss`. It is
+    fastest where the values of a voxel lie side by side in memory, as `UNet` and `class_shares` return them.
     """
-    dims = (2, 3, 4)
-    probability, truth = logits.softmax(1)[:, 1:], target[:, 1:]
-    overlap = (weight * probability * truth).sum(dims)
-    size = (weight * (probability.square() + truth.square())).sum(dims)
+    logits, target = (each.movedim(1, -1).flatten(1, 3) for each in (logits, target))  # [B, voxels, 1 + K]
+    weight = weight.flatten(1)[..., None]
+    log_probability = logits.log_softmax(-1)
+    probability = log_probability.exp()
+    counted = weight * target
+    overlap = (counted * probability).sum(1)[:, 1:]
+    size = ((weight * probability.square()).sum(1) + (counted * target).sum(1))[:, 1:]
     loss = 1 - ((2 * overlap + 1) / (size + 1)).mean(1)
     if cross_entropy > 0:
-        entropy = -(target * logits.log_softmax(1)).sum(1, keepdim=True)
-        loss = loss + cross_entropy * (weight * entropy).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1)
+        entropy = -(counted * log_probability).sum((1, 2))
+        loss = loss + cross_entropy * entropy / weight.sum((1, 2)).clamp(min=1)
     return loss.mean()
 
 

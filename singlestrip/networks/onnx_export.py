@@ -236,8 +236,8 @@ def _unet(graph: _Graph, config: UNetConfig) -> str:
     if config.patch > 1:
         x = _unfold(graph, x, config.patch, len(graph.weights["head.bias"]))
     if "last.weight" in graph.weights:
-        x = graph.add("Concat", _leaky_relu(graph, x), "image", axis=1)
-        x = _convolution(graph, block(x, "detail"), "last")
+        x = graph.add("Concat", _leaky_relu(graph, x), level("image", "fine_encoder"), axis=1)
+        x = _convolution(graph, level(x, "fine_decoder"), "last")
     return x
 
 

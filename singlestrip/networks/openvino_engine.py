@@ -172,7 +172,7 @@ def _unet(image: Node, config: UNetConfig, weights: Weights) -> Node:
     if config.patch > 1:
         x = ops.depth_to_space(x, "depth_first", config.patch)
     if "last.weight" in weights:
-        x = block(ops.concat([_leaky_relu(x), image], 1), "detail")
+        x = level(ops.concat([_leaky_relu(x), level(image, "fine_encoder")], 1), "fine_decoder")
         x = _convolution(x, weights, "last", stride=1, padding=0)
     return x
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from torch import nn
 
+from ..errors import DeviceError
 from .device import fast_in_bfloat16, limit_threads
 from .engine import AUTOENCODER_NETWORK, NETWORK_IN_16_BITS, Engine
 
@@ -33,6 +36,13 @@ class TorchEngine(Engine):
         device = self.torch_device
         limit_threads(device)
         run = self.model if network == AUTOENCODER_NETWORK else getattr(self.model, network)
+        shown = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         in_16_bits = network == NETWORK_IN_16_BITS and fast_in_bfloat16(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=in_16_bits):
-            return run(torch.from_numpy(np.ascontiguousarray(images)).to(device)).float().cpu().numpy()
+        try:
+            with torch.autocast(device.type, torch.bfloat16) if in_16_bits else nullcontext():
+                return run(shown).float().cpu().numpy()
+        except NotImplementedError as error:  # of Apple's GPU, for which some versions of torch lack operations
+            raise DeviceError(
+                f"device {device}: the installed torch lacks what the networks need there; choose the device cpu, "
+                "or install a newer torch"
+            ) from error

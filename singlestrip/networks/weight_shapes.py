@@ -44,7 +44,8 @@ def _unet_shapes(config: UNetConfig, outputs: int, features: int) -> Shapes:
     head = (features or outputs) * config.patch**3
     shapes["head.weight"], shapes["head.bias"] = (head, channels, 1, 1, 1), (head,)
     if features:
-        add_block("detail", features + 1, features)
+        add_level("fine_encoder", 1, features)
+        add_level("fine_decoder", 2 * features, features)
         shapes["last.weight"], shapes["last.bias"] = (outputs, features, 1, 1, 1), (outputs,)
     return shapes
 

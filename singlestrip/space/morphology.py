@@ -35,6 +35,15 @@ def largest_components(mask: np.ndarray, most: int) -> list[np.ndarray]:
     return [labels == 1 + number for number in largest]
 
 
+def large_components(mask: np.ndarray, share: float) -> np.ndarray:
+    """The 6-connected components of a boolean array [X, Y, Z] with at least `share` of the largest one's size."""
+    labels, count = ndimage.label(mask)
+    if count <= 1:
+        return mask
+    sizes = _component_sizes(labels, count)
+    return np.concatenate([[False], sizes >= share * sizes.max()])[labels]
+
+
 def _component_sizes(labels: np.ndarray, count: int) -> np.ndarray:
     """The size [N] of each of `count` components, numbered from 1."""
     # Plane by plane: of the whole, bincount would make a copy of 8 bytes a voxel.

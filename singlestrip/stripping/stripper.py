@@ -20,7 +20,7 @@ from ..networks.normalisation import bright_percentile, normalise
 from ..space.distance import move_border, signed_distance
 from ..space.grid import Box, Grid, geometry_fault
 from ..space.metrics import dice
-from ..space.morphology import clean, largest_component, largest_components, middle_mm
+from ..space.morphology import clean, large_components, largest_component, largest_components, middle_mm
 from ..space.resample import coarsened, conform
 from ..space.scan import Scan, as_scan
 from .brain_field import FAR_LOGIT, BrainField
@@ -50,6 +50,8 @@ class Stripped:
     brain, before its border was moved, is smaller or larger than those that the model is for; "" if it is not.
     doubts: clauses that say why the mask may be wrong, of what costs no time to tell: views of the networks that
     do not agree, or much of the mask in the dark. field: the output of the networks that the mask is made of.
+    probability: of brain by the networks, float32 [X, Y, Z], or None if it was not asked for. It is that before
+    components are left out, holes are filled and the border is moved: 0.5 at the border of the mask elsewhere.
     """
 
     mask: np.ndarray
@@ -57,6 +59,7 @@ class Stripped:
     sdt: np.ndarray | None = None
     unusual: str = ""
     doubts: tuple[str, ...] = ()
+    probability: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +96,7 @@ class Stripper:
         self.config = self.engine.config
         self.brain_channels = brain_channels(self.config, fluid, or_all=keeps_classes)
         self.keeps_classes = keeps_classes
+        self.is_one_piece = not self.config.classes or bool(self.config.brain_channels)  # other organs are several
         self.views = usual_views(stripping.peak) if views is None else views
         self.stripping = stripping
         self.usual_ml = usual_volumes_ml(self.config.scale, anatomy, stripping.volume)
@@ -126,6 +130,7 @@ class Stripper:
         slope: float = 1.0,
         intercept: float = 0.0,
         centre_mm: Point | None = None,
+        probability: bool = False,
     ) -> Stripped:
         """Brain mask of one image.
 
@@ -133,7 +138,8 @@ class Stripper:
         and, if it has them, its slope and intercept. Voxels that are not finite count as background.
         border_mm moves the surface outward (positive) or inward. sdt: also return the signed distance to the
         surface before `border_mm` moved it. centre_mm: RAS mm [3], where a person sees the middle of the brain;
-        the window is then put there, and the networks do not search. None to search.
+        the window is then put there, and the networks do not search. None to search. probability: also return
+        the probability of brain.
 
         Raises InputError if the image is constant or too large, or if the centre lies outside it; NoBrainError if
         no brain is found. A mask most of which is as dark as the darkest of the image is no brain.
@@ -146,6 +152,7 @@ class Stripper:
             logit[~np.isfinite(scan.array[box])] = FAR_LOGIT
         mask = np.zeros_like(scan.array, dtype=bool)
         mask[box] = logit > 0
+        probable = _probability(logit, box, mask) if probability else None
         if not sdt and border_mm == 0:
             del logit  # components need the memory
         mask = clean(mask)
@@ -160,7 +167,7 @@ class Stripper:
             mask = clean(moved)
             if not mask.any():
                 raise InputError(f"a border of {border_mm:g} mm leaves no brain")
-        return Stripped(mask, field, distance, unusual, doubts)
+        return Stripped(mask, field, distance, unusual, doubts, probable)
 
     def judge(
         self, look: Look, mask: np.ndarray, box: Box, centre_mm: Point | None = None
@@ -264,7 +271,7 @@ class Stripper:
         shown = network_input(window)
         logits = self._logits("segmenter", shown)
         logit = brain_logit(logits, self.brain_channels)
-        brain = largest_component((logit > 0) & ~np.isnan(window))
+        brain = self._sought((logit > 0) & ~np.isnan(window))
         middle = middle_mm(brain, grid.vox2world)
         if middle is None:
             return BrainField(logit, grid.vox2world, 0.0)
@@ -295,6 +302,10 @@ class Stripper:
         share = bright.share_of(inside, grid, self.stripping.brightness.margin)
         classes = None if gathered is None else gathered.field()
         return BrainField(logit, grid.vox2world, brightness, share, views, classes)
+
+    def _sought(self, mask: np.ndarray) -> np.ndarray:
+        """The anatomy sought in a mask [X, Y, Z]: of a brain the largest piece, of organs all large pieces."""
+        return largest_component(mask) if self.is_one_piece else large_components(mask, self.stripping.least_piece)
 
     def _window(self, scan: Scan, centre_mm: np.ndarray, size: tuple[int, ...]) -> tuple[Grid, np.ndarray]:
         """The segmenter's grid around a point, and a scan on it, NaN beyond the scan."""
@@ -365,14 +376,16 @@ class Stripper:
         threshold = 0.0
         if not (logit > 0).any():
             threshold = float(np.quantile(logit[logit != FAR_LOGIT], 1 - self.stripping.least_share))
-        middle = middle_mm(largest_component(logit >= threshold), grid.vox2world)
+        middle = middle_mm(self._sought(logit >= threshold), grid.vox2world)
         if middle is None:  # weights whose logits are not finite
             raise NoBrainError(NO_BRAIN)
         return middle
 
     def _parts(self, grid: Grid, logit: np.ndarray) -> list[np.ndarray]:
         """RAS mm [3] of the middles of the largest parts that the locator takes for brain."""
-        parts = largest_components(logit > 0, self.stripping.parts)
+        parts = (
+            largest_components(logit > 0, self.stripping.parts) if self.is_one_piece else [self._sought(logit > 0)]
+        )
         middles = (middle_mm(part, grid.vox2world) for part in parts)
         return [middle for middle in middles if middle is not None]
 
@@ -384,7 +397,7 @@ class Stripper:
         middle = start_mm
         for _ in range(2):  # the second time in the middle of the window
             grid = self._locator_grid(middle, np.zeros(3))
-            brain = largest_component(self._see(coarse, grid) > 0)
+            brain = self._sought(self._see(coarse, grid) > 0)
             seen = middle_mm(brain, grid.vox2world)
             if seen is None:
                 return None
@@ -392,7 +405,7 @@ class Stripper:
         window_grid, window = self._window(fine, middle, (self.config.segmenter_size,) * 3)
         logit = self._predict("segmenter", network_input(window))
         logit = np.where(np.isnan(window), np.float32(FAR_LOGIT), logit)
-        segmented = largest_component(logit > 0)
+        segmented = self._sought(logit > 0)
         located = conform(Scan(brain, grid.vox2world), window_grid) > 0.5
         return dice(located, segmented) * promised_dice(logit, segmented), middle
 
@@ -411,6 +424,13 @@ def _checked(image: Scan | np.ndarray, vox2world: np.ndarray | None, slope: floa
     if fault:
         raise InputError(fault)
     return scan
+
+
+def _probability(logit: np.ndarray, box: Box, like: np.ndarray) -> np.ndarray:
+    """The probability, float32, of a logit within a box of a grid; 0 beyond it. like: an array of that grid."""
+    probability = np.zeros_like(like, dtype=np.float32)
+    probability[box] = 1 / (1 + np.exp(-logit))
+    return probability
 
 
 def promised_dice(logit: np.ndarray, mask: np.ndarray) -> float:

@@ -119,7 +119,7 @@ def begin_with(model: Cascade, init: Cascade) -> None:
     """
     weights, own = init.state_dict(), model.state_dict()
     if model.config.classes != init.config.classes:
-        last = tuple(f"segmenter.{layer}." for layer in ("head", "detail", "last"))
+        last = tuple(f"segmenter.{layer}." for layer in ("head", "fine_encoder", "fine_decoder", "last"))
         weights = {name: own[name] if name.startswith(last) else weights[name] for name in own}
     model.load_state_dict(weights)
 

@@ -79,6 +79,10 @@ export async function loadModel(files, createSession, Tensor) {
       throw new InputError(`${network}.onnx is missing: choose all files that singlestrip export wrote`);
   if (new Set(Object.values(told).map((metadata) => metadata.model_sha256)).size > 1)
     throw new InputError("these files are of different models: choose those of one folder");
+  const parse = (network, key) => JSON.parse(told[network][key]);
+  const { classes, brain_channels: brain } = parse("segmenter", "configuration");
+  if (classes.length && !brain.length)
+    throw new InputError("none of the classes that this model tells apart is brain; it cannot strip");
   for (const network of Object.keys(sessions)) sessions[network] = await createSession(sessions[network]);
 
   async function run(network, { data, shape }) {
@@ -94,7 +98,6 @@ export async function loadModel(files, createSession, Tensor) {
     }
     return out;
   }
-  const parse = (network, key) => JSON.parse(told[network][key]);
   return {
     run,
     name: told.segmenter.model,

@@ -36,6 +36,8 @@ test("what is no ONNX file of ours is refused with a sentence", async () => {
   await assert.rejects(load(files({ locator: { format_version: "2" } })), /newer than this page/);
   await assert.rejects(load(files().slice(0, 1)), /segmenter.onnx is missing/);
   await assert.rejects(load(files({ locator: { model_sha256: "b" } })), /of different models/);
+  const organs = JSON.stringify({ classes: [{ number: 1 }], brain_channels: [] });
+  await assert.rejects(load(files({ segmenter: { configuration: organs } })), /it cannot strip/);
 });
 
 test("the order of values is swapped and back", () => {

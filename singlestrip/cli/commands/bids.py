@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...configuration import BIDS_SUFFIXES, FlagConfig
 from ...errors import InputError
+from ..image_jobs import add_b0_limit, chosen_b0_limit
 from ..options import (
     add_memory,
     add_model,
@@ -38,7 +39,7 @@ has a mask for each image, SUB_..._desc-brain_mask.nii.gz, with a JSON file that
 model and the version. The images are: {IMAGE_KINDS}.
 
 A 4-D image has one mask in 3-D, from the mean of all volumes, or of the b=0 volumes of a diffusion
-image. A mask keeps the entities of its image. Unless the image is T1w, bold, dwi, asl or pet, the name
+image. A mask keeps the entities of its image. Unless the image is T1w, bold, dwi, magnitude1, asl or pet, the name
 of the mask also has the image's suffix, as in sub-01_space-FLAIR_desc-brain_mask.nii.gz.
 
 If a scan fails, the command reports it and goes on with the others.
@@ -58,7 +59,7 @@ EXAMPLES = """\
     singlestrip bids study masks participant --participant-label 01 02 --suffix T1w FLAIR --resume
     singlestrip bids study study/derivatives/singlestrip group"""
 
-PARTICIPANT_ONLY = ("save", "resume", "border", "qc", "memory")
+PARTICIPANT_ONLY = ("save", "resume", "border", "b0_limit", "qc", "memory")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -108,19 +109,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="move the masks' surface out by MM, or in if negative (default 0)",
     )
+    add_b0_limit(files)
     add_quality_options(
         parser, "participant: print each mask's estimated Dice and flag, and write them to its JSON file"
     )
-    add_processor_options(parser, has_engine=True)
+    add_processor_options(parser)
     add_memory(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     _check_level(args)
     flags = chosen_flags(args)
-    from ...bids.layout import ALL_SUFFIXES, Derivative, find_images
+    from ...bids.layout import Derivative, find_images
 
-    images = find_images(args.bids_dir, args.participant_label, args.session_label, args.suffix or ALL_SUFFIXES)
+    images = find_images(args.bids_dir, args.participant_label, args.session_label, args.suffix)
     if not images and args.level == "participant":
         raise InputError(f"{args.bids_dir}: no image to strip; choose other kinds with --suffix")
     derivative = Derivative(args.bids_dir, args.output_dir)
@@ -133,7 +135,7 @@ def _check_level(args: argparse.Namespace) -> None:
     if args.level == "group":
         for name in PARTICIPANT_ONLY:
             if getattr(args, name) is not None and getattr(args, name) is not False:
-                args.parser.error(f"--{name} goes with the participant level")
+                args.parser.error(f"--{name.replace('_', '-')} goes with the participant level")
     else:
         check_quality_options(args, "--qc, or the group level")
 
@@ -151,7 +153,7 @@ def _participant(args: argparse.Namespace, derivative: Derivative, images: list[
     stripper = Stripper.load(path, args.device, args.engine)
     options = ParticipantOptions(
         made_with=made,
-        strip=StripOptions(args.border or 0.0, memory_gib=args.memory),
+        strip=StripOptions(args.border or 0.0, memory_gib=args.memory, b0_limit=chosen_b0_limit(args)),
         brain="brain" in (args.save or ()),
         resume=args.resume,
         debug=args.debug,

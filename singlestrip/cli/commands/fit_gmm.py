@@ -32,7 +32,7 @@ SYNOPSIS = ["singlestrip fit-gmm -i IMAGE -m MASK -o LABELS [OPTIONS]"]
 
 EXAMPLES = """\
     singlestrip fit-gmm -i t1.nii.gz -m mask.nii.gz -o labels.nii.gz
-    singlestrip fit-gmm -i t1.mgz -m mask.mgz -o labels.mgz --inside 8 --figure labels.png"""
+    singlestrip fit-gmm -i t1.mgz -m mask.mgz -o labels.mgz --inside 8 --picture labels.png"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_trust_voxels(files, "the mask")
     files.add_argument("-o", "--out", type=output_file, required=True, metavar="LABELS", help="label map, uint8")
     files.add_argument(
-        "--figure", type=output_file, metavar="FILE", help="picture of the label map beside the image"
+        "-p", "--picture", type=output_file, metavar="FILE", help="picture of the label map beside the image"
     )
     fit = parser.add_argument_group("FIT OPTIONS")
     fit.add_argument(
@@ -85,5 +85,5 @@ def run(args: argparse.Namespace) -> int:
     from ...synthesis.labelling import fit_files
 
     config = GMMConfig(args.inside, args.outside, args.seed)
-    fit_files(args.image, args.mask, args.out, config, args.figure, mask_grids(args))
+    fit_files(args.image, args.mask, args.out, config, args.picture, mask_grids(args))
     return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from ...configuration import AutoencoderTrainConfig, CaseConfig, FlagConfig
+from ...configuration import FlagConfig
 from ...io.text.escaping import printable
 from ..advice import describer_with_options
+from ..image_jobs import add_bvalues, add_centre, check_bvalues, chosen_b0_limit
 from ..options import (
     GRID_RULE,
     MASK_RULE,
@@ -28,10 +28,7 @@ from ..options import (
     model,
     output_file,
     output_folder,
-    positive_int,
     seed,
-    show_calibration,
-    show_quality_training,
     shows_lines,
 )
 from ..streams import clear_progress, show_progress, tell
@@ -40,8 +37,7 @@ if TYPE_CHECKING:
     from ...batch.assessment import Assessment, Case
     from ...quality.scores import QualityModel
 
-FLAGS, TRAIN, CASES, AXES = FlagConfig(), AutoencoderTrainConfig(), CaseConfig(), ("sagittal", "coronal", "axial")
-KINDS: tuple[Literal["volume", "slices"], ...] = ("volume", "slices")
+FLAGS = FlagConfig()
 
 DESCRIPTION = f"""say how far brain masks can be trusted
 Estimates the Dice of masks and true masks, without a reference. Prints one line per mask, worst first.
@@ -73,15 +69,10 @@ note that says why.
 reports how well their masks agree, and how well the given mask agrees with their median. With
 --reference, the true Dice and HD95 stand beside the estimate.
 
-A model that train made holds a quality network for its anatomy: name its file with --model. --train
-makes a quality model of its own from one brain mask. The estimates of both have their own level: score
-masks that are known to be good, and set --pass-from and --look-from accordingly. Beside a model that
---train makes lie NAME.checkpoint, from which --resume continues exactly where the training stopped,
-NAME.metrics.csv and NAME.curve.png. A first SIGINT or SIGTERM writes the checkpoint and stops.
-
---calibrate fits how a quality network estimates Dice to one labelled scan, -i and -m. It draws synthetic
-images of the scan, masks of all qualities, and what can be seen of them, and writes what it learned into
-the model file. The networks are those of the same file, or else of --model.
+A model that train made holds a quality network for its anatomy: name its file with --model. train-qc makes
+a quality model of its own from one brain mask: name it with --qc-model. The estimates of both have their
+own level: score masks that are known to be good, and set --pass-from and --look-from accordingly.
+calibrate-qc fits how a quality network estimates Dice to one labelled scan.
 
 If a mask has several frames, as strip makes of 4-D images, each frame is scored and the worst counts.
 The column frame has its number, from 0 on. Picture, --tta and --reference use the same frame; image and
@@ -94,8 +85,6 @@ reference have as many frames, or one.
 SYNOPSIS = [
     "singlestrip qc -m MASK [MASK ...] [-i IMAGE [IMAGE ...]] [-o TABLE] [--report DIR] [OPTIONS]",
     "singlestrip qc --table FILE [FILE ...] [-o TABLE] [--report DIR] [OPTIONS]",
-    "singlestrip qc --train MODEL -m MASK [OPTIONS]",
-    "singlestrip qc --calibrate MODEL -i IMAGE -m MASK [OPTIONS]",
 ]
 
 EXAMPLES = """\
@@ -103,10 +92,8 @@ EXAMPLES = """\
     singlestrip qc -m masks/*_mask.nii.gz -i scans/*.nii.gz -o quality.tsv --report report
     singlestrip qc -m mask.nii.gz -i t1.nii.gz --doubt doubt.nii.gz
     singlestrip qc -m mask.nii.gz -i t1.nii.gz --tta -o quality.json
-    singlestrip qc --train mouse-quality.safetensors -m mouse-mask.nii.gz
     singlestrip qc --qc-model mouse-quality.safetensors -m other-mouse-mask.nii.gz
-    singlestrip qc --model mouse.safetensors -m other-mouse-mask.nii.gz
-    singlestrip qc --calibrate mouse.safetensors -i mouse.nii.gz -m mouse-mask.nii.gz"""
+    singlestrip qc --model mouse.safetensors -m other-mouse-mask.nii.gz"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -149,53 +136,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="model whose quality network scores, and whose networks look at the images and strip for --tta "
         "(default: the weights that come with singlestrip)",
     )
-    scores.add_argument(
-        "--seed", type=seed, metavar="N", help="seed of --tta, --train and --calibrate (default 0)"
-    )
-    training = parser.add_argument_group("TRAINING OPTIONS")
-    training.add_argument(
-        "--train", type=output_file, metavar="MODEL", help="train a quality model from the one mask, .safetensors"
-    )
-    training.add_argument(
-        "--calibrate",
-        type=output_file,
-        metavar="MODEL",
-        help="fit the estimate of Dice of this model file to one labelled scan, -i and -m",
-    )
-    training.add_argument(
-        "--images",
-        type=positive_int,
-        metavar="N",
-        help=f"synthetic images of --calibrate (default {CASES.images})",
-    )
-    training.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue the training whose checkpoint lies beside MODEL, if there is one",
-    )
-    training.add_argument(
-        "--epochs", type=positive_int, metavar="N", help=f"passes of training (default {TRAIN.epochs})"
-    )
-    training.add_argument(
-        "--kind",
-        choices=KINDS,
-        help="volume: a network that sees whole masks; slices: the published network (default volume)",
-    )
-    training.add_argument(
-        "--axes",
-        nargs="+",
-        choices=AXES,
-        metavar="AXIS",
-        help="sagittal, coronal, axial: the slices of --kind slices (default axial)",
-    )
-    add_processor_options(parser, has_engine=True)
+    scores.add_argument("--seed", type=seed, metavar="N", help="seed of --tta (default 0)")
+    add_centre(scores)
+    add_bvalues(scores, "its one mask is judged")
+    add_processor_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.train is not None:
-        return _train(args)
-    if args.calibrate is not None:
-        return _calibrate(args)
     _check_options(args)
     flags = chosen_flags(args)
     cases = _cases(args)
@@ -225,13 +172,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_options(args: argparse.Namespace) -> None:
     """End the program if options do not go together when masks are scored."""
-    for name in ("epochs", "kind", "axes", "resume"):
-        if getattr(args, name):
-            args.parser.error(f"--{name} goes with --train")
-    if args.images:
-        args.parser.error("--images goes with --calibrate")
     if args.tta and not (args.image or args.table):
         args.parser.error("--tta needs the image of each mask, -i")
+    check_bvalues(args)
+    for name in ("bval", "centre"):
+        if getattr(args, name) is not None and not (args.image or args.table):
+            args.parser.error(f"--{name} is about the image of the mask: name it with -i")
     if not args.tta and args.seed is not None:
         args.parser.error("--seed goes with --tta")
     if not (args.image or args.table) and args.model is not None and args.qc_model is not None:
@@ -251,9 +197,11 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     else:
         cases = [case for table in args.table for case in read_table(table)]
     cases = without_repeats(cases, lambda case: (case.mask, case.image, case.reference))
-    if args.doubt is not None and len(cases) != 1:
-        args.parser.error("--doubt goes with one mask")
+    for name in ("doubt", "bval", "centre"):
+        if getattr(args, name) is not None and len(cases) != 1:
+            args.parser.error(f"--{name} goes with one mask")
     paths = {path for case in cases for path in (case.mask, case.image, case.reference) if path is not None}
+    paths |= {args.bval} if args.bval else set()
     check_distinct(paths.union(args.table or ()), [path for path in (args.out, args.doubt) if path is not None])
     return cases
 
@@ -279,7 +227,18 @@ def _assess(args: argparse.Namespace, cases: list[Case], quality: QualityModel) 
 
     networks = load_judging_networks(args) if any(case.image is not None for case in cases) else None
     augmenter = (networks or Stripper.load(args.model, args.device, args.engine)) if args.tta else None
-    assessor = Assessor(quality, networks, augmenter, args.seed or 0, args.report, mask_grids(args), args.doubt)
+    assessor = Assessor(
+        quality,
+        networks,
+        augmenter,
+        args.seed or 0,
+        args.report,
+        mask_grids(args),
+        args.doubt,
+        args.bval,
+        chosen_b0_limit(args),
+        args.centre,
+    )
     shows_progress = len(cases) > 1 and shows_lines(args)
 
     def done(number: int, assessment: Assessment) -> None:
@@ -319,96 +278,3 @@ def _assessment_lines(assessments: Sequence[Assessment]) -> Iterator[str]:
             text += f", {title} {values[column]:.3f}" if column in values else ""
         reason = f": {printable(assessment.reasons[0])}" if assessment.reasons else ""
         yield f"{text}, {values['volume_ml']:.0f} ml{reason}"
-
-
-def _train(args: argparse.Namespace) -> int:
-    """Train a quality model from one mask."""
-    if len(args.mask) != 1 or args.table is not None:
-        args.parser.error("--train takes one mask, -m")
-    for name in (
-        "image",
-        "reference",
-        "out",
-        "doubt",
-        "report",
-        "qc_model",
-        "model",
-        "tta",
-        "pass_from",
-        "look_from",
-        "trust_voxels",
-        "calibrate",
-        "images",
-    ):
-        if getattr(args, name):
-            args.parser.error(f"--{name.replace('_', '-')} does not go with --train")
-    if args.train.suffix != ".safetensors":
-        args.parser.error("name the model with .safetensors")
-    if args.axes and args.kind != "slices":
-        args.parser.error("--axes goes with --kind slices")
-    from ...io.images.pairs import check_exist
-    from ...io.output import check_distinct
-    from ...training.run_files import RunFiles
-
-    files = RunFiles(args.train)
-    files.check(args.resume)
-    check_distinct(args.mask, files.all)
-    check_exist(args.mask)
-    from ...networks.device import choose_device
-    from ...quality.training import QualityRecipe, train_quality
-
-    apply_threads(args)
-    device = choose_device(args.device)
-    axes = tuple(AXES.index(name) for name in args.axes or ["axial"])
-    train = AutoencoderTrainConfig(epochs=args.epochs or TRAIN.epochs, seed=args.seed or 0)
-    progress = show_quality_training if shows_lines(args) else lambda progress: None
-    recipe = QualityRecipe(train, args.kind or KINDS[0], axes)
-    train_quality(args.mask[0], args.train, recipe, device, resume=args.resume, progress=progress)
-    return 0
-
-
-def _calibrate(args: argparse.Namespace) -> int:
-    """Fit how a quality network estimates Dice to one labelled scan."""
-    if len(args.mask) != 1 or len(args.image) != 1 or args.table is not None:
-        args.parser.error("--calibrate takes one labelled scan, -i and -m")
-    others = (
-        "reference",
-        "out",
-        "doubt",
-        "report",
-        "qc_model",
-        "tta",
-        "pass_from",
-        "look_from",
-        "epochs",
-        "kind",
-        "axes",
-        "resume",
-    )
-    for name in others:
-        if getattr(args, name):
-            args.parser.error(f"--{name.replace('_', '-')} does not go with --calibrate")
-    from ...io.images.pairs import check_exist
-    from ...io.output import check_distinct, check_writable
-
-    check_distinct([*args.image, *args.mask], [args.calibrate])
-    check_exist([*args.image, *args.mask, args.calibrate])
-    check_writable(args.calibrate)
-    from ...networks.checkpoint import load_model
-    from ...networks.device import choose_device
-    from ...networks.model_files import find_model
-    from ...networks.model_header import CASCADE, read_header
-    from ...quality.calibration import calibrate, label_map_of
-
-    apply_threads(args)
-    has_networks = CASCADE in read_header(args.calibrate).parts
-    if has_networks and args.model is not None:
-        args.parser.error("--model does not go with a file of --calibrate that has networks of its own")
-    path = args.calibrate if has_networks else find_model(args.model)
-    networks, _ = load_model(path, choose_device(args.device))
-    label_map, labelled = label_map_of(args.image[0], args.mask[0], grids=mask_grids(args))
-    cases = replace(CASES, seed=args.seed or 0, images=args.images or CASES.images)
-    progress = show_calibration if shows_lines(args) else lambda done, images: None
-    told = {"labelled": labelled, "networks": path.name}
-    calibrate(args.calibrate, label_map, networks, told, cases, device=args.device, progress=progress)
-    return 0

@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...batch.shards import Shard, shard_table
-from ...configuration import B0_LIMIT, STRUCTURES_MODEL
+from ...configuration import STRUCTURES_MODEL
 from ..advice import describer_with_options
-from ..image_jobs import add_centre, add_folder, add_images, chosen_part, deal_jobs, plan_jobs, read_images
+from ..image_jobs import (
+    add_bvalues,
+    add_centre,
+    add_folder,
+    add_images,
+    check_bvalues,
+    chosen_b0_limit,
+    chosen_part,
+    deal_jobs,
+    plan_jobs,
+    read_images,
+)
 from ..options import (
     add_memory,
     add_processor_options,
     apply_threads,
     exit_status,
-    input_file,
     model,
     output_file,
     show_outcomes,
@@ -39,7 +49,7 @@ the largest component is kept. Reads and writes NIfTI and MGH as strip does.
 
 Beside a NIfTI label map a table of the same name with .tsv gives number, name and colour of each structure,
 as BIDS has it. An MGH or MGZ label map holds the names and colours itself, where freeview finds them.
---table writes the table elsewhere; if its name does not end in .tsv, it is a FreeSurfer colour table.
+--label-table writes the table elsewhere; if its name does not end in .tsv, it is a FreeSurfer colour table.
 
 --volumes writes a table with a row for each image, and a column for each structure with its volume in mm³.
 Volumes are soft: the sum of the structure's probabilities, so that voxels at its border count in part.
@@ -80,7 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_images(files, "segment")
     files.add_argument("-o", "--out", type=output_file, metavar="FILE", help="label map, with its table beside it")
     files.add_argument(
-        "--table",
+        "--label-table",
         type=output_file,
         metavar="FILE",
         help="table of the structures in --out, .tsv or a FreeSurfer colour table (default: beside a NIfTI --out)",
@@ -122,13 +132,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="4-D: one label map from the mean of all frames (default: one per frame)",
     )
-    choices.add_argument(
-        "--bval",
-        type=input_file,
-        metavar="FILE",
-        help=f"b-values of a diffusion IMAGE: one label map from the mean of the frames up to {B0_LIMIT:g} s/mm²",
-    )
-    add_processor_options(parser, has_engine=True)
+    add_bvalues(choices, "one label map")
+    add_processor_options(parser)
     add_memory(parser)
 
 
@@ -139,9 +144,10 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     images = read_images(args)
     if args.bval is not None and (args.out_dir is not None or args.mean_frame):
         args.parser.error("--bval goes with one image, without --out-dir and --mean-frame")
-    if args.table is not None and args.out is None:
-        args.parser.error("--table goes with -o")
-    named = {"dseg": args.out, "table": args.table, "probseg": args.posteriors, "picture": args.picture}
+    check_bvalues(args)
+    if args.label_table is not None and args.out is None:
+        args.parser.error("--label-table goes with -o")
+    named = {"dseg": args.out, "table": args.label_table, "probseg": args.posteriors, "picture": args.picture}
     outputs = {kind: path for kind, path in named.items() if path is not None}
     return plan_jobs(args, images, outputs, "-o, --posteriors or -p", DEFAULT_KINDS, with_companions)
 
@@ -181,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
     outcomes = segment_files(
         segmenter,
         jobs,
-        SegmentOptions(args.mean_frame, args.memory, centre),
+        SegmentOptions(args.mean_frame, args.memory, centre, chosen_b0_limit(args)),
         resume=args.resume,
         debug=args.debug,
         made_with=made_with(path),

@@ -69,13 +69,13 @@ out.
 
 {GRID_RULE}"""
 
-SYNOPSIS = ["singlestrip self-train -i IMAGE -m MASK --unlabelled LIST -o DIR [OPTIONS]"]
+SYNOPSIS = ["singlestrip self-train -i IMAGE -m MASK --list LIST -o DIR [OPTIONS]"]
 
 EXAMPLES = """\
-    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run
-    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled scans.txt -o run --resume
-    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled new.txt --model mine -o run
-    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --unlabelled scans.txt --rank ae -o run"""
+    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --list scans.txt -o run
+    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --list scans.txt -o run --resume
+    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --list new.txt --model mine -o run
+    singlestrip self-train -i t1.nii.gz -m mask.nii.gz --list scans.txt --rank ae -o run"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +85,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("-m", "--mask", type=input_file, required=True, metavar="MASK", help="its brain mask")
     files.add_argument(
-        "--unlabelled",
+        "--list",
         type=input_list,
         required=True,
         metavar="LIST",
@@ -112,7 +112,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         files, "image and mask to score after each round; the model of the best round is kept; may be repeated"
     )
     files.add_argument(
-        "--references",
+        "--reference-list",
         type=input_list,
         metavar="LIST",
         help="true masks of the unlabelled images, in their order, for --rank truth",
@@ -140,7 +140,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=RANKS,
         help="score to rank by: estimate, the estimated Dice by the shape of the mask and the networks that made "
         "it; ae, the Dice of the mask and its reconstruction by the quality network; tta, the agreement of "
-        f"augmented masks; truth, the Dice to --references, for experiments (default {DEFAULTS.rounds.rank})",
+        f"augmented masks; truth, the Dice to --reference-list, for experiments (default {DEFAULTS.rounds.rank})",
     )
     rounds.add_argument(
         "--from-scratch",
@@ -214,7 +214,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"steps between checkpoints (default {DEFAULTS.first.save_every})",
     )
-    add_processor_options(parser)
+    add_processor_options(parser, trains=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -226,10 +226,10 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--shapes learns from no label maps that --example-share and --spare-border are about")
     if args.qc_model and args.epochs:
         args.parser.error("--epochs goes without --qc-model")
-    if (args.rank == "truth") != (args.references is not None):
-        args.parser.error("--rank truth and --references go together")
+    if (args.rank == "truth") != (args.reference_list is not None):
+        args.parser.error("--rank truth and --reference-list go together")
     from ...io.images.lists import read_list
-    from ...networks.device import choose_device
+    from ...networks.device import choose_training_device
     from ...networks.model_files import find_model
     from ...self_training.rounds import Listeners, SelfTraining
     from ...training.allocator import keep_memory
@@ -239,8 +239,8 @@ def run(args: argparse.Namespace) -> int:
     inputs = Inputs(
         args.image,
         args.mask,
-        tuple(read_list(args.unlabelled)),
-        tuple(read_list(args.references)) if args.references else (),
+        tuple(read_list(args.list)),
+        tuple(read_list(args.reference_list)) if args.reference_list else (),
         find_model(args.model) if args.model else None,
         _quality_file(args),
         tuple(tuple(pair) for pair in args.val),
@@ -248,7 +248,7 @@ def run(args: argparse.Namespace) -> int:
         None if args.model or args.init == NO_INIT else find_model(args.init),
     )
     listeners = Listeners(show_training, show_quality_training) if shows_lines(args) else Listeners()
-    device = choose_device(args.device)
+    device = choose_training_device(args.device)
     options = _options(args, inputs.model)
     model = SelfTraining(args.out, inputs, options, device, args.resume, listeners).run()
     log.info("the model is %s", model)

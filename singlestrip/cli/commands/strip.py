@@ -8,9 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...batch.shards import table_name
-from ...configuration import B0_LIMIT, STRUCTURES_MODEL
+from ...configuration import STRUCTURES_MODEL
+from ...errors import ModelError
 from ..advice import describer_with_options
-from ..image_jobs import add_centre, add_folder, add_images, chosen_part, deal_jobs, plan_jobs, read_images
+from ..image_jobs import (
+    add_bvalues,
+    add_centre,
+    add_folder,
+    add_images,
+    check_bvalues,
+    chosen_b0_limit,
+    chosen_part,
+    deal_jobs,
+    plan_jobs,
+    read_images,
+)
 from ..options import (
     add_memory,
     add_model,
@@ -21,9 +33,9 @@ from ..options import (
     chosen_flags,
     exit_status,
     finite_float,
-    input_file,
     load_quality,
     millimetres,
+    not_negative,
     output_file,
     show_stripping,
 )
@@ -33,7 +45,7 @@ if TYPE_CHECKING:
     from ...batch.pipeline import Outcome
     from ...quality.scores import MaskQuality
 
-KINDS = ("brain", "mask", "sdt", "picture", "doubt")
+KINDS = ("brain", "mask", "sdt", "picture", "doubt", "probability")
 DEFAULT_KINDS = ("brain", "mask")
 
 DESCRIPTION = """take the skull off head images
@@ -53,10 +65,17 @@ networks then do not search the image. In an adult's head 20 mm aside do no harm
 --no-csf makes a tight mask. The networks tell the fluid around the brain from its tissue; the mask is where
 tissue is more probable than everything else. Holes are filled, so that the ventricles belong to it.
 
+--probability, and probability among what --save names, write how probable brain is in each voxel, in steps of
+1/255. It is what the networks say, before the mask's components are left out, its holes filled and its border
+moved. NIfTI holds bytes with a scaling, MGH 32-bit numbers.
+
+--crop MM crops the image of the brain to the box around the mask, with a margin of MM on all sides as far as
+the image reaches. Its header puts each voxel where it was. The other outputs keep the image's grid.
+
 --resume goes on where a run stopped. A hidden folder .singlestrip beside the outputs records what each
-was made with: image, version, model, border, centre, fill, fluid and frames. Outputs that were made in another
-way, or from an image that has been replaced, are made anew. Outputs without a record, and those that
-another program has changed, are kept.
+was made with: image, version, model, border, centre, fill, crop, fluid and frames. Outputs that were made
+in another way, or from an image that has been replaced, are made anew. Outputs without a record, and those
+that another program has changed, are kept.
 
 --shard K/N shares the work among several processes. Give all of them the whole list. Process K, counted
 from 1, strips images K, K+N, K+2N and so on; outputs have the same names as without --shard.
@@ -85,8 +104,10 @@ SYNOPSIS = [
 
 EXAMPLES = """\
     singlestrip strip -i t1.nii.gz -o brain.nii.gz -m mask.nii.gz
-    singlestrip strip -i bold.nii.gz -m mask.nii.gz --mask-mean-frame
+    singlestrip strip -i bold.nii.gz -m mask.nii.gz --mean-frame
     singlestrip strip -i t1.nii.gz -m mask.nii.gz --doubt doubt.nii.gz --qc
+    singlestrip strip -i t1.nii.gz -o brain.nii.gz --crop 5
+    singlestrip strip -i dwi.nii.gz -m mask.nii.gz --bval dwi.bval --b0-limit 100
     singlestrip strip -i fetus.nii.gz -m mask.nii.gz --centre -12 30.5 8
     singlestrip strip -i sub-*/anat/*_T1w.nii.gz --out-dir masks --save mask --resume
     singlestrip strip --list scans.txt --out-dir masks --shard 2/8 --resume"""
@@ -123,6 +144,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="map of how far the networks would put the brain elsewhere, from 0 to 1, float32",
     )
+    files.add_argument(
+        "--probability",
+        type=output_file,
+        metavar="FILE",
+        help="probability of brain by the networks, from 0 to 1 in steps of 1/255",
+    )
     add_folder(files, "strip", KINDS, DEFAULT_KINDS, "NAME_mask")
     add_model(files)
     mask = parser.add_argument_group("MASK OPTIONS")
@@ -149,20 +176,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="background of --out (default: the image's minimum, or 0 if that is lower)",
     )
     mask.add_argument(
-        "--mask-mean-frame",
+        "--crop",
+        type=not_negative,
+        metavar="MM",
+        help="crop --out to the box of the brain with a margin of MM (default: leave it whole)",
+    )
+    mask.add_argument(
+        "--mean-frame",
         action="store_true",
         help="4-D: one mask from the mean of all frames (default: one mask per frame)",
     )
-    mask.add_argument(
-        "--bval",
-        type=input_file,
-        metavar="FILE",
-        help=f"b-values of a diffusion IMAGE: one mask from the mean of the frames up to {B0_LIMIT:g} s/mm²",
-    )
+    add_bvalues(mask, "one mask")
     add_quality_options(
         parser, "print each mask's estimated Dice and flag, pass, look or fail, and write DIR/qc.tsv; see qc"
     )
-    add_processor_options(parser, has_engine=True)
+    add_processor_options(parser)
     add_memory(parser)
 
 
@@ -183,13 +211,17 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
         args.parser.error("--qc needs the mask among what --save names")
     if args.no_csf and (args.qc or _maps_doubt(args)):
         args.parser.error("--qc and maps of doubt judge masks with the fluid around the brain; leave out --no-csf")
-    if args.bval is not None and (args.out_dir is not None or args.mask_mean_frame):
-        args.parser.error("--bval goes with one image, without --out-dir and --mask-mean-frame")
-    paths = zip(KINDS, (args.out, args.mask, args.sdt, args.picture, args.doubt), strict=True)
+    if args.bval is not None and (args.out_dir is not None or args.mean_frame):
+        args.parser.error("--bval goes with one image, without --out-dir and --mean-frame")
+    check_bvalues(args)
+    written = args.save or DEFAULT_KINDS if args.out_dir is not None else ["brain"] if args.out else []
+    if args.crop is not None and "brain" not in written:
+        args.parser.error("--crop is about the image of the brain: name it with -o, or brain with --save")
+    paths = zip(KINDS, (args.out, args.mask, args.sdt, args.picture, args.doubt, args.probability), strict=True)
     outputs = {kind: path for kind, path in paths if path is not None}
     if args.qc and args.resume and args.out_dir is None and args.mask is None:
         args.parser.error("--qc with --resume needs -m: there is no mask to score otherwise")
-    return plan_jobs(args, images, outputs, "-o, -m, -d, -p or --doubt", DEFAULT_KINDS)
+    return plan_jobs(args, images, outputs, "-o, -m, -d, -p, --doubt or --probability", DEFAULT_KINDS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -202,7 +234,7 @@ def run(args: argparse.Namespace) -> int:
     from ...networks.model_files import find_model
 
     # A wrong name is refused before the slow imports below.
-    path = find_model(args.model or (STRUCTURES_MODEL if args.no_csf else None))
+    path = _model_without_fluid() if args.no_csf and args.model is None else find_model(args.model)
     from ...batch.strip import strip_files
     from ...io.checksum import checksum
     from ...networks.model_header import AUTOENCODER
@@ -219,7 +251,16 @@ def run(args: argparse.Namespace) -> int:
     stripper = Stripper.load(path, args.device, args.engine, not args.no_csf)
     centre = None if args.centre is None else tuple(args.centre)
     quality_sha256 = None if args.qc_model is None else checksum(find_model(args.qc_model, AUTOENCODER.shipped))
-    options = StripOptions(args.border, args.fill, args.mask_mean_frame, args.memory, centre, quality_sha256)
+    options = StripOptions(
+        args.border,
+        args.fill,
+        args.mean_frame,
+        args.memory,
+        centre,
+        quality_sha256,
+        chosen_b0_limit(args),
+        args.crop,
+    )
     outcomes = strip_files(
         stripper,
         jobs,
@@ -235,6 +276,19 @@ def run(args: argparse.Namespace) -> int:
     if table is not None:
         _write_quality_table(outcomes, table)
     return exit_status(outcomes)
+
+
+def _model_without_fluid() -> Path:
+    """The model that --no-csf takes if none is named. Raises ModelError if it is not there."""
+    from ...networks.model_files import describe_folders, find_in_folders
+
+    path = find_in_folders(STRUCTURES_MODEL)
+    if path is None:
+        raise ModelError(
+            "--no-csf needs a model that tells the fluid around the brain from the brain, and none is named "
+            f"{STRUCTURES_MODEL} in {describe_folders()}; name one with --model"
+        )
+    return path
 
 
 def _write_quality_table(outcomes: Sequence[Outcome[MaskQuality]], path: Path) -> None:

@@ -102,7 +102,7 @@ EXAMPLES = """\
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o own.safetensors --init none
     singlestrip train -l dseg.nii.gz --brain 3 4 -o my-anatomy.safetensors
     singlestrip train -l dseg.nii.gz --classes classes.tsv -o tissues.safetensors
-    singlestrip train -i t1.nii.gz -m mask.nii.gz --samples sheet.png"""
+    singlestrip train -i t1.nii.gz -m mask.nii.gz --picture sheet.png"""
 
 NO_INIT = "none"  # in place of a model to begin with
 EACH_LABEL = "each"  # in place of a table of classes
@@ -195,7 +195,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="continue the run whose checkpoint lies beside MODEL, if there is one",
     )
     files.add_argument(
-        "--samples",
+        "-p",
+        "--picture",
         type=output_file,
         metavar="FILE",
         help="write a picture of 16 synthetic images; train only if -o is given too",
@@ -228,7 +229,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="normalisation layers: instance or none (default instance); needs --init none",
     )
-    add_processor_options(parser)
+    add_processor_options(parser, trains=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -247,8 +248,8 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error(f"{len(args.image)} images and {len(args.mask)} masks: give one mask per image")
     if not args.image and not args.labels:
         args.parser.error("name a labelled scan with -i and -m, or a label map with -l")
-    if args.out is None and args.samples is None:
-        args.parser.error("name the model to write with -o, or a picture with --samples")
+    if args.out is None and args.picture is None:
+        args.parser.error("name the model to write with -o, or a picture with --picture")
     if args.out is not None and args.out.suffix != ".safetensors":
         args.parser.error("name the model with .safetensors")
     if args.norm and args.init != NO_INIT:
@@ -263,13 +264,13 @@ def run(args: argparse.Namespace) -> int:
     has_brain = not classes or any(each.brain for each in classes)
     if args.val and not has_brain:
         args.parser.error("--val scores brain masks, and no class is brain")
-    from ...networks.device import choose_device
+    from ...networks.device import choose_training_device
     from ...training.allocator import keep_memory
     from ...training.fitting import check_memory
 
     apply_threads(args)
     keep_memory()
-    device = choose_device(args.device)
+    device = choose_training_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
     kind = ClassTrainConfig if classes else TrainConfig if init is None else TransferConfig
     config = kind(**chosen)
@@ -286,8 +287,8 @@ def run(args: argparse.Namespace) -> int:
     with_quality = has_brain and not args.no_quality and args.out is not None
     quality = _quality_task(args, data, config, device) if with_quality else None
     device = _join_processes(device)
-    if args.samples:
-        _sample_sheet(data.maps, cascade, config, device, args.samples)
+    if args.picture:
+        _sample_sheet(data.maps, cascade, config, device, args.picture)
     if args.out is not None:
         is_first = _train(args, data, cascade, config, device)
         if is_first and data.scans:
@@ -423,10 +424,10 @@ def _check_files(args: argparse.Namespace) -> None:
             quality_files = RunFiles(args.out, QUALITY_PART)
             quality_files.check(args.resume)
             outputs += quality_files.beside
-    if args.samples is not None:
-        check_picture(args.samples)
-        check_writable(args.samples)
-        outputs.append(args.samples)
+    if args.picture is not None:
+        check_picture(args.picture)
+        check_writable(args.picture)
+        outputs.append(args.picture)
     check_distinct(inputs, outputs)
     check_exist(inputs)
 

@@ -22,27 +22,32 @@ class LenientParser(argparse.ArgumentParser):
 
 
 def named_paths(command: str, arguments: Sequence[str]) -> Tuple[List[Tuple[str, str]], str]:
-    """Role and value of each path in a command line, and the value of --device; nothing if it cannot be parsed."""
+    """Role and value of each path in a command line, and the device; nothing if it cannot be parsed.
+
+    The device is the value of --device, or "cuda" for --gpu; the last of them counts.
+    """
     parser = LenientParser(add_help=False, allow_abbrev=False)
-    roles, device = {}, ""
+    roles = {}
     for number, (role, nargs, *flags) in enumerate(OPTIONS[command]):
         destination = f"option{number}"
         roles[destination] = role
         if not flags[0].startswith("-"):
             parser.add_argument(destination, nargs=nargs, metavar=flags[0])
+        elif "--gpu" in flags:
+            parser.add_argument(*flags, dest="device", action="store_const", const="cuda")
+        elif "--device" in flags:
+            parser.add_argument(*flags, dest="device")
         elif role == "none":
             parser.add_argument(*flags, dest=destination, action="store_true")
         else:
             parser.add_argument(*flags, dest=destination, action="append", nargs=nargs)
-        if "--device" in flags:
-            device = destination
     try:
         values = vars(parser.parse_known_args(arguments)[0])
     except ValueError:
         return [], ""
     path_roles = {name: role for name, role in roles.items() if role not in ("value", "none")}
     paths = [(role, path) for name, role in path_roles.items() for path in _flat(values[name])]
-    return paths, (_flat(values.get(device)) or [""])[-1]
+    return paths, values.get("device") or ""
 
 
 def _flat(value: Any) -> List[str]:

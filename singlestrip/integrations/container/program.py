@@ -48,7 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"image, or SIF file (default $SINGLESTRIP_IMAGE, or for docker and podman {DEFAULT_IMAGE})",
     )
     parser.add_argument(
-        "--gpu", action="store_true", help="let the container use the GPUs; --device cuda in COMMAND does too"
+        "--gpu",
+        action="store_true",
+        help="let the container use the GPUs; --device cuda and --gpu in COMMAND do too",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the engine's command and stop")
     return parser

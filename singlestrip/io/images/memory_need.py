@@ -20,13 +20,20 @@ MASK_BYTES_PER_VOXEL = 2  # the mask, and its copy while it is cleaned
 WINDOW_BYTES_PER_VOXEL = 12  # within the segmenter's window: logit, labels of components, masks
 SDT_BYTES_PER_VOXEL = 16  # the distance, and what measures it; 10 were measured at 256³, 8 at 512³
 DOUBT_BYTES_PER_VOXEL = 16  # the map, its part with mask or votes, one vote as logit and as probability
+PROBABILITY_BYTES_PER_VOXEL = 4  # the probability of the brain in 32 bits, and
+ROUNDING_BYTES_PER_VOXEL = 8  # what turns it into bytes, before they are written
 CHANNEL_COPIES = 6  # of logits and probabilities of all classes in the window, while the networks see it
 POSTERIOR_BYTES_PER_VOXEL = 16  # within the window: bytes of the classes that are probable; 8 were measured
 COARSER = " or a coarser scan"
 
 
 def estimate(
-    image: ImageHeader, sdt: bool, window_mm: float, brain_in_mgh: bool = False, doubt: bool = False
+    image: ImageHeader,
+    sdt: bool,
+    window_mm: float,
+    brain_in_mgh: bool = False,
+    doubt: bool = False,
+    probability: bool = False,
 ) -> int:
     """Upper estimate, in bytes, of the memory that the whole process takes to strip an image.
 
@@ -34,17 +41,21 @@ def estimate(
     window_mm: side of the segmenter's window.
     brain_in_mgh: whether the stripped image is written in MGH, which lacks scaling and some types.
     doubt: whether a map of doubt is made.
+    probability: whether the probability of the brain is written.
     """
     voxels = prod(image.space)
     voxel_mm3 = abs(np.linalg.det(image.vox2world[:3, :3]))
     window_voxels = min(voxels, int(window_mm**3 / voxel_mm3))
     # The image and its stripped copy stay. While several frames are gathered, each output is there twice.
-    output_bytes = 1 + 4 * sdt + 4 * doubt
+    output_bytes = 1 + 4 * sdt + 4 * doubt + probability
     gathered = 2 * output_bytes if image.frames > 1 else 0
     kept = image.nbytes + voxels * image.frames * max(image.dtype.itemsize + output_bytes, gathered)
     if brain_in_mgh and not image.is_mgh:
         kept += voxels * image.frames * _mgh_bytes_per_voxel(image)
-    most_at_once = max(sdt * SDT_BYTES_PER_VOXEL, doubt * DOUBT_BYTES_PER_VOXEL)
+    most_at_once = max(
+        sdt * SDT_BYTES_PER_VOXEL, doubt * DOUBT_BYTES_PER_VOXEL, probability * ROUNDING_BYTES_PER_VOXEL
+    )
+    most_at_once += probability * PROBABILITY_BYTES_PER_VOXEL
     work = voxels * (MASK_BYTES_PER_VOXEL + most_at_once) + window_voxels * WINDOW_BYTES_PER_VOXEL
     return int(NETWORK_BYTES + kept + work)
 
@@ -82,10 +93,11 @@ def check(
     limit_gib: float | None = None,
     brain_in_mgh: bool = False,
     doubt: bool = False,
+    probability: bool = False,
 ) -> None:
     """Raise InputError if stripping an image would take more memory than is free, or than `limit_gib`."""
     advice = "use a larger machine" + (" or leave out the SDT and border" if sdt else COARSER)
-    check_need(image, estimate(image, sdt, window_mm, brain_in_mgh, doubt), limit_gib, advice)
+    check_need(image, estimate(image, sdt, window_mm, brain_in_mgh, doubt, probability), limit_gib, advice)
 
 
 def check_need(

@@ -220,7 +220,7 @@ def _nifti_geometry(fields: np.ndarray, shape: tuple[int, ...], remarks: list[st
     if name == "sform":
         given = sform_vox2world(fields)
     elif name == "qform":
-        given = _qform(fields)
+        given = qform_vox2world(fields)
     else:
         axes = min(len(shape), 3)
         given = shape_zoom_affine(shape[:axes], _voxel_edges(fields)[:axes], x_flip=True)
@@ -238,8 +238,8 @@ def _voxel_edges(fields: np.ndarray) -> np.ndarray:
     return np.where(edges == 0, np.ones_like(edges), edges)
 
 
-def _qform(fields: np.ndarray) -> np.ndarray:
-    """The matrix of the qform, 4×4, in the header's unit of length, from quaternion, voxel sizes and offsets."""
+def qform_vox2world(fields: np.ndarray) -> np.ndarray:
+    """The qform, 4×4, in the header's unit of length, from quaternion, voxel sizes and offsets."""
     xyz = np.array([fields["quatern_b"], fields["quatern_c"], fields["quatern_d"]])
     precision = 3 * np.finfo(xyz.dtype).eps
     xyz = xyz.astype(np.longdouble)

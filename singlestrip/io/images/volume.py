@@ -16,6 +16,7 @@ from ...errors import InputError
 from ...space.grid import corners_apart
 from ...space.scaling import finite_range
 from . import memory_need
+from .cropping import crop
 from .format import MOST_BESIDE_BYTES, open_stream
 from .header import ImageHeader
 from .header_reading import faults_named, read_header
@@ -40,6 +41,7 @@ __all__ = [
     "check_named_once",
     "check_output",
     "check_values_fit",
+    "crop",
     "distinct_names",
     "finite_range",
     "has_one_frame",
@@ -127,10 +129,11 @@ def read_single(path: str | os.PathLike[str]) -> Volume:
     return volume
 
 
-def is_complete(path: Path, image: Path | None = None) -> bool:
+def is_complete(path: Path, image: Path | None = None, may_be_cropped: bool = False) -> bool:
     """Whether an image file exists and has all its voxels; reads it to the end.
 
     image: if given, the file must also lie on the grid of this image, except for the rounding of headers.
+    may_be_cropped: a part of that grid will do.
     """
     try:
         read_image = read_quietly(path)
@@ -139,4 +142,11 @@ def is_complete(path: Path, image: Path | None = None) -> bool:
         other = read_header(image)
     except InputError:
         return False
-    return read_image.space == other.space and corners_apart(read_image.grid, other.grid)[0] < GRID_TOLERANCE_MM
+    grid = other.grid
+    if may_be_cropped:
+        start = np.rint(grid.index_of(read_image.grid)[:3, 3]).astype(int)
+        stop = start + read_image.space
+        if (start < 0).any() or (stop > grid.shape).any():
+            return False
+        grid = grid.part(tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True)))
+    return read_image.space == grid.shape and corners_apart(read_image.grid, grid)[0] < GRID_TOLERANCE_MM
