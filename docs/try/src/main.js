@@ -266,8 +266,8 @@ async function isolate() {
 }
 
 async function start() {
-  await isolate();
   byId("file-warning").hidden = true;
+  await isolate();
   worker = new Worker("worker.js", { type: "module" });
   worker.addEventListener("message", onAnswer);
   connect();
