@@ -128,7 +128,9 @@ function readNifti(content, view) {
   );
   const shape = dims.slice(0, 3);
   if (axes < 2 || axes > 7 || dims.some((value) => value < 1))
-    throw new InputError(`its header is damaged: no image of ${dims.slice(0, Math.max(axes, 3)).join(" × ")} voxels`);
+    throw new InputError(
+      `its header is damaged: no image of ${dims.slice(0, Math.max(axes, 3)).join(" × ")} voxels`,
+    );
   const Type = NIFTI_TYPES[view.getInt16(fields.datatype, little)];
   if (!Type) throw new InputError("its voxels are not real numbers, or of a type that is not supported");
   const offset = Math.max(Math.trunc(numbers.offset(fields.voxOffset)) || 0, size + 4);
