@@ -188,6 +188,16 @@ def test_promised_dice_by_hand():
     assert promised_dice(logit, np.zeros(5, dtype=bool)) == 0
 
 
+def test_the_probability_of_logits_far_from_zero():
+    """No overflow, of which NumPy would warn."""
+    logit = np.array([-200, 0, 200], dtype=np.float32).reshape(3, 1, 1)
+    box = (slice(1, 4), slice(0, 1), slice(0, 1))
+    with np.errstate(all="raise", under="ignore"):
+        probability = stripping._probability(logit, box, np.zeros((5, 1, 1), dtype=bool))
+    assert probability.dtype == np.float32
+    np.testing.assert_allclose(probability.ravel(), [0, 0, 0.5, 1, 0], atol=1e-30)
+
+
 @pytest.mark.parametrize("fat", [0.5, 1.5, 100.0])
 def test_a_second_look_is_by_the_range_of_the_brain_if_that_was_dim_in_the_first(
     phantom_stripper, monkeypatch, fat

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special
 
 from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
 from ..errors import InputError, ModelError, NoBrainError
@@ -429,7 +430,7 @@ def _checked(image: Scan | np.ndarray, vox2world: np.ndarray | None, slope: floa
 def _probability(logit: np.ndarray, box: Box, like: np.ndarray) -> np.ndarray:
     """The probability, float32, of a logit within a box of a grid; 0 beyond it. like: an array of that grid."""
     probability = np.zeros_like(like, dtype=np.float32)
-    probability[box] = 1 / (1 + np.exp(-logit))
+    probability[box] = special.expit(logit)
     return probability
 
 
