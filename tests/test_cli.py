@@ -470,6 +470,7 @@ def test_the_probability_of_brain(trained, head):
     assert probability.shape == head.mask.shape and 0 <= probability.min() < probability.max() <= 1
     np.testing.assert_array_equal(image.affine, head.vox2world)
     assert ((probability >= 0.5) == mask).mean() > 0.999
+    assert image.header["intent_name"] == b"probability"  # which has room for 16 bytes
     np.testing.assert_allclose(load("p.mgz"), probability, atol=1e-6)  # the border moves the mask alone
     singlestrip._load.cache_clear()
     found = singlestrip.strip(head.image, head.vox2world, probability=True)

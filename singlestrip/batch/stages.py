@@ -174,7 +174,7 @@ def _write_output(
     elif kind == "doubt" and brain.doubts is not None:
         volume.write_like(image, path, brain.doubts, label="brain doubt", one_frame=one_mask)
     elif kind == "probability" and brain.probabilities is not None:
-        label = "brain probability"
+        label = "probability"
         volume.write_like(image, path, brain.probabilities, PROBABILITY_STEP, label=label, one_frame=one_mask)
     elif kind == "picture":
         figures.mask_figure(Scan(image.grey(), image.vox2world), brain.masks[..., 0], path, image.path.name)
