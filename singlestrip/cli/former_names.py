@@ -12,7 +12,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "train": {"--samples": "--picture"},
     "self-train": {"--unlabelled": "--list", "--references": "--reference-list"},
 }
-# By command, options that were commands in disguise: the command, and the flags of its option that takes the value.
+# By command, options that were commands in disguise: the command, and the flags of its option for the value.
 COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     "qc": {"--train": ("train-qc", "--out", "-o"), "--calibrate": ("calibrate-qc", "--qc-model")},
 }
