@@ -220,7 +220,7 @@ class Stripper:
         fine, coarse = self._coarsened(scan, intensities.of)
         bright = find_bright(coarse, config)
         if centre_mm is not None:
-            return self._segment(fine, _checked_centre(centre_mm, scan.grid), bright)
+            return self._segment(fine, checked_centre(centre_mm, scan.grid), bright)
         knows_wide_fields = self.config.locator_doublings > 0
         small = not knows_wide_fields and self._is_small(bright, scan.grid)
         if not small:
@@ -441,7 +441,7 @@ def promised_dice(logit: np.ndarray, mask: np.ndarray) -> float:
     return 2 * float(probability[mask].sum()) / float(probability.sum() + np.count_nonzero(mask))
 
 
-def _checked_centre(centre_mm: Point, grid: Grid) -> np.ndarray:
+def checked_centre(centre_mm: Point, grid: Grid) -> np.ndarray:
     """The centre [3], RAS mm. Raises InputError if it lies outside a grid."""
     centre = np.asarray(centre_mm, dtype=float)
     if centre.shape != (3,) or not np.isfinite(centre).all():
