@@ -184,7 +184,7 @@ def _box_with_margin(masks: np.ndarray, grid: Grid, margin_mm: float) -> Box:
     """The box of brain masks [X, Y, Z, T], of all frames together, with a margin that ends with the grid."""
     brain = bounding_box(np.any(masks, axis=3))
     assert brain is not None, "a mask without brain is an error before"
-    margin = np.ceil(margin_mm / grid.voxel_sizes_mm).astype(int)
+    margin = np.ceil(np.minimum(margin_mm / grid.voxel_sizes_mm, grid.shape)).astype(int)
     return tuple(
         slice(max(side.start - int(beyond), 0), min(side.stop + int(beyond), length))
         for side, beyond, length in zip(brain, margin, grid.shape, strict=True)
