@@ -49,12 +49,16 @@ print(json.dumps([status, time.perf_counter() - start, usage.ru_utime + usage.ru
 """
 
 
+class Failed(RuntimeError):
+    """A command that ended with an error; the text is what it said."""
+
+
 def measure(command: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, processor seconds and peak GiB of one run."""
+    """Wall seconds, processor seconds and peak GiB of one run. Raises Failed if it ends with an error."""
     found = subprocess.run([sys.executable, "-c", LAUNCHER, *command], check=True, capture_output=True, text=True)
     status, *figures = json.loads(found.stdout)
     if status:
-        sys.exit(f"{' '.join(command)} failed\n{found.stderr}")
+        raise Failed(f"{' '.join(command)} failed\n{found.stderr}")
     return tuple(figures)
 
 

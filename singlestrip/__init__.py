@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 
 from .errors import SingleStripError
 
@@ -20,9 +21,12 @@ TYPE_CHECKING = False  # as in `typing`, which the program shall not wait for
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import overload
 
     import numpy as np
+    import surfa
 
+    from .integrations.surfa import StrippedVolume
     from .space.scan import Scan
     from .stripping.segmenter import Segmented, Segmenter
     from .stripping.stripper import Stripped, Stripper
@@ -77,8 +81,36 @@ def _load(path: Path, changed_ns: int, device: str) -> Stripper:
     return Stripper.load(path, device)
 
 
+if TYPE_CHECKING:
+
+    @overload
+    def strip(
+        image: Scan | np.ndarray,
+        vox2world: np.ndarray | None = None,
+        *,
+        border_mm: float = 0.0,
+        sdt: bool = False,
+        probability: bool = False,
+        centre_mm: Sequence[float] | np.ndarray | None = None,
+        model: str | os.PathLike | None = None,
+        device: str = "auto",
+    ) -> Stripped: ...
+
+    @overload
+    def strip(
+        image: surfa.Volume,
+        *,
+        border_mm: float = 0.0,
+        sdt: bool = False,
+        probability: bool = False,
+        centre_mm: Sequence[float] | np.ndarray | None = None,
+        model: str | os.PathLike | None = None,
+        device: str = "auto",
+    ) -> StrippedVolume: ...
+
+
 def strip(
-    image: Scan | np.ndarray,
+    image: Scan | np.ndarray | surfa.Volume,
     vox2world: np.ndarray | None = None,
     *,
     border_mm: float = 0.0,
@@ -87,20 +119,33 @@ def strip(
     centre_mm: Sequence[float] | np.ndarray | None = None,
     model: str | os.PathLike | None = None,
     device: str = "auto",
-) -> Stripped:
+) -> Stripped | StrippedVolume:
     """Brain mask of an array.
 
     image: [X, Y, Z] of any real type; vox2world: 4×4, voxel index to RAS mm (nibabel's `affine`). A `Scan`
-    holds both, and is given alone. border_mm moves the surface out or in; sdt and probability ask for the signed
-    distance and the probability of brain too. centre_mm: RAS mm [3] of the middle of the brain, for images in
-    which none is found; None to search. Returns an object with `mask`, boolean [X, Y, Z], and float32 [X, Y, Z] or
-    None: `sdt` in mm, negative inside, and `probability`. Raises SingleStripError with one sentence if no brain
-    can be found.
+    holds both, and is given alone; so does a volume of surfa. border_mm moves the surface out or in; sdt and
+    probability ask for the signed distance and the probability of brain too. centre_mm: RAS mm [3] of the middle
+    of the brain, for images in which none is found; None to search.
+    Returns an object with `mask`, boolean [X, Y, Z], and float32 [X, Y, Z] or None: `sdt` in mm, negative inside,
+    and `probability`. Of a surfa volume they are surfa volumes with its geometry, and with all its frames.
+    Raises SingleStripError with one sentence if no brain can be found.
     """
     session = _session(model, device)
+    if _is_surfa_volume(image):
+        from .integrations.surfa import strip_volume
+
+        return strip_volume(
+            session, image, border_mm=border_mm, sdt=sdt, centre_mm=centre_mm, probability=probability
+        )
     return session.strip(
         image, vox2world, border_mm=border_mm, sdt=sdt, centre_mm=centre_mm, probability=probability
     )
+
+
+def _is_surfa_volume(image: object) -> bool:
+    """Whether an image is a volume of surfa. The program that made one has loaded surfa."""
+    surfa = sys.modules.get("surfa")
+    return surfa is not None and isinstance(image, surfa.Volume)
 
 
 def strip_file(

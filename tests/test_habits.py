@@ -61,13 +61,13 @@ def test_lowest_versions_are_those_of_the_metadata():
     pins = re.findall(
         r"^(\S+)==(\S+)$", (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8"), re.MULTILINE
     )
-    lists = re.findall(r"^(?:dependencies|bids|nipype) = \[(.*?)\]", METADATA, re.MULTILINE | re.DOTALL)
+    lists = re.findall(r"^(?:dependencies|bids|nipype|export) = \[(.*?)\]", METADATA, re.MULTILINE | re.DOTALL)
     ranges = re.findall(r'"([\w.-]+)>=([\w.]+)"', " ".join(lists))
 
     def full(version: str) -> str:
         return version + ".0" * (2 - version.count("."))
 
-    assert len(lists) == 3 and dict(pins) == {name: full(version) for name, version in ranges}
+    assert len(lists) == 4 and dict(pins) == {name: full(version) for name, version in ranges}
 
 
 def test_the_citation_is_of_this_version():

@@ -75,6 +75,7 @@ PATHS = {
         "val": "input",
     },
     "models": {"model": "model"},
+    "export": {"model": "model", "out": "folder"},
     "bids": {
         "bids-dir": "input-folder",
         "output-dir": "folder",

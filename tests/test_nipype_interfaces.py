@@ -21,9 +21,11 @@ from nipype.pipeline.engine.nodes import NodeExecutionError
 from singlestrip.batch.shards import Shard
 from singlestrip.cli.interface import command_options, former_options
 from singlestrip.cli.parser import build_parser, parse
-from singlestrip.integrations.nipype import Quality, Segment, Strip, input_name
+from singlestrip.integrations.names import input_name
+from singlestrip.integrations.nipype import Quality, Segment, Strip
 
 COMMANDS = {"strip": Strip, "segment": Segment, "qc": Quality}
+SYNTHSTRIP_NAMES = {"out_mask", "border_mm", "use_gpu"}  # of nipreps' interface, beside those that ours has too
 COUNTED = ("mask_file", "flag", "estimated_dice")
 SCAN = Path(nib.__file__).parent / "tests/data/example4d.nii.gz"
 
@@ -53,10 +55,8 @@ def test_every_option_is_an_input_and_the_other_way_round(command):
     """Also by the name that it had before."""
     parser = build_parser()
     known = (*command_options(parser, command), *former_options(parser, command))
-    assert {input_name(option) for option in known} == set(COMMANDS[command]().inputs.copyable_trait_names()) - {
-        "args",
-        "environ",
-    }
+    inputs = set(COMMANDS[command]().inputs.copyable_trait_names()) - {"args", "environ"}
+    assert {input_name(option) for option in known} == inputs - SYNTHSTRIP_NAMES
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -129,6 +129,56 @@ def test_nipype_notices_a_model_trained_anew(folder):
     assert strip.inputs.get_hashval(hash_method="content")[1] == before
     Path("model.safetensors").write_bytes(b"other weights")
     assert strip.inputs.get_hashval(hash_method="content")[1] != before
+
+
+# The names of nipreps' interface to SynthStrip
+
+
+def test_all_inputs_of_their_interface_work(folder):
+    strip = Strip(
+        in_file="a.nii.gz",
+        model="model.safetensors",
+        border_mm=1,
+        out_file="brain.nii.gz",
+        out_mask="mask.nii.gz",
+        num_threads=2,
+        use_gpu=True,
+        no_csf=True,
+    )
+    found = parsed(strip)
+    assert (found["out"], found["mask"]) == (Path("brain.nii.gz"), Path("mask.nii.gz"))
+    assert (found["border"], found["device"], found["threads"], found["no_csf"]) == (1.0, "cuda", 2, True)
+    outputs = strip._list_outputs()
+    assert outputs["out_mask"] == outputs["mask_file"] == [str(folder / "mask.nii.gz")]
+    assert outputs["out_file"] == [str(folder / "brain.nii.gz")]
+
+
+def test_their_switches(folder):
+    assert parsed(Strip(in_file="a.nii.gz", use_gpu=False))["device"] == "cpu"
+    assert parsed(Strip(in_file="a.nii.gz"))["device"] == "auto"
+    found = parsed(Strip(in_file="a.nii.gz", out_mask=True))
+    assert (found["out"], found["mask"]) == (None, Path("a_mask.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    "both",
+    [
+        {"out_mask": True, "mask_file": True},
+        {"out_mask": True, "out_dir": "out"},
+        {"border_mm": 1, "border": 1},
+        {"use_gpu": True, "device": "cpu"},
+    ],
+    ids=lambda both: next(reversed(both)),
+)
+def test_both_names_of_one_input_are_an_error(folder, both):
+    for order in (both, dict(reversed(both.items()))):
+        with pytest.raises(OSError, match="mutually exclusive"):
+            Strip(in_file="a.nii.gz", **order)
+
+
+def test_both_names_of_the_mask_lead_to_it(folder):
+    outputs = Strip(in_file="a.nii.gz")._list_outputs()
+    assert outputs["out_mask"] == outputs["mask_file"] == [str(folder / "a_mask.nii.gz")]
 
 
 # Names of files

@@ -51,6 +51,12 @@ def test_the_small_installation_lacks_what_training_alone_needs():
     assert {re.match(r"[\w-]+", line)[0] for line in everything - small} == {"torch", "scikit-learn"}
 
 
+def test_docker_sends_every_file_that_the_install_script_copies():
+    copied = re.search(r"for part in (.+?); do", INSTALL.read_text())[1].split()
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert set(copied) <= sent
+
+
 @pytest.mark.parametrize("arguments", [[], ["build"], ["run", "x"], ["other"]])
 def test_install_script_says_how_it_is_used(arguments):
     found = subprocess.run(["sh", INSTALL, *arguments], capture_output=True, text=True)

@@ -98,6 +98,7 @@ OPTIONS = {
     "keep threshold rank from-scratch halves shapes example-share spare-border accept-worse steps first-steps "
     "epochs batch lr seed save-every device gpu threads quiet debug",
     "models": "model json quiet debug",
+    "export": "model out quiet debug",
     "bids": "bids-dir output-dir level participant-label session-label suffix save resume model border qc "
     "qc-model pass-from look-from device gpu threads memory quiet debug",
 }

@@ -1,7 +1,9 @@
-"""What mkdocs does beside its own: pages of the commands, and files of the repository that pages link to.
+"""What mkdocs does beside its own: pages of the commands, the page that strips in a browser, and files of the
+repository that pages link to.
 
-A link that leads out of `docs` names a file of the repository. The site has a copy of that file: model cards and
-benchmarks/README.md as pages, others as they are. One link therefore works in a clone, on a forge and in the site.
+A link that leads out of `docs` names a file of the repository. The site has a copy of that file: model cards, and
+the READMEs of benchmarks and recipes, as pages, others as they are. One link therefore works in a clone, on a
+forge and in the site.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import sys
 from pathlib import Path, PurePosixPath
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,11 +24,18 @@ from singlestrip.cli.parser import COMMANDS  # noqa: E402
 from singlestrip.integrations import manual_pages  # noqa: E402
 
 LINK = re.compile(r"(\]\()([^)#\s]+)([^)]*\))")
-CARDS = ("models/README.md", "models/singlestrip.md", "models/quality.md", "benchmarks/README.md")
+PAGE = ROOT / "docs/try/dist"  # the page that strips in a browser, if it has been built
+CARDS = (
+    "models/README.md",
+    "models/singlestrip.md",
+    "models/quality.md",
+    "benchmarks/README.md",
+    "recipes/README.md",
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the commands, and of the repository what pages link to."""
+    """Add the pages of the commands, of the repository what pages link to, and the built page of docs/try."""
     for command in COMMANDS:
         files.append(File.generated(config, f"commands/{command}.md", content=manual_pages.page(command)))
     for path in CARDS:
@@ -35,6 +44,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for target in sorted({target for page in pages for _, target in _links(page.content_string, page.src_uri)}):
         if files.get_file_from_path(_in_site(target)) is None and (ROOT / target).is_file():
             files.append(_copy(config, target))
+    for path in sorted(PAGE.rglob("*")):
+        if path.is_file():
+            name = f"try/{path.relative_to(PAGE).as_posix()}"  # mkdocs.yml leaves out the sources in that folder
+            included = InclusionLevel.INCLUDED
+            files.append(File.generated(config, name, abs_src_path=str(path), inclusion=included))
     return files
 
 

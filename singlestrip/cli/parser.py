@@ -26,6 +26,7 @@ COMMANDS = {  # by their names, the modules in `commands`
     "calibrate-qc": "calibrate_qc",
     "self-train": "self_train",
     "models": "models",
+    "export": "export",
     "bids": "bids",
 }
 VERSION_FLAGS = ("-v", "--version")

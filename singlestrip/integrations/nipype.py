@@ -5,9 +5,12 @@
     workflow.connect(strip, "mask_file", quality, "mask_file")
 
 Inputs are the options of the command, with names that are usual in nipype: `in_file` is --image and `num_threads`
-is --threads; other names end in `_file` for files and in `_dir` for folders. A relative path to read starts from
-the folder in which it is set. A relative path to write starts from the folder in which the interface runs; for a
-node that is the node's own folder. An exit status other than 0 is an error of the node.
+is --threads; other names end in `_file` for files and in `_dir` for folders. Strip also has the names of nipreps'
+interface to SynthStrip: `out_mask`, `border_mm` and `use_gpu`.
+
+A relative path to read starts from the folder in which it is set. A relative path to write starts from the
+folder in which the interface runs; for a node that is the node's own folder. An exit status other than 0 is an
+error of the node.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +45,8 @@ from ..cli.interface import Option, command_options, former_options
 from ..cli.parser import build_parser
 from ..io.images.lists import read_list
 from ..io.text.table import parse_table
+from .names import input_name
 
-NAMES = {"image": "in_file", "threads": "num_threads"}
-ENDINGS = {"input": "_file", "list": "_file", "table": "_file", "output": "_file", "folder": "_dir"}
 TABLE = "quality.tsv"  # of qc, unless out_file names another
 # The names of the inputs and outputs for each kind of output of strip.
 FILES = {
@@ -77,16 +80,9 @@ class ModelFileOrName(traits.BaseStr):
         return os.path.abspath(text) if Path(text).is_file() else text  # noqa: PTH100 - keeps links
 
 
-def input_name(option: Option) -> str:
-    """The interface's name for an option."""
-    name = NAMES.get(option.name, option.name.replace("-", "_"))
-    ending = ENDINGS.get(option.role, "")
-    return name if name.endswith(ending) else name + ending
-
-
-def _trait(option: Option) -> Any:
+def _trait(option: Option, **metadata: Any) -> Any:
     """The trait that takes an option's values."""
-    about: dict[str, Any] = {"desc": option.action.help, "argstr": option.flags[-1]}
+    about: dict[str, Any] = {"desc": option.action.help, "argstr": option.flags[-1], **metadata}
     choices = option.action.choices
     several = option.nargs == "+"
     if option.role == "none":
@@ -115,11 +111,11 @@ def _generated_file(option: Option) -> Any:
     return File(desc=option.action.help, argstr=option.flags[-1], hash_files=False, genfile=True)
 
 
-def _file_or_true(option: Option) -> Any:
+def _file_or_true(option: Option, **metadata: Any) -> Any:
     """The trait of a file to write, or True for a name that the interface makes."""
     about = f"{option.action.help}; True for a name made from the image's"
     return traits.Either(
-        traits.Bool(), File(), desc=about, argstr=option.flags[-1], hash_files=False, genfile=True
+        traits.Bool(), File(), desc=about, argstr=option.flags[-1], hash_files=False, genfile=True, **metadata
     )
 
 
@@ -164,7 +160,28 @@ class _Command(CommandLine):
         return shlex.quote(f"{spec.argstr}={value}")
 
 
-StripInputs = _input_spec("StripInputs", "strip", dict.fromkeys(FILES.values(), _file_or_true))
+# The inputs of strip that have another name in nipreps' interface to SynthStrip; either name is given, not both.
+_StripOptions = _input_spec(
+    "_StripOptions",
+    "strip",
+    dict.fromkeys(FILES.values(), _file_or_true)
+    | {
+        "mask_file": partial(_file_or_true, xor=["out_mask"]),
+        "out_dir": partial(_trait, xor=["out_mask"]),
+        "border": partial(_trait, xor=["border_mm"]),
+        "device": partial(_trait, xor=["use_gpu"]),
+    },
+)
+
+
+class StripInputs(_StripOptions):  # type: ignore[misc, valid-type]
+    """Inputs of Strip: the options of the command, and names of nipreps' interface to SynthStrip."""
+
+    out_mask = traits.Either(
+        traits.Bool(), File(), desc="the same as mask_file", hash_files=False, xor=["mask_file", "out_dir"]
+    )
+    border_mm = traits.Float(desc="the same as border", argstr="--border", xor=["border"])
+    use_gpu = traits.Bool(desc="run on the GPU; False: on the processor", argstr="--device", xor=["device"])
 
 
 class StripOutputs(TraitedSpec):
@@ -172,6 +189,7 @@ class StripOutputs(TraitedSpec):
 
     out_file = OutputMultiObject(File(exists=True), desc="image with the background filled")
     mask_file = OutputMultiObject(File(exists=True), desc="brain mask")
+    out_mask = OutputMultiObject(File(exists=True), desc="the same as mask_file")
     sdt_file = OutputMultiObject(File(exists=True), desc="signed distance to the brain's surface in mm")
     picture_file = OutputMultiObject(File(exists=True), desc="picture of three slices with the mask's outline")
     doubt_file = OutputMultiObject(File(exists=True), desc="map of doubt, from 0 to 1")
@@ -208,14 +226,17 @@ class _ImageCommand(_Command):
             jobs = plan_folder(images, Path(inputs.out_dir), kinds, suffix)
             part = self._part()
             return jobs if part is None else part.deal(jobs)
-        names = self.files.items()
-        given = {kind: getattr(inputs, name) for kind, name in names if isdefined(getattr(inputs, name))}
+        given = {kind: value for kind in self.files if isdefined(value := self._file(kind))}
         wanted = {kind: value for kind, value in (given or dict.fromkeys(self.usual, True)).items() if value}
         if len(images) != 1:
             return []  # the command will report it
         default = plan_folder(images, Path(), wanted)[0].outputs
         outputs = {kind: default[kind] if value is True else Path(value) for kind, value in wanted.items()}
         return [Job(images[0], outputs)]
+
+    def _file(self, kind: str) -> Any:
+        """The file to write of a kind, True for a name that is made, or undefined."""
+        return getattr(self.inputs, self.files[kind])
 
     def _gen_filename(self, name: str) -> str | None:
         if isdefined(self.inputs.out_dir):
@@ -249,6 +270,9 @@ class Strip(_ImageCommand):
     With out_dir it takes any number of images and writes what `save` names, brain and mask by default. Outputs are
     then lists in the order of the images, or a single file for one image.
 
+    It takes the inputs of nipreps' interface to SynthStrip, and has its outputs. The border is 0 mm unless it is
+    given, and not 1, and names of files are made as above.
+
     >>> from singlestrip.nipype_interfaces import Strip
     >>> Strip(in_file="t1.nii.gz", mask_file=True).run().outputs.mask_file  # doctest: +SKIP
     '/data/t1_mask.nii.gz'
@@ -260,8 +284,18 @@ class Strip(_ImageCommand):
     files = FILES
     usual = ("brain", "mask")
 
+    def _file(self, kind: str) -> Any:
+        value = super()._file(kind)
+        return self.inputs.out_mask if kind == "mask" and not isdefined(value) else value
+
+    def _format_arg(self, name: str, spec: Any, value: Any) -> str | None:
+        if name == "use_gpu":
+            value = "cuda" if value else "cpu"
+        return super()._format_arg(name, spec, value)
+
     def _list_outputs(self) -> dict[str, Any]:
         outputs = super()._list_outputs()
+        outputs["out_mask"] = outputs["mask_file"]
         if isdefined(self.inputs.out_dir) and self.inputs.qc is True:
             outputs["qc_file"] = str(Path(outputs["out_dir"]) / table_name(self._part()))
         return outputs

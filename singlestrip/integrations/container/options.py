@@ -216,6 +216,12 @@ OPTIONS = {
         ("none", 0, "-q", "--quiet"),
         ("none", 0, "--debug"),
     ),
+    "export": (
+        ("model", None, "model"),
+        ("folder", None, "-o", "--out"),
+        ("none", 0, "-q", "--quiet"),
+        ("none", 0, "--debug"),
+    ),
     "bids": (
         ("input-folder", None, "bids_dir"),
         ("folder", None, "output_dir"),
