@@ -47,7 +47,8 @@ class Difference:
     gains: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.4f} ({self.low:+.4f} to {self.high:+.4f}), {self.gains} of {self.folds}"
+        interval = f" ({self.low:+.4f} to {self.high:+.4f})" if self.low < self.high else ""  # one scan a fold
+        return f"{self.mean:+.4f}{interval}, {self.gains} of {self.folds}"
 
 
 class Results:
@@ -115,14 +116,16 @@ class Results:
     def table(self) -> list[str]:
         """A row for each arm."""
         kind = self.endpoint()
+        what = kind or "ID"
         lines = [
-            "| arm | Dice ID | Dice OOD | HD95 OOD, mm | under 0.85 | OOD less SL-1+, inductive | transductive |",
-            "|---" * 7 + "|",
+            f"| arm | {'Dice ID | ' if kind else ''}Dice {what} | HD95 {what}, mm | under 0.85 "
+            f"| {what} less SL-1+, inductive | transductive |",
+            "|---" * (7 if kind else 6) + "|",
         ]
         for arm in self.arms:
             values = self.of(arm, "inductive", kind)
             cells = [
-                _mean(self.of(arm, "inductive", "ID")) if kind else "",
+                *([_mean(self.of(arm, "inductive", "ID"))] if kind else []),
                 _mean(values),
                 _mean(self.of(arm, "inductive", kind, "hd95_mm"), 1),
                 f"{100 * np.mean([value < BAD for value in values.values()]):.0f} %",
@@ -236,6 +239,10 @@ def _draw(regimes: dict[str, Results], path: Path) -> None:
             axes.plot([each.mean], [place], "o", color=color)
         axes.axvline(0, color="grey", linewidth=1)
         axes.set_yticks(range(len(arms)), arms)
-        axes.set(title=name, xlabel="Dice less SL-1+, inductive, OOD", ylim=(-0.7, len(arms) - 0.3))
+        axes.set(
+            title=name,
+            xlabel=f"Dice less SL-1+, inductive, {results.endpoint() or 'ID'}",
+            ylim=(-0.7, len(arms) - 0.3),
+        )
         axes.locator_params(axis="x", nbins=5)
     drawing.savefig(path, dpi=110)

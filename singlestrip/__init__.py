@@ -179,6 +179,10 @@ def strip_file(
     outputs = {kind: Path(path) for kind, path in named.items() if path is not None}
     if not outputs:
         raise SingleStripError("name at least one output: out, mask, sdt or probability")
+    if crop_mm is not None and out is None:
+        raise SingleStripError("crop_mm is about the image of the brain: name out")
+    if crop_mm is not None and not 0 <= crop_mm < float("inf"):
+        raise SingleStripError(f"crop_mm is {crop_mm:g}; it must be a finite number from 0")
     options = StripOptions(border_mm, fill, mean_frame, centre_mm=centre_mm, crop_mm=crop_mm)
     run(_session(model, device), Job(Path(image), outputs), options)
 

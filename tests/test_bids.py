@@ -365,7 +365,7 @@ def test_the_highest_b_value_that_counts(study, capsys):
     assert sidecar(f"{mask}.nii.gz")["B0Limit"] == 1000
     too_many = load(f"{mask}.nii.gz").sum()
     assert run(f"{line} --resume") == 0
-    assert "highest b-value that counts as 0 1000 (now 50)" in capsys.readouterr().err
+    assert "limit of b=0 in s/mm² 1000 (now 50)" in capsys.readouterr().err
     assert load(f"{mask}.nii.gz").sum() != too_many and "B0Limit" not in sidecar(f"{mask}.nii.gz")
     assert dice(load(f"{mask}.nii.gz") > 0, make_head().mask) > 0.97
     (study / "raw/dwi.bval").write_text("5 1000 1000 5\n")

@@ -432,8 +432,9 @@ def test_the_brain_is_cropped_and_lies_where_it_did(trained, head):
         np.testing.assert_array_equal(load(name), load("whole.nii.gz")[box])
         np.testing.assert_allclose(nib.load(name).affine[:3, 3], (head.vox2world @ [*start, 1])[:3], atol=1e-4)
         assert load(f"mask-{name}").shape == head.mask.shape
-    assert run("strip -i image.nii.gz -o all.nii.gz --crop 1000") == 0
-    assert Path("all.nii.gz").read_bytes() == Path("whole.nii.gz").read_bytes()
+    for margin in (1000, 1e300):
+        assert run(f"strip -i image.nii.gz -o all.nii.gz --crop {margin}") == 0
+        assert Path("all.nii.gz").read_bytes() == Path("whole.nii.gz").read_bytes()
     assert run("strip -i image.nii.gz -o tight.nii.gz --crop 0") == 0
     assert load("tight.nii.gz").shape == tuple(stop - start - 2)
 
@@ -470,6 +471,7 @@ def test_the_probability_of_brain(trained, head):
     assert probability.shape == head.mask.shape and 0 <= probability.min() < probability.max() <= 1
     np.testing.assert_array_equal(image.affine, head.vox2world)
     assert ((probability >= 0.5) == mask).mean() > 0.999
+    assert image.header["intent_name"] == b"probability"  # which has room for 16 bytes
     np.testing.assert_allclose(load("p.mgz"), probability, atol=1e-6)  # the border moves the mask alone
     singlestrip._load.cache_clear()
     found = singlestrip.strip(head.image, head.vox2world, probability=True)
@@ -481,6 +483,15 @@ def test_the_probability_of_brain(trained, head):
     np.testing.assert_array_equal(nib.load("q.nii.gz").get_fdata(), probability)
     assert load("b.nii.gz").shape < head.mask.shape
     singlestrip._load.cache_clear()
+
+
+@pytest.mark.parametrize("crop_mm", [-1, float("nan"), float("inf")])
+def test_a_margin_in_python_is_a_number_from_0(trained, crop_mm):
+    with pytest.raises(SingleStripError, match="a finite number from 0"):
+        singlestrip.strip_file("image.nii.gz", out="b.nii.gz", crop_mm=crop_mm)
+    with pytest.raises(SingleStripError, match="name out"):
+        singlestrip.strip_file("image.nii.gz", mask="m.nii.gz", crop_mm=1)
+    assert not Path("b.nii.gz").exists()
 
 
 def test_probabilities_in_a_folder_and_of_frames(scans, head):

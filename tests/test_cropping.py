@@ -65,6 +65,18 @@ def test_nifti(tmp_path, sform, qform, kind, frames):
     assert after.header["slice_code"] == after.header["slice_end"] == 0
 
 
+@pytest.mark.parametrize("quaternion", [1.5, np.nan])
+def test_a_damaged_qform_beside_a_sform_loses_its_code(tmp_path, quaternion):
+    stored = make_nifti(tmp_path / "whole.nii", 1, 1)
+    image = nib.load(tmp_path / "whole.nii")
+    image.header["quatern_b"] = quaternion
+    nib.save(nib.Nifti1Image(stored, None, image.header), tmp_path / "a.nii")
+    _, part = cropped(tmp_path / "a.nii", tmp_path / "b.nii")
+    after = nib.load(tmp_path / "b.nii")
+    np.testing.assert_allclose(after.affine, part.vox2world, atol=1e-4)
+    assert (int(after.header["sform_code"]), int(after.header["qform_code"])) == (1, 0)
+
+
 def test_other_units(tmp_path):
     make_nifti(tmp_path / "a.nii", 1, 1, "micron")
     _, part = cropped(tmp_path / "a.nii", tmp_path / "b.nii")

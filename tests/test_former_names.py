@@ -78,6 +78,21 @@ def test_values_are_no_names():
     assert former_names.with_present_names(line) == line
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--calibrate q.safetensors -i a.nii --qc-model other.safetensors",
+        "--train q.safetensors -o other.safetensors",
+        "--train=q.safetensors --out=other.safetensors",
+        "--train q.safetensors -oother.safetensors",
+    ],
+)
+def test_a_second_name_of_the_file_to_write_is_refused(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(["qc", "-m", "m.nii", *words.split()])
+    assert stop.value.code == 2 and "q.safetensors" in capsys.readouterr().err
+
+
 def test_an_option_of_the_former_command_goes_with_it_alone(capsys):
     with pytest.raises(SystemExit) as stop:
         parse(["qc", "-m", "m.nii", "--epochs", "3"])

@@ -633,9 +633,25 @@ def test_b_values_and_a_centre_say_how_the_image_is_seen(trained, head, monkeypa
         ((frame,), centre_mm) = seen.pop()
         np.testing.assert_allclose(frame.array, mean, atol=1e-3)
         assert centre_mm == ([0, 1, 2.5] if options else None)
+    copied = []
+    monkeypatch.setattr(
+        assess,
+        "augmented_masks",
+        lambda stripper, scan, seed, centre_mm: copied.append((scan, centre_mm)) or head.mask[None],
+    )
+    options = "--b0-limit 100 --centre 0 1 2.5 --tta -q"
+    assert run(f"qc -m good_mask.nii.gz -i dwi.nii.gz --bval dwi.bval {options}") == 0
+    ((scan, centre_mm),) = copied
+    np.testing.assert_allclose(scan.array, head.image + 1, atol=1e-3)
+    assert centre_mm == [0, 1, 2.5]
     save("each_mask.nii.gz", np.stack([head.mask] * 3, -1))
     assert run("qc -m each_mask.nii.gz -i dwi.nii.gz --bval dwi.bval -o q.json") == 1
     assert "b-values are for one mask of all frames" in json.loads(Path("q.json").read_text())["note"]
+
+
+def test_a_centre_outside_the_image_is_said_so(trained, capsys):
+    assert run("qc -m good_mask.nii.gz -i image.nii.gz --centre 900 0 0") == 1
+    assert "image.nii.gz: the centre (900, 0, 0 mm) lies outside" in capsys.readouterr().err
 
 
 # Training

@@ -982,7 +982,8 @@ def test_what_copies_are_made_of(lopsided):
     seen = []
 
     class Recorder:
-        def strip(self, copy):
+        def strip(self, copy, centre_mm):
+            assert centre_mm is None
             seen.append(copy)
             raise InputError("no brain found")
 
@@ -997,6 +998,19 @@ def test_what_copies_are_made_of(lopsided):
     assert angles.max() <= 60 and 15 < np.median(angles) < 45
     about_z = np.rad2deg(np.arctan2(turns[:, 1, 0], turns[:, 0, 0]))
     assert -30 <= about_z.min() < -20 and 20 < about_z.max() <= 30
+
+
+def test_a_centre_turns_with_the_copies(lopsided):
+    scan, _ = lopsided
+    voxels = []
+
+    class Recorder:
+        def strip(self, copy, centre_mm):
+            voxels.append((np.linalg.inv(copy.vox2world) @ [*centre_mm, 1])[:3])
+            raise InputError("no brain found")
+
+    augmented_masks(Recorder(), scan, AugmentationConfig(copies=3), centre_mm=(scan.vox2world @ [3, 30, 7, 1])[:3])
+    np.testing.assert_allclose(voxels, [[3, 30, 7]] * 3, atol=1e-9)
 
 
 def masks_of(*lists):

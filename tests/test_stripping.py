@@ -5,17 +5,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from phantoms import PhantomCascade, make_head, threshold_cascade
+from phantoms import PhantomCascade, make_head, threshold_cascade, tiny_cascade
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from singlestrip.configuration import StrippingConfig
+from singlestrip.configuration import StrippingConfig, TargetClass
 from singlestrip.errors import InputError, NoBrainError
 from singlestrip.networks import torch_engine
+from singlestrip.networks.cascade import Cascade
 from singlestrip.space import resample
 from singlestrip.space.grid import Grid
 from singlestrip.space.metrics import dice, volume_ml
-from singlestrip.space.morphology import clean, fill_holes, largest_component, largest_components, thin_axes
+from singlestrip.space.morphology import (
+    clean,
+    fill_holes,
+    large_components,
+    largest_component,
+    largest_components,
+    thin_axes,
+)
 from singlestrip.space.scan import Scan
 from singlestrip.stripping import stripper as stripping
 from singlestrip.stripping.brain_field import FAR_LOGIT, BrainField
@@ -186,6 +194,16 @@ def test_promised_dice_by_hand():
     assert promised_dice(logit, mask) == pytest.approx(2 * 2.15 / (2.5 + 3))
     assert promised_dice(np.array([FAR_LOGIT, -FAR_LOGIT]), np.array([False, True])) == pytest.approx(1)
     assert promised_dice(logit, np.zeros(5, dtype=bool)) == 0
+
+
+def test_the_probability_of_logits_far_from_zero():
+    """No overflow, of which NumPy would warn."""
+    logit = np.array([-200, 0, 200], dtype=np.float32).reshape(3, 1, 1)
+    box = (slice(1, 4), slice(0, 1), slice(0, 1))
+    with np.errstate(all="raise", under="ignore"):
+        probability = stripping._probability(logit, box, np.zeros((5, 1, 1), dtype=bool))
+    assert probability.dtype == np.float32
+    np.testing.assert_allclose(probability.ravel(), [0, 0, 0.5, 1, 0], atol=1e-30)
 
 
 @pytest.mark.parametrize("fat", [0.5, 1.5, 100.0])
@@ -725,3 +743,21 @@ def test_largest_components_come_by_size():
     assert [int(part.sum()) for part in parts] == [9, 6]
     np.testing.assert_array_equal(parts[0], largest_component(mask))
     assert len(largest_components(mask, 5)) == 3 and largest_components(np.zeros((3, 3, 3), dtype=bool), 2) == []
+
+
+def test_large_components_are_of_a_share_of_the_largest():
+    mask = np.zeros((9, 3, 3), dtype=bool)
+    mask[0, :2], mask[2], mask[4, 0, 0] = True, True, True  # of 6, 9 and 1 voxels
+    assert [int(large_components(mask, share).sum()) for share in (0.1, 6 / 9, 0.7, 1)] == [16, 15, 9, 9]
+    assert not large_components(np.zeros((3, 3, 3), dtype=bool), 0.1).any()
+
+
+def test_organs_are_sought_in_all_large_pieces_and_a_brain_in_one():
+    """Classes without a brain among them are organs."""
+    mask = np.zeros((20, 3, 3), dtype=bool)
+    mask[0:5], mask[8:11], mask[15, 1, 1] = True, True, True  # of 45, 27 and 1 voxels
+    for is_brain, voxels in ((True, 45), (False, 72)):
+        classes = (TargetClass(1, "first", brain=is_brain), TargetClass(2, "second"))
+        config = replace(tiny_cascade(), classes=classes, class_features=4)
+        stripper = stripping.Stripper(Cascade(config), keeps_classes=True)
+        assert stripper._sought(mask).sum() == voxels

@@ -20,7 +20,7 @@ from ..quality.judging import FrameFields, judge_masks
 from ..quality.scores import QualityModel
 from ..space.metrics import dice, hausdorff95
 from ..space.scan import Scan
-from ..stripping.stripper import Point, Stripper
+from ..stripping.stripper import Point, Stripper, checked_centre
 from .assessment import Assessment, Case, name_cases, worst_first
 from .frames import frames_of_masks, mean_frame
 from .report import draw_picture
@@ -74,6 +74,8 @@ class Assessor:
         if self.stripper is not None and image is not None:
             fields = FrameFields(self.stripper, frames, self.centre_mm)
         with errors_named(base.path):
+            if image is not None and self.centre_mm is not None:
+                checked_centre(self.centre_mm, image.grid)
             quality, reconstruction = judge_masks(self.quality, masks, vox2world, frames, fields)
         frame = quality.frame or 0
         mask = masks[..., frame]
@@ -85,7 +87,9 @@ class Assessor:
         if self.augmenter is not None:
             if image is None:
                 raise InputError(f"{case.mask}: test-time augmentation needs its image")
-            mean_dice, median = agreement(augmented_masks(self.augmenter, image.scan(image_frame), seed=self.seed))
+            seen = frames[min(frame, len(frames) - 1)]
+            copies = augmented_masks(self.augmenter, seen, seed=self.seed, centre_mm=self.centre_mm)
+            mean_dice, median = agreement(copies)
             further |= {"tta_dice": mean_dice, "tta_mask_dice": dice(mask, median)}
         doubt = map_doubt(Scan(mask, vox2world), reconstruction, None if fields is None else fields.of_mask(frame))
         if self.report_folder is not None:

@@ -35,7 +35,7 @@ WORDS = {
     "CSF": "fluid around the brain",
     "Frames": "frames",
     "BvalSHA256": "b-values",
-    "B0Limit": "highest b-value that counts as 0",
+    "B0Limit": "limit of b=0 in s/mm²",
     "ImageSHA256": "image",
 }
 DEFAULTS = {

@@ -174,7 +174,7 @@ def _write_output(
     elif kind == "doubt" and brain.doubts is not None:
         volume.write_like(image, path, brain.doubts, label="brain doubt", one_frame=one_mask)
     elif kind == "probability" and brain.probabilities is not None:
-        label = "brain probability"
+        label = "probability"
         volume.write_like(image, path, brain.probabilities, PROBABILITY_STEP, label=label, one_frame=one_mask)
     elif kind == "picture":
         figures.mask_figure(Scan(image.grey(), image.vox2world), brain.masks[..., 0], path, image.path.name)
@@ -184,7 +184,7 @@ def _box_with_margin(masks: np.ndarray, grid: Grid, margin_mm: float) -> Box:
     """The box of brain masks [X, Y, Z, T], of all frames together, with a margin that ends with the grid."""
     brain = bounding_box(np.any(masks, axis=3))
     assert brain is not None, "a mask without brain is an error before"
-    margin = np.ceil(margin_mm / grid.voxel_sizes_mm).astype(int)
+    margin = np.ceil(np.minimum(margin_mm / grid.voxel_sizes_mm, grid.shape)).astype(int)
     return tuple(
         slice(max(side.start - int(beyond), 0), min(side.stop + int(beyond), length))
         for side, beyond, length in zip(brain, margin, grid.shape, strict=True)

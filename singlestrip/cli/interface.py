@@ -91,7 +91,7 @@ def former_options(parser: argparse.ArgumentParser, command: str) -> Iterator[Op
     for former, flag in former_names.OPTIONS.get(command, {}).items():
         yield replace(present[flag], flags=(former,))
     others: set[str] = set()
-    for former, (successor, flag) in former_names.COMMANDS.get(command, {}).items():
+    for former, (successor, flag, *_) in former_names.COMMANDS.get(command, {}).items():
         for option in command_options(parser, successor):
             if flag in option.flags:
                 yield replace(option, flags=(former,))

@@ -11,7 +11,7 @@ from ..configuration import AugmentationConfig
 from ..errors import InputError
 from ..space.metrics import dice
 from ..space.scan import Scan
-from ..stripping.stripper import Stripper
+from ..stripping.stripper import Point, Stripper
 
 
 def turned(scan: Scan, angles_deg: np.ndarray) -> Scan:
@@ -29,12 +29,17 @@ def turned(scan: Scan, angles_deg: np.ndarray) -> Scan:
 
 
 def augmented_masks(
-    stripper: Stripper, scan: Scan, config: AugmentationConfig = AugmentationConfig(), seed: int = 0
+    stripper: Stripper,
+    scan: Scan,
+    config: AugmentationConfig = AugmentationConfig(),
+    seed: int = 0,
+    centre_mm: Point | None = None,
 ) -> np.ndarray:
     """Masks, boolean [copies, X, Y, Z], of a scan scaled in intensity and turned at random.
 
     Turning the header instead of the voxels lets every mask come back on the scan's own grid. A
-    copy in which no brain is found is empty. The same seed gives the same masks.
+    copy in which no brain is found is empty. The same seed gives the same masks. centre_mm: RAS mm of the middle
+    of the brain in the scan, which turns with it; None to search for it.
     """
     generator = np.random.default_rng(seed)
     masks = np.zeros((config.copies, *scan.shape), dtype=bool)
@@ -43,10 +48,18 @@ def augmented_masks(
         copy = turned(scan, generator.uniform(-config.rotation_deg, config.rotation_deg, 3))
         copy = replace(copy, slope=scan.slope * gain, intercept=scan.intercept * gain)
         try:
-            mask[...] = stripper.strip(copy).mask
+            mask[...] = stripper.strip(copy, centre_mm=_moved_with(scan, copy, centre_mm)).mask
         except InputError:
             continue
     return masks
+
+
+def _moved_with(scan: Scan, copy: Scan, point_mm: Point | None) -> Point | None:
+    """Where a point of a scan, RAS mm, lies in a copy of it that was moved; None of None."""
+    if point_mm is None:
+        return None
+    move = copy.vox2world @ np.linalg.inv(scan.vox2world)
+    return move[:3, :3] @ np.asarray(point_mm, dtype=float) + move[:3, 3]
 
 
 def agreement(masks: np.ndarray) -> tuple[float, np.ndarray]:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special
 
 from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
 from ..errors import InputError, ModelError, NoBrainError
@@ -219,7 +220,7 @@ class Stripper:
         fine, coarse = self._coarsened(scan, intensities.of)
         bright = find_bright(coarse, config)
         if centre_mm is not None:
-            return self._segment(fine, _checked_centre(centre_mm, scan.grid), bright)
+            return self._segment(fine, checked_centre(centre_mm, scan.grid), bright)
         knows_wide_fields = self.config.locator_doublings > 0
         small = not knows_wide_fields and self._is_small(bright, scan.grid)
         if not small:
@@ -429,7 +430,7 @@ def _checked(image: Scan | np.ndarray, vox2world: np.ndarray | None, slope: floa
 def _probability(logit: np.ndarray, box: Box, like: np.ndarray) -> np.ndarray:
     """The probability, float32, of a logit within a box of a grid; 0 beyond it. like: an array of that grid."""
     probability = np.zeros_like(like, dtype=np.float32)
-    probability[box] = 1 / (1 + np.exp(-logit))
+    probability[box] = special.expit(logit)
     return probability
 
 
@@ -440,7 +441,7 @@ def promised_dice(logit: np.ndarray, mask: np.ndarray) -> float:
     return 2 * float(probability[mask].sum()) / float(probability.sum() + np.count_nonzero(mask))
 
 
-def _checked_centre(centre_mm: Point, grid: Grid) -> np.ndarray:
+def checked_centre(centre_mm: Point, grid: Grid) -> np.ndarray:
     """The centre [3], RAS mm. Raises InputError if it lies outside a grid."""
     centre = np.asarray(centre_mm, dtype=float)
     if centre.shape != (3,) or not np.isfinite(centre).all():

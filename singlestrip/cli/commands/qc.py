@@ -76,7 +76,8 @@ calibrate-qc fits how a quality network estimates Dice to one labelled scan.
 
 If a mask has several frames, as strip makes of 4-D images, each frame is scored and the worst counts.
 The column frame has its number, from 0 on. Picture, --tta and --reference use the same frame; image and
-reference have as many frames, or one.
+reference have as many frames, or one. One mask of several frames is judged by their mean, and --tta strips
+copies of the mean; with --bval it is that of the b=0 frames.
 
 {MASK_RULE}
 

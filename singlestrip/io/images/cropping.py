@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...space.grid import Box, voxel_sizes
+from .header import Fault
 from .image import Volume
 from .mgh_header import MGH_DEFAULT_AXES
 from .nifti_header import qform_vox2world, sform_vox2world
@@ -35,7 +36,8 @@ def crop(volume: Volume, box: Box) -> Volume:
 def _place_nifti(fields: np.ndarray, vox2world: np.ndarray, start: list[int]) -> None:
     """Move the geometry in the fields of a NIfTI header to a voxel, and drop what counts slices.
 
-    vox2world: 4×4 in mm, of the whole image. An image whose header has no geometry gets a sform.
+    vox2world: 4×4 in mm, of the whole image. An image whose header has no geometry gets a sform. A damaged qform
+    beside a sform loses its code, since it cannot be moved.
     """
     for name in SLICE_TIMING:
         fields[name] = 0
@@ -46,7 +48,12 @@ def _place_nifti(fields: np.ndarray, vox2world: np.ndarray, start: list[int]) ->
         fields["srow_x"], fields["srow_y"], fields["srow_z"] = sform
     at_start = [*start, 1]
     if fields["qform_code"] > 0:
-        fields["qoffset_x"], fields["qoffset_y"], fields["qoffset_z"] = (qform_vox2world(fields) @ at_start)[:3]
+        try:
+            offset = qform_vox2world(fields) @ at_start
+        except Fault:
+            fields["qform_code"] = 0
+        else:
+            fields["qoffset_x"], fields["qoffset_y"], fields["qoffset_z"] = offset[:3]
     if fields["sform_code"] > 0:
         for name, value in zip(("srow_x", "srow_y", "srow_z"), sform_vox2world(fields) @ at_start, strict=False):
             fields[name][3] = value
