@@ -198,6 +198,8 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
     pages = {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*.html")}
     assert {"index.html", "api.html", "models/singlestrip.html"} <= pages
     assert {f"commands/{command}.html" for command in COMMANDS} <= pages
+    about = (tmp_path / "site/try.html").read_text(encoding="utf-8")
+    assert ("try/index.html" in pages) == ('href="try/index.html"' in about)
     loaded = r'<(?:script|img|iframe)[^>]*\ssrc="(?:https?:)?//[^"]*"|<link[^>]*\shref="(?:https?:)?//[^"]*"'
     for page in pages:
         assert not re.findall(loaded, (tmp_path / "site" / page).read_text(encoding="utf-8")), page

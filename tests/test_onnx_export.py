@@ -1,5 +1,6 @@
 """ONNX files of a model: they compute what the engine computes, and hold all that a program must know."""
 
+import errno
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ from phantoms import STRUCTURES, threshold_cascade, tiny_cascade
 
 from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig, CascadeConfig, StrippingConfig, UNetConfig
-from singlestrip.errors import ModelError, SingleStripError
+from singlestrip.errors import ModelError, OutputError, SingleStripError
 from singlestrip.io.images import volume
 from singlestrip.networks import checkpoint, model_files
 from singlestrip.networks.autoencoder import Autoencoder
@@ -160,6 +161,29 @@ def test_errors_say_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("singlestrip.networks.onnx_export.find_spec", lambda name: None)
     with pytest.raises(SingleStripError, match="pip install onnx"):
         export_model(path, tmp_path / "out")
+
+
+def test_a_full_disk_leaves_no_network_of_a_set(tmp_path, monkeypatch):
+    path, out = saved(tmp_path / "model.safetensors", tiny_cascade(8.0)), tmp_path / "out"
+    write, written = Path.write_bytes, []
+
+    def write_until_full(target, content):
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(write(target, content))
+
+    monkeypatch.setattr(Path, "write_bytes", write_until_full)
+    with pytest.raises(OutputError, match=r"segmenter\.onnx: cannot be written \(No space left on device\)"):
+        export_model(path, out)
+    assert list(out.iterdir()) == []
+
+
+def test_a_quality_network_left_from_another_model_is_named(tmp_path, caplog):
+    export_model(saved(tmp_path / "a.safetensors", tiny_cascade(8.0), QUALITY), tmp_path / "out")
+    assert caplog.messages == []
+    export_model(saved(tmp_path / "b.safetensors", tiny_cascade(8.0)), tmp_path / "out")
+    (warning,) = caplog.messages
+    assert str(tmp_path / "out/quality.onnx") in warning and "another model" in warning
 
 
 def test_the_export_imports_no_torch(tmp_path):

@@ -53,7 +53,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links to files of the repository to their copies in the site."""
+    """Point links to files of the repository to their copies in the site, and try.md to the built page."""
     places = dict(_links(markdown, page.file.src_uri))
     folder = posixpath.dirname(page.file.src_uri) or "."
 
@@ -63,7 +63,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return link[0]
         return f"{link[1]}{posixpath.relpath(_in_site(target), folder)}{link[3]}"
 
-    return LINK.sub(moved, markdown)
+    text = LINK.sub(moved, markdown)
+    if page.file.src_uri == "try.md" and files.get_file_from_path("try/index.html"):
+        heading, text = text.split("\n", 1)
+        text = f"{heading}\n\n**[Open the page](try/index.html)**\n{text}"
+    return text
 
 
 def _copy(config: MkDocsConfig, path: str) -> File:

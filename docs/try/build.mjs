@@ -36,16 +36,20 @@ function packagesOf(files) {
   return [...new Set(names.filter(Boolean))].sort();
 }
 
-/* The licence of each package: its name, and the text where the package has one. */
+/* The licence of each package: its name and its text. Those whose package has no text have one in licences/. */
 function licences(packages) {
   const parts = packages.map((name) => {
     const { version, license } = JSON.parse(readFileSync(join(modules, name, "package.json"), "utf-8"));
     const file = readdirSync(join(modules, name)).find((each) => /^licen[cs]e/i.test(each));
-    const text = file ? `\n\n${readFileSync(join(modules, name, file), "utf-8").trim()}` : "";
-    return `${name} ${version}: ${license}${text}`;
+    const path = file ? join(modules, name, file) : join(folder, "licences", `${name.replace("/", "-")}.txt`);
+    return `${name} ${version}: ${license}\n\n${readText(path)}`;
   });
-  const own = "singlestrip, this page and the weights of its model: Apache-2.0";
+  const own = `singlestrip, this page and the weights of its model: Apache-2.0\n\n${readText(join(root, "LICENSE"))}`;
   return `${[own, ...parts].join(`\n\n${"-".repeat(40)}\n\n`)}\n`;
+}
+
+function readText(path) {
+  return readFileSync(path, "utf-8").trim();
 }
 
 function exportModel() {

@@ -8,7 +8,9 @@ know beside the weights is in the metadata of each file.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +33,8 @@ from .trees import Estimator
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+log = logging.getLogger(__name__)
+
 FORMAT, FORMAT_VERSION = "singlestrip-onnx", 1
 OPSET = 17
 IR_VERSION = 8  # of the same age as the operators: older runtimes read it too
@@ -44,7 +48,8 @@ def export_model(path: Path, folder: Path) -> list[Path]:
     """Write the networks of a model file as FOLDER/locator.onnx, FOLDER/segmenter.onnx and FOLDER/quality.onnx.
 
     The last is there if the file holds a quality network, or is the shipped model, which has one beside it. The
-    folder is made if it is missing. Each file appears whole or not at all. Returns the paths of the files. Raises
+    folder is made if it is missing. If one file cannot be written, none appears. A network that an earlier export
+    left in the folder and this model lacks stays there, with a warning. Returns the paths of the files. Raises
     ModelError if the file holds no networks to strip with, OutputError if a file cannot be written, and
     SingleStripError if the library onnx is missing.
     """
@@ -55,9 +60,13 @@ def export_model(path: Path, folder: Path) -> list[Path]:
     paths = [folder / f"{network}{SUFFIX}" for network in models]
     for target in paths:
         check_writable(target)
-    for target, model in zip(paths, models.values(), strict=True):
-        with atomic_write(target) as (partial,):
+    with ExitStack() as stack:
+        for target, model in zip(paths, models.values(), strict=True):
+            (partial,) = stack.enter_context(atomic_write(target))
             partial.write_bytes(model.SerializeToString())
+    leftover = folder / f"{QUALITY_NETWORK}{SUFFIX}"
+    if leftover not in paths and leftover.exists():
+        log.warning("%s: of another model, left from an earlier export; remove it", leftover)
     return paths
 
 

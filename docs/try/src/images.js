@@ -19,6 +19,7 @@ const NIFTI_TYPES = {
 const MGH_TYPES = { 0: Uint8Array, 1: Int32Array, 3: Float32Array, 4: Int16Array, 10: Uint16Array };
 const UNIT_MM = { 0: 1, 1: 1e3, 2: 1, 3: 1e-3 };
 const MGH_HEADER_BYTES = 284;
+const DEFLATE = 8; // the one method of gzip
 // Bytes of fields in the headers of NIfTI-1 and NIfTI-2.
 const FIELDS = {
   348: {
@@ -59,17 +60,44 @@ const FIELDS = {
   },
 };
 
-/* The bytes of a stream that packs or unpacks others. */
+/* The bytes that a stream makes of others, which it packs or unpacks. */
 async function through(bytes, stream) {
-  return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+  const reader = new Blob([bytes]).stream().pipeThrough(stream).getReader();
+  const parts = [];
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return joined(parts);
+    parts.push(value);
+  }
 }
 
 export async function gzip(bytes) {
   return through(bytes, new CompressionStream("gzip"));
 }
 
-function isPacked(bytes) {
-  return bytes[0] === 0x1f && bytes[1] === 0x8b;
+function isPacked(bytes, at = 0) {
+  return bytes[at] === 0x1f && bytes[at + 1] === 0x8b;
+}
+
+/*
+ * The content of a gzip file. It may have several members, as bgzip makes them, one after the other; browsers unpack one at
+ * a time. A member ends where the next begins, or at the end of the file; its checksum tells.
+ */
+async function gunzip(bytes) {
+  const parts = [];
+  let start = 0;
+  for (let end = 1; end <= bytes.length; end++) {
+    const mayEnd = end === bytes.length || (isPacked(bytes, end) && bytes[end + 2] === DEFLATE);
+    if (!mayEnd) continue;
+    try {
+      parts.push(await through(bytes.subarray(start, end), new DecompressionStream("gzip")));
+      start = end;
+    } catch (error) {
+      if (error instanceof RangeError) throw error; // memory
+    }
+  }
+  if (start < bytes.length) throw new InputError("the file is damaged or cut short: it cannot be unpacked");
+  return joined(parts);
 }
 
 /*
@@ -77,14 +105,7 @@ function isPacked(bytes) {
  * write another with the same header. Of several frames the first counts. Throws an InputError.
  */
 export async function readImage(bytes, name) {
-  let content = bytes;
-  if (isPacked(bytes)) {
-    try {
-      content = await through(bytes, new DecompressionStream("gzip"));
-    } catch {
-      throw new InputError("the file is damaged or cut short: it cannot be unpacked");
-    }
-  }
+  const content = isPacked(bytes) ? await gunzip(bytes) : bytes;
   if (content.length < 348) throw new InputError("not an image, or cut short: it ends within its header");
   const view = new DataView(content.buffer, content.byteOffset, content.byteLength);
   if (/\.mg[hz]$/i.test(name)) return readMgh(content, view);
@@ -106,11 +127,13 @@ function readNifti(content, view) {
     axis <= axes ? numbers.index(fields.dim + step * axis) || 1 : 1,
   );
   const shape = dims.slice(0, 3);
-  if (axes < 2 || axes > 7 || shape.some((value) => value < 1))
-    throw new InputError(`its header is damaged: no image of ${shape.join(" × ")} voxels`);
+  if (axes < 2 || axes > 7 || dims.some((value) => value < 1))
+    throw new InputError(
+      `its header is damaged: no image of ${dims.slice(0, Math.max(axes, 3)).join(" × ")} voxels`,
+    );
   const Type = NIFTI_TYPES[view.getInt16(fields.datatype, little)];
   if (!Type) throw new InputError("its voxels are not real numbers, or of a type that is not supported");
-  const offset = Math.max(numbers.offset(fields.voxOffset), size + 4);
+  const offset = Math.max(Math.trunc(numbers.offset(fields.voxOffset)) || 0, size + 4);
   const { data, raw } = readValues(content, Type, offset, shape, little);
   let slope = numbers.real(fields.slope);
   let intercept = numbers.real(fields.intercept);
@@ -312,7 +335,7 @@ function writeNifti({ file, frames }, voxels, changesValues) {
     out.fill(0, fields.intentName, fields.intentName + 16);
     out.set(new TextEncoder().encode("brain mask"), fields.intentName);
   }
-  return joined(out, voxels);
+  return joined([out, voxels]);
 }
 
 function writeMgh({ file }, voxels, isMask) {
@@ -320,10 +343,12 @@ function writeMgh({ file }, voxels, isMask) {
   const view = new DataView(out.buffer);
   view.setInt32(16, 1);
   if (isMask) view.setInt32(20, 0);
-  return joined(out, voxels, file.footer);
+  return joined([out, voxels, file.footer]);
 }
 
-function joined(...parts) {
+/* Arrays of bytes, one after the other. */
+function joined(parts) {
+  if (parts.length === 1) return parts[0];
   const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) {
@@ -359,5 +384,5 @@ export function displayed({ shape, vox2world, slope = 1, intercept = 0 }, values
     setReal(fields.srow + 4 * k, value);
   });
   out.set(new TextEncoder().encode("n+1"), 344);
-  return joined(out, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  return joined([out, new Uint8Array(values.buffer, values.byteOffset, values.byteLength)]);
 }

@@ -1,10 +1,10 @@
 // The page: takes files, shows the scan and its mask, and asks the worker for all that takes time.
 
 import { Niivue, NVImage } from "@niivue/niivue";
+import { droppedFiles, nameFault, sortFiles } from "./files.js";
 import { switchTheme } from "./theme.js";
 
 const MODEL_FILES = ["locator.onnx", "segmenter.onnx", "quality.onnx"];
-const SCAN_ENDING = /\.(nii|nii\.gz|mgh|mgz)$/i;
 const CLIP_PLANE = [0.1, 270, 0]; // of the head in three dimensions, so that the mask is seen
 
 const byId = (id) => document.getElementById(id);
@@ -19,7 +19,7 @@ const viewer = new Niivue({
   multiplanarShowRender: 1,
   show3Dcrosshair: false,
 });
-const state = { isBusy: true, shown: "head", result: null, display: null, hasScan: false };
+const state = { isBusy: true, shown: "head", result: null, display: null, hasScan: false, borderMm: 0 };
 let worker;
 let calls = 0;
 const waiting = new Map();
@@ -40,6 +40,14 @@ function onAnswer({ data }) {
   else resolve(data.value);
 }
 
+/* The worker could not be loaded, or stopped. */
+function onWorkerError(event) {
+  event.preventDefault();
+  for (const { reject } of waiting.values())
+    reject(new Error("a part of this page cannot be loaded, or stopped; reload the page"));
+  waiting.clear();
+}
+
 function showProgress(share) {
   byId("meter").style.width = `${100 * share}%`;
 }
@@ -49,9 +57,9 @@ function tell(text, kind = "") {
   byId("status").dataset.kind = kind;
 }
 
-/* While the worker is busy nothing else can be asked. An error of the work is told. */
-async function work(text, job) {
-  setBusy(true);
+/* While the worker is busy nothing else can be asked, but by one control that stays usable. An error of the work is told. */
+async function work(text, job, usable = null) {
+  setBusy(true, usable);
   tell(text);
   try {
     await job();
@@ -67,14 +75,18 @@ function sentence(text) {
   return `${text[0].toUpperCase()}${text.slice(1)}.`.replace(/([.?!])\.$/, "$1");
 }
 
-function setBusy(isBusy) {
+function setBusy(isBusy, usable = null) {
   state.isBusy = isBusy;
-  for (const button of document.querySelectorAll("#choose-scan, #choose-model, #save-mask, #save-brain"))
-    button.disabled = isBusy;
+  for (const control of document.querySelectorAll("#main button, #choose-model, #border"))
+    control.disabled = isBusy && control !== usable;
 }
 
 async function bytesOf(file) {
-  return new Uint8Array(await file.arrayBuffer());
+  try {
+    return new Uint8Array(await file.arrayBuffer());
+  } catch {
+    throw new Error("the file cannot be read: it is gone, locked, or larger than the memory of this browser");
+  }
 }
 
 async function ownModel() {
@@ -106,11 +118,11 @@ function takeScan(file) {
     byId("result").hidden = true;
     byId("scan-name").textContent = file.name;
     while (viewer.volumes.length) viewer.removeVolumeByIndex(0);
-    if (!SCAN_ENDING.test(file.name)) throw new Error("not a name of an image: .nii, .nii.gz, .mgz or .mgh");
+    const fault = nameFault(file.name);
+    if (fault) throw new Error(fault);
     const { display, frames } = await ask("open", await bytesOf(file), file.name);
     state.display = display;
     state.hasScan = true;
-    await show([{ bytes: display, name: "head.nii" }]);
     await strip(frames);
   });
 }
@@ -118,9 +130,10 @@ function takeScan(file) {
 async function strip(frames = 1) {
   tell(frames > 1 ? `Stripping the first of ${frames} frames …` : "Stripping …");
   showProgress(0.05);
+  byId("result").hidden = true;
+  await show([{ bytes: state.display, name: "head.nii" }]);
   const result = await ask("strip");
-  byId("border").value = 0;
-  byId("border-value").textContent = "0 mm";
+  showBorder(0);
   const threads = result.threads > 1 ? `${result.threads} threads` : "one thread";
   byId("seconds").textContent = `${result.seconds.toFixed(1)} s, ${threads}`;
   await showResult(result);
@@ -169,19 +182,41 @@ async function show(files) {
   viewer.updateGLVolume();
 }
 
-/* Move the border to where the slider is; again if it moved on meanwhile. */
+/* Where the border of the mask is that is shown. */
+function showBorder(mm) {
+  state.borderMm = mm;
+  byId("border").value = mm;
+  labelBorder();
+}
+
+function labelBorder() {
+  const mm = Number(byId("border").value);
+  const text = `${mm > 0 ? "+" : ""}${mm} mm`;
+  byId("border-value").textContent = text;
+  byId("border").setAttribute("aria-valuetext", text);
+}
+
+/* Move the border to where the slider is; again if it moved on meanwhile. If that fails the slider goes back. */
 async function moveBorder() {
-  const mm = () => Number(byId("border").value);
-  byId("border-value").textContent = `${mm() > 0 ? "+" : ""}${mm()} mm`;
+  labelBorder();
   if (state.isBusy) return;
-  await work("Moving the border …", async () => {
-    let asked;
-    do {
-      asked = mm();
-      await showResult(await ask("moveBorder", asked));
-    } while (asked !== mm());
+  const slider = byId("border");
+  await work("Moving the border …", followSlider, slider);
+
+  async function followSlider() {
+    while (Number(slider.value) !== state.borderMm) {
+      const asked = Number(slider.value);
+      try {
+        await showResult(await ask("moveBorder", asked));
+        state.borderMm = asked;
+      } catch (error) {
+        if (Number(slider.value) !== asked) continue;
+        showBorder(state.borderMm);
+        throw error;
+      }
+    }
     tell("Done.");
-  });
+  }
 }
 
 function save(kind) {
@@ -196,28 +231,18 @@ function save(kind) {
   });
 }
 
-/* The files of a drop, those in a dropped folder among them. */
-async function droppedFiles(transfer) {
-  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  const files = [...transfer.files];
-  for (const folder of entries.filter((entry) => entry.isDirectory)) {
-    const inside = await new Promise((resolve, reject) => {
-      folder.createReader().readEntries(resolve, reject);
-    });
-    const found = inside.filter((entry) => entry.isFile);
-    files.push(...(await Promise.all(found.map((entry) => new Promise((resolve) => entry.file(resolve))))));
-  }
-  return files;
-}
-
 async function onDrop(event) {
   event.preventDefault();
   document.body.classList.remove("dropping");
   if (state.isBusy) return;
-  const files = await droppedFiles(event.dataTransfer);
-  const networks = files.filter((file) => file.name.endsWith(".onnx"));
+  let files = [];
+  await work("Reading what was dropped …", async () => {
+    files = await droppedFiles(event.dataTransfer);
+    tell(files.length ? "" : "No file was dropped.");
+  });
+  const { networks, scan } = sortFiles(files);
   if (networks.length) takeModel(networks);
-  else if (files.length) takeScan(files[0]);
+  else if (scan) takeScan(scan);
 }
 
 function connect() {
@@ -253,13 +278,13 @@ function connect() {
 
 /* Reload the page once through the service worker that lets it use several threads, where that is possible. */
 async function isolate() {
-  if (crossOriginIsolated || !navigator.serviceWorker || sessionStorage.getItem("isolated")) return;
-  sessionStorage.setItem("isolated", "tried");
   try {
+    if (crossOriginIsolated || !navigator.serviceWorker || sessionStorage.getItem("isolated")) return;
+    sessionStorage.setItem("isolated", "tried");
     await navigator.serviceWorker.register("isolate.js");
     await navigator.serviceWorker.ready;
   } catch {
-    return; // the page then has one thread
+    return; // the page then has one thread; browsers that keep no data of sites refuse both
   }
   location.reload();
   await new Promise(() => {});
@@ -270,6 +295,7 @@ async function start() {
   await isolate();
   worker = new Worker("worker.js", { type: "module" });
   worker.addEventListener("message", onAnswer);
+  worker.addEventListener("error", onWorkerError);
   connect();
   await viewer.attachToCanvas(byId("canvas"));
   await work("Loading the model …", async () => {

@@ -21,7 +21,7 @@ export async function estimateQuality(model, stripped, mask, usualVolumes) {
   const { quality } = model;
   const unusual = describeUnusualVolume(mask, usualVolumes);
   if (!quality?.estimator || quality.configuration.kind !== "volume")
-    return { dice: null, flag: null, reasons: stripped.doubts };
+    return { dice: null, flag: null, reasons: [...(unusual ? [unusual] : []), ...stripped.doubts] };
   const field = { ...stripped.field, data: above(stripped.field.data) };
   const own = clean(field);
   const ofOwn = await reconstruct(model, own);

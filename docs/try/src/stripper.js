@@ -44,8 +44,8 @@ export class Stripper {
 
   /*
    * The brain mask of a volume, and what its surface and its quality are computed from: `mask`; `logit` in a `box`
-   * around it; `field`, the output of the networks; `doubts`, clauses that say why the mask may be wrong; `darkShare`,
-   * how much of it is as dark as the darkest of the image.
+   * around it; `field`, the output of the networks; `doubts`, clauses that say why the mask may be wrong beside its
+   * volume; `darkShare`, how much of it is as dark as the darkest of the image.
    */
   async strip(volume) {
     const fault = geometryFault(volume);
@@ -67,8 +67,6 @@ export class Stripper {
     const brightness = values.filter((_, k) => k % step === 0).map((value) => intensities.relative(value));
     if (!values.length || median(brightness) < this.stripping.brightness.black) throw new InputError(NO_BRAIN);
     const doubts = [];
-    const unusual = describeUnusualVolume(mask, this.usualVolumes());
-    if (unusual) doubts.push(unusual);
     const agreement = mean(viewDice(field));
     if (agreement < this.stripping.view_dice)
       doubts.push(`the views of the networks agree by ${agreement.toFixed(2)} only`);

@@ -2,25 +2,23 @@
 // A message has a number, the name of a task below and its arguments. The answer has the number, and a value or an error.
 
 import * as ort from "onnxruntime-web/wasm";
+import { withBorder } from "./border.js";
 import { InputError } from "./errors.js";
 import { voxelVolumeMl } from "./grid.js";
 import { displayed, gzip, readImage, writeLike } from "./images.js";
 import { loadModel } from "./model.js";
-import { clean } from "./morphology.js";
 import { countTrue } from "./numbers.js";
 import { estimateQuality } from "./quality.js";
 import { Stripper } from "./stripper.js";
-import { signedDistance } from "./surface.js";
 
 const USUAL_LOOKS = 4; // passes of the networks; wide fields of view and second looks take more
 const MOST_THREADS = 8;
-const REACH_MM = 10; // of the slider
 
 ort.env.wasm.wasmPaths = new URL("./", location.href).href;
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
 
 let model = null;
-let scan = null; // of the file that is open: name, image, and once they are there what was stripped, and distance
+let scan = null; // of the file that is open: name, image, and once it is there what was stripped
 let mask = null; // with the border where it is
 
 const tasks = {
@@ -45,21 +43,17 @@ const tasks = {
     scan.usualVolumes = stripper.usualVolumes();
     mask = scan.stripped.mask;
     return {
-      ...(await described()),
+      ...(await described(mask)),
       seconds: (performance.now() - started) / 1000,
       threads: ort.env.wasm.numThreads,
     };
   },
 
   async moveBorder(mm) {
-    const { image, stripped } = scan;
-    if (mm === 0) mask = stripped.mask;
-    else {
-      scan.distance ??= signedDistance(stripped.mask, stripped.logit, stripped.box, REACH_MM);
-      mask = clean(moved(stripped.mask, scan.distance, mm, image.data));
-      if (!countTrue(mask.data)) throw new InputError(`a border of ${mm} mm leaves no brain`);
-    }
-    return described();
+    const next = withBorder(scan.stripped, mm, scan.image.data);
+    const told = await described(next);
+    mask = next;
+    return told;
   },
 
   async save(kind) {
@@ -72,7 +66,7 @@ const tasks = {
 };
 
 /* What the page shows of a mask: its voxels, the brain's, volume and quality. */
-async function described() {
+async function described(mask) {
   const { image, stripped } = scan;
   const { flag, dice, low, high, reasons } = await estimateQuality(model, stripped, mask, scan.usualVolumes);
   const brain = image.data.map((value, k) => (mask.data[k] ? value : 0));
@@ -84,28 +78,13 @@ async function described() {
   };
 }
 
-/* The voxels whose signed distance is below `mm`; beyond the band that was measured the mask stays. */
-function moved(mask, distance, mm, stored) {
-  const data = mask.data.slice();
-  const [width, height, depth] = distance.shape;
-  const { start } = distance.box;
-  let from = 0;
-  for (let z = 0; z < depth; z++)
-    for (let y = 0; y < height; y++)
-      for (let x = 0; x < width; x++, from++) {
-        const k = x + start[0] + mask.shape[0] * (y + start[1] + mask.shape[1] * (z + start[2]));
-        data[k] = distance.data[from] < mm && Number.isFinite(stored[k]) ? 1 : 0;
-      }
-  return { ...mask, data };
-}
-
 addEventListener("message", async ({ data: { number, task, values } }) => {
   try {
     postMessage({ number, value: await tasks[task](...values) });
   } catch (error) {
     const isKnown = error instanceof InputError;
     if (!isKnown) console.error(error);
-    const isMemory = error instanceof RangeError || /memory|allocation/i.test(String(error));
+    const isMemory = error instanceof RangeError || /memory|alloc/i.test(String(error));
     const sentence = isMemory ? "the scan is larger than the memory of this browser" : `this failed: ${error}`;
     postMessage({ number, error: isKnown ? error.message : sentence });
   }
