@@ -188,7 +188,8 @@ def report(results: list[Row], agreement: list[Row], times: list[Row], figure: s
     if times:
         runs = max(int(row["run"]) for row in times) + 1
         machine = f"{times[0]['machine']} with {times[0]['threads']} threads"
-        parts.append(f"Time is the median of {runs} runs at most, memory its peak, on {machine}.")
+        of = "of one run" if runs == 1 else f"the median of {runs} runs at most"
+        parts.append(f"Time is {of}, memory its peak, on {machine}.")
     parts += ["", all_figures(results, times)]
     if times:
         parts.append(f"![mean Dice over seconds; the area of a dot is the peak memory]({figure})\n")
