@@ -98,8 +98,7 @@ the outputs of the last one while the networks see an image, if memory holds all
 for their sum."""
 
 SYNOPSIS = [
-    "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [--doubt FILE] [--probability FILE] "
-    "[OPTIONS]",
+    "singlestrip strip -i IMAGE [-o FILE] [-m FILE] [-d FILE] [-p FILE] [--doubt FILE] [OPTIONS]",
     "singlestrip strip -i IMAGE [IMAGE ...] [--list FILE] --out-dir DIR [OPTIONS]",
 ]
 
