@@ -80,6 +80,18 @@ def tiny_cascade(voxel_size_mm: float = 2.0, size: int = 16, norm: str = "instan
     return CascadeConfig(voxel_size_mm, network, size, network, size)
 
 
+def randomised(network: nn.Module) -> nn.Module:
+    """A network in which every weight and every statistic is drawn at random."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, values in network.state_dict().items():
+            if name.endswith("running_var"):
+                values.uniform_(0.5, 2)
+            elif values.is_floating_point():
+                values.normal_(0, 0.3)
+    return network.eval()
+
+
 class Threshold(nn.Module):
     """Takes whatever is brighter than half for brain."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from phantoms import STRUCTURES, make_head, threshold_cascade, tiny_cascade
+from phantoms import STRUCTURES, make_head, randomised, threshold_cascade, tiny_cascade
 
 from singlestrip import threads
 from singlestrip.cli.main import main
@@ -42,18 +42,6 @@ def in_32_bits(monkeypatch):
     monkeypatch.setattr("singlestrip.networks.torch_engine.fast_in_bfloat16", lambda device: False)
     build = openvino_engine._Graph
     monkeypatch.setattr(openvino_engine, "_Graph", lambda output, image, in_16_bits: build(output, image, False))
-
-
-def randomised(network: torch.nn.Module) -> torch.nn.Module:
-    """A network in which every weight and every statistic is drawn at random."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, values in network.state_dict().items():
-            if name.endswith("running_var"):
-                values.uniform_(0.5, 2)
-            elif values.is_floating_point():
-                values.normal_(0, 0.3)
-    return network.eval()
 
 
 def arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:

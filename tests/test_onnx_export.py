@@ -10,8 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
-from phantoms import STRUCTURES, threshold_cascade, tiny_cascade
+from phantoms import STRUCTURES, randomised, threshold_cascade, tiny_cascade
 
 from singlestrip.cli.main import main
 from singlestrip.configuration import AutoencoderConfig, CascadeConfig, StrippingConfig, UNetConfig
@@ -39,18 +38,6 @@ def onnx_is_there():
 def runtime():
     """ONNX Runtime."""
     return pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-
-
-def randomised(network: torch.nn.Module) -> torch.nn.Module:
-    """A network in which every weight and every statistic is drawn at random."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, values in network.state_dict().items():
-            if name.endswith("running_var"):
-                values.uniform_(0.5, 2)
-            elif values.is_floating_point():
-                values.normal_(0, 0.3)
-    return network.eval()
 
 
 def saved(path: Path, config: CascadeConfig, quality: AutoencoderConfig | None = None) -> Path:

@@ -1,14 +1,13 @@
 """Networks that learn to tell the labels of one map apart."""
 
 import dataclasses
-import os
-import signal
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from interruptions import stop_after
 from organs import AIR, LEFT, MIDDLE, RIGHT, TABLE, TISSUE, make_body, save_body
 from phantoms import tiny_cascade
 
@@ -37,7 +36,6 @@ from singlestrip.synthesis.shape import window_coordinates
 from singlestrip.synthesis.streams import RandomStreams
 from singlestrip.training.cascade import TrainingData, begin_with, train_cascade
 from singlestrip.training.maps import conform_map, fingerprint
-from singlestrip.training.run import Run
 
 CPU = torch.device("cpu")
 STILL = ShapeConfig(
@@ -267,15 +265,8 @@ def test_a_run_that_was_stopped_gives_the_same_model(body, tiny, monkeypatch):
     unbroken = load_model(model)[0].state_dict()
     model.unlink()
     checkpoint.unlink()
-    update = Run.update
-
-    def update_and_stop(run):
-        if run.step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update(run)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "update", update_and_stop)
+        stop_after(patch, 2)
         assert main(arguments) > 0
     assert not model.exists()
     assert main([*arguments, "--resume"]) == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from interruptions import stop_after
 from phantoms import describe_model, make_head, tiny_cascade
 from safetensors.torch import load_file
 from scipy import ndimage
@@ -74,18 +75,6 @@ def assert_same_run(a, b):
     assert set(weights) == set(expected)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert metrics(a) == metrics(b)
-
-
-def stop_after(monkeypatch, step, number=signal.SIGTERM):
-    """Send the process a signal during the update after `step`."""
-    update = Run.update
-
-    def update_and_stop(run):
-        if run.step == step - 1:
-            os.kill(os.getpid(), number)
-        return update(run)
-
-    monkeypatch.setattr(Run, "update", update_and_stop)
 
 
 @pytest.fixture(scope="module")

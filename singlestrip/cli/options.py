@@ -190,6 +190,18 @@ def chosen_flags(args: argparse.Namespace) -> FlagConfig:
     return FlagConfig(*by_networks, *by_shape)
 
 
+def add_mask_outputs(group: argparse._ArgumentGroup) -> None:
+    """Add the files of the mask and of the signed distance."""
+    group.add_argument("-m", "--mask", type=output_file, metavar="FILE", help="brain mask, uint8, brain 1")
+    group.add_argument(
+        "-d",
+        "--sdt",
+        type=output_file,
+        metavar="FILE",
+        help="signed distance to the brain's surface in mm, negative inside, float32",
+    )
+
+
 def add_model(group: argparse._ArgumentGroup) -> None:
     """Add --model."""
     group.add_argument(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..configuration import SynthStripConfig
 from .main import main as run_command
-from .options import finite_float, input_file, millimetres, model, output_file, positive_int
+from .options import add_mask_outputs, finite_float, input_file, millimetres, model, output_file, positive_int
 from .parser import ManualParser
 from .streams import tell
 
@@ -51,14 +51,7 @@ def build_parser() -> ManualParser:
     files.add_argument(
         "-o", "--out", type=output_file, metavar="FILE", help="image with the background filled, of its type"
     )
-    files.add_argument("-m", "--mask", type=output_file, metavar="FILE", help="brain mask, uint8, brain 1")
-    files.add_argument(
-        "-d",
-        "--sdt",
-        type=output_file,
-        metavar="FILE",
-        help="signed distance to the brain's surface in mm, negative inside, float32",
-    )
+    add_mask_outputs(files)
     files.add_argument(
         "--model",
         type=model,

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..configuration import AutoencoderConfig
 from .trees import Estimator
+from .weight_shapes import LEAK
 
 
 class Autoencoder(nn.Module):
@@ -44,7 +45,7 @@ class Autoencoder(nn.Module):
         for number, (before, after, (kernel, stride)) in enumerate(layers, start=1):
             parts.append(convolution(before, after, kernel, stride, padding=1))
             if number < len(layers):
-                parts += [norm(after), nn.LeakyReLU(0.2), nn.Dropout(self.config.dropout)]
+                parts += [norm(after), nn.LeakyReLU(LEAK), nn.Dropout(self.config.dropout)]
         return nn.Sequential(*parts)
 
     def forward(self, mask: torch.Tensor) -> torch.Tensor:

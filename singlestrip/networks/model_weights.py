@@ -28,6 +28,12 @@ COUNTER_TYPES = {"I64": np.int64}
 Weights = dict[str, np.ndarray]
 
 
+def weights_of(network: str, weights: Weights) -> Weights:
+    """The weights of one network of a cascade, "locator" or "segmenter", by the names that they have in it."""
+    prefix = f"{network}."
+    return {name.removeprefix(prefix): values for name, values in weights.items() if name.startswith(prefix)}
+
+
 def read_weights(path: Path, header: Header, kind: Kind) -> Weights:
     """The weights of the networks of a kind in a file, float32, by the names that they have in these networks.
 

@@ -27,8 +27,9 @@ from ..io.text.escaping import to_json
 from .model_card import read_card
 from .model_files import find_model, is_shipped
 from .model_header import AUTOENCODER, CASCADE, read_header
-from .model_weights import Weights, read_weights
+from .model_weights import Weights, read_weights, weights_of
 from .trees import Estimator
+from .weight_shapes import EPSILON, LEAK
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -38,8 +39,6 @@ log = logging.getLogger(__name__)
 FORMAT, FORMAT_VERSION = "singlestrip-onnx", 1
 OPSET = 17
 IR_VERSION = 8  # of the same age as the operators: older runtimes read it too
-EPSILON = 1e-5  # of normalisation, as torch has it
-LEAK = 0.2  # negative slope, as in unet.py and autoencoder.py
 SUFFIX = ".onnx"
 QUALITY_NETWORK = "quality"
 
@@ -87,8 +86,7 @@ def _strip_models(path: Path) -> dict[str, ModelProto]:
     }
     models = {}
     for network, (channels, size) in shapes.items():
-        prefix = f"{network}."
-        graph = _Graph({name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)})
+        graph = _Graph(weights_of(network, weights))
         output = _unet(graph, getattr(config, network))
         models[network] = graph.model((1, 1, *size), output, (1, channels, *size), told | {"network": network})
     return models

@@ -20,8 +20,9 @@ import numpy as np
 from ..configuration import AutoencoderConfig, CascadeConfig, UNetConfig
 from ..threads import is_forked, thread_count
 from .engine import AUTOENCODER_NETWORK, NETWORK_IN_16_BITS, Engine
-from .model_weights import Weights
+from .model_weights import Weights, weights_of
 from .trees import Estimator
+from .weight_shapes import EPSILON, LEAK
 
 if TYPE_CHECKING:
     from openvino import Node
@@ -45,8 +46,6 @@ def _import_quietly() -> ModuleType:
 ov = _import_quietly()
 ops = ov.opset13
 
-EPSILON = 1e-5  # of normalisation, as torch has it
-LEAK = 0.2  # negative slope, as in unet.py and autoencoder.py
 MAX_COMPILED = 6  # graphs that are kept: each is of one shape of image
 
 
@@ -99,9 +98,7 @@ class OpenVinoEngine(Engine):
         image = ops.parameter(list(shape), np.float32)
         if network == AUTOENCODER_NETWORK:
             return _Graph(_autoencoder(image, self.config, self._weights), image, in_16_bits=False)
-        prefix = f"{network}."
-        weights = {name.removeprefix(prefix): w for name, w in self._weights.items() if name.startswith(prefix)}
-        output = _unet(image, getattr(self.config, network), weights)
+        output = _unet(image, getattr(self.config, network), weights_of(network, self._weights))
         return _Graph(output, image, in_16_bits=network == NETWORK_IN_16_BITS)
 
 

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..configuration import UNetConfig
-
-LEAK = 0.2  # negative slope, SynthStrip
+from .weight_shapes import LEAK
 
 
 class ChannelNorm(nn.Module):

@@ -1,10 +1,13 @@
-"""Names and shapes of the weights of networks, known from their configuration. Imports no torch."""
+"""Names and shapes of the weights of networks, known from their configuration, and what every engine must compute
+with them alike. Imports no torch."""
 
 from __future__ import annotations
 
 from ..configuration import AutoencoderConfig, CascadeConfig, UNetConfig
 
 Shapes = dict[str, tuple[int, ...]]
+LEAK = 0.2  # negative slope of all ReLUs, SynthStrip
+EPSILON = 1e-5  # of normalisation, as torch has it
 COUNTER = "num_batches_tracked"  # ends the names of whole numbers, which nothing uses
 
 

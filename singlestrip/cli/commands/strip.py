@@ -24,6 +24,7 @@ from ..image_jobs import (
     read_images,
 )
 from ..options import (
+    add_mask_outputs,
     add_memory,
     add_model,
     add_processor_options,
@@ -123,14 +124,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="image with the background filled, of the input's type",
     )
-    files.add_argument("-m", "--mask", type=output_file, metavar="FILE", help="brain mask, uint8, brain 1")
-    files.add_argument(
-        "-d",
-        "--sdt",
-        type=output_file,
-        metavar="FILE",
-        help="signed distance to the brain's surface in mm, negative inside, float32",
-    )
+    add_mask_outputs(files)
     files.add_argument(
         "-p",
         "--picture",
