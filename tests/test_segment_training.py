@@ -22,6 +22,7 @@ from singlestrip.configuration import (
     Window,
 )
 from singlestrip.errors import InputError, ModelError
+from singlestrip.networks import losses
 from singlestrip.networks.cascade import Cascade, brain_logit
 from singlestrip.networks.checkpoint import load_model, save_model
 from singlestrip.networks.engine_choice import load_engine
@@ -150,6 +151,15 @@ def test_loss_of_two_classes_by_hand():
     dice_loss = 1 - ((4 / 3 + 1) / (4 / 9 + 3) + (2 / 3 + 1) / (4 / 9 + 2)) / 2
     assert float(class_loss(0 * target, target, weight, 0.0)) == pytest.approx(dice_loss, rel=1e-5)
     assert float(class_loss(0 * target, target, weight, 2.0)) == pytest.approx(dice_loss + 2 * np.log(3), rel=1e-5)
+
+
+def test_the_gradient_of_the_loss_of_classes_is_that_of_finite_differences(monkeypatch):
+    monkeypatch.setattr(losses, "PART_VOXELS", 4)  # several parts, the last one smaller
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 1, 2, 3, generator=draw, dtype=torch.float64).requires_grad_()
+    target = (2 * torch.randn(2, 3, 1, 2, 3, generator=draw, dtype=torch.float64)).softmax(1)
+    weight = torch.rand(2, 1, 1, 2, 3, generator=draw, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda z: class_loss(z, target, weight, 0.7), logits)
 
 
 def test_what_is_not_covered_does_not_count_in_the_loss_of_classes():
