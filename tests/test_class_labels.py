@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from singlestrip.configuration import EvidenceConfig
+from singlestrip.networks.evidence import Evidence
 from singlestrip.space.grid import Grid
 from singlestrip.space.resample import sample
 from singlestrip.stripping import class_labels
-from singlestrip.stripping.class_field import ClassField
+from singlestrip.stripping.class_field import ClassField, Told
 from singlestrip.stripping.class_labels import label_grid
 
 RNG = np.random.default_rng(0)
@@ -146,3 +148,49 @@ def test_many_classes_in_crumbs_become_one_piece_each():
     before = classes.probability.argmax(0)
     for channel in range(1, 5):
         assert ndimage.label(before == channel)[1] > 3 and ndimage.label(labels.channels == channel)[1] == 1
+
+
+def striped(width: int) -> tuple[np.ndarray, ClassField, Grid, Grid]:
+    """Stripes of two classes, 24³ voxels of 1 mm; the field, which has seen their means over 2 mm and expects
+    either class anywhere, its grid, and that of the stripes."""
+    classes = np.broadcast_to(1 + np.arange(24)[:, None, None] // width % 2, (24, 24, 24)).astype(np.uint8)
+    classes = np.where(np.arange(24)[None, :, None] < 4, 3, classes)  # and a third that lies by itself
+    image = np.array([0, 0.3, 0.7, 1.0], dtype=np.float32)[classes]
+    averages = image.reshape(12, 2, 12, 2, 12, 2).mean((1, 3, 5))
+    expected = np.zeros((4, 12, 12, 12), dtype=np.float32)
+    expected[1:3] = 0.5
+    expected[:, :, :2] = np.array([0, 0, 0, 1], dtype=np.float32)[:, None, None, None]
+    channels = classes[::2, ::2, ::2]
+    means = np.array([[0], [0.3], [0.7], [1]], dtype=np.float32)
+    flat = np.zeros((12, 12, 12), dtype=np.float32)
+    evidence = Evidence(means, np.full_like(means, 0.1**2), flat, np.eye(4), EvidenceConfig(stride=1))
+    told = Told(evidence, averages, expected, 0.0, 1.0)
+    field = ClassField(np.full((4, 12, 12, 12), 0.25, dtype=np.float32), channels[None], told)
+    return image, field, grid((12, 12, 12), 2.0, (0.5, 0.5, 0.5)), grid((24, 24, 24))
+
+
+def test_labels_are_as_fine_as_the_image():
+    """Stripes of three voxels: the window averages some of both classes, and the voxels' own intensities tell."""
+    image, field, window, target = striped(width=3)
+    stripes = 1 + np.arange(24)[:, None, None] // 3 % 2
+    fine = label_grid(field, window, target, intensities=lambda where: image[where]).channels
+    assert (fine[:, 6:] == stripes).all() and (fine[:, :3] == 3).all()
+    averages = field.told.image.repeat(2, 0)[:, 3:4, :1]
+    assert (np.where(averages < 0.5, 1, 2) == stripes).mean() < 0.9
+
+
+def test_noise_of_single_voxels_does_not_count():
+    image, field, window, target = striped(width=6)
+    noisy = image + RNG.normal(0, 0.15, image.shape).astype(np.float32)
+    right = (1 + np.arange(24)[:, None, None] // 6 % 2) == np.ones((1, 18, 24), dtype=int)
+    labels = label_grid(field, window, target, intensities=lambda where: noisy[where]).channels[:, 6:]
+    alone = np.abs(noisy[:, 6:, :] - 0.3) < np.abs(noisy[:, 6:, :] - 0.7)  # each voxel by itself
+    assert ((labels == 1) == right).mean() > max(0.95, (alone == right).mean() + 0.02)
+
+
+def test_pieces_that_are_dropped_count_as_they_were_counted():
+    image, field, window, target = striped(width=4)
+    labels = label_grid(field, window, target, largest=[1, 2], intensities=lambda where: image[where])
+    kept = label_grid(field, window, target, largest=[1, 2], keep_posteriors=True, intensities=lambda w: image[w])
+    for channel in (1, 2, 3):
+        assert abs(int(labels.steps[channel]) - int(kept.posterior(channel).sum(dtype=int))) <= 24**3 // 100

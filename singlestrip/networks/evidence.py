@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -26,74 +26,87 @@ PART_VOXELS = 4096  # are in hand at once: their values stay in a processor's ca
 
 
 @dataclass(frozen=True, eq=False)
-class _Looks:
-    """How the classes look in an image: mean and variance of the intensity of each, [C, 1].
+class Evidence:
+    """How classes look in an image.
 
-    bias: [x, y, z] on every so manieth voxel; intensities are 1 + bias times as large as without the bias field.
+    mean, variance: of the intensity of each class, [C, 1]. bias: [x, y, z] on every `stride`-th voxel; intensities
+    are 1 + bias times as large as without the bias field. joined: [C, C], the mean over both sides of a structure.
     """
 
     mean: Array
     variance: Array
     bias: Array
+    joined: Array
+    config: EvidenceConfig
+
+    def log_likelihood(self, intensity: Array) -> Array:
+        """[C, N] of intensities [1, N] without the bias field: of Gaussians, with tails of one level."""
+        library = _library(self.mean)
+        away = (intensity - self.mean) ** 2 / (-2 * self.variance)
+        return library.clip(away, self.config.lowest, None) - library.log(self.variance) / 2
+
+    def of_channels(self, channels: np.ndarray) -> Evidence:
+        """The same for some channels [A]."""
+        return replace(self, mean=self.mean[channels], variance=self.variance[channels])
+
+    def of(self, image: Array) -> Array:
+        """The log likelihood [C, X, Y, Z] of the image that it was estimated in."""
+        bias = self.bias
+        for axis, length in enumerate(image.shape):
+            bias = _along(_linear(length, bias.shape[axis], self.config.stride), bias, axis)
+        intensity = (image / (1 + bias)).reshape(1, -1)
+        likelihood = _library(image).empty((len(self.mean), intensity.shape[1]), **_kind(self.mean))
+        for first in range(0, intensity.shape[1], PART_VOXELS):
+            part = slice(first, first + PART_VOXELS)
+            likelihood[:, part] = self.log_likelihood(intensity[:, part])
+        return likelihood.reshape(-1, *image.shape)
+
+    def estimated(self, intensity: Array, probability: Array) -> Evidence:
+        """Mean and variance by intensities [1, N] without the bias field and probabilities [C, N] of classes."""
+        config = self.config
+        shares = self.joined @ probability
+        total = shares.sum(1, keepdims=True)
+        voxels = total + config.pseudo_voxels
+        mean = (shares @ intensity.T + config.pseudo_voxels * intensity.mean()) / voxels
+        square = shares @ (intensity * intensity).T - 2 * mean * (shares @ intensity.T) + mean * mean * total
+        variance = (square + config.pseudo_voxels * config.pseudo_spread**2) / voxels + config.least_spread**2
+        return replace(self, mean=mean, variance=variance)
 
 
 def add_evidence(image: Array, logits: Array, mirrored_channels: Sequence[int], config: EvidenceConfig) -> Array:
-    """The logits of an image with its evidence. Arrays or tensors; the evidence counts as given in a gradient.
+    """The logits of an image with its evidence, which counts as given in a gradient. Arguments as of
+    `find_evidence`."""
+    known = logits if isinstance(logits, np.ndarray) else logits.detach()
+    return logits + find_evidence(image, known, mirrored_channels, config).of(image)
+
+
+def find_evidence(
+    image: Array, logits: Array, mirrored_channels: Sequence[int], config: EvidenceConfig
+) -> Evidence:
+    """How classes look in an image. Arrays or tensors.
 
     image: [X, Y, Z] in [0, 1]. logits: [C, X, Y, Z] of the background and of classes. mirrored_channels: for each
     channel, the one that it is in a mirrored head; both sides of a structure look alike.
     """
-    known = logits if isinstance(logits, np.ndarray) else logits.detach()
-    looks = _estimate(image, known, _sides_joined(mirrored_channels, known), config)
-    bias = looks.bias
-    for axis, length in enumerate(image.shape):
-        bias = _along(_linear(length, bias.shape[axis], config.stride), bias, axis)
-    intensity = (image / (1 + bias)).reshape(1, -1)
-    library = _library(known)
-    evidence = library.empty_like(known)
-    rows = evidence.reshape(len(known), -1)
-    for first in range(0, rows.shape[1], PART_VOXELS):
-        part = slice(first, first + PART_VOXELS)
-        rows[:, part] = _log_likelihood(intensity[:, part], looks.mean, looks.variance, config)
-    return logits + evidence
-
-
-def _estimate(image: Array, logits: Array, joined: Array, config: EvidenceConfig) -> _Looks:
-    """How the classes look. joined: [C, C], the mean over the sides of a structure."""
     few = slice(None, None, config.stride)
     image, logits = image[few, few, few], logits[:, few, few, few]
     library, shape = _library(logits), image.shape
     near = [_gaussian(n, config.bias_width * n) for n in shape]
     logits, image = logits.reshape(len(logits), -1), image.reshape(1, -1)
-    bias = library.zeros_like(image)
-    probability = _softmax(logits)
+    bias, probability = library.zeros_like(image), _softmax(logits)
+    looks = Evidence(bias, bias, bias, _sides_joined(mirrored_channels, logits), config)
     for _ in range(config.iterations):
-        intensity = image / (1 + bias)
-        shares = joined @ probability
-        voxels = shares.sum(1, keepdims=True) + config.pseudo_voxels
-        mean = (shares @ intensity.T + config.pseudo_voxels * intensity.mean()) / voxels
-        square = shares @ (intensity * intensity).T - 2 * mean * (shares @ intensity.T)
-        square = square + mean * mean * shares.sum(1, keepdims=True)
-        variance = (square + config.pseudo_voxels * config.pseudo_spread**2) / voxels
-        variance = variance + config.least_spread**2
-        weight = mean / variance
-        excess = image * (weight.T @ probability) - (weight * mean).T @ probability
-        certain = (weight * mean).T @ probability
-        excess, certain = excess.reshape(shape), certain.reshape(shape)
+        looks = looks.estimated(image / (1 + bias), probability)
+        weight = looks.mean / looks.variance
+        certain = (weight * looks.mean).T @ probability
+        excess = (image * (weight.T @ probability) - certain).reshape(shape)
+        certain = certain.reshape(shape)
         for axis, matrix in enumerate(near):
             excess, certain = _along(matrix, excess, axis), _along(matrix, certain, axis)
         bias = (excess / (certain + config.bias_doubt)).reshape(1, -1)
         bias = library.clip(bias, -config.largest_bias, config.largest_bias)
-        evidence = _log_likelihood(image / (1 + bias), mean, variance, config)
-        probability = _softmax(logits + evidence)
-    return _Looks(mean, variance, bias.reshape(shape))
-
-
-def _log_likelihood(intensity: Array, mean: Array, variance: Array, config: EvidenceConfig) -> Array:
-    """[C, N] of intensities [1, N] of classes [C, 1]: of Gaussians, whose tails do not fall below a level."""
-    library = _library(mean)
-    away = (intensity - mean) ** 2 / (-2 * variance)
-    return library.clip(away, config.lowest, None) - library.log(variance) / 2
+        probability = _softmax(logits + looks.log_likelihood(image / (1 + bias)))
+    return replace(looks, bias=bias.reshape(shape))
 
 
 def _softmax(logits: Array) -> Array:
@@ -132,6 +145,12 @@ def _along(matrix: np.ndarray, field: Array, axis: int) -> Array:
 def _library(array: Array) -> ModuleType:
     """NumPy, or torch for its tensors."""
     return np if isinstance(array, np.ndarray) else sys.modules["torch"]
+
+
+def _kind(array: Array) -> dict[str, Any]:
+    """The type of an array's values, and where a tensor lies."""
+    place = {} if isinstance(array, np.ndarray) else {"device": array.device}
+    return {"dtype": array.dtype, **place}
 
 
 def _as(like: Array, values: np.ndarray) -> Array:

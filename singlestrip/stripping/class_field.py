@@ -9,6 +9,7 @@ import numpy as np
 
 from ..configuration import CascadeConfig
 from ..errors import ModelError
+from ..networks.evidence import Evidence
 
 BACKGROUND = 0  # channel; those of the classes follow
 
@@ -50,15 +51,48 @@ def _log_sum(logits: np.ndarray, channels: Sequence[int]) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
+class Shown:
+    """A window as the segmenter sees it.
+
+    image: [X, Y, Z] in [0, 1]. logits: [C, X, Y, Z], with the evidence of the image, if it is asked. low, width:
+    the range of intensities that became [0, 1].
+    """
+
+    image: np.ndarray
+    logits: np.ndarray
+    evidence: Evidence | None = None
+    low: float = 0.0
+    width: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What the image itself says of classes, apart from what was to be expected.
+
+    evidence: how the classes look in the window. image: [X, Y, Z] in [0, 1], the window. expected: as
+    `ClassField.probability`, but without the evidence. low, width: intensities from `low` on, over `width`, are
+    those of the window.
+    """
+
+    evidence: Evidence
+    image: np.ndarray
+    expected: np.ndarray
+    low: float
+    width: float
+
+
+@dataclass(frozen=True, eq=False)
 class ClassField:
     """How probable classes are.
 
     probability: float32 [C, X, Y, Z] of the background and each class; the sum over channels is 1. views: uint8
-    [V, X, Y, Z], the most probable channel in each view of the window.
+    [V, X, Y, Z], the most probable channel in each view of the window. told: what the image itself says of
+    classes, None if it is not asked.
     """
 
     probability: np.ndarray
     views: np.ndarray
+    told: Told | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,13 +135,22 @@ class ClassViews:
         else:
             self._total += logits
 
-    def field(self) -> ClassField:
-        """The classes by the mean logit of the views, at least one."""
+    def field(self, shown: Shown | None = None) -> ClassField:
+        """The classes by the mean logit of the views, at least one. shown: the window as it is, if it is asked."""
         assert self._total is not None, "a view has been added"
-        probability = _softmax(np.divide(self._total, len(self._channels), out=self._total))
+        mean = np.divide(self._total, len(self._channels), out=self._total)
+        told = None
+        if shown is not None and shown.evidence is not None:
+            expected = self._probability(mean - shown.evidence.of(shown.image))
+            told = Told(shown.evidence, shown.image, expected, shown.low, shown.width)
+        return ClassField(self._probability(mean), np.stack(self._channels), told)
+
+    def _probability(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities [C, X, Y, Z] of logits, in their place."""
+        probability = _softmax(logits)
         probability[:, ~self._covered] = 0
         probability[BACKGROUND, ~self._covered] = 1
-        return ClassField(probability, np.stack(self._channels))
+        return probability
 
 
 def most_probable(values: np.ndarray) -> np.ndarray:

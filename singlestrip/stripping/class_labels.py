@@ -1,15 +1,16 @@
 """Probabilities on the segmenter's window to labels, volumes and posteriors on an image's grid. Needs no torch.
 
 Labels follow the interpolated probabilities: each voxel takes the class that is most probable in its middle. No
-map of labels is resampled. The grid is cut into blocks. Most classes are probable in few blocks, so that time and
-memory hardly grow with the number of classes.
+map of labels is resampled. Where the image itself is asked, what is expected is interpolated, and each voxel's own
+intensity says the rest, so that labels are as fine as the image. The grid is cut into blocks. Most classes are
+probable in few blocks, so that time and memory hardly grow with the number of classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
@@ -23,6 +24,10 @@ from .class_field import BACKGROUND, ClassField
 BLOCK = 32  # voxels along a side of the blocks
 STEPS = 255  # a probability is held in a byte, in steps of 1 / 255
 LEAST = 0.5 / STEPS  # what is not above it is 0 in a byte
+SAMPLED = 200_000  # voxels of an image, whose noise is measured
+TINY = float(np.finfo(np.float32).tiny)
+NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal variable
+Where = tuple[slice, ...] | tuple[np.ndarray, ...]  # part of a grid, or indices of voxels along each axis
 LOOSE = 255  # in place of a channel: a voxel that has none yet; there are fewer channels
 
 
@@ -77,19 +82,22 @@ def label_grid(
     largest: Collection[int] = (),
     finite: np.ndarray | None = None,
     keep_posteriors: bool = False,
+    intensities: Callable[[Where], np.ndarray] | None = None,
 ) -> ClassLabels:
     """The classes on a grid.
 
-    window: the grid of the field. largest: channels of which only the largest 6-connected component is kept; other
+    window: the grid of the field. intensities: of the scan at a part of the grid, or at voxels, if the image is
+    asked. largest: channels of which only the largest 6-connected component is kept; other
     voxels take channels that lie beside them. finite: boolean [X, Y, Z], where the image has values; None for
     everywhere. Elsewhere, and beyond the window, all is background.
     """
     labels = ClassLabels(_zeros(grid.shape), np.zeros(len(classes.probability), dtype=np.int64))
+    seen = _Seen.of(classes, window, grid, intensities)
 
     def label_block(box: Box) -> _Block | None:
         """The classes in a block."""
         used = None if finite is None else finite[box].ravel()
-        return _label_block(classes, window, grid.part(box), used, keep_posteriors)
+        return _label_block(seen, box, used, keep_posteriors)
 
     boxes = list(_blocks(window, grid))
     with ThreadPoolExecutor(thread_count()) as pool:
@@ -99,8 +107,98 @@ def label_grid(
                 labels.steps[block.active] += block.sums
                 if keep_posteriors:
                     labels.parts.append((box, block.active, block.stored))
-    _keep_largest(classes, window, grid, largest, labels)
+    _keep_largest(seen, largest, labels)
     return labels
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Classes in a window, and a grid on which they are wanted.
+
+    intensities: see `label_grid`, if the image is asked. detail: share of what a voxel's intensity differs by from
+    that in the window, which is counted; the rest is noise.
+    """
+
+    classes: ClassField
+    window: Grid
+    grid: Grid
+    intensities: Callable[[Where], np.ndarray] | None = None
+    detail: float = 1.0
+
+    @staticmethod
+    def of(
+        classes: ClassField, window: Grid, grid: Grid, intensities: Callable[[Where], np.ndarray] | None
+    ) -> _Seen:
+        """The classes, and the detail of the image by its noise."""
+        if classes.told is None or intensities is None:
+            return _Seen(classes, window, grid)
+        seen = _Seen(classes, window, grid, intensities)
+        return replace(seen, detail=seen._detail())
+
+    def _detail(self) -> float:
+        """The share of signal in the variance of what the window does not show, at some voxels.
+
+        Most voxels beside one another lie in one tissue: their median difference is that of noise.
+        """
+        every = max(1, round((np.prod(self.grid.shape) / SAMPLED) ** (1 / 3)))
+        axis = int(np.argmin(self.grid.voxel_sizes_mm))
+        ends = (n - (each == axis) for each, n in enumerate(self.grid.shape))
+        voxels = np.stack(np.meshgrid(*(np.arange(0, n, every) for n in ends), indexing="ij")).reshape(3, -1)
+        points = self.points(voxels)
+        voxels, points = (each[:, within(points, self.window.shape)] for each in (voxels, points))
+        beside = voxels + (np.arange(3) == axis)[:, None]
+        first, second = (self._shown(tuple(each)) for each in (voxels, beside))
+        signal = (first > 0) & (first < 1) & (second > 0) & (second < 1)  # neither cut off nor blank
+        if not signal.any():
+            return 1.0
+        noise = (np.median(np.abs(first - second)[signal]) / NORMAL_MEDIAN) ** 2 / 2
+        unseen = np.mean((first - self._in_window(points))[signal] ** 2)
+        return float(np.clip(1 - noise / max(unseen, TINY), 0, 1))
+
+    @property
+    def expected(self) -> np.ndarray:
+        """What is interpolated, [C, X, Y, Z]: what is expected if the image is asked, else the probabilities."""
+        told = self.classes.told if self.intensities is not None else None
+        return self.classes.probability if told is None else told.expected
+
+    def points(self, voxels: np.ndarray) -> np.ndarray:
+        """Where voxels [3, N] of the grid lie in the window, float32 [3, N]."""
+        matrix = self.window.index_of(self.grid)
+        return (matrix[:3, :3] @ voxels + matrix[:3, 3:]).astype(np.float32)
+
+    def interpolated(self, values: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Values [C, X, Y, Z] at points [3, N] of the window, [N, C]. For few points."""
+        weights = linear_weights(points, self.window.shape)
+        columns = np.unique(weights.indices)  # a column for each voxel of the window is too much for few points
+        return weights[:, columns] @ np.ascontiguousarray(values.reshape(len(values), -1)[:, columns].T)
+
+    def judged(self, values: np.ndarray, active: np.ndarray, where: Where, points: np.ndarray) -> np.ndarray:
+        """Probabilities [N, A] of channels [A] at voxels, of what is interpolated there.
+
+        where: of the grid; points: the same [3, N] in the window.
+        """
+        told = self.classes.told
+        if told is None or self.intensities is None:
+            return values
+        evidence = told.evidence
+        coarse = self._in_window(points)
+        intensity = coarse + np.float32(self.detail) * (self._shown(where) - coarse)
+        bias = linear_weights(points / evidence.config.stride, evidence.bias.shape) @ evidence.bias.ravel()
+        likelihood = evidence.of_channels(active).log_likelihood((intensity / (1 + bias))[None])
+        likelihood -= likelihood.max(0)
+        values = values * np.exp(likelihood, out=likelihood).T
+        return values / values.sum(1, keepdims=True).clip(TINY)
+
+    def _shown(self, where: Where) -> np.ndarray:
+        """The scan's intensities [N] at voxels of the grid, as the network sees them."""
+        assert self.intensities is not None and self.classes.told is not None, "the image is asked"
+        told = self.classes.told
+        return ((self.intensities(where).ravel() - told.low) / np.float32(told.width)).clip(0, 1)
+
+    def _in_window(self, points: np.ndarray) -> np.ndarray:
+        """The intensities [N] of the window at points [3, N] in it."""
+        assert self.classes.told is not None, "the image is asked"
+        return linear_weights(points, self.window.shape) @ self.classes.told.image.ravel()
 
 
 def _blocks(window: Grid, grid: Grid) -> Iterator[Box]:
@@ -127,14 +225,13 @@ class _Block:
     stored: np.ndarray
 
 
-def _label_block(
-    classes: ClassField, window: Grid, part: Grid, finite: np.ndarray | None, keep_posteriors: bool
-) -> _Block | None:
-    """The classes in the part of a grid; None if all of it is background. finite: boolean [N]."""
+def _label_block(seen: _Seen, box: Box, finite: np.ndarray | None, keep_posteriors: bool) -> _Block | None:
+    """The classes in a part of the grid; None if all of it is background. finite: boolean [N]."""
+    window, part = seen.window, seen.grid.part(box)
     around = _window_box(window, part)
     if around is None:
         return None
-    near = classes.probability[:, around[0], around[1], around[2]]
+    near = seen.classes.probability[:, around[0], around[1], around[2]]
     active = np.flatnonzero(near.max((1, 2, 3)) > LEAST)
     if active.tolist() == [BACKGROUND]:
         return None
@@ -142,8 +239,10 @@ def _label_block(
     used = within(points, window.shape)
     if finite is not None:
         used &= finite
-    points -= np.array([[side.start] for side in around], dtype=np.float32)
-    values = linear_weights(points, near.shape[1:]) @ np.ascontiguousarray(near[active].reshape(len(active), -1).T)
+    near = seen.expected[:, around[0], around[1], around[2]][active]
+    shifted = points - np.array([[side.start] for side in around], dtype=np.float32)
+    values = linear_weights(shifted, near.shape[1:]) @ np.ascontiguousarray(near.reshape(len(active), -1).T)
+    values = seen.judged(values, active, box, points)
     values[~used] = 0
     channels = np.where(used, active[values.argmax(1)], BACKGROUND).reshape(part.shape)
     stored = _in_steps(values)
@@ -168,9 +267,7 @@ def _in_steps(values: np.ndarray) -> np.ndarray:
     return np.rint(values * np.float32(STEPS)).astype(np.uint8)
 
 
-def _keep_largest(
-    classes: ClassField, window: Grid, grid: Grid, largest: Collection[int], labels: ClassLabels
-) -> None:
+def _keep_largest(seen: _Seen, largest: Collection[int], labels: ClassLabels) -> None:
     """Take channels from voxels apart from their largest component.
 
     The outermost of them take the most probable of the channels beside them, then those beside these, and so on.
@@ -180,12 +277,12 @@ def _keep_largest(
     own = labels.channels[tuple(loose)]
     labels.channels[tuple(loose)] = LOOSE
     while own.size:
-        beside = np.stack([labels.channels[tuple(each)] for each in _neighbours(loose, grid.shape)])
+        beside = np.stack([labels.channels[tuple(each)] for each in _neighbours(loose, seen.grid.shape)])
         front = (beside != LOOSE).any(0)
         here, lost, beside = loose[:, front], own[front], beside[:, front]
-        values = _values_at(classes, window, grid, here)
+        values = _values_at(seen, here)
         voxels = np.arange(len(lost))
-        rank = np.where(beside == LOOSE, -1, values[voxels, np.minimum(beside, len(classes.probability) - 1)])
+        rank = np.where(beside == LOOSE, -1, values[voxels, np.minimum(beside, values.shape[1] - 1)])
         taken = beside[rank.argmax(0), voxels]
         labels.channels[tuple(here)] = taken
         labels.drop(here[:, taken != lost], lost[taken != lost], _in_steps(values[voxels, lost])[taken != lost])
@@ -210,11 +307,8 @@ def _neighbours(voxels: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarr
         yield (voxels + step[:, None]).clip(0, last)
 
 
-def _values_at(classes: ClassField, window: Grid, grid: Grid, voxels: np.ndarray) -> np.ndarray:
-    """The probabilities, float32 [N, C], at voxels of a grid, given as indices [3, N]."""
-    matrix = window.index_of(grid)
-    points = (matrix[:3, :3] @ voxels + matrix[:3, 3:]).astype(np.float32)
-    weights = linear_weights(points, window.shape)
-    columns = np.unique(weights.indices)  # a column for each voxel of the window is too much for few points
-    near = classes.probability.reshape(len(classes.probability), -1)[:, columns]
-    return weights[:, columns] @ np.ascontiguousarray(near.T)
+def _values_at(seen: _Seen, voxels: np.ndarray) -> np.ndarray:
+    """The probabilities, float32 [N, C], at voxels of the grid, given as indices [3, N]."""
+    points = seen.points(voxels)
+    values = seen.interpolated(seen.expected, points)
+    return seen.judged(values, np.arange(values.shape[1]), tuple(voxels), points)

@@ -13,7 +13,7 @@ from ..errors import ModelError
 from ..space.grid import voxel_volume_ml
 from ..space.morphology import bounding_box
 from ..space.scan import Scan
-from .class_labels import STEPS, ClassLabels, label_grid
+from .class_labels import STEPS, ClassLabels, Where, label_grid
 from .stripper import Point, Stripper, no_brain_error
 
 LABEL_TYPES = (np.uint8, np.int16, np.int32)  # of label maps; every format and program knows them
@@ -110,7 +110,12 @@ class Segmenter:
         finite = np.isfinite(scan.array) if scan.array.dtype.kind == "f" else None
         if field.classes is None:
             raise no_brain_error(centre_mm)
-        found = label_grid(field.classes, field.grid, scan.grid, self.largest, finite, posteriors)
+
+        def intensities(where: Where) -> np.ndarray:
+            """Of the scan's voxels."""
+            return look.intensities.of(scan.array[where])
+
+        found = label_grid(field.classes, field.grid, scan.grid, self.largest, finite, posteriors, intensities)
         brain = np.isin(np.arange(256), self.stripper.brain_channels)[found.channels]
         box = bounding_box(brain)
         if box is None:

@@ -15,10 +15,10 @@ from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
 from ..errors import InputError, ModelError, NoBrainError
 from ..networks.engine import Engine
 from ..networks.engine_choice import as_engine, load_engine
-from ..networks.evidence import add_evidence
+from ..networks.evidence import Evidence, find_evidence
 from ..networks.model_files import find_model
 from ..networks.model_header import CASCADE, Anatomy
-from ..networks.normalisation import bright_percentile, normalise
+from ..networks.normalisation import bright_percentile, intensity_range, normalise
 from ..space.distance import move_border, signed_distance
 from ..space.grid import Box, Grid, geometry_fault
 from ..space.metrics import dice
@@ -28,7 +28,7 @@ from ..space.scan import Scan, as_scan
 from .brain_field import FAR_LOGIT, BrainField
 from .brain_volume import describe_unusual_volume, usual_volumes_ml
 from .brightness import Bright, find_bright
-from .class_field import ClassViews, brain_channels, brain_logit
+from .class_field import ClassViews, Shown, brain_channels, brain_logit
 from .intensities import Intensities, intensities_of
 from .views import View, logits_of_views, usual_views
 
@@ -270,24 +270,21 @@ class Stripper:
         """
         size = (self.config.segmenter_size,) * 3
         grid, window = self._window(scan, centre_mm, size)
-        shown = network_input(window)
-        logits = self._logits("segmenter", shown)
-        logit = brain_logit(logits, self.brain_channels)
+        shown = self._show(window)
+        logit = brain_logit(shown.logits, self.brain_channels)
         brain = self._sought((logit > 0) & ~np.isnan(window))
         middle = middle_mm(brain, grid.vox2world)
         if middle is None:
             return BrainField(logit, grid.vox2world, 0.0)
         aside = np.abs(middle - centre_mm).max() > self.stripping.recentre_mm * self.config.scale
-        if aside or bright_percentile(shown[brain]) <= self.stripping.dim:
+        if aside or bright_percentile(shown.image[brain]) <= self.stripping.dim:
             if aside:
                 before = Scan(brain, grid.vox2world)
                 grid, window = self._window(scan, middle, size)
                 brain = conform(before, grid) > 0.5
-            shown = network_input(window, brain)
-            logits = self._logits("segmenter", shown)
-        seen = logits_of_views(
-            logits, shown, partial(self._logits, "segmenter"), self.views, self.config.mirrored_channels
-        )
+            shown = self._show(window, brain)
+        predict, mirrored = partial(self._logits, "segmenter"), self.config.mirrored_channels
+        seen = logits_of_views(shown.logits, shown.image, predict, self.views, mirrored)
         gathered = ClassViews(~np.isnan(window)) if self.keeps_classes else None
         brain_views = []
         for logits in seen:
@@ -302,7 +299,7 @@ class Stripper:
             return BrainField(logit, grid.vox2world, 0.0)
         brightness = bright.relative(float(np.median(window[inside])))
         share = bright.share_of(inside, grid, self.stripping.brightness.margin)
-        classes = None if gathered is None else gathered.field()
+        classes = None if gathered is None else gathered.field(shown)
         return BrainField(logit, grid.vox2world, brightness, share, views, classes)
 
     def _sought(self, mask: np.ndarray) -> np.ndarray:
@@ -319,16 +316,36 @@ class Stripper:
         logits = self._logits(network, shown)
         return brain_logit(logits, self.brain_channels) if network == "segmenter" else logits[0]
 
+    def _show(self, window: np.ndarray, brain: np.ndarray | None = None) -> Shown:
+        """What the segmenter sees in a conformed image [X, Y, Z], NaN where it has no data; brain: see
+        `normalise`."""
+        image = network_input(window, brain)
+        logits = self._network_logits("segmenter", image)
+        evidence = self._evidence(image, logits)
+        if evidence is None:
+            return Shown(image, logits)
+        low, width = intensity_range(window, ~np.isnan(window), brain)
+        return Shown(image, logits + evidence.of(image), evidence, low, width)
+
     def _logits(self, network: str, shown: np.ndarray) -> np.ndarray:
         """All logits [C, X, Y, Z] of one network for a normalised image [X, Y, Z].
 
         Those of classes count what the image itself says of them.
         """
-        logits = self.engine.run(network, shown[None, None])[0]
+        logits = self._network_logits(network, shown)
+        evidence = self._evidence(shown, logits) if network == "segmenter" else None
+        return logits if evidence is None else logits + evidence.of(shown)
+
+    def _network_logits(self, network: str, shown: np.ndarray) -> np.ndarray:
+        """All logits [C, X, Y, Z] of one network alone."""
+        return self.engine.run(network, shown[None, None])[0]
+
+    def _evidence(self, shown: np.ndarray, logits: np.ndarray) -> Evidence | None:
+        """What an image [X, Y, Z] says of classes with logits [C, X, Y, Z]; None if it is not asked."""
         config = self.config
-        if network != "segmenter" or not config.classes or config.class_evidence is None:
-            return logits
-        return add_evidence(shown, logits, config.mirrored_channels, config.class_evidence)
+        if not config.classes or config.class_evidence is None:
+            return None
+        return find_evidence(shown, logits, config.mirrored_channels, config.class_evidence)
 
     def _locate(self, fine: Scan, coarse: Scan) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it.
