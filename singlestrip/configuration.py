@@ -169,6 +169,20 @@ class ShapeBankConfig:
 
 
 @dataclass(frozen=True)
+class LesionBankConfig:
+    """How lesions are taken from scans; lengths and volumes are of an adult human head.
+
+    All numbers are this project's.
+    """
+
+    least_ml: float = 0.1  # of a component: that of a ball with the least radius of lesions made by hand
+    voxel_size_mm: float = 1.0  # of the grid of a lesion: finer than those of label maps and networks
+    # The tissue around a lesion lies so far from all lesions: nearer it may be swollen, farther it may be another.
+    around_mm: tuple[float, float] = (3.0, 10.0)
+    most: float = 5.0  # ± of the texture, in standard deviations of the tissue around
+
+
+@dataclass(frozen=True)
 class SynthConfig:
     """Every range of the synthesis; lengths are millimetres of an adult human head.
 
@@ -244,6 +258,11 @@ class SynthConfig:
     lesion_push_reach: tuple[float, float] = (1.0, 2.0)  # radii over which that fades
     cavity_probability: float = 0.4  # a lesion is a cavity: fluid alone, open to what is above the brain
     cavity_open_mm: tuple[float, float] = (0.0, 8.0)  # the fluid reaches so far above the brain
+    # If there is a bank of lesions found in scans: the share of the lesions that are found ones.
+    found_lesion_probability: float = 0.5
+    found_lesion_size: tuple[float, float] = (0.7, 1.4)  # log-uniform; over that in its scan
+    # Of the texture: the intensity that a standard deviation of the tissue around it becomes, up or down.
+    found_lesion_gain: tuple[float, float] = (0.02, 0.15)
     # What an operation leaves above the brain: one intensity between two distances from it, in a cylinder.
     craniotomy_probability: float = 0.1
     craniotomy_radius_mm: tuple[float, float] = (10.0, 45.0)
@@ -308,6 +327,10 @@ class SynthConfig:
     # them away.
     masked_share: float = 0.02
     blank_probability: float = 0.5  # blank is zero, else a random constant
+
+    def with_lesions(self) -> SynthConfig:
+        """The same with lesions: as often as by default if there were none."""
+        return replace(self, lesion_probability=self.lesion_probability or SynthConfig.lesion_probability)
 
     def whole(self) -> SynthConfig:
         """The same without lesions, and without what spoils whole images."""

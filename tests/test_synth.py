@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from singlestrip.configuration import ShapeConfig, SynthConfig, TrainConfig, Window
 from singlestrip.networks import normalisation
+from singlestrip.space.scan import Scan
 from singlestrip.synthesis import image as synthesis
 from singlestrip.synthesis import intensity_scale
 from singlestrip.synthesis.acquisition import slice_matrix
@@ -20,6 +21,7 @@ from singlestrip.synthesis.bias import BiasField, SurfaceCoil, apply_bias
 from singlestrip.synthesis.class_intensities import Region
 from singlestrip.synthesis.field_of_view import Crop
 from singlestrip.synthesis.fields import integrate, profile_matrices
+from singlestrip.synthesis.found_lesions import LesionBank, find_lesions
 from singlestrip.synthesis.image import sample_parameters, synthesise
 from singlestrip.synthesis.intensity_scale import normalise
 from singlestrip.synthesis.label_map import LabelMap
@@ -80,10 +82,13 @@ def around_brain(array):
 
 
 LEVELS = torch.rand(256, generator=torch.Generator().manual_seed(1))
+# A lesion as large as the brain, in a scan of noise.
+NOISE = np.random.default_rng(0).normal(size=LABELS.shape)
+FOUND = LesionBank(tuple(find_lesions(NOISE, Scan(LABELS > 100, np.diag([SPACING] * 3 + [1.0])))))
 
 
-def draw(seed=0, config=SynthConfig(), window=WINDOW, scale=1.0, levels=None):
-    return sample_parameters(config, window, scale, RandomStreams((seed,)), levels)
+def draw(seed=0, config=SynthConfig(), window=WINDOW, scale=1.0, levels=None, found_lesions=None):
+    return sample_parameters(config, window, scale, RandomStreams((seed,)), levels, found_lesions=found_lesions)
 
 
 def shaped(**changes):
@@ -176,6 +181,7 @@ ALWAYS = set(PROBABILITIES) - {
     "sheet_probability",
     "lesion_border_probability",
     "lesion_faces_probability",
+    "found_lesion_probability",
     "oedema_probability",
     "core_probability",
     "cavity_probability",
@@ -852,6 +858,9 @@ STRONG = {
     "lesion_push_reach": (4.0, 5.0),
     "cavity_probability": 1.0,
     "cavity_open_mm": (30.0, 40.0),
+    "found_lesion_probability": 1.0,
+    "found_lesion_size": (3.0, 4.0),
+    "found_lesion_gain": (3.0, 4.0),
     "craniotomy_probability": 1.0,
     "craniotomy_radius_mm": (80.0, 90.0),
     "craniotomy_above_mm": (20.0, 30.0),
@@ -922,8 +931,10 @@ def test_every_field_changes_the_batch(name):
              "ghost", "wrap")  # fmt: skip
     usual = SynthConfig(lesion_radius_mm=(15.0, 27.0), **{f"{thing}_probability": 0.5 for thing in often})
     strong = with_strong(usual, name)
+    bank = FOUND if name.startswith("found") else None
     assert any(
-        not same(*(make(draw(seed, config, levels=LEVELS)) for config in (usual, strong))) for seed in range(24)
+        not same(*(make(draw(seed, config, levels=LEVELS, found_lesions=bank)) for config in (usual, strong)))
+        for seed in range(24)
     )
 
 

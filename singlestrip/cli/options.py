@@ -52,7 +52,7 @@ def input_list(text: str) -> Path:
 
 
 def input_table(text: str) -> Path:
-    """An argparse type: a TSV to read, with paths as seen from the working folder."""
+    """An argparse type: a TSV to read, with paths as seen from the working folder or from its own."""
     return Path(text)
 
 
@@ -267,6 +267,17 @@ def add_validation(group: argparse._ArgumentGroup, text: str) -> None:
     """Add --val. text: its help."""
     group.add_argument(
         "--val", nargs=2, action="append", default=[], type=input_file, metavar=("IMAGE", "MASK"), help=text
+    )
+
+
+def add_lesions(group: argparse._ArgumentGroup) -> None:
+    """Add --lesions."""
+    group.add_argument(
+        "--lesions",
+        type=input_table,
+        metavar="LIST",
+        help="put lesions of these scans into synthetic images: text file with the paths of a scan and of its "
+        "lesion mask per line, with a tab between them, as seen from the folder of the file",
     )
 
 

@@ -27,7 +27,8 @@ class Inputs:
     rank by truth; else empty. model, quality: the model to begin with and the quality model; None to train one.
     init: the model whose weights the training of the first model begins with; None to begin with none.
     validation: pairs of image and mask that are scored after each round. grids: how far the grids of masks may lie
-    from those of their images.
+    from those of their images. lesions: pairs of image and lesion mask; synthetic images have their lesions as
+    often as `Options` says.
     """
 
     image: Path
@@ -39,6 +40,7 @@ class Inputs:
     validation: tuple[tuple[Path, Path], ...] = ()
     grids: MaskGridConfig = MaskGridConfig()
     init: Path | None = None
+    lesions: tuple[tuple[Path, Path], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from .plan import Inputs, Options
 from .select import Fraction, Score
 
 DECIMALS = 6  # of scores, from the start, so that those read back are the same
-DEFAULTS = {"trust_voxels": False}  # of what the run.json of older versions lacks
+DEFAULTS: dict[str, Any] = {"trust_voxels": False, "lesions": []}  # of what the run.json of older versions lacks
 SCORE_COLUMNS = ("image", "score", "estimate", "flag", "kept", "note", "sha256", "reasons")
 MAX_RECORD_BYTES = 256 * 2**20  # some 200 for each of a million scans
 
@@ -68,6 +68,11 @@ class RunRecord:
     def labelled(self) -> dict[str, Any]:
         """Names and checksums of the labelled example's files."""
         return self.values["labelled"]
+
+    @property
+    def lesions(self) -> list[dict[str, Any]]:
+        """Names and checksums of the scans with lesions, and of their lesion masks."""
+        return self.values["lesions"]
 
     @property
     def validation_dice(self) -> dict[str, float]:
@@ -112,20 +117,23 @@ def _describe_run(inputs: Inputs, options: Options) -> dict[str, Any]:
     """What a run is given, as JSON has it."""
     given = {
         "configuration": asdict(options),
-        "labelled": {"image": _describe_file(inputs.image), "mask": _describe_file(inputs.mask)},
+        "labelled": _describe_pair(inputs.image, inputs.mask),
         "models": {
             "first": _describe_file(inputs.model),
             "quality": _describe_file(inputs.quality),
             "init": _describe_file(inputs.init),
         },
-        "validation": [
-            {"image": _describe_file(image), "mask": _describe_file(mask)} for image, mask in inputs.validation
-        ],
+        "validation": [_describe_pair(*pair) for pair in inputs.validation],
+        "lesions": [_describe_pair(*pair) for pair in inputs.lesions],
         "unlabelled": [str(path) for path in inputs.unlabelled],
         "references": [str(path) for path in inputs.references],
         "trust_voxels": inputs.grids.trust_voxels,
     }
     return json.loads(json.dumps(given))
+
+
+def _describe_pair(image: Path, mask: Path) -> dict[str, Any]:
+    return {"image": _describe_file(image), "mask": _describe_file(mask)}
 
 
 def _describe_file(path: Path | None) -> dict[str, str] | None:

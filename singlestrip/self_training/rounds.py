@@ -38,6 +38,7 @@ from ..quality.scores import QualityModel
 from ..quality.training import QualityProgress, quality_part_task, train_quality_part
 from ..space.scan import Scan
 from ..stripping.stripper import Stripper
+from ..synthesis.found_lesions import LesionBank, read_lesion_bank
 from ..synthesis.gmm import NativeMap, is_inside
 from ..synthesis.labelling import labelled_example, labelled_scan
 from ..training.cascade import TrainingData, train_cascade, validate
@@ -138,6 +139,7 @@ class SelfTraining:
         _check_models(inputs)
         self.validation = [labelled_scan(*pair, inputs.grids) for pair in inputs.validation]
         self.example, self.labelled = labelled_example(inputs.image, inputs.mask, options.gmm, inputs.grids)
+        self.lesions = self._lesion_bank()
         compared = compared_images(inputs.unlabelled, options.rounds)
         scans = [scan for scan in self.scans if scan.image in compared]
         self.guard = Guard(self.example, self.labelled, scans, options.later, options.rounds.guard, device)
@@ -198,6 +200,13 @@ class SelfTraining:
         if self.inputs.init is None:
             return fitting_cascade([self.example])
         return continued_cascade([self.example], load_model(self.inputs.init)[0].config)
+
+    def _lesion_bank(self) -> LesionBank | None:
+        """The lesions of the scans that were given for that; None if there are none."""
+        if not self.inputs.lesions:
+            return None
+        networks = self._cascade() if self.inputs.model is None else load_model(self.inputs.model)[0].config
+        return read_lesion_bank(self.inputs.lesions, networks.scale, self.inputs.grids)
 
     def _first_model(self) -> Path:
         """The model that was given, or one trained on the labelled example alone."""
@@ -349,9 +358,11 @@ class SelfTraining:
                 "self_training": files.name,
                 "labelled": self.record.labelled,
                 "label_maps": len(label_maps),
-            },
+            }
+            | ({"lesions": self.record.lesions} if self.lesions else {}),
             anatomy=labelled_anatomy([self.example]),
             uses=self._uses(len(label_maps) - 1),
+            lesions=self.lesions,
         )
         train_cascade(
             data,
@@ -424,7 +435,8 @@ def _check_inputs(inputs: Inputs, options: Options) -> None:
     volume.check_named_once(inputs.unlabelled)
     if not any(image.is_file() for image in inputs.unlabelled):
         raise InputError(f"{inputs.unlabelled[0]}: no such file, nor any other of the unlabelled images")
-    check_exist([path for pair in ((inputs.image, inputs.mask), *inputs.validation) for path in pair])
+    pairs = [(inputs.image, inputs.mask), *inputs.validation, *inputs.lesions]
+    check_exist([path for pair in pairs for path in pair])
 
 
 def _check_models(inputs: Inputs) -> None:

@@ -13,7 +13,7 @@ from ..space.grid import Box
 from .label_map import LabelMap
 from .streams import uniform, whole_number
 
-REACH = 2.0  # radii from the centre up to which the fields of a blob are known; they go on as they are there
+REACH = 2.0  # radii from the centre up to which the fields of a blob that is made are known
 FIELD_POINTS = (5, 11)  # control points of a blob's field along each axis
 FURTHEST = 1.5  # radii to which a body with few faces is bounded: by chance some are open on one side
 COARSE = 3  # of so many voxels one is looked at to find what lies near a place
@@ -36,7 +36,8 @@ class Blob:
     """A body with an uneven surface.
 
     to_unit: [3, 3], mm to radii along its axes; normals: [3, N] of its faces, None if it is round; uneven: how far
-    its surface moves, in radii, for each standard deviation of the field [1, 1, x, y, z].
+    its surface moves, in radii, for each standard deviation of the field [1, 1, z, y, x]. reach: how far from the
+    centre the field is known, in radii, along all axes or [3] along each; it goes on as it is there.
     """
 
     place: Place
@@ -44,12 +45,19 @@ class Blob:
     normals: torch.Tensor | None
     uneven: float
     field: torch.Tensor
+    reach: float | torch.Tensor = REACH
 
 
 def sample_direction(generator: torch.Generator) -> torch.Tensor:
     """[3], of length 1, any direction as likely as any other."""
     direction = torch.randn(3, generator=generator)
     return direction / direction.norm()
+
+
+def sample_rotation(generator: torch.Generator) -> torch.Tensor:
+    """[3, 3]: a turn about all axes."""
+    angles = [uniform(generator, -math.pi, math.pi) for _ in range(3)]
+    return torch.from_numpy(Rotation.from_euler("xyz", angles).as_matrix()).float()
 
 
 def sample_blob(
@@ -66,8 +74,7 @@ def sample_blob(
     `Blob.uneven`. faces: range of their number; None for a round blob.
     """
     axes = torch.tensor([math.exp(uniform(generator, -stretch, stretch)) for _ in range(3)])
-    angles = [uniform(generator, -math.pi, math.pi) for _ in range(3)]
-    rotation = torch.from_numpy(Rotation.from_euler("xyz", angles).as_matrix()).float()
+    rotation = sample_rotation(generator)
     normals = None
     if faces is not None:
         normals = torch.randn(3, whole_number(generator, *faces), generator=generator)
@@ -136,10 +143,10 @@ def distance_in_radii(blob: Blob, offsets: torch.Tensor) -> torch.Tensor:
     if blob.normals is not None:
         of_faces = (unit @ blob.normals.to(offsets.device)).amax(dim=-1)
         distance = torch.maximum(of_faces, distance / FURTHEST)
-    return distance + blob.uneven * field_at(blob.field, unit)
+    return distance + blob.uneven * field_at(blob, blob.field, unit)
 
 
-def field_at(field: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    """[X, Y, Z]: a blob's field [1, 1, x, y, z] at points [X, Y, Z, 3] in radii from its centre."""
-    at = unit[None] / REACH
+def field_at(blob: Blob, field: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+    """[X, Y, Z]: a field [1, 1, z, y, x] of a blob at points [X, Y, Z, 3] in radii from its centre."""
+    at = unit[None] / torch.as_tensor(blob.reach, device=unit.device)
     return F.grid_sample(field.to(unit.device), at, padding_mode="border", align_corners=True)[0, 0]

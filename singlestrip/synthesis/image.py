@@ -25,6 +25,7 @@ from .distortion import Distortion, distortion_mm, follow_signal, sample_distort
 from .fat_shift import FatShift, sample_fat_shift, shift_fat
 from .field_of_view import Crop, Masking, blank_beyond_rim, sample_crop, sample_masking, within_crop
 from .fields import shifted
+from .found_lesions import LesionBank
 from .intensity_scale import IntensityScale, sample_intensity_scale, scale_intensities
 from .label_map import LabelMap
 from .layer import Layer, add_layer, sample_layer
@@ -70,12 +71,13 @@ def sample_parameters(
     levels: torch.Tensor | None = None,
     bank: ShapeBank | None = None,
     shares: torch.Tensor | None = None,
+    found_lesions: LesionBank | None = None,
 ) -> SynthParameters:
     """Draw the parameters of one image. The same streams draw the same parameters.
 
     scale: size of the anatomy over that of an adult human head. levels: [256] of the label map, if known.
-    bank: shapes of other people, if there are any. shares: [256] of each class in the
-    brain, whose large classes then differ.
+    bank: shapes of other people, if there are any. shares: [256] of each class in the brain, whose large classes
+    then differ. found_lesions: lesions of other people, if there are any.
     """
     return SynthParameters(
         shape=sample_shape(config.shape, window, scale, streams, bank),
@@ -83,7 +85,7 @@ def sample_parameters(
         structures=sample_structures(config, window.extent_mm, scale, streams),
         layer=sample_layer(config, window.extent_mm, scale, streams),
         surroundings=sample_surroundings(config, window, scale, streams),
-        lesions=sample_lesions(config, scale, streams),
+        lesions=sample_lesions(config, scale, streams, found_lesions),
         craniotomy=sample_craniotomy(config, scale, streams),
         voids=sample_voids(config, scale, streams),
         fat_shift=sample_fat_shift(config, scale, streams),

@@ -2,7 +2,8 @@
 
 They lie anywhere in the brain or at its border, across furrows. A lesion pushes the tissue around it aside. A
 cavity holds fluid and may be open to the fluid around the brain. All of it stays brain for the networks. Tumours
-made by hand for training: Hu et al., CVPR 2023, arXiv 2303.14869.
+made by hand for training: Hu et al., CVPR 2023, arXiv 2303.14869. With a bank of lesions found in scans, some have
+the shape and the texture of one of these, as in the second stage of that work.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from .blobs import (
     reach_mm,
     sample_blob,
     sample_direction,
+    sample_rotation,
 )
+from .found_lesions import FoundLesion, LesionBank
 from .label_map import LabelMap
 from .streams import RandomStreams, happens, log_uniform, uniform, whole_number
 from .surroundings import away_mm
@@ -46,9 +49,9 @@ class Zone:
 class Lesion:
     """zones: from the outermost inward, each over those before.
 
-    texture: [1, 1, x, y, z], what is added to their intensity, None if nothing is. push: share by which the
-    tissue in the middle is drawn apart; push_mm: how far from the centre that reaches. open_mm: the fluid of a
-    cavity lies so far above the brain too; 0 if it does not.
+    texture: [1, 1, z, y, x], a field of the blob that is added to their intensity, None if nothing is. push: share
+    by which the tissue in the middle is drawn apart; push_mm: how far from the centre that reaches. open_mm: the
+    fluid of a cavity lies so far above the brain too; 0 if it does not.
     """
 
     blob: Blob
@@ -59,19 +62,31 @@ class Lesion:
     open_mm: float
 
 
-def sample_lesions(config: SynthConfig, scale: float, streams: RandomStreams) -> tuple[Lesion, ...]:
-    """Draw the lesions of one image: none in most."""
+def sample_lesions(
+    config: SynthConfig, scale: float, streams: RandomStreams, bank: LesionBank | None = None
+) -> tuple[Lesion, ...]:
+    """Draw the lesions of one image: none in most. bank: lesions found in scans, which take the place of some."""
     generator = streams("lesions")
     if not happens(generator, config.lesion_probability):
         return ()
-    return tuple(_sample_lesion(config, scale, generator) for _ in range(whole_number(generator, *config.lesions)))
+    drawn = [_sample_lesion(config, scale, generator) for _ in range(whole_number(generator, *config.lesions))]
+    if bank is not None:
+        generator = streams("found lesions")
+        for number in range(len(drawn)):
+            if happens(generator, config.found_lesion_probability):
+                drawn[number] = _sample_lesion(config, scale, generator, bank.draw(generator))
+    return tuple(drawn)
 
 
-def _sample_lesion(config: SynthConfig, scale: float, generator: torch.Generator) -> Lesion:
-    radius_mm = log_uniform(generator, *config.lesion_radius_mm) * scale
-    faces = config.lesion_faces if happens(generator, config.lesion_faces_probability) else None
-    place = _sample_place(config, radius_mm, generator)
-    blob = sample_blob(place, radius_mm, config.lesion_stretch, config.lesion_uneven, faces, generator)
+def _sample_lesion(
+    config: SynthConfig, scale: float, generator: torch.Generator, found: FoundLesion | None = None
+) -> Lesion:
+    """A lesion with the shape and texture of one found in a scan, None to make both by hand."""
+    blob, radius_mm = (
+        _sample_made_blob(config, scale, generator)
+        if found is None
+        else _sample_found_blob(config, found, generator)
+    )
     push = uniform(generator, *config.lesion_push)
     push_mm = radius_mm * uniform(generator, *config.lesion_push_reach)
     if happens(generator, config.cavity_probability):
@@ -79,9 +94,44 @@ def _sample_lesion(config: SynthConfig, scale: float, generator: torch.Generator
         open_mm = uniform(generator, *config.cavity_open_mm) * scale
         return Lesion(blob, (fluid,), None, 0.0, push_mm, open_mm)
     zones = _sample_zones(config, generator)
+    texture = (
+        _sample_made_texture(config, generator)
+        if found is None
+        else _sample_gain(config, generator) * found.texture
+    )
+    return Lesion(blob, zones, texture, push, push_mm, 0.0)
+
+
+def _sample_made_blob(config: SynthConfig, scale: float, generator: torch.Generator) -> tuple[Blob, float]:
+    """A blob made by hand, and the radius in mm of a ball of about its volume."""
+    radius_mm = log_uniform(generator, *config.lesion_radius_mm) * scale
+    faces = config.lesion_faces if happens(generator, config.lesion_faces_probability) else None
+    place = _sample_place(config, radius_mm, generator)
+    blob = sample_blob(place, radius_mm, config.lesion_stretch, config.lesion_uneven, faces, generator)
+    return blob, radius_mm
+
+
+def _sample_found_blob(config: SynthConfig, found: FoundLesion, generator: torch.Generator) -> tuple[Blob, float]:
+    """The blob of a found lesion, turned and perhaps mirrored, and the radius in mm of a ball of its volume."""
+    radius_mm = found.radius_mm * log_uniform(generator, *config.found_lesion_size)
+    place = _sample_place(config, radius_mm, generator)
+    turn = sample_rotation(generator)
+    if happens(generator, 0.5):
+        turn = turn * torch.tensor([-1.0, 1.0, 1.0])
+    return found.blob(place, turn / radius_mm), radius_mm
+
+
+def _sample_made_texture(config: SynthConfig, generator: torch.Generator) -> torch.Tensor:
+    """A texture made by hand, [1, 1, z, y, x]."""
     points = whole_number(generator, *config.lesion_texture_points)
     texture = torch.randn(1, 1, points, points, points, generator=generator)
-    return Lesion(blob, zones, uniform(generator, *config.lesion_texture) * texture, push, push_mm, 0.0)
+    return uniform(generator, *config.lesion_texture) * texture
+
+
+def _sample_gain(config: SynthConfig, generator: torch.Generator) -> float:
+    """What the texture of a found lesion is multiplied by: dark and bright change places half of the time."""
+    gain = uniform(generator, *config.found_lesion_gain)
+    return gain if happens(generator, 0.5) else -gain
 
 
 def _sample_place(config: SynthConfig, radius_mm: float, generator: torch.Generator) -> Place:
@@ -159,7 +209,7 @@ def _painted(
         brain = torch.where(away_mm(source, at)[0] < lesion.open_mm, 1.0, brain)
     texture = torch.zeros((), device=image.device)
     if lesion.texture is not None:
-        texture = field_at(lesion.texture, offsets @ lesion.blob.to_unit.to(image.device))
+        texture = field_at(lesion.blob, lesion.texture, offsets @ lesion.blob.to_unit.to(image.device))
     for zone in lesion.zones:
         share = zone.opacity * (distance < zone.radii) * brain
         image = image + share * (zone.intensity + texture - image)

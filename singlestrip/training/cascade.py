@@ -20,6 +20,7 @@ from ..networks.losses import class_loss, segmentation_loss
 from ..networks.model_header import Anatomy
 from ..space.metrics import dice
 from ..stripping.stripper import Stripper
+from ..synthesis.found_lesions import LesionBank
 from ..synthesis.gmm import NativeMap
 from ..synthesis.labelling import LabelledScan
 from .calibration import calibrated
@@ -44,7 +45,7 @@ class TrainingData:
     maps: label maps; uses: how each is learned from, empty to draw each as often; init: a cascade to begin with;
     scans: the labelled scans of the maps, which are not learned from but say where the border is drawn, see
     `calibration`; validation: scans to score during training; provenance, anatomy: what the model file tells of
-    all this.
+    all this; lesions: found in scans, None to make all by hand.
     """
 
     maps: Sequence[NativeMap]
@@ -54,6 +55,7 @@ class TrainingData:
     provenance: dict[str, Any] = field(default_factory=dict)
     anatomy: Anatomy | None = None
     uses: Sequence[MapUse] = ()
+    lesions: LesionBank | None = None
 
 
 class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
@@ -66,7 +68,7 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
         """Raises InputError if nothing is left of a label map at a network's voxel size."""
         config, cascade = setup.config, setup.network
         self.setup, self.config, self.data, self.device = setup, config, data, device
-        self.sources = image_sources(data.maps, cascade, config, device, data.uses)
+        self.sources = image_sources(data.maps, cascade, config, device, data.uses, data.lesions)
         torch.manual_seed(config.seed)
         self.model = Cascade(cascade)
         if data.init is not None:
@@ -166,7 +168,8 @@ def cascade_setup(data: TrainingData, cascade: CascadeConfig, config: TrainConfi
     """What a run of the cascade is: known before label maps are conformed and networks built."""
     validate_every = config.validate_every if data.validation else None
     plan = Plan(config.steps, config.report_every, config.save_every, validate_every)
-    return Setup(Cascade, cascade, config, CHANGEABLE, fingerprint(data.maps, data.uses), LOSSES, True, plan)
+    learned = fingerprint(data.maps, data.uses, data.lesions)
+    return Setup(Cascade, cascade, config, CHANGEABLE, learned, LOSSES, True, plan)
 
 
 def mixed_precision(device: torch.device, amp: str) -> bool:

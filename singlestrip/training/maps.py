@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..space.grid import voxel_sizes
 from ..space.resample import conform_labels
 from ..space.scan import Scan
+from ..synthesis.found_lesions import LesionBank
 from ..synthesis.gmm import NativeMap, is_inside
 from ..synthesis.image import sample_parameters, synthesise
 from ..synthesis.label_map import LabelMap, Targets
@@ -49,7 +50,8 @@ class ImageSource:
     """Synthetic images for one network.
 
     views: the grids it sees, its own first; scale: of the anatomy, an adult's is 1; network: its number, from 0;
-    weights: how often images are made of each map, in proportion to the others; empty for equally often.
+    weights: how often images are made of each map, in proportion to the others; empty for equally often. lesions:
+    found in scans, None to make all by hand.
     """
 
     views: Sequence[WindowMaps]
@@ -57,6 +59,7 @@ class ImageSource:
     scale: float
     network: int
     weights: Sequence[float] = ()
+    lesions: LesionBank | None = None
 
     def draw(self, numbers: Iterable[int], batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images with these numbers, shares of the brain or of classes, and weights: see `synthesise`.
@@ -69,7 +72,7 @@ class ImageSource:
         for number in numbers:
             streams = RandomStreams((self.config.seed, self.network, number))
             chosen.append(view.maps[self._map_number(streams("label map"), len(view.maps))])
-            drawn_from = chosen[-1].levels, chosen[-1].bank, chosen[-1].shares
+            drawn_from = chosen[-1].levels, chosen[-1].bank, chosen[-1].shares, self.lesions
             parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, *drawn_from))
         return synthesise(chosen, view.window, parameters)
 
@@ -93,11 +96,12 @@ def image_sources(
     config: TrainConfig,
     device: torch.device,
     uses: Sequence[MapUse] = (),
+    lesions: LesionBank | None = None,
 ) -> dict[str, ImageSource]:
     """The images of each network by its name: first the locator, then the segmenter.
 
-    uses: of each label map; empty to use all alike. Raises InputError if nothing is left of a label map at the
-    network's voxel size.
+    uses: of each label map; empty to use all alike. lesions: found in scans, for images of all maps; None to make
+    all by hand. Raises InputError if nothing is left of a label map at the network's voxel size.
     """
     sources = {}
     spared_voxels = [use.spared_voxels for use in uses] or [0.0] * len(maps)
@@ -116,7 +120,7 @@ def image_sources(
             spared = [replace(each, spared_mm=mm) for each, mm in zip(conformed, spared_mm, strict=True)]
             views.append(WindowMaps(window, spared))
         weights = [use.weight for use in uses]
-        sources[name] = ImageSource(views, config, cascade.scale, network, weights)
+        sources[name] = ImageSource(views, config, cascade.scale, network, weights, lesions)
     return sources
 
 
@@ -153,8 +157,9 @@ def conform_map(
     return LabelMap.of(labels, spacing_mm, device, source.levels, targets, source.bank)
 
 
-def fingerprint(maps: Sequence[NativeMap], uses: Sequence[MapUse] = ()) -> str:
-    """SHA-256 of label maps with all that belongs to them: a run must be resumed with those it began with."""
+def fingerprint(maps: Sequence[NativeMap], uses: Sequence[MapUse] = (), lesions: LesionBank | None = None) -> str:
+    """SHA-256 of label maps with all that belongs to them, and of found lesions: a run must be resumed with those
+    it began with."""
     digest = hashlib.sha256()
     for source in maps:
         digest.update(np.ascontiguousarray(source.labels).tobytes())
@@ -166,4 +171,7 @@ def fingerprint(maps: Sequence[NativeMap], uses: Sequence[MapUse] = ()) -> str:
                 digest.update(fields.numpy().tobytes())
     for use in uses:
         digest.update(repr(asdict(use)).encode())
+    for lesion in () if lesions is None else lesions.lesions:
+        for values in (lesion.uneven, lesion.texture, lesion.radius_mm * lesion.reach):
+            digest.update(values.numpy().tobytes())
     return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ...self_training.plan import Inputs, Options
 from ..options import (
     GRID_RULE,
     MASK_RULE,
+    add_lesions,
     add_processor_options,
     add_trust_voxels,
     add_validation,
@@ -117,6 +119,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="true masks of the unlabelled images, in their order, for --rank truth",
     )
+    add_lesions(files)
     add_trust_voxels(files)
     files.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     rounds = parser.add_argument_group("ROUND OPTIONS")
@@ -228,7 +231,7 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--epochs goes without --qc-model")
     if (args.rank == "truth") != (args.reference_list is not None):
         args.parser.error("--rank truth and --reference-list go together")
-    from ...io.images.lists import read_list
+    from ...io.images.lists import read_list, read_pair_list
     from ...networks.device import choose_training_device
     from ...networks.model_files import find_model
     from ...self_training.rounds import Listeners, SelfTraining
@@ -246,6 +249,7 @@ def run(args: argparse.Namespace) -> int:
         tuple(tuple(pair) for pair in args.val),
         mask_grids(args),
         None if args.model or args.init == NO_INIT else find_model(args.init),
+        tuple(read_pair_list(args.lesions)) if args.lesions else (),
     )
     listeners = Listeners(show_training, show_quality_training) if shows_lines(args) else Listeners()
     device = choose_training_device(args.device)
@@ -277,10 +281,14 @@ def _options(args: argparse.Namespace, model_file: Path | None = None) -> Option
     def given(*names: str) -> dict[str, Any]:
         return {name: value for name in names if (value := getattr(args, name)) is not None}
 
+    def synthesis(config: SynthConfig) -> SynthConfig:
+        return config.with_lesions() if args.lesions else config
+
     common = given("batch", "lr", "seed", "save_every")
     first_steps = {} if args.first_steps is None else {"steps": args.first_steps}
     begun = TrainConfig if args.init == NO_INIT else TransferConfig
     first = begun(**common, **first_steps)
+    first = replace(first, synth=synthesis(first.synth))
     anew = {"lr": TrainConfig.lr} if args.from_scratch else {}
     spared = {} if args.spare_border is None else {"spared_voxels": args.spare_border}
     return Options(
@@ -293,7 +301,7 @@ def _options(args: argparse.Namespace, model_file: Path | None = None) -> Option
             **spared,
         ),
         first=first,
-        later=RoundTrainConfig(**(anew | common | given("steps")), synth=_synthesis(model_file, first)),
+        later=RoundTrainConfig(**(anew | common | given("steps")), synth=synthesis(_synthesis(model_file, first))),
         quality=QualityPartTrainConfig(**given("epochs", "seed")),
     )
 

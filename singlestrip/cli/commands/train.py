@@ -22,6 +22,7 @@ from ...io.text.escaping import printable
 from ..options import (
     GRID_RULE,
     MASK_RULE,
+    add_lesions,
     add_processor_options,
     add_trust_voxels,
     add_validation,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ...configuration import CascadeConfig, TargetClass
     from ...networks.cascade import Cascade
     from ...quality.training import QualityTask
+    from ...synthesis.found_lesions import LesionBank
     from ...synthesis.generation_maps import GenerationMap
     from ...synthesis.gmm import NativeMap
     from ...synthesis.labelling import LabelledScan
@@ -69,6 +71,10 @@ The training begins with the weights that come with singlestrip, for any anatomy
 millimetres. The voxel size is that at which the labelled brain is as many voxels long as an adult's. If
 the brain is about as long as those that the model is for, the voxel size stays. --init begins with
 another model, --init none from nothing, which takes more than ten times the steps.
+
+With --lesions some synthetic brains have lesions: half of these have shape and texture of lesions of
+other scans, whose masks LIST names. In a lesion mask all values but 0 are lesion. What lies in a lesion
+stays brain. A scan without lesions is left out with a warning.
 
 Then the model strips the labelled scans. The command prints the Dice of each, and writes
 NAME.labelled.png, a picture with the outlines of both masks.
@@ -102,6 +108,7 @@ EXAMPLES = """\
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o own.safetensors --init none
     singlestrip train -l dseg.nii.gz --brain 3 4 -o my-anatomy.safetensors
     singlestrip train -l dseg.nii.gz --classes classes.tsv -o tissues.safetensors
+    singlestrip train -i t1.nii.gz -m mask.nii.gz -o patients.safetensors --lesions lesions.txt
     singlestrip train -i t1.nii.gz -m mask.nii.gz --picture sheet.png"""
 
 NO_INIT = "none"  # in place of a model to begin with
@@ -182,6 +189,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("-o", "--out", type=output_file, metavar="MODEL", help="model to write, .safetensors")
     add_validation(files, "image and mask to score during training; the best weights are kept; may be repeated")
+    add_lesions(files)
     add_trust_voxels(files)
     files.add_argument(
         "--init",
@@ -242,6 +250,8 @@ def run(args: argparse.Namespace) -> int:
     if args.classes and args.label_table:
         args.parser.error("--label-table has the names for --brain; with --classes the table of classes has them")
     images_of_maps = (args.brain or args.classes) and not args.mask
+    if args.classes and args.lesions:
+        args.parser.error("--lesions is about brain masks: with --classes no class is known in a lesion")
     if images_of_maps and len(args.image) not in (0, len(args.labels)):
         args.parser.error(f"{len(args.image)} images and {len(args.labels)} label maps: give one image per map")
     if len(args.image) != len(args.mask) and not images_of_maps:
@@ -254,7 +264,8 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("name the model with .safetensors")
     if args.norm and args.init != NO_INIT:
         args.parser.error("--norm comes with the weights; --init none begins without any")
-    _check_files(args)
+    lesions = _read_lesion_list(args)
+    _check_files(args, lesions)
     _check_checkpoint(args)
     init, source = _initial_networks(args.init)
     from ...synthesis.labelling import labelled_scan
@@ -276,19 +287,24 @@ def run(args: argparse.Namespace) -> int:
     config = kind(**chosen)
     if classes and not knows_sides:
         config = config.without_flips()
+    if lesions:
+        config = replace(config, synth=config.synth.with_lesions())
     pairs = zip(args.image if args.mask else [], args.mask, strict=True)
     outlines = [*(_outline(*pair, mask_grids(args)) for pair in pairs), *(example.map for example in given)]
     cascade = replace(_fitting_networks(args, outlines, init), classes=classes)
     check_memory(outlines, cascade, config, device)
-    data = replace(_training_data(args, given), init=init, validation=validation)
+    bank = _lesion_bank(args, lesions, cascade)
+    data = replace(_training_data(args, given), init=init, validation=validation, lesions=bank)
     data.provenance["init"] = source
+    if lesions:
+        data.provenance["lesions"] = [_describe_files(image=image, mask=mask) for image, mask in lesions]
     if not has_brain:
         data = replace(data, anatomy=None)
     with_quality = has_brain and not args.no_quality and args.out is not None
     quality = _quality_task(args, data, config, device) if with_quality else None
     device = _join_processes(device)
     if args.picture:
-        _sample_sheet(data.maps, cascade, config, device, args.picture)
+        _sample_sheet(data, cascade, config, device, args.picture)
     if args.out is not None:
         is_first = _train(args, data, cascade, config, device)
         if is_first and data.scans:
@@ -403,13 +419,29 @@ def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap], init:
     return continued_cascade(outlines, init.config, args.voxel_size)
 
 
-def _check_files(args: argparse.Namespace) -> None:
+def _read_lesion_list(args: argparse.Namespace) -> list[tuple[Path, Path]]:
+    """The files of scans and lesion masks that --lesions names; none without it. Raises InputError."""
+    from ...io.images.lists import read_pair_list
+
+    return [] if args.lesions is None else read_pair_list(args.lesions)
+
+
+def _lesion_bank(
+    args: argparse.Namespace, lesions: list[tuple[Path, Path]], cascade: CascadeConfig
+) -> LesionBank | None:
+    """The lesions of scans, None if none were given. Raises InputError."""
+    from ...synthesis.found_lesions import read_lesion_bank
+
+    return read_lesion_bank(lesions, cascade.scale, mask_grids(args)) if lesions else None
+
+
+def _check_files(args: argparse.Namespace, lesions: list[tuple[Path, Path]]) -> None:
     """Raise InputError or OutputError if a file is missing or cannot be written: before any work is done."""
     from ...io.images.pairs import check_exist
     from ...io.output import check_distinct, check_picture, check_writable
     from ...training.run_files import QUALITY_PART, RunFiles
 
-    inputs = [*args.image, *args.mask, *args.labels, *(path for pair in args.val for path in pair)]
+    inputs = [*args.image, *args.mask, *args.labels, *(path for pair in (*args.val, *lesions) for path in pair)]
     if args.classes and str(args.classes) != EACH_LABEL:
         inputs.append(args.classes)
     outputs: list[Path] = []
@@ -428,7 +460,7 @@ def _check_files(args: argparse.Namespace) -> None:
         check_picture(args.picture)
         check_writable(args.picture)
         outputs.append(args.picture)
-    check_distinct(inputs, outputs)
+    check_distinct([*inputs, *([args.lesions] if args.lesions else [])], outputs)
     check_exist(inputs)
 
 
@@ -454,7 +486,6 @@ def _read_label_maps(args: argparse.Namespace) -> tuple[list[GenerationMap], tup
     The maps are of any program if --classes says what to tell apart, or --brain which labels are brain; else of
     fit-gmm.
     """
-    from ...io.checksum import checksum
     from ...synthesis.generation_maps import GenerationMap, read_class_maps, read_generation_maps
     from ...synthesis.labelling import read_label_map
 
@@ -465,16 +496,12 @@ def _read_label_maps(args: argparse.Namespace) -> tuple[list[GenerationMap], tup
     if args.brain:
         images = [] if args.mask else args.image
         return read_generation_maps(args.labels, args.brain, args.label_table, images), (), True
-    maps = [
-        GenerationMap(read_label_map(path), None, {"labels": {"name": path.name, "sha256": checksum(path)}})
-        for path in args.labels
-    ]
+    maps = [GenerationMap(read_label_map(path), None, _describe_files(labels=path)) for path in args.labels]
     return maps, (), True
 
 
 def _training_data(args: argparse.Namespace, given: list[GenerationMap]) -> TrainingData:
     """Label maps fitted to the labelled scans, label maps given with -l, and their provenance."""
-    from ...io.checksum import checksum
     from ...synthesis.labelling import labelled_example
     from ...training.cascade import TrainingData
     from ...training.fitting import labelled_anatomy
@@ -486,8 +513,7 @@ def _training_data(args: argparse.Namespace, given: list[GenerationMap]) -> Trai
         fitted, scan = labelled_example(image_path, mask_path, gmm, mask_grids(args))
         maps.append(fitted)
         scans.append(scan)
-        named = {"image": image_path, "mask": mask_path}
-        sources.append({kind: {"name": p.name, "sha256": checksum(p)} for kind, p in named.items()})
+        sources.append(_describe_files(image=image_path, mask=mask_path))
     for example in given:
         maps.append(example.map)
         if example.scan is not None:
@@ -495,6 +521,13 @@ def _training_data(args: argparse.Namespace, given: list[GenerationMap]) -> Trai
         sources.append(example.source)
     provenance = {"labelled": sources, "gmm": asdict(gmm) if args.image else None}
     return TrainingData(maps, scans=scans, provenance=provenance, anatomy=labelled_anatomy(maps))
+
+
+def _describe_files(**paths: Path) -> dict[str, dict[str, str]]:
+    """Name and checksum of files, as the model file tells them."""
+    from ...io.checksum import checksum
+
+    return {kind: {"name": path.name, "sha256": checksum(path)} for kind, path in paths.items()}
 
 
 def _join_processes(device: torch.device) -> torch.device:
@@ -511,7 +544,7 @@ def _join_processes(device: torch.device) -> torch.device:
 
 
 def _sample_sheet(
-    maps: Sequence[NativeMap], cascade: CascadeConfig, config: TrainConfig, device: torch.device, path: Path
+    data: TrainingData, cascade: CascadeConfig, config: TrainConfig, device: torch.device, path: Path
 ) -> None:
     """Write a picture of the segmenter's first 16 images."""
     import numpy as np
@@ -519,7 +552,7 @@ def _sample_sheet(
     from ...io.pictures import figures
     from ...training.maps import image_sources
 
-    source = image_sources(maps, cascade, config, device)["segmenter"]
+    source = image_sources(data.maps, cascade, config, device, lesions=data.lesions)["segmenter"]
     # Of classes those that are brain are outlined, or all if none is.
     channels = list(cascade.brain_channels or range(1, cascade.segmenter_outputs)) if cascade.classes else [0]
     images, outlined = [], []

@@ -1,4 +1,4 @@
-"""Lists of images: text files with one path per line, and folders."""
+"""Lists of images: text files with one path per line, or with those of an image and its mask, and folders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..output import atomic_write
+from ..text.escaping import from_cell
 from ..text.textfile import named_path, read_text
 from .names import merge_pairs, suffix_of
 
@@ -33,6 +34,32 @@ def read_list(path: Path) -> list[Path]:
     if any(len(os.fsencode(image)) > LONGEST_PATH for image in images):
         raise InputError(f"{path}: not a list of paths: a line has more than {LONGEST_PATH} bytes")
     return merge_pairs(images)
+
+
+def read_pair_list(path: Path) -> list[tuple[Path, Path]]:
+    """The paths of an image and of its mask in each line of a text file, with a tab between them.
+
+    Cells are as in tables. Blank lines and lines that begin with # do not count. Relative paths start from the
+    folder of the list. Whether the files exist is not checked. Raises InputError if the file is no such list.
+    """
+    if suffix_of(path):
+        raise InputError(f"{path}: an image by its name; a list of pairs is a text file with two paths per line")
+    pairs = []
+    for number, line in enumerate(read_text(path, "a list of pairs").split("\n"), start=1):
+        line = line.strip(" \t\r")
+        if not line or line.startswith(COMMENT_MARK):
+            continue
+        paths = [named_path(text) for text in map(from_cell, line.split("\t")) if text]
+        if len(paths) != 2:
+            raise InputError(
+                f"{path}: line {number} has {len(paths)} paths between tabs; name an image and its mask, with a "
+                "tab between them"
+            )
+        image, mask = (merge_pairs([path.parent / each])[0] for each in paths)
+        pairs.append((image, mask))
+    if not pairs:
+        raise InputError(f"{path}: the list names no image")
+    return pairs
 
 
 def write_list(path: Path, images: Iterable[Path]) -> None:
