@@ -638,12 +638,12 @@ class LesionTrainConfig(TrainConfig):
     warmup: int = 50
     average: float = 0.995
     cross_entropy: float = 1.0  # the last layer begins anew, as in `ClassTrainConfig`
-    # A lesion is a target if it changes the image by so much on average, of a range of 0 to 1 for the classes. That
-    # depends on its opacity, on its intensity and texture, and on what lies below. A fainter one is lost in the
-    # strongest noise, which has this standard deviation: networks that must find it would find lesions everywhere.
+    # A lesion is a target if it changes the image by so much on average, of a range of 0 to 1 for the classes. The
+    # change depends on its opacity, intensity and texture, and on what lies below. A fainter lesion is lost in the
+    # strongest noise, which has this standard deviation. Networks asked for it would find lesions everywhere.
     least_change: float = 0.08
-    # Most images have lesions; the others teach that healthy brains have none. Bodies of one intensity in the brain
-    # look like lesions and are none: there are fewer than in other trainings.
+    # Most images have lesions; the others teach that healthy brains have none. Bodies of one intensity in the
+    # brain look like lesions and are none: there are fewer than in other trainings.
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(lesion_probability=0.7, structures_probability=0.1)
     )

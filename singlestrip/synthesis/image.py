@@ -110,8 +110,9 @@ def synthesise(
     Returns image [B, 1, X, Y, Z] in [0, 1], the share of each voxel that is brain [B, 1, X, Y, Z], or if the maps
     have targets the shares of the background and of K classes [B, 1 + K, X, Y, Z], and weight [B, 1, X, Y, Z],
     on the device of the maps. With `least_change` the shares are [B, 3, X, Y, Z]: background, brain without
-    lesions, and lesions that change the image by so much, see `lesion_share`. The weight is 0 where the image has no data (the loss must not ask what cannot be
-    seen), and where the label map spares the border. The same parameters give the same batch.
+    lesions, and lesions that change the image by so much, see `lesion_share`. The weight is 0 where the image has
+    no data (the loss must not ask what cannot be seen), and where the label map spares the border. The same
+    parameters give the same batch.
     """
     device = maps[0].labels.device
     to_grid = torch.stack([source.grid_from_mm() for source in maps])

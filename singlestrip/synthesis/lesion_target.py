@@ -21,9 +21,9 @@ def lesion_share(
 ) -> torch.Tensor:
     """The share of each voxel that is lesion, [1, X, Y, Z], at most that which is brain.
 
-    A lesion is what lies within one radius: the lesion itself, its core, or the fluid of a cavity within the brain.
-    Oedema around it is none. change: [1, X, Y, Z], what `add_lesions` has added to the image; lesions whose mean
-    change is smaller than `least_change` cannot be seen and are none. brain, source, at: as of `add_lesions`.
+    A lesion is what lies within one radius: the lesion itself, its core, or the fluid of a cavity within the
+    brain. Oedema around it is none. change: [1, X, Y, Z], what `add_lesions` has added to the image; lesions whose
+    mean change is smaller than `least_change` cannot be seen and are none. brain, source, at: as of `add_lesions`.
     """
     share = torch.zeros_like(brain)
     for lesion in drawn:
