@@ -30,8 +30,10 @@ def lesion_share(
         centre_mm = centre_of(lesion.blob.place, source)
         box = box_near(source, at, centre_mm, reach_mm(lesion.blob, 1.0))
         if box is not None:
-            offsets = offsets_mm(source, at[0][box][None], centre_mm)
-            own = (distance_in_radii(lesion.blob, offsets) < 1) * brain[0][box]
-            seen = (change[0][box].abs() * own).sum() >= least_change * own.sum()
-            share[0][box] = torch.maximum(share[0][box], own * seen)
+            changed = change[0][box] != 0  # of a box of up to the whole window these are few
+            points = at[0][box][changed][None, :, None, None]
+            inside = distance_in_radii(lesion.blob, offsets_mm(source, points, centre_mm))[:, 0, 0] < 1
+            own = inside * brain[0][box][changed]
+            seen = (change[0][box][changed].abs() * own).sum() >= least_change * own.sum()
+            share[0][box][changed] = torch.maximum(share[0][box][changed], own * seen)
     return share
