@@ -191,6 +191,9 @@ class SynthConfig:
     region_probability: float = 0.4
     # Control points of the field that parts the map.
     region_spacing_mm: tuple[float, float] = (40.0, 120.0)
+    # Large classes of the brain differ by at least so much, of a range of 0 to 1, unless they lie on curves.
+    least_contrast: float = 0.0
+    contrast_share: float = 0.1  # of the brain; larger classes count as large
     class_noise: tuple[float, float] = (0.0, 0.08)  # mean standard deviation of the classes; SynthSeg 0-25 of 255
     # Within the brain structures of one intensity each, such as ventricles: a labelled scan may not show its own.
     structures_probability: float = 0.4
@@ -390,6 +393,23 @@ LESION_CLASSES = (TargetClass(1, "brain", brain=True), TargetClass(2, LESION, br
 
 
 @dataclass(frozen=True)
+class EvidenceConfig:
+    """How the intensities of classes are estimated in an image; see networks/evidence.py. Intensities lie in
+    [0, 1]; lengths are shares of the window's."""
+
+    stride: Annotated[int, Meta(ge=1, le=16)] = 3  # of so many voxels along each axis one is looked at
+    iterations: Annotated[int, Meta(ge=1, le=100)] = 10
+    # Of a small class, so many more voxels are as if seen, with the image's mean and this standard deviation.
+    pseudo_voxels: Annotated[float, Meta(gt=0, le=1e6)] = 2.0
+    pseudo_spread: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    least_spread: Annotated[float, Meta(gt=0, le=1)] = 0.02  # standard deviation
+    lowest: Annotated[float, Meta(ge=-1000, lt=0)] = -6.0  # an intensity that a class never has says no more
+    bias_width: Annotated[float, Meta(gt=0, le=10)] = 0.1  # standard deviation of the field's Gaussian
+    bias_doubt: Annotated[float, Meta(gt=0, le=1e9)] = 300.0  # as many voxels without a field
+    largest_bias: Annotated[float, Meta(ge=0, lt=1)] = 0.5
+
+
+@dataclass(frozen=True)
 class CascadeConfig:
     """Grids and shapes of both networks; lengths in mm of the anatomy the model is for."""
 
@@ -404,11 +424,8 @@ class CascadeConfig:
     locator_doublings: Annotated[int, Meta(ge=0, le=3)] = 2
     # What the segmenter tells apart beside the background, in the order of its outputs; none: the brain alone.
     classes: Annotated[tuple[TargetClass, ...], Meta(max_length=MAX_CLASSES)] = ()
-    # Width of a level of the segmenter that sees each voxel, from which the last layer tells classes; 0: it tells
-    # those of a whole patch from the features of the patch. 32 of these cannot say where in a patch which of 35
-    # classes meet: the labels of a head at 2 mm, mapped linearly to 32 numbers and back, keep a mean Dice of 0.37.
-    # With a single layer in place of the level, networks found where structures lie but did not follow the cortex.
-    class_features: Annotated[int, Meta(ge=0, le=256)] = 16
+    # How the image's own intensities tell classes apart beside the network; None: they do not.
+    class_evidence: EvidenceConfig | None = EvidenceConfig()
 
     def __post_init__(self) -> None:
         for name in ("segmenter", "locator"):
@@ -430,11 +447,6 @@ class CascadeConfig:
     def segmenter_outputs(self) -> int:
         """Channels of the segmenter: the brain's logit, or a logit of the background and of each class."""
         return 1 + len(self.classes)
-
-    @property
-    def segmenter_features(self) -> int:
-        """Features of a voxel before the segmenter's last layer; 0 if there are none."""
-        return self.class_features if self.classes else 0
 
     @property
     def brain_channels(self) -> tuple[int, ...]:
@@ -508,9 +520,8 @@ class CascadeConfig:
 
     @property
     def output_bytes(self) -> int:
-        """What the logits of classes and the features before them take, in 32 bits; 0 for a brain's logit."""
-        channels = self.segmenter_outputs + 4 * self.segmenter_features
-        return 4 * channels * self.segmenter_size**3 if self.classes else 0
+        """What the logits of classes take, in 32 bits; 0 for a brain's logit."""
+        return 4 * self.segmenter_outputs * self.segmenter_size**3 if self.classes else 0
 
 
 @dataclass(frozen=True)
@@ -613,13 +624,15 @@ class ClassTrainConfig(TrainConfig):
     synth: SynthConfig = field(
         default_factory=lambda: SynthConfig(
             shape=ShapeConfig(turn_probability=0.1),
-            smooth_classes_probability=0.2,
+            smooth_classes_probability=0.0,
+            least_contrast=0.15,
             region_probability=0.2,
             structures_probability=0.1,
             layer_probability=0.0,
             surroundings_probability=0.15,
             crop_probability=0.25,
             class_noise=(0.0, 0.04),
+            coil_probability=0.1,
             noise=(0.0, 0.04),
             smoothing_mm=(0.0, 1.5),
         ).whole()
@@ -628,11 +641,7 @@ class ClassTrainConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class LesionTrainConfig(TrainConfig):
-    """How to train a segmenter that tells lesions from the rest of the brain.
-
-    A voxel of a lesion has the features of the patch that it lies in: these are enough for two classes, and a step
-    takes hardly longer than one for the brain alone.
-    """
+    """How to train a segmenter that tells lesions from the rest of the brain."""
 
     steps: int = 2000
     warmup: int = 50

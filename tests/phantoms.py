@@ -150,7 +150,7 @@ def class_cascade(
     """
     network = UNetConfig(widths=(2,), norm="none", patch=1)
     plain = threshold_cascade(voxel_size_mm, size)
-    config = CascadeConfig(voxel_size_mm, network, size, network, size, classes=classes, class_features=0)
+    config = CascadeConfig(voxel_size_mm, network, size, network, size, classes=classes, class_evidence=None)
     cascade = Cascade(config).requires_grad_(False)
     heads = {name: weights for name, weights in cascade.state_dict().items() if name.startswith("segmenter.head")}
     cascade.load_state_dict(plain.state_dict() | heads)

@@ -64,7 +64,7 @@ def test_round_trip_of_another_configuration(tmp_path):
 def test_header_alone(path, model):
     header = describe_model(path)
     told = json.loads(json.dumps(dataclasses.asdict(model.config)))
-    del told["classes"], told["class_features"]  # the file is as programs know it that know no classes
+    del told["classes"], told["class_evidence"]  # the file is as programs know it that know no classes
     assert header["configuration"] == told
 
 

@@ -142,7 +142,7 @@ def test_a_healthy_brain_has_no_lesion():
 
 
 def test_only_the_segmenter_learns_lesions_and_some_images_have_none():
-    cascade = replace(tiny_cascade(12.0), classes=LESION_CLASSES, class_features=0)
+    cascade = replace(tiny_cascade(12.0), classes=LESION_CLASSES, class_evidence=None)
     sources = image_sources([make_head(24, 8.0).native], cascade, LesionTrainConfig(), CPU)
     assert sources["locator"].draw([0], 0)[1].shape == (1, 1, 16, 16, 16)
     drawn = [sources["segmenter"].draw([number], number)[1] for number in range(12)]
@@ -150,9 +150,8 @@ def test_only_the_segmenter_learns_lesions_and_some_images_have_none():
     assert 2 < sum(bool(shares[:, 2].any()) for shares in drawn) < 12
 
 
-@pytest.mark.parametrize("features", [0, 5])
-def test_the_level_of_the_border_moves_the_sum_of_classes(features, monkeypatch):
-    config = replace(tiny_cascade(), classes=LESION_CLASSES, class_features=features)
+def test_the_level_of_the_border_moves_the_sum_of_classes(monkeypatch):
+    config = replace(tiny_cascade(), classes=LESION_CLASSES, class_evidence=None)
     monkeypatch.setattr(calibration, "border_level", lambda *given: 0.7)
     torch.manual_seed(0)
     model = Cascade(config).eval()
@@ -183,7 +182,7 @@ def test_the_command_learns_lesions(tmp_path, capsys):
     assert main([*given, "--picture", str(sheet)]) == 0 and sheet.stat().st_size > 0
     model, header = load_model(out)
     assert model.config.classes == LESION_CLASSES and model.config.brain_channels == (1, 2)
-    assert model.config.lesion_channel == 2 and model.config.class_features == 0
+    assert model.config.lesion_channel == 2 and model.config.class_evidence is None
     assert header["provenance"]["configuration"]["synth"]["lesion_probability"] == 0.7
     assert LesionFinder.load(out).channel == 2
     with pytest.raises(SystemExit):

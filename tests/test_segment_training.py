@@ -190,11 +190,10 @@ def test_a_model_without_brain_does_not_strip():
         Stripper(Cascade(config))
 
 
-@pytest.mark.parametrize("features", [0, 5])
-def test_both_engines_tell_the_same_classes(tmp_path, features):
+def test_both_engines_tell_the_same_classes(tmp_path):
     torch.manual_seed(0)
     classes = (TargetClass(1, "a", brain=True), TargetClass(2, "b"))
-    config = dataclasses.replace(tiny_cascade(), classes=classes, class_features=features)
+    config = dataclasses.replace(tiny_cascade(), classes=classes)
     save_model(tmp_path / "m.safetensors", Cascade(config), {})
     image = np.random.default_rng(0).random((1, 1, 16, 16, 16), dtype=np.float32)
     engines = [load_engine(tmp_path / "m.safetensors", engine=name)[0] for name in ("openvino", "torch")]
@@ -211,7 +210,7 @@ def test_networks_begin_with_all_layers_but_the_last():
     same = {
         name: torch.equal(value, init.state_dict()[name])
         for name, value in model.state_dict().items()
-        if not name.startswith(("segmenter.head", "segmenter.fine", "segmenter.last"))
+        if not name.startswith("segmenter.head")
     }
     assert all(same.values()) and torch.equal(model.locator.head.weight, init.locator.head.weight)
     other = Cascade(model.config)
@@ -331,7 +330,7 @@ def test_organs_of_another_body_in_another_contrast(body, tmp_path):
         steps=250, lr=2e-2, warmup=5, average=0.9, source_factor=1.0, locator_draws=2, amp="off", synth=easy
     )
     segmenter, locator = UNetConfig(widths=(8, 16)), UNetConfig(widths=(8, 16))
-    cascade = CascadeConfig(6.0, segmenter, 32, locator, 16, 2.0, 0, classes=read.classes, class_features=8)
+    cascade = CascadeConfig(6.0, segmenter, 32, locator, 16, 2.0, 0, classes=read.classes)
     model = tmp_path / "organs.safetensors"
     train_cascade(TrainingData([read.maps[0].map]), model, cascade, config, device=CPU)
     labels, vox2world = make_body(scale=0.97)

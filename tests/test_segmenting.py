@@ -7,6 +7,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from nibabel.freesurfer.io import _read_annot_ctab_new_format
 from phantoms import STRUCTURES, class_cascade, make_head, threshold_cascade
 
@@ -14,13 +15,15 @@ from singlestrip.batch.jobs import Job, SegmentOptions, plan_folder, with_compan
 from singlestrip.batch.records import hidden_record
 from singlestrip.batch.segment import segment_file, segment_files
 from singlestrip.batch.structure_tables import structure_columns, write_agreement, write_volumes
-from singlestrip.configuration import TargetClass
+from singlestrip.configuration import EvidenceConfig, TargetClass
 from singlestrip.errors import InputError, ModelError, NoBrainError
 from singlestrip.io import memory
 from singlestrip.io.images import memory_need, volume
 from singlestrip.io.text.class_table import read_class_table
 from singlestrip.io.text.structure_table import colour_of, write_structures
 from singlestrip.io.text.table import parse_table
+from singlestrip.networks.cascade import Cascade
+from singlestrip.networks.evidence import add_evidence
 from singlestrip.space.metrics import dice
 from singlestrip.stripping.segmenter import Segmenter
 from singlestrip.stripping.stripper import Stripper
@@ -339,3 +342,17 @@ def test_a_table_of_ones_own(segmenter, tmp_path):
     segment_file(segmenter, Job(save(tmp_path / "image.nii"), outputs))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nii", "colours.txt", "image.nii"]
     assert (tmp_path / "colours.txt").read_text().splitlines()[1] == "24 CSF 60 60 60 0"
+
+
+def test_the_image_is_asked_in_all_views():
+    """What the stripper adds to the logits of each view is the evidence of that view's image."""
+    torch.manual_seed(0)
+    config = replace(class_cascade().config, class_evidence=EvidenceConfig())
+    model = Cascade(config)
+    stripper = Stripper(model, keeps_classes=True)
+    shown = np.random.default_rng(0).random((32, 32, 32), dtype=np.float32)
+    network = stripper.engine.run("segmenter", shown[None, None])[0]
+    told = add_evidence(shown, network, config.mirrored_channels, config.class_evidence)
+    np.testing.assert_array_equal(stripper._logits("segmenter", shown), told)
+    assert np.abs(told - network).max() > 0.1
+    assert stripper._logits("locator", shown).shape == (1, 32, 32, 32)

@@ -758,6 +758,6 @@ def test_organs_are_sought_in_all_large_pieces_and_a_brain_in_one():
     mask[0:5], mask[8:11], mask[15, 1, 1] = True, True, True  # of 45, 27 and 1 voxels
     for is_brain, voxels in ((True, 45), (False, 72)):
         classes = (TargetClass(1, "first", brain=is_brain), TargetClass(2, "second"))
-        config = replace(tiny_cascade(), classes=classes, class_features=4)
+        config = replace(tiny_cascade(), classes=classes)
         stripper = stripping.Stripper(Cascade(config), keeps_classes=True)
         assert stripper._sought(mask).sum() == voxels

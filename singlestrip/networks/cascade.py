@@ -23,7 +23,7 @@ class Cascade(nn.Module):
         super().__init__()
         self.config = config
         self.locator = UNet(config.locator)
-        self.segmenter = UNet(config.segmenter, config.segmenter_outputs, config.segmenter_features)
+        self.segmenter = UNet(config.segmenter, config.segmenter_outputs)
 
 
 def brain_logit(logits: torch.Tensor, config: CascadeConfig) -> torch.Tensor:

@@ -109,7 +109,8 @@ def _header_entries(model: Cascade | Autoencoder, provenance: dict[str, Any]) ->
     """The header's entries for networks."""
     configuration = dataclasses.asdict(model.config)
     if not configuration.get("classes", True):
-        del configuration["classes"], configuration["class_features"]  # programs that know no classes read it too
+        for name in ("classes", "class_evidence"):  # programs that know no classes read it too
+            del configuration[name]
     entries = {"configuration": json.dumps(configuration), "provenance": json.dumps(provenance)}
     if isinstance(model, Autoencoder) and model.estimator is not None:
         entries[ESTIMATOR] = json.dumps(dataclasses.asdict(model.estimator))

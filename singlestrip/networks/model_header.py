@@ -9,14 +9,14 @@ quality network may have a text for what it estimates with.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 from safetensors import SafetensorError, safe_open
 
-from ..configuration import AutoencoderConfig, CascadeConfig
+from ..configuration import AutoencoderConfig, CascadeConfig, EvidenceConfig
 from ..errors import ModelError
 from ..io.text import typed
 from .model_files import SHIPPED
@@ -47,7 +47,7 @@ class Kind:
     name: str
     purpose: str
     configuration: type[Config]
-    later: tuple[tuple[str, Any], ...] = ()
+    later: tuple[tuple[str, Any], ...] = field(default=(), compare=False)
 
     def read_configuration(self, stored: dict[str, Any]) -> Any:
         """The configuration that a file or a checkpoint holds. Raises ValueError if it is out of range."""
@@ -60,7 +60,7 @@ CASCADE = Kind(
     "networks to strip with",
     "strips heads",
     CascadeConfig,
-    (("locator_doublings", 0), ("classes", ()), ("class_features", CascadeConfig.class_features)),
+    (("locator_doublings", 0), ("classes", ()), ("class_evidence", asdict(EvidenceConfig()))),
 )
 AUTOENCODER = Kind(
     "singlestrip-autoencoder",

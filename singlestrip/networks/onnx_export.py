@@ -242,9 +242,6 @@ def _unet(graph: _Graph, config: UNetConfig) -> str:
     x = _convolution(graph, x, "head")
     if config.patch > 1:
         x = _unfold(graph, x, config.patch, len(graph.weights["head.bias"]))
-    if "last.weight" in graph.weights:
-        x = graph.add("Concat", _leaky_relu(graph, x), level("image", "fine_encoder"), axis=1)
-        x = _convolution(graph, level(x, "fine_decoder"), "last")
     return x
 
 

@@ -168,9 +168,6 @@ def _unet(image: Node, config: UNetConfig, weights: Weights) -> Node:
     x = _convolution(x, weights, "head", stride=1, padding=0)
     if config.patch > 1:
         x = ops.depth_to_space(x, "depth_first", config.patch)
-    if "last.weight" in weights:
-        x = level(ops.concat([_leaky_relu(x), level(image, "fine_encoder")], 1), "fine_decoder")
-        x = _convolution(x, weights, "last", stride=1, padding=0)
     return x
 
 

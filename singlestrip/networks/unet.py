@@ -57,22 +57,11 @@ def unfold(x: torch.Tensor, patch: int) -> torch.Tensor:
     return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, -1, nx * patch, ny * patch, nz * patch)
 
 
-def apply_to_voxels(layer: nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
-    """A convolution of 1³, as a product of matrices: [B, C, X, Y, Z] to [B, outputs, X, Y, Z].
-
-    The channels of a voxel lie side by side in memory, and stay so. torch's convolution with many outputs copies
-    them, and on a processor takes longer.
-    """
-    return F.linear(x.movedim(1, -1), layer.weight.flatten(1), layer.bias).movedim(-1, 1)
-
-
 class UNet(nn.Module):
     """Maps an image to logits. The length of each axis is a multiple of `config.multiple`."""
 
-    def __init__(self, config: UNetConfig, outputs: int = 1, features: int = 0) -> None:
-        """outputs: number of logits of each voxel; one is the brain's. features: width of a further level at full
-        resolution, below which the image is folded; 0: the logits of a patch come from the features of the patch.
-        """
+    def __init__(self, config: UNetConfig, outputs: int = 1) -> None:
+        """outputs: number of logits of each voxel; one is the brain's."""
         super().__init__()
         self.config = config
         channels = config.patch**3
@@ -84,10 +73,7 @@ class UNet(nn.Module):
         for width in reversed(config.widths[:-1]):
             self.decoder.append(self._level(channels + width, width))
             channels = width
-        self.head = nn.Conv3d(channels, (features or outputs) * config.patch**3, 1)
-        self.fine_encoder = self._level(1, features) if features else None
-        self.fine_decoder = self._level(2 * features, features) if features else None
-        self.last = nn.Conv3d(features, outputs, 1) if features else None
+        self.head = nn.Conv3d(channels, outputs * config.patch**3, 1)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's hints lack it
 
     def _level(self, channels_in: int, width: int) -> nn.Sequential:
@@ -104,11 +90,4 @@ class UNet(nn.Module):
             skips.append(x)
         for level, skip in zip(self.decoder, reversed(skips[:-1]), strict=True):
             x = level(torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), skip], dim=1))
-        if self.fine_encoder is not None and self.fine_decoder is not None and self.last is not None:
-            x = F.leaky_relu(unfold(self.head(x), self.config.patch), LEAK)
-            skip = self.fine_encoder(image.contiguous(memory_format=torch.channels_last_3d))
-            x = torch.cat([x.contiguous(memory_format=torch.channels_last_3d), skip], dim=1)
-            x = self.fine_decoder(x)
-            with torch.autocast(x.device.type, enabled=False):  # 16 bits do not tell neighbouring classes apart
-                return apply_to_voxels(self.last, x.float())
         return unfold(self.head(x).float(), self.config.patch)

@@ -16,14 +16,14 @@ def weight_shapes(config: CascadeConfig | AutoencoderConfig) -> Shapes:
     if isinstance(config, AutoencoderConfig):
         return _autoencoder_shapes(config)
     networks = {
-        "locator": _unet_shapes(config.locator, 1, 0),
-        "segmenter": _unet_shapes(config.segmenter, config.segmenter_outputs, config.segmenter_features),
+        "locator": _unet_shapes(config.locator, 1),
+        "segmenter": _unet_shapes(config.segmenter, config.segmenter_outputs),
     }
     return {f"{network}.{name}": shape for network, shapes in networks.items() for name, shape in shapes.items()}
 
 
-def _unet_shapes(config: UNetConfig, outputs: int, features: int) -> Shapes:
-    """Of `unet.UNet`, with so many logits, and features before them, of each voxel."""
+def _unet_shapes(config: UNetConfig, outputs: int) -> Shapes:
+    """Of `unet.UNet`, with so many logits of each voxel."""
     shapes: Shapes = {}
 
     def add_block(name: str, channels: int, width: int) -> None:
@@ -44,12 +44,8 @@ def _unet_shapes(config: UNetConfig, outputs: int, features: int) -> Shapes:
     for depth, width in enumerate(reversed(config.widths[:-1])):
         add_level(f"decoder.{depth}", channels + width, width)
         channels = width
-    head = (features or outputs) * config.patch**3
+    head = outputs * config.patch**3
     shapes["head.weight"], shapes["head.bias"] = (head, channels, 1, 1, 1), (head,)
-    if features:
-        add_level("fine_encoder", 1, features)
-        add_level("fine_decoder", 2 * features, features)
-        shapes["last.weight"], shapes["last.bias"] = (outputs, features, 1, 1, 1), (outputs,)
     return shapes
 
 

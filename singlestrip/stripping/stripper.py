@@ -15,6 +15,7 @@ from ..configuration import MAX_LOCATOR_SIZE, StrippingConfig
 from ..errors import InputError, ModelError, NoBrainError
 from ..networks.engine import Engine
 from ..networks.engine_choice import as_engine, load_engine
+from ..networks.evidence import add_evidence
 from ..networks.model_files import find_model
 from ..networks.model_header import CASCADE, Anatomy
 from ..networks.normalisation import bright_percentile, normalise
@@ -319,8 +320,15 @@ class Stripper:
         return brain_logit(logits, self.brain_channels) if network == "segmenter" else logits[0]
 
     def _logits(self, network: str, shown: np.ndarray) -> np.ndarray:
-        """All logits [C, X, Y, Z] of one network for a normalised image [X, Y, Z]."""
-        return self.engine.run(network, shown[None, None])[0]
+        """All logits [C, X, Y, Z] of one network for a normalised image [X, Y, Z].
+
+        Those of classes count what the image itself says of them.
+        """
+        logits = self.engine.run(network, shown[None, None])[0]
+        config = self.config
+        if network != "segmenter" or not config.classes or config.class_evidence is None:
+            return logits
+        return add_evidence(shown, logits, config.mirrored_channels, config.class_evidence)
 
     def _locate(self, fine: Scan, coarse: Scan) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it.

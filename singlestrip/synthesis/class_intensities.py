@@ -13,6 +13,7 @@ from .label_map import LabelMap
 from .streams import RandomStreams, happens, uniform, whole_number
 
 CLASSES = 256  # a label map has bytes
+TRIES = 100  # of means that lie apart
 CURVE_CLASSES = 10.0  # a curve over the classes of one side has its number of knots in so many classes
 
 
@@ -46,13 +47,15 @@ def sample_class_intensities(
     extent_mm: Sequence[float],
     scale: float,
     levels: torch.Tensor | None,
+    shares: torch.Tensor | None,
     streams: RandomStreams,
 ) -> ClassIntensities:
     """Draw the intensities of all classes.
 
-    extent_mm: size of the window. levels: [256] intensity of each class in the labelled scan, if known.
+    extent_mm: size of the window. levels: [256] intensity of each class in the labelled scan, if known. shares:
+    [256] of each class in the brain, None if they have no contrast to keep.
     """
-    mean = _sample_means(config, levels, streams)
+    mean = _sample_means(config, levels, shares, streams)
     dark = _sample_dark_classes(config, streams("dark classes"))
     mean[1 : 1 + len(dark)] = dark
     region = _sample_region(config, extent_mm, scale, mean, len(dark), streams("region"))
@@ -61,10 +64,17 @@ def sample_class_intensities(
     return ClassIntensities(mean, region, noise, streams.seed("class grain"))
 
 
-def _sample_means(config: SynthConfig, levels: torch.Tensor | None, streams: RandomStreams) -> torch.Tensor:
+def _sample_means(
+    config: SynthConfig, levels: torch.Tensor | None, shares: torch.Tensor | None, streams: RandomStreams
+) -> torch.Tensor:
     """Mean intensities [256]: independent, on a curve over the classes of each side, or on one curve over the
     levels of all classes."""
-    means = torch.rand(CLASSES, generator=streams("class means"))
+    generator = streams("class means")
+    means = torch.rand(CLASSES, generator=generator)
+    if shares is not None and config.least_contrast:
+        _draw_apart(
+            means, torch.nonzero(shares > config.contrast_share).flatten(), config.least_contrast, generator
+        )
     for side, first, count in (("outside", 1, INSIDE_BASE), ("inside", INSIDE_BASE + 1, 255 - INSIDE_BASE)):
         generator = streams(f"curve {side}")
         if happens(generator, config.smooth_classes_probability):
@@ -74,6 +84,14 @@ def _sample_means(config: SynthConfig, levels: torch.Tensor | None, streams: Ran
         means = _sample_joint_curve(config, levels, generator)
     means[0] = 0
     return means
+
+
+def _draw_apart(means: torch.Tensor, classes: torch.Tensor, least: float, generator: torch.Generator) -> None:
+    """Draw the means [256] of some classes anew until they lie apart. Too many for the range lie as they fall."""
+    for _ in range(TRIES):
+        if len(classes) < 2 or means[classes].sort().values.diff().min() >= least:
+            return
+        means[classes] = torch.rand(len(classes), generator=generator)
 
 
 def _sample_class_curve(config: SynthConfig, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -70,15 +70,17 @@ def sample_parameters(
     streams: RandomStreams,
     levels: torch.Tensor | None = None,
     bank: ShapeBank | None = None,
+    shares: torch.Tensor | None = None,
 ) -> SynthParameters:
     """Draw the parameters of one image. The same streams draw the same parameters.
 
     scale: size of the anatomy over that of an adult human head. levels: [256] of the label map, if known.
-    bank: shapes of other people, if there are any.
+    bank: shapes of other people, if there are any. shares: [256] of each class in the
+    brain, whose large classes then differ.
     """
     return SynthParameters(
         shape=sample_shape(config.shape, window, scale, streams, bank),
-        classes=sample_class_intensities(config, window.extent_mm, scale, levels, streams),
+        classes=sample_class_intensities(config, window.extent_mm, scale, levels, shares, streams),
         structures=sample_structures(config, window.extent_mm, scale, streams),
         layer=sample_layer(config, window.extent_mm, scale, streams),
         surroundings=sample_surroundings(config, window, scale, streams),

@@ -32,8 +32,9 @@ class LabelMap:
     brain: float [X, Y, Z], 1 in the brain; scanned: likewise where there is a label, None for
     everywhere; away_mm: float [X, Y, Z], distance to the brain, 0 in it; depth_mm: float [X, Y, Z], distance to
     the surface within the brain, 0 outside; spacing_mm; brain_mm: [3],
-    middle of the brain's bounding box, mm from the middle of the map; levels: [256] on the CPU,
-    intensity of each class in the labelled scan from 0 to 1, None where it is not known;
+    middle of the brain's bounding box, mm from the middle of the map; shares: [256] on the CPU, of each class
+    in the brain; levels: [256] on the CPU, intensity of each class in the labelled scan from 0 to 1, None where it
+    is not known;
     targets: the classes to tell apart, None if it is the brain alone; bank: shapes of other people, None for its
     own shape alone; spared_mm: how far on each side of the brain's border no loss is taken, since the border may
     be wrong there.
@@ -46,6 +47,7 @@ class LabelMap:
     depth_mm: torch.Tensor
     spacing_mm: float
     brain_mm: torch.Tensor
+    shares: torch.Tensor | None = None
     levels: torch.Tensor | None = None
     targets: Targets | None = None
     bank: ShapeBank | None = None
@@ -77,6 +79,7 @@ class LabelMap:
             torch.from_numpy(depth.astype(np.float32)).to(device),
             spacing_mm,
             torch.tensor(middle * spacing_mm, dtype=torch.float32),
+            torch.from_numpy(np.bincount(labels[brain], minlength=256) / brain.sum()),
             None if levels is None else torch.from_numpy(levels),
             targets,
             bank,

@@ -54,10 +54,10 @@ def calibrated(model: Cascade, scans: Sequence[LabelledScan], largest: float) ->
     if not scans:
         return model, 0.0
     level = border_level(Stripper(model), scans, largest)
-    last = model.segmenter.last or model.segmenter.head
-    assert last.bias is not None, "the last layer is a convolution with a bias"
+    bias = model.segmenter.head.bias
+    assert bias is not None, "the head is a convolution with a bias"
     # The brain's logit falls by the level if those of all classes that are brain do.
     brain = list(model.config.brain_channels) or [0]
     with torch.no_grad():
-        last.bias.view(model.config.segmenter_outputs, -1)[brain] -= level
+        bias.view(model.config.segmenter_outputs, -1)[brain] -= level
     return model, level

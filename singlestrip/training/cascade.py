@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..networks.cascade import Cascade
 from ..networks.checkpoint import save_model
 from ..networks.device import fast_in_bfloat16
+from ..networks.evidence import add_evidence
 from ..networks.losses import class_loss, segmentation_loss
 from ..networks.model_header import Anatomy
 from ..space.metrics import dice
@@ -91,8 +92,18 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
         image, shares, weight = self.sources[network].draw(range(first, first + self.config.batch), batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
             logits = getattr(self.model, network)(image)
+        logits = self._with_evidence(image, logits) if network == "segmenter" else logits
         loss = segmentation_loss if logits.shape[1] == 1 else class_loss
         return loss(logits, shares, weight, self.config.cross_entropy)
+
+    def _with_evidence(self, images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Logits [B, C, X, Y, Z] of images [B, 1, X, Y, Z]; those of classes with the evidence of each image."""
+        cascade = self.setup.network
+        if not cascade.classes or cascade.class_evidence is None:
+            return logits
+        pairs = zip(images[:, 0], logits, strict=True)
+        told = [add_evidence(*pair, cascade.mirrored_channels, cascade.class_evidence) for pair in pairs]
+        return torch.stack(told)
 
     def clip_gradients(self) -> None:
         for network in (self.model.locator, self.model.segmenter):
@@ -115,12 +126,11 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
 def begin_with(model: Cascade, init: Cascade) -> None:
     """Give networks the weights of others.
 
-    The last layers of a segmenter that tells other classes apart keep their own.
+    The last layer of a segmenter that tells other classes apart keeps its own.
     """
     weights, own = init.state_dict(), model.state_dict()
     if model.config.classes != init.config.classes:
-        last = tuple(f"segmenter.{layer}." for layer in ("head", "fine_encoder", "fine_decoder", "last"))
-        weights = {name: own[name] if name.startswith(last) else weights[name] for name in own}
+        weights = {name: own[name] if name.startswith("segmenter.head.") else weights[name] for name in own}
     model.load_state_dict(weights)
 
 

@@ -71,8 +71,8 @@ class ImageSource:
         for number in numbers:
             streams = RandomStreams((self.config.seed, self.network, number))
             chosen.append(view.maps[self._map_number(streams("label map"), len(view.maps))])
-            levels, bank = chosen[-1].levels, chosen[-1].bank
-            parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, levels, bank))
+            drawn_from = chosen[-1].levels, chosen[-1].bank, chosen[-1].shares
+            parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, *drawn_from))
         return synthesise(chosen, view.window, parameters, self.least_change)
 
     def _map_number(self, generator: torch.Generator, count: int) -> int:

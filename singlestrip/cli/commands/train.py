@@ -300,7 +300,7 @@ def run(args: argparse.Namespace) -> int:
     outlines = [*(_outline(*pair, mask_grids(args)) for pair in pairs), *(example.map for example in given)]
     cascade = replace(_fitting_networks(args, outlines, init), classes=classes)
     if args.find_lesions:
-        cascade = replace(cascade, class_features=0)  # two classes need none
+        cascade = replace(cascade, class_evidence=None)  # neither brain nor lesions have an intensity of their own
     check_memory(outlines, cascade, config, device)
     data = replace(_training_data(args, given), init=init, validation=validation)
     data.provenance["init"] = source
