@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pasted_lesions import KINDS, paste
-from scans import find_scans
+import scans
+from pasted_lesions import KINDS, Pasted, paste
 
 from singlestrip import Scan, SingleStripError, Stripper
 from singlestrip.io.images import volume
@@ -41,6 +43,43 @@ class Case:
     truth: np.ndarray
 
 
+@dataclass(frozen=True)
+class Example:
+    """A scan with a reference mask. image: float32 [X, Y, Z]; brain: boolean [X, Y, Z]."""
+
+    name: str
+    contrast: str
+    image: np.ndarray
+    brain: np.ndarray
+    vox2world: np.ndarray
+
+    @staticmethod
+    def read(listed: scans.Scan) -> Example:
+        """From the files of a scan."""
+        file = volume.read(listed.image)
+        brain = volume.read(listed.mask).stored[..., 0] > 0
+        image = file.scaled().astype(np.float32)
+        return Example(name_of(listed), listed.contrast, image, brain, file.vox2world)
+
+    @property
+    def scan(self) -> Scan:
+        """The scan as it is."""
+        return Scan(self.image, self.vox2world)
+
+    def with_lesions(self, volumes: Sequence[float]) -> Iterator[tuple[dict[str, Any], Scan, Pasted]]:
+        """The scan with a lesion of each kind and volume in ml: its row, the scan, and the lesion."""
+        for number, kind in enumerate(KINDS):
+            for ml in volumes:
+                seed = sum(self.name.encode()) * 100 + number * 10 + int(ml)
+                pasted = paste(self.image, self.brain, self.vox2world, self.contrast, kind, ml, seed)
+                yield {"image": self.name, "kind": kind, "ml": ml}, Scan(pasted.image, self.vox2world), pasted
+
+
+def name_of(listed: scans.Scan) -> str:
+    """The name of a scan's image without its suffix."""
+    return listed.image.name.split(".")[0]
+
+
 def strip(stripper: Stripper, scan: Scan) -> np.ndarray:
     """Brain mask, boolean [X, Y, Z]; empty if no brain is found."""
     try:
@@ -49,34 +88,32 @@ def strip(stripper: Stripper, scan: Scan) -> np.ndarray:
         return np.zeros(scan.shape, dtype=bool)
 
 
-def cases_of(
-    stripper: Stripper, image_path: Path, mask_path: Path, contrast: str, volumes: list[float]
-) -> list[Case]:
+def cases_of(stripper: Stripper, example: Example, volumes: Sequence[float]) -> list[Case]:
     """All lesions of one scan."""
-    file = volume.read(image_path)
-    image, vox2world = file.scaled().astype(np.float32), file.vox2world
-    truth = volume.read(mask_path).stored[..., 0] > 0
-    before = strip(stripper, Scan(image, vox2world))
-    name = image_path.name.split(".")[0]
+    truth = example.brain
+    before = strip(stripper, example.scan)
     cases = []
-    for number, kind in enumerate(KINDS):
-        for ml in volumes:
-            seed = sum(name.encode()) * 100 + number * 10 + int(ml)
-            pasted = paste(image, truth, vox2world, contrast, kind, ml, seed)
-            scan = Scan(pasted.image, vox2world)
-            mask = strip(stripper, scan)
-            near = pasted.near
-            row = {
-                "image": name,
-                "kind": kind,
-                "ml": ml,
-                "dice": dice(mask, truth),
-                "dice_before": dice(before, truth),
-                "near": dice(mask & near, truth & near),
-                "near_before": dice(before & near, truth & near),
-            }
-            cases.append(Case(row, scan, mask, truth))
+    for lesion, scan, pasted in example.with_lesions(volumes):
+        mask = strip(stripper, scan)
+        near = pasted.near
+        row = {
+            **lesion,
+            "dice": dice(mask, truth),
+            "dice_before": dice(before, truth),
+            "near": dice(mask & near, truth & near),
+            "near_before": dice(before & near, truth & near),
+        }
+        cases.append(Case(row, scan, mask, truth))
     return cases
+
+
+def by_kind_and_volume(rows: list[dict]) -> Iterator[tuple[list[str], list[dict]]]:
+    """The rows of each kind and volume, and of all of a kind, with the first cells of their line in a table."""
+    volumes = sorted({row["ml"] for row in rows})
+    for kind in KINDS:
+        for name, chosen in [*((f"{ml:g}", [ml]) for ml in volumes), ("all", volumes)]:
+            members = [row for row in rows if row["kind"] == kind and row["ml"] in chosen]
+            yield [kind, name, str(len(members))], members
 
 
 def table(rows: list[dict]) -> str:
@@ -85,41 +122,47 @@ def table(rows: list[dict]) -> str:
         "| lesion | ml | cases | Dice | without lesion | least | Dice near it | without lesion | least |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for kind in KINDS:
-        volumes = sorted({row["ml"] for row in rows})
-        for name, chosen in [*((f"{ml:g}", [ml]) for ml in volumes), ("all", volumes)]:
-            members = [row for row in rows if row["kind"] == kind and row["ml"] in chosen]
-            cells = [kind, name, str(len(members))]
-            for after, before in (("dice", "dice_before"), ("near", "near_before")):
-                cells += [f"{np.mean([row[key] for row in members]):.4f}" for key in (after, before)]
-                cells.append(f"{min(row[after] for row in members):.4f}")
-            lines.append(f"| {' | '.join(cells)} |")
+    for cells, members in by_kind_and_volume(rows):
+        for after, before in (("dice", "dice_before"), ("near", "near_before")):
+            cells += [f"{np.mean([row[key] for row in members]):.4f}" for key in (after, before)]
+            cells.append(f"{min(row[after] for row in members):.4f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def write_rows(path: Path, columns: Sequence[str], rows: list[dict], exact: int) -> None:
+    """Write a CSV table. exact: number of columns, the first ones, that are not rounded to 4 digits."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({k: f"{v:.4f}" if k in columns[exact:] else v for k, v in row.items()} for row in rows)
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of benchmarks with pasted lesions."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", help="default: the shipped weights")
     parser.add_argument("--scans", nargs="+", default=list(SCANS), help="names of images without suffix")
     parser.add_argument("--ml", nargs="+", type=float, default=[5, 20, 60], help="volumes of lesions")
+    return parser
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--model", help="default: the shipped weights")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     stripper = Stripper.load(args.model)
-    listed = {scan.image.name.split(".")[0]: scan for scan in find_scans(args.data)}
+    listed = {name_of(scan): scan for scan in scans.find_scans(args.data)}
     rows: list[dict] = []
     worst: list[Case] = []
     for name in args.scans:
-        scan = listed[name]
-        cases = cases_of(stripper, scan.image, scan.mask, scan.contrast, args.ml)
+        cases = cases_of(stripper, Example.read(listed[name]), args.ml)
         rows += [case.row for case in cases]
         worst = sorted([*worst, *cases], key=lambda case: case.row["near"])[:WORST]
         print(f"{name}: done", flush=True)
-    with (args.out / "lesions.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4f}" if k in COLUMNS[3:] else v for k, v in row.items()} for row in rows)
+    write_rows(args.out / "lesions.csv", COLUMNS, rows, exact=3)
     text = table(rows)
     (args.out / "lesions.md").write_text(text)
     pictures = [

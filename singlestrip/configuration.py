@@ -43,6 +43,8 @@ Byte = Annotated[int, Meta(ge=0, le=255)]
 MAX_CLASSES = 250  # that a segmenter tells apart: their places are stored in bytes
 ClassNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 STRUCTURES_MODEL = "tissues"  # the model that tells structures apart if none is named
+LESIONS_MODEL = "lesions"  # the model that finds lesions if none is named
+LESION = "lesion"  # the name of the class by which a model finds lesions
 INSIDE_BASE = 100  # outside classes are 1, 2, …; inside classes are 101, 102, …; 0 is never used
 
 
@@ -409,6 +411,10 @@ class TargetClass:
     colour: tuple[Byte, Byte, Byte] | None = None
 
 
+# What a model that finds lesions tells apart; both are brain.
+LESION_CLASSES = (TargetClass(1, "brain", brain=True), TargetClass(2, LESION, brain=True))
+
+
 @dataclass(frozen=True)
 class EvidenceConfig:
     """How the intensities of classes are estimated in an image; see networks/evidence.py. Intensities lie in
@@ -469,6 +475,11 @@ class CascadeConfig:
     def brain_channels(self) -> tuple[int, ...]:
         """The channels of the classes that are brain; the background has channel 0."""
         return tuple(channel for channel, each in enumerate(self.classes, start=1) if each.brain)
+
+    @property
+    def lesion_channel(self) -> int | None:
+        """The channel of the class of lesions; None if there is none."""
+        return next((n for n, each in enumerate(self.classes, start=1) if each.name == LESION), None)
 
     @property
     def mirrored_channels(self) -> tuple[int, ...]:
@@ -649,6 +660,36 @@ class ClassTrainConfig(TrainConfig):
             smoothing_mm=(0.0, 1.5),
         ).whole()
     )
+
+
+@dataclass(frozen=True)
+class LesionTrainConfig(TrainConfig):
+    """How to train a segmenter that tells lesions from the rest of the brain."""
+
+    steps: int = 2000
+    warmup: int = 50
+    average: float = 0.995
+    cross_entropy: float = 1.0  # the last layer begins anew, as in `ClassTrainConfig`
+    # A lesion is a target if it changes the image by so much on average, of a range of 0 to 1 for the classes. The
+    # change depends on its opacity, intensity and texture, and on what lies below. A fainter lesion is lost in the
+    # strongest noise, which has this standard deviation. Networks asked for it would find lesions everywhere.
+    least_change: float = 0.08
+    # Most images have lesions; the others teach that healthy brains have none. Bodies of one intensity in the
+    # brain look like lesions and are none: there are fewer than in other trainings.
+    synth: SynthConfig = field(
+        default_factory=lambda: SynthConfig(lesion_probability=0.7, structures_probability=0.1)
+    )
+
+
+@dataclass(frozen=True)
+class LesionConfig:
+    """Which voxels count as lesions that a model finds; volumes are those of an adult human head.
+
+    The least volume is that of a ball with the least radius of the lesions that networks learn from, 3 mm.
+    """
+
+    probability: float = 0.5  # a voxel of the brain mask is lesion above this probability
+    least_ml: float = 0.1  # smaller components are left out
 
 
 @dataclass(frozen=True)

@@ -134,21 +134,30 @@ STRUCTURES = (
 )
 
 
-def class_cascade(voxel_size_mm: float = 6.0, size: int = 32) -> Cascade:
+LESION_CROSSINGS = (0.5, 0.9)  # the brain is brighter, and what is brightest in it is lesion
+
+
+def class_cascade(
+    voxel_size_mm: float = 6.0,
+    size: int = 32,
+    classes: tuple[TargetClass, ...] = STRUCTURES,
+    crossings: tuple[float, ...] = (0.13, 0.4, 0.7),
+) -> Cascade:
     """A real cascade that tells the structures of `make_head` apart by their intensity, without other views.
 
-    The scalp is brighter than 0.13, the outer layer of the brain, which is CSF, than 0.4, and the rest than 0.7.
+    crossings: above which each class is brighter. The scalp is brighter than 0.13, the outer layer of the brain,
+    which is CSF, than 0.4, and the rest than 0.7.
     """
     network = UNetConfig(widths=(2,), norm="none", patch=1)
     plain = threshold_cascade(voxel_size_mm, size)
-    config = CascadeConfig(voxel_size_mm, network, size, network, size, classes=STRUCTURES, class_evidence=None)
+    config = CascadeConfig(voxel_size_mm, network, size, network, size, classes=classes, class_evidence=None)
     cascade = Cascade(config).requires_grad_(False)
     heads = {name: weights for name, weights in cascade.state_dict().items() if name.startswith("segmenter.head")}
     cascade.load_state_dict(plain.state_dict() | heads)
     head = cascade.segmenter.head
     head.weight.zero_()
     # Lines of rising slope: each is the highest from where it crosses the one before.
-    slopes, crossings = (0.0, 20.0, 60.0, 100.0), (0.13, 0.4, 0.7)
+    slopes = (0.0, 20.0, 60.0, 100.0)[: 1 + len(classes)]
     offset = 0.0
     for channel, slope in enumerate(slopes):
         if channel:

@@ -82,7 +82,7 @@ def test_inputs_say_what_the_manual_page_says():
     found = inputs("strip")
     assert found["image"]["type"] == "File" and found["image"]["list"]
     assert found["mask"]["type"] == found["out_dir"]["type"] == "String"  # they need not exist
-    assert found["save"]["value-choices"] == ["brain", "mask", "sdt", "picture", "doubt", "probability"]
+    assert found["save"]["value-choices"] == ["brain", "mask", "sdt", "picture", "doubt", "probability", "lesions"]
     assert found["resume"]["type"] == "Flag"
     assert (found["memory"]["minimum"], found["memory"]["exclusive-minimum"]) == (0, True)
     assert (found["threads"]["minimum"], found["threads"]["integer"]) == (1, True)
@@ -95,7 +95,7 @@ def test_inputs_say_what_the_manual_page_says():
 def test_outputs_and_exit_statuses():
     found = written.descriptor("strip")
     assert {o["path-template"] for o in found["output-files"]} == {
-        "[OUT]", "[MASK]", "[SDT]", "[PICTURE]", "[DOUBT]", "[PROBABILITY]", "[OUT_DIR]",
+        "[OUT]", "[MASK]", "[SDT]", "[PICTURE]", "[DOUBT]", "[PROBABILITY]", "[LESIONS]", "[OUT_DIR]",
     }  # fmt: skip
     assert {e["code"]: e["description"] for e in found["error-codes"]} == {
         status: text for status, text in EXIT_STATUS.items() if status

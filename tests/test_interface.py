@@ -19,6 +19,7 @@ PATHS = {
         "picture": "output",
         "doubt": "output",
         "probability": "output",
+        "lesions": "output",
         "out-dir": "folder",
         "model": "model",
         "bval": "input",

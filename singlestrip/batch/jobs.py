@@ -41,6 +41,7 @@ class StripOptions:
     all frames of the one image; None to search for it. quality_sha256: checksum of the file of the quality network
     that maps of doubt are made with; None for the one that goes with the model. b0_limit: see `JobOptions`.
     crop_mm: crop the brain image to the box of the brain with a margin of so many mm; None to leave it whole.
+    lesion_model_sha256: checksum of the file of the model that finds lesions; None if none are to be found.
     """
 
     border_mm: float = 0.0
@@ -51,6 +52,7 @@ class StripOptions:
     quality_sha256: str | None = None
     b0_limit: float = DiffusionConfig().b0_limit
     crop_mm: float | None = None
+    lesion_model_sha256: str | None = None
 
     def recorded(self, kind: str) -> dict[str, Any]:
         """See `JobOptions`."""
@@ -65,6 +67,8 @@ class StripOptions:
             recorded["CropMM"] = self.crop_mm
         if self.quality_sha256 is not None and kind == "doubt":
             recorded["QualityModelSHA256"] = self.quality_sha256
+        if self.lesion_model_sha256 is not None and kind == "lesions":
+            recorded["LesionModelSHA256"] = self.lesion_model_sha256
         return recorded
 
 
@@ -89,9 +93,9 @@ class SegmentOptions:
 class Job:
     """One image and where its outputs go, by kind.
 
-    Kinds of stripping are "brain", "mask", "sdt", "picture", "doubt" and "probability". Those of segmenting are
-    "dseg", a label map; "table", of the structures in it; "probseg", posteriors; "names", of their frames; and
-    "picture".
+    Kinds of stripping are "brain", "mask", "sdt", "picture", "doubt", "probability" and "lesions". Those of
+    segmenting are "dseg", a label map; "table", of the structures in it; "probseg", posteriors; "names", of their
+    frames; and "picture".
 
     bval: the file of b-values of a diffusion image, which gets one mask from the mean of its b=0 frames. records:
     JSON files by kind of output, which must exist too for the job to count as done. fault: why the job cannot be

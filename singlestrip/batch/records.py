@@ -28,6 +28,7 @@ WORDS = {
     "SingleStripVersion": "version",
     "ModelSHA256": "model",
     "QualityModelSHA256": "quality model",
+    "LesionModelSHA256": "model of lesions",
     "BorderMM": "border in mm",
     "CentreMM": "centre in mm",
     "Fill": "fill",
@@ -45,6 +46,7 @@ DEFAULTS = {
     "Fill": None,
     "CropMM": None,
     "QualityModelSHA256": None,
+    "LesionModelSHA256": None,
     "B0Limit": DiffusionConfig().b0_limit,
 }
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # their modules import torch
     from ..quality.reconstruction import Reconstruction
     from ..quality.scores import MaskQuality, QualityModel
     from ..stripping.brain_field import BrainField
+    from ..stripping.lesion_finder import LesionFinder
     from ..stripping.stripper import Stripped, Stripper
 
 
@@ -50,9 +51,9 @@ class Brain:
     """What was found in an image, or in one frame.
 
     masks: boolean [X, Y, Z, T]. sdts: signed distances in mm, and doubts: maps of doubt, float32 [X, Y, Z, T].
-    probabilities: of brain in steps of PROBABILITY_STEP, uint8 [X, Y, Z, T]. These and the quality, of the worst
-    frame, are None if they are not wanted. remarks: clauses, with advice, on
-    what is unusual or why the mask may be wrong, of the first such frame.
+    probabilities: of brain in steps of PROBABILITY_STEP, uint8 [X, Y, Z, T]. lesions: boolean [X, Y, Z, T]. These
+    and the quality, of the worst frame, are None if they are not wanted. remarks: clauses, with advice, on what is
+    unusual or why the mask may be wrong, of the first such frame.
     """
 
     masks: np.ndarray
@@ -61,6 +62,7 @@ class Brain:
     quality: MaskQuality | None
     remarks: tuple[str, ...]
     probabilities: np.ndarray | None = None
+    lesions: np.ndarray | None = None
 
 
 def prepare(job: Job, options: StripOptions, window_mm: float, say: Say) -> Prepared:
@@ -77,6 +79,7 @@ def prepare(job: Job, options: StripOptions, window_mm: float, say: Say) -> Prep
         _brain_in_mgh(job),
         "doubt" in job.outputs,
         "probability" in job.outputs,
+        "lesions" in job.outputs,
     )
     check_grids(header, job)
     image = read_image(job, say)
@@ -97,6 +100,7 @@ def memory_needed(header: ImageHeader, job: Job, options: StripOptions, window_m
         _brain_in_mgh(job),
         "doubt" in job.outputs,
         "probability" in job.outputs,
+        "lesions" in job.outputs,
     )
 
 
@@ -118,16 +122,19 @@ def find_brain(
     say: Say,
     quality: QualityModel | None = None,
     assess: bool = True,
+    finder: LesionFinder | None = None,
 ) -> Brain:
     """The brain in each frame of an image.
 
     quality: assesses the masks, unless `assess` is False, and makes the maps of doubt if the job asks for them.
-    Raises InputError.
+    finder: finds lesions if the job asks for them. Raises InputError.
     """
     if "doubt" in job.outputs and quality is None:
         raise InputError(f"{job.image}: a map of doubt needs a quality network")
+    if "lesions" in job.outputs and finder is None:
+        raise InputError(f"{job.image}: finding lesions needs a model of lesions")
     with errors_named(job.image):
-        frames = list(_strip_frames(stripper, prepared.frames, options, job.outputs, quality, assess))
+        frames = list(_strip_frames(stripper, prepared.frames, options, job.outputs, quality, assess, finder))
     brain = _gathered(frames)
     for remark in brain.remarks:
         say(f"{job.image}: {remark}")
@@ -176,6 +183,8 @@ def _write_output(
     elif kind == "probability" and brain.probabilities is not None:
         label = "probability"
         volume.write_like(image, path, brain.probabilities, PROBABILITY_STEP, label=label, one_frame=one_mask)
+    elif kind == "lesions" and brain.lesions is not None:
+        volume.write_like(image, path, brain.lesions.view(np.uint8), label="lesions", one_frame=one_mask)
     elif kind == "picture":
         figures.mask_figure(Scan(image.grey(), image.vox2world), brain.masks[..., 0], path, image.path.name)
 
@@ -198,8 +207,9 @@ def _strip_frames(
     kinds: Container[str],
     quality: QualityModel | None,
     assess: bool,
+    finder: LesionFinder | None,
 ) -> Iterator[Brain]:
-    """What is found in each frame, arrays [X, Y, Z]. kinds: of outputs. quality, assess: as for `find_brain`.
+    """What is found in each frame, arrays [X, Y, Z]. kinds: of outputs. Others: as for `find_brain`.
 
     The networks' output for a frame is not kept, since a series may have hundreds of frames.
     """
@@ -213,6 +223,7 @@ def _strip_frames(
                 centre_mm=options.centre_mm,
                 probability="probability" in kinds,
             )
+            lesions = finder.find(frame, stripped.mask) if finder is not None and "lesions" in kinds else None
         except InputError as error:
             if len(frames) == 1:
                 raise
@@ -224,7 +235,8 @@ def _strip_frames(
             judged = quality.measure(mask, reconstruction, frame, stripped.field) if assess else None
             doubt = _doubt_of(mask, reconstruction, stripped.field) if "doubt" in kinds else None
         remarks = tuple(place + each for each in _remarks(stripped))
-        yield Brain(stripped.mask, stripped.sdt, doubt, judged, remarks, _as_bytes(stripped.probability))
+        probability = _as_bytes(stripped.probability)
+        yield Brain(stripped.mask, stripped.sdt, doubt, judged, remarks, probability, lesions)
 
 
 def _as_bytes(probability: np.ndarray | None) -> np.ndarray | None:
@@ -249,6 +261,7 @@ def _gathered(frames: list[Brain]) -> Brain:
         _worst_of([each.quality for each in frames if each.quality is not None]),
         next((each.remarks for each in frames if each.remarks), ()),
         _stack_given([each.probabilities for each in frames]),
+        _stack_given([each.lesions for each in frames]),
     )
 
 

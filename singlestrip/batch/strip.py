@@ -16,6 +16,7 @@ from .stages import Brain, Prepared, assess_kept, find_brain, memory_needed, pre
 
 if TYPE_CHECKING:  # their modules import torch
     from ..quality.scores import MaskQuality, QualityModel
+    from ..stripping.lesion_finder import LesionFinder
     from ..stripping.stripper import Stripper
 
 
@@ -23,13 +24,15 @@ if TYPE_CHECKING:  # their modules import torch
 class Stripping:
     """The work of stripping an image; see `pipeline.Work`.
 
-    quality: assesses the masks, kept ones too, unless `assess` is False, and makes maps of doubt.
+    quality: assesses the masks, kept ones too, unless `assess` is False, and makes maps of doubt. finder: finds
+    the lesions of jobs that ask for them.
     """
 
     stripper: Stripper
     options: StripOptions
     quality: QualityModel | None = None
     assess: bool = True
+    finder: LesionFinder | None = None
     done: str = "stripped"
 
     @property
@@ -43,7 +46,7 @@ class Stripping:
         return prepare(job, self.options, self.stripper.config.window_mm, say)
 
     def look(self, prepared: Prepared, job: Job, say: Say) -> Brain:
-        return find_brain(self.stripper, prepared, job, self.options, say, self.quality, self.assess)
+        return find_brain(self.stripper, prepared, job, self.options, say, self.quality, self.assess, self.finder)
 
     def write(self, job: Job, prepared: Prepared, result: Brain) -> None:
         write_outputs(job, prepared, result, self.options)
@@ -77,6 +80,7 @@ def strip_files(
     *,
     quality: QualityModel | None = None,
     assess: bool = True,
+    finder: LesionFinder | None = None,
     resume: bool = False,
     debug: bool = False,
     made_with: dict[str, Any] | None = None,
@@ -86,12 +90,12 @@ def strip_files(
 ) -> list[Outcome[MaskQuality]]:
     """Strip the image of each job. Returns the outcomes, which have the quality of each mask.
 
-    quality, assess: see `Stripping`; of several masks the quality is that of the worst. made_with: of
+    quality, assess, finder: see `Stripping`; of several masks the quality is that of the worst. made_with: of
     `records.made_with`; each output then gets a record of how it was made, and `resume` makes anew what was made
     in another way, but keeps outputs without a record. Other arguments: see `pipeline.run_jobs`.
     """
     return run_jobs(
-        Stripping(stripper, options, quality, assess),
+        Stripping(stripper, options, quality, assess, finder),
         jobs,
         ledger=None if made_with is None else Ledger(made_with, options),
         resume=resume,

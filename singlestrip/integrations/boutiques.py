@@ -23,7 +23,7 @@ TYPES = {"none": "Flag", **dict.fromkeys(("input", "list", "table", "input-folde
 ONE_REQUIRED: dict[str, dict[str, tuple[str, ...]]] = {
     "strip": {
         "images": ("image", "list"),
-        "outputs": ("out", "mask", "sdt", "picture", "doubt", "probability", "out-dir"),
+        "outputs": ("out", "mask", "sdt", "picture", "doubt", "probability", "lesions", "out-dir"),
     },
     "segment": {"images": ("image", "list"), "outputs": ("out", "posteriors", "picture", "out-dir")},
     "train": {"examples": ("image", "labels"), "results": ("out", "picture")},

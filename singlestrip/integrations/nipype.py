@@ -56,6 +56,7 @@ FILES = {
     "picture": "picture_file",
     "doubt": "doubt_file",
     "probability": "probability_file",
+    "lesions": "lesions_file",
 }
 # The same of segment, and the tables that one run writes of all images.
 SEGMENT_FILES = {"dseg": "out_file", "probseg": "posteriors_file", "picture": "picture_file"}
@@ -194,6 +195,7 @@ class StripOutputs(TraitedSpec):
     picture_file = OutputMultiObject(File(exists=True), desc="picture of three slices with the mask's outline")
     doubt_file = OutputMultiObject(File(exists=True), desc="map of doubt, from 0 to 1")
     probability_file = OutputMultiObject(File(exists=True), desc="probability of brain, from 0 to 1")
+    lesions_file = OutputMultiObject(File(exists=True), desc="lesions found in the brain mask (experimental)")
     out_dir = Directory(exists=True, desc="the folder given as out_dir")
     qc_file = File(exists=True, desc="with qc and out_dir: the table of estimated quality, qc.tsv")
 
@@ -266,9 +268,9 @@ class Strip(_ImageCommand):
     """Strip head images, as `singlestrip strip` does.
 
     Without out_dir it takes one image. Each output is a file name, or True for NAME_brain, NAME_mask, NAME_sdt,
-    NAME_picture, NAME_doubt or NAME_probability in the working folder; without any, brain and mask are written.
-    With out_dir it takes any number of images and writes what `save` names, brain and mask by default. Outputs are
-    then lists in the order of the images, or a single file for one image.
+    NAME_picture, NAME_doubt, NAME_probability or NAME_lesions in the working folder; without any, brain and mask
+    are written. With out_dir it takes any number of images and writes what `save` names, brain and mask by
+    default. Outputs are then lists in the order of the images, or a single file for one image.
 
     It takes the inputs of nipreps' interface to SynthStrip, and has its outputs. The border is 0 mm unless it is
     given, and not 1, and names of files are made as above.

@@ -44,6 +44,12 @@ def large_components(mask: np.ndarray, share: float) -> np.ndarray:
     return np.concatenate([[False], sizes >= share * sizes.max()])[labels]
 
 
+def components_from(mask: np.ndarray, voxels: float) -> np.ndarray:
+    """The 6-connected components of a boolean array [X, Y, Z] that have so many voxels or more."""
+    labels, count = ndimage.label(mask)
+    return np.concatenate([[False], _component_sizes(labels, count) >= voxels])[labels]
+
+
 def _component_sizes(labels: np.ndarray, count: int) -> np.ndarray:
     """The size [N] of each of `count` components, numbered from 1."""
     # Plane by plane: of the whole, bincount would make a copy of 8 bytes a voxel.

@@ -29,6 +29,7 @@ from .found_lesions import LesionBank
 from .intensity_scale import IntensityScale, sample_intensity_scale, scale_intensities
 from .label_map import LabelMap
 from .layer import Layer, add_layer, sample_layer
+from .lesion_target import lesion_share
 from .lesions import Lesion, add_lesions, push_aside, sample_lesions
 from .shape import Shape, sample_shape, window_coordinates
 from .shape_bank import ShapeBank
@@ -103,20 +104,25 @@ def sample_parameters(
 
 @torch.no_grad()
 def synthesise(
-    maps: Sequence[LabelMap], window: Window, parameters: Sequence[SynthParameters]
+    maps: Sequence[LabelMap],
+    window: Window,
+    parameters: Sequence[SynthParameters],
+    least_change: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A batch of images, each of one label map and its parameters.
 
     Returns image [B, 1, X, Y, Z] in [0, 1], the share of each voxel that is brain [B, 1, X, Y, Z], or if the maps
     have targets the shares of the background and of K classes [B, 1 + K, X, Y, Z], and weight [B, 1, X, Y, Z],
-    on the device of the maps. The weight is 0 where the image has no data (the loss must not ask what cannot be
-    seen), and where the label map spares the border. The same parameters give the same batch.
+    on the device of the maps. With `least_change` the shares are [B, 3, X, Y, Z]: background, brain without
+    lesions, and lesions that change the image by so much, see `lesion_share`. The weight is 0 where the image has
+    no data (the loss must not ask what cannot be seen), and where the label map spares the border. The same
+    parameters give the same batch.
     """
     device = maps[0].labels.device
     to_grid = torch.stack([source.grid_from_mm() for source in maps])
     points = window_coordinates(window, [p.shape for p in parameters], device, to_grid)
     points = _displaced(points, maps, window, parameters)
-    image, brain, covered, spared = _in_window(maps, parameters, points)
+    image, brain, covered, spared, lesion = _in_window(maps, parameters, points, least_change)
     image = follow_signal(image, window, [p.distortion for p in parameters])
     image = dim_slices(image, window, [p.slice_motion for p in parameters])
     image = apply_bias(image, window, [p.bias for p in parameters], [p.shape.brain_mm for p in parameters])
@@ -130,7 +136,9 @@ def synthesise(
     image = scale_intensities(image, brain, covered, [p.intensity_scale for p in parameters])
     image = blank_beyond_rim(image, brain, window, [p.masking for p in parameters])
     image = torch.where(covered, image, torch.zeros((), device=device))
-    if maps[0].targets is None:
+    if least_change is not None:
+        shares = torch.stack([1 - brain, brain - lesion, lesion], -1).movedim(-1, 1)  # as `class_shares` lie
+    elif maps[0].targets is None:
         shares = brain[:, None].contiguous()
     else:
         shares = class_shares(maps, [p.shape for p in parameters], points)
@@ -152,11 +160,15 @@ def _displaced(
 
 
 def _in_window(
-    maps: Sequence[LabelMap], parameters: Sequence[SynthParameters], points: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Image, brain and, as booleans, where there are data and where no loss is taken, each [B, X, Y, Z].
+    maps: Sequence[LabelMap],
+    parameters: Sequence[SynthParameters],
+    points: torch.Tensor,
+    least_change: float | None,
+) -> tuple[torch.Tensor, ...]:
+    """Image, brain, as booleans where there are data and where no loss is taken, and lesions, each [B, X, Y, Z].
 
-    points: [B, X, Y, Z, 3] in the coordinates of grid_sample.
+    points: [B, X, Y, Z, 3] in the coordinates of grid_sample. least_change: of the lesions, see `lesion_share`;
+    None for none of them.
     """
     samples = []
     for whole, p, everywhere in zip(maps, parameters, points.split(1), strict=True):
@@ -168,12 +180,13 @@ def _in_window(
             covered = F.grid_sample(source.scanned[None, None], at, align_corners=False)[:, 0] > 0.5
         if p.surroundings is not None:
             image, covered = add_surroundings(image, covered, source, p.surroundings, at)
-        image = add_lesions(image, brain, whole, p.lesions, everywhere)
+        without, image = image, add_lesions(image, brain, whole, p.lesions, everywhere)
+        targets = () if least_change is None else p.lesions
+        lesion = lesion_share(image - without, brain, whole, targets, everywhere, least_change or 0.0)
         image = open_skull(image, brain, whole, p.craniotomy, everywhere)
         image = lose_signal(image, whole, p.voids, everywhere)
-        samples.append((image, brain, covered, _spared(source, at)))
-    image, brain, covered, spared = (torch.cat(channel) for channel in zip(*samples, strict=True))
-    return image, brain, covered, spared
+        samples.append((image, brain, covered, _spared(source, at), lesion))
+    return tuple(torch.cat(channel) for channel in zip(*samples, strict=True))
 
 
 def _spared(source: LabelMap, at: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,8 @@ def calibrated(model: Cascade, scans: Sequence[LabelledScan], largest: float) ->
     level = border_level(Stripper(model), scans, largest)
     bias = model.segmenter.head.bias
     assert bias is not None, "the head is a convolution with a bias"
+    # The brain's logit falls by the level if those of all classes that are brain do.
+    brain = list(model.config.brain_channels) or [0]
     with torch.no_grad():
-        bias -= level
+        bias.view(model.config.segmenter_outputs, -1)[brain] -= level
     return model, level

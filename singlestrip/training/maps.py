@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
-from ..configuration import INSIDE_BASE, CascadeConfig, TrainConfig, Window
+from ..configuration import INSIDE_BASE, CascadeConfig, LesionTrainConfig, TrainConfig, Window
 from ..errors import InputError
 from ..space.grid import voxel_sizes
 from ..space.resample import conform_labels
@@ -51,7 +51,8 @@ class ImageSource:
 
     views: the grids it sees, its own first; scale: of the anatomy, an adult's is 1; network: its number, from 0;
     weights: how often images are made of each map, in proportion to the others; empty for equally often. lesions:
-    found in scans, None to make all by hand.
+    found in scans, None to make all by hand. least_change: of lesions that are told apart, see `synthesise`; None
+    to tell none.
     """
 
     views: Sequence[WindowMaps]
@@ -60,6 +61,7 @@ class ImageSource:
     network: int
     weights: Sequence[float] = ()
     lesions: LesionBank | None = None
+    least_change: float | None = None
 
     def draw(self, numbers: Iterable[int], batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images with these numbers, shares of the brain or of classes, and weights: see `synthesise`.
@@ -74,7 +76,7 @@ class ImageSource:
             chosen.append(view.maps[self._map_number(streams("label map"), len(view.maps))])
             drawn_from = chosen[-1].levels, chosen[-1].bank, chosen[-1].shares, self.lesions
             parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, *drawn_from))
-        return synthesise(chosen, view.window, parameters)
+        return synthesise(chosen, view.window, parameters, self.least_change)
 
     def _map_number(self, generator: torch.Generator, count: int) -> int:
         """The number of the label map of an image, of so many."""
@@ -106,7 +108,12 @@ def image_sources(
     sources = {}
     spared_voxels = [use.spared_voxels for use in uses] or [0.0] * len(maps)
     for network, (name, windows) in enumerate(config.windows(cascade).items()):
-        mirrored = cascade.mirrored_channels if cascade.classes and name == "segmenter" else None
+        least_change, mirrored = None, None
+        if cascade.classes and name == "segmenter":
+            if isinstance(config, LesionTrainConfig):
+                least_change = config.least_change
+            else:
+                mirrored = cascade.mirrored_channels
         views: list[WindowMaps] = []
         for window in windows:
             spacing_mm = map_spacing_mm(maps, window, cascade, config)
@@ -120,7 +127,7 @@ def image_sources(
             spared = [replace(each, spared_mm=mm) for each, mm in zip(conformed, spared_mm, strict=True)]
             views.append(WindowMaps(window, spared))
         weights = [use.weight for use in uses]
-        sources[name] = ImageSource(views, config, cascade.scale, network, weights, lesions)
+        sources[name] = ImageSource(views, config, cascade.scale, network, weights, lesions, least_change)
     return sources
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...batch.shards import table_name
-from ...configuration import STRUCTURES_MODEL
+from ...configuration import LESION, LESIONS_MODEL, STRUCTURES_MODEL
 from ...errors import ModelError
 from ..advice import describer_with_options
 from ..image_jobs import (
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ...batch.pipeline import Outcome
     from ...quality.scores import MaskQuality
 
-KINDS = ("brain", "mask", "sdt", "picture", "doubt", "probability")
+KINDS = ("brain", "mask", "sdt", "picture", "doubt", "probability", "lesions")
 DEFAULT_KINDS = ("brain", "mask")
 
 DESCRIPTION = """take the skull off head images
@@ -70,13 +70,19 @@ tissue is more probable than everything else. Holes are filled, so that the vent
 1/255. It is what the networks say, before the mask's components are left out, its holes filled and its border
 moved. NIfTI holds bytes with a scaling, MGH 32-bit numbers.
 
+--lesions, and lesions among what --save names, write a mask of lesions in the brain mask: tumours, infarcts,
+bleeding, cavities and the like. Experimental: lesions are missed, and healthy tissue is taken for lesions.
+It is no diagnosis. --model finds them if it has a class named lesion, as models of train --find-lesions
+have; the brain mask is then that of the default model. Otherwise the model named lesions finds them, and
+the brain mask is that of --model. The brain mask is the same with and without --lesions.
+
 --crop MM crops the image of the brain to the box around the mask, with a margin of MM on all sides as far as
 the image reaches. Its header puts each voxel where it was. The other outputs keep the image's grid.
 
 --resume goes on where a run stopped. A hidden folder .singlestrip beside the outputs records what each
-was made with: image, version, model, border, centre, fill, crop, fluid and frames. Outputs that were made
-in another way, or from an image that has been replaced, are made anew. Outputs without a record, and those
-that another program has changed, are kept.
+was made with: image, version, model, border, centre, fill, crop, fluid, model of lesions and frames. Outputs
+that were made in another way, or from an image that has been replaced, are made anew. Outputs without a
+record, and those that another program has changed, are kept.
 
 --shard K/N shares the work among several processes. Give all of them the whole list. Process K, counted
 from 1, strips images K, K+N, K+2N and so on; outputs have the same names as without --shard.
@@ -108,6 +114,7 @@ EXAMPLES = """\
     singlestrip strip -i bold.nii.gz -m mask.nii.gz --mean-frame
     singlestrip strip -i t1.nii.gz -m mask.nii.gz --doubt doubt.nii.gz --qc
     singlestrip strip -i t1.nii.gz -o brain.nii.gz --crop 5
+    singlestrip strip -i flair.nii.gz -m mask.nii.gz --lesions lesions.nii.gz --model lesions.safetensors
     singlestrip strip -i dwi.nii.gz -m mask.nii.gz --bval dwi.bval --b0-limit 100
     singlestrip strip -i fetus.nii.gz -m mask.nii.gz --centre -12 30.5 8
     singlestrip strip -i sub-*/anat/*_T1w.nii.gz --out-dir masks --save mask --resume
@@ -143,6 +150,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=output_file,
         metavar="FILE",
         help="probability of brain by the networks, from 0 to 1 in steps of 1/255",
+    )
+    files.add_argument(
+        "--lesions",
+        type=output_file,
+        metavar="FILE",
+        help=f"mask of lesions in the brain mask; experimental, no diagnosis (default model: {LESIONS_MODEL})",
     )
     add_folder(files, "strip", KINDS, DEFAULT_KINDS, "NAME_mask")
     add_model(files)
@@ -193,6 +206,11 @@ def _maps_doubt(args: argparse.Namespace) -> bool:
     return args.doubt is not None or "doubt" in (args.save or ())
 
 
+def _finds_lesions(args: argparse.Namespace) -> bool:
+    """Whether a mask of lesions is among the outputs."""
+    return args.lesions is not None or "lesions" in (args.save or ())
+
+
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """The job of one image with the outputs that are named, or those of all images with --out-dir.
 
@@ -211,11 +229,11 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     written = args.save or DEFAULT_KINDS if args.out_dir is not None else ["brain"] if args.out else []
     if args.crop is not None and "brain" not in written:
         args.parser.error("--crop is about the image of the brain: name it with -o, or brain with --save")
-    paths = zip(KINDS, (args.out, args.mask, args.sdt, args.picture, args.doubt, args.probability), strict=True)
-    outputs = {kind: path for kind, path in paths if path is not None}
+    paths = {kind: getattr(args, "out" if kind == "brain" else kind) for kind in KINDS}
+    outputs = {kind: path for kind, path in paths.items() if path is not None}
     if args.qc and args.resume and args.out_dir is None and args.mask is None:
         args.parser.error("--qc with --resume needs -m: there is no mask to score otherwise")
-    return plan_jobs(args, images, outputs, "-o, -m, -d, -p, --doubt or --probability", DEFAULT_KINDS)
+    return plan_jobs(args, images, outputs, "-o, -m, -d, -p, --doubt, --probability or --lesions", DEFAULT_KINDS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -225,13 +243,14 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from ...batch.jobs import StripOptions
     from ...batch.records import made_with
-    from ...networks.model_files import find_model
 
     # A wrong name is refused before the slow imports below.
-    path = _model_without_fluid() if args.no_csf and args.model is None else find_model(args.model)
+    path, lesion_path = _models(args)
     from ...batch.strip import strip_files
     from ...io.checksum import checksum
+    from ...networks.model_files import find_model
     from ...networks.model_header import AUTOENCODER
+    from ...stripping.lesion_finder import LesionFinder
     from ...stripping.stripper import Stripper
 
     apply_threads(args)
@@ -243,6 +262,7 @@ def run(args: argparse.Namespace) -> int:
     flags = chosen_flags(args)
     quality = load_quality(args, path, flags) if args.qc or _maps_doubt(args) else None
     stripper = Stripper.load(path, args.device, args.engine, not args.no_csf)
+    finder = None if lesion_path is None else LesionFinder.load(lesion_path, args.device, args.engine)
     centre = None if args.centre is None else tuple(args.centre)
     quality_sha256 = None if args.qc_model is None else checksum(find_model(args.qc_model, AUTOENCODER.shipped))
     options = StripOptions(
@@ -254,12 +274,14 @@ def run(args: argparse.Namespace) -> int:
         quality_sha256,
         chosen_b0_limit(args),
         args.crop,
+        None if lesion_path is None else checksum(lesion_path),
     )
     outcomes = strip_files(
         stripper,
         jobs,
         options,
         quality=quality,
+        finder=finder,
         resume=args.resume,
         debug=args.debug,
         made_with=made_with(path) | ({"CSF": "left out"} if args.no_csf else {}),
@@ -272,16 +294,43 @@ def run(args: argparse.Namespace) -> int:
     return exit_status(outcomes)
 
 
-def _model_without_fluid() -> Path:
-    """The model that --no-csf takes if none is named. Raises ModelError if it is not there."""
+def _models(args: argparse.Namespace) -> tuple[Path, Path | None]:
+    """The files of the model that finds the brain, and of the one that finds lesions if any are wanted.
+
+    Raises ModelError if one is not there.
+    """
+    from ...networks.model_files import find_model
+
+    named = None if args.model is None else find_model(args.model)
+    lesion_path = None
+    if _finds_lesions(args):
+        if named is not None and _has_class_of_lesions(named):
+            named, lesion_path = None, named
+        else:
+            lesion_path = _usual_model(LESIONS_MODEL, f"--lesions needs a model with a class named {LESION}")
+    if named is None and args.no_csf:
+        need = "--no-csf needs a model that tells the fluid around the brain from the brain"
+        return _usual_model(STRUCTURES_MODEL, need), lesion_path
+    return named or find_model(None), lesion_path
+
+
+def _has_class_of_lesions(path: Path) -> bool:
+    """Whether a model finds lesions. Raises ModelError if it is no model to strip with."""
+    from ...networks.model_header import CASCADE, read_header
+
+    return read_header(path, CASCADE).parts[CASCADE].config.lesion_channel is not None
+
+
+def _usual_model(name: str, need: str) -> Path:
+    """The model of a name that comes with the package or lies in its folders. need: of it, a clause.
+
+    Raises ModelError if it is not there.
+    """
     from ...networks.model_files import describe_folders, find_in_folders
 
-    path = find_in_folders(STRUCTURES_MODEL)
+    path = find_in_folders(name)
     if path is None:
-        raise ModelError(
-            "--no-csf needs a model that tells the fluid around the brain from the brain, and none is named "
-            f"{STRUCTURES_MODEL} in {describe_folders()}; name one with --model"
-        )
+        raise ModelError(f"{need}, and none is named {name} in {describe_folders()}; name one with --model")
     return path
 
 

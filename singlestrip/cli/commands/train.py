@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...configuration import (
+    LESION_CLASSES,
     ClassTrainConfig,
     GMMConfig,
+    LesionTrainConfig,
     MaskGridConfig,
     QualityPartTrainConfig,
     TrainConfig,
@@ -67,6 +69,9 @@ With --classes the model tells apart the labels of a map: tissues, organs or reg
 other scans. Images are drawn from all labels of the map, and the table of classes says which of them are
 one class, which lie left and right, and which are brain. If some are brain, strip works with the model too.
 
+With --find-lesions the model tells lesions from the rest of the brain. Lesions are painted into most of the
+images, so that the labelled brains need none. strip --lesions writes what such a model finds. Experimental.
+
 The training begins with the weights that come with singlestrip, for any anatomy: networks see voxels, not
 millimetres. The voxel size is that at which the labelled brain is as many voxels long as an adult's. If
 the brain is about as long as those that the model is for, the voxel size stays. --init begins with
@@ -99,6 +104,7 @@ SYNOPSIS = [
     "singlestrip train -l LABELS [LABELS ...] -o MODEL [OPTIONS]",
     "singlestrip train -l LABELS [LABELS ...] --brain LABEL [LABEL ...] -o MODEL [OPTIONS]",
     "singlestrip train -l LABELS [LABELS ...] --classes TABLE -o MODEL [OPTIONS]",
+    "singlestrip train -i IMAGE [IMAGE ...] -m MASK [MASK ...] --find-lesions -o MODEL [OPTIONS]",
 ]
 
 EXAMPLES = """\
@@ -109,6 +115,7 @@ EXAMPLES = """\
     singlestrip train -l dseg.nii.gz --brain 3 4 -o my-anatomy.safetensors
     singlestrip train -l dseg.nii.gz --classes classes.tsv -o tissues.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o patients.safetensors --lesions lesions.txt
+    singlestrip train -i t1.nii.gz -m mask.nii.gz --find-lesions --no-quality -o lesions.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz --picture sheet.png"""
 
 NO_INIT = "none"  # in place of a model to begin with
@@ -127,7 +134,12 @@ NUMBERS = {
 
 def _default(name: str) -> str:
     """The default of a training option, in words if it depends on what the training begins with."""
-    kinds = {"": TransferConfig(), " with --init none": TrainConfig(), " with --classes": ClassTrainConfig()}
+    kinds = {
+        "": TransferConfig(),
+        " with --init none": TrainConfig(),
+        " with --classes": ClassTrainConfig(),
+        " with --find-lesions": LesionTrainConfig(),
+    }
     values = {kind: f"{getattr(config, name):g}" for kind, config in kinds.items()}
     return "; ".join(value + kind for kind, value in values.items() if not kind or value != values[""])
 
@@ -180,6 +192,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="learn to tell the labels of the maps apart, as this table says: FreeSurfer colour table, or BIDS "
         "dseg.tsv that may also have the columns target, side, brain, fluid and largest; or the word "
         f"{EACH_LABEL}: each label is a class",
+    )
+    files.add_argument(
+        "--find-lesions",
+        action="store_true",
+        help="learn to tell lesions, which are painted into the images, from the rest of the brain (experimental)",
     )
     files.add_argument(
         "--label-table",
@@ -249,6 +266,8 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--classes is about label maps: name them with -l, and no masks")
     if args.classes and args.label_table:
         args.parser.error("--label-table has the names for --brain; with --classes the table of classes has them")
+    if args.classes and args.find_lesions:
+        args.parser.error("--find-lesions tells lesions from the brain, and --classes has other classes")
     images_of_maps = (args.brain or args.classes) and not args.mask
     if args.classes and args.lesions:
         args.parser.error("--lesions is about brain masks: with --classes no class is known in a lesion")
@@ -272,6 +291,8 @@ def run(args: argparse.Namespace) -> int:
 
     validation = [labelled_scan(image, mask, mask_grids(args)) for image, mask in args.val]
     given, classes, knows_sides = _read_label_maps(args)
+    if args.find_lesions:
+        classes = LESION_CLASSES
     has_brain = not classes or any(each.brain for each in classes)
     if args.val and not has_brain:
         args.parser.error("--val scores brain masks, and no class is brain")
@@ -283,8 +304,7 @@ def run(args: argparse.Namespace) -> int:
     keep_memory()
     device = choose_training_device(args.device)
     chosen = {name: value for name in (*NUMBERS, "amp") if (value := getattr(args, name)) is not None}
-    kind = ClassTrainConfig if classes else TrainConfig if init is None else TransferConfig
-    config = kind(**chosen)
+    config = _kind_of_training(args, init)(**chosen)
     if classes and not knows_sides:
         config = config.without_flips()
     if lesions:
@@ -292,6 +312,8 @@ def run(args: argparse.Namespace) -> int:
     pairs = zip(args.image if args.mask else [], args.mask, strict=True)
     outlines = [*(_outline(*pair, mask_grids(args)) for pair in pairs), *(example.map for example in given)]
     cascade = replace(_fitting_networks(args, outlines, init), classes=classes)
+    if args.find_lesions:
+        cascade = replace(cascade, class_evidence=None)  # neither brain nor lesions have an intensity of their own
     check_memory(outlines, cascade, config, device)
     bank = _lesion_bank(args, lesions, cascade)
     data = replace(_training_data(args, given), init=init, validation=validation, lesions=bank)
@@ -312,6 +334,15 @@ def run(args: argparse.Namespace) -> int:
         if is_first and quality is not None:
             _train_quality(args, quality)
     return 0
+
+
+def _kind_of_training(args: argparse.Namespace, init: Cascade | None) -> type[TrainConfig]:
+    """The configuration that has the defaults of what is learned. init: the networks to begin with."""
+    if args.find_lesions:
+        return LesionTrainConfig
+    if args.classes:
+        return ClassTrainConfig
+    return TrainConfig if init is None else TransferConfig
 
 
 def _train(
@@ -553,8 +584,10 @@ def _sample_sheet(
     from ...training.maps import image_sources
 
     source = image_sources(data.maps, cascade, config, device, lesions=data.lesions)["segmenter"]
-    # Of classes those that are brain are outlined, or all if none is.
+    # Lesions are outlined, or classes that are brain, or all if none is.
     channels = list(cascade.brain_channels or range(1, cascade.segmenter_outputs)) if cascade.classes else [0]
+    if cascade.lesion_channel is not None and isinstance(config, LesionTrainConfig):
+        channels = [cascade.lesion_channel]
     images, outlined = [], []
     for number in range(16):
         image, shares, _ = source.draw([number], number)

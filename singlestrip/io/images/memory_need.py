@@ -22,6 +22,8 @@ SDT_BYTES_PER_VOXEL = 16  # the distance, and what measures it; 10 were measured
 DOUBT_BYTES_PER_VOXEL = 16  # the map, its part with mask or votes, one vote as logit and as probability
 PROBABILITY_BYTES_PER_VOXEL = 4  # the probability of the brain in 32 bits, and
 ROUNDING_BYTES_PER_VOXEL = 8  # what turns it into bytes, before they are written
+LESION_BYTES = 0.2 * memory.GIB  # a second model and the logits of its views; 0.09 GiB were measured
+LESION_BYTES_PER_VOXEL = 16  # within the window: probability of lesion, labels of components, and masks
 CHANNEL_COPIES = 6  # of logits and probabilities of all classes in the window, while the networks see it
 POSTERIOR_BYTES_PER_VOXEL = 16  # within the window: bytes of the classes that are probable; 8 were measured
 COARSER = " or a coarser scan"
@@ -34,6 +36,7 @@ def estimate(
     brain_in_mgh: bool = False,
     doubt: bool = False,
     probability: bool = False,
+    lesions: bool = False,
 ) -> int:
     """Upper estimate, in bytes, of the memory that the whole process takes to strip an image.
 
@@ -42,12 +45,13 @@ def estimate(
     brain_in_mgh: whether the stripped image is written in MGH, which lacks scaling and some types.
     doubt: whether a map of doubt is made.
     probability: whether the probability of the brain is written.
+    lesions: whether lesions are found, by a second model.
     """
     voxels = prod(image.space)
     voxel_mm3 = abs(np.linalg.det(image.vox2world[:3, :3]))
     window_voxels = min(voxels, int(window_mm**3 / voxel_mm3))
     # The image and its stripped copy stay. While several frames are gathered, each output is there twice.
-    output_bytes = 1 + 4 * sdt + 4 * doubt + probability
+    output_bytes = 1 + 4 * sdt + 4 * doubt + probability + lesions
     gathered = 2 * output_bytes if image.frames > 1 else 0
     kept = image.nbytes + voxels * image.frames * max(image.dtype.itemsize + output_bytes, gathered)
     if brain_in_mgh and not image.is_mgh:
@@ -56,8 +60,9 @@ def estimate(
         sdt * SDT_BYTES_PER_VOXEL, doubt * DOUBT_BYTES_PER_VOXEL, probability * ROUNDING_BYTES_PER_VOXEL
     )
     most_at_once += probability * PROBABILITY_BYTES_PER_VOXEL
-    work = voxels * (MASK_BYTES_PER_VOXEL + most_at_once) + window_voxels * WINDOW_BYTES_PER_VOXEL
-    return int(NETWORK_BYTES + kept + work)
+    window_bytes = WINDOW_BYTES_PER_VOXEL + lesions * LESION_BYTES_PER_VOXEL
+    work = voxels * (MASK_BYTES_PER_VOXEL + most_at_once) + window_voxels * window_bytes
+    return int(NETWORK_BYTES + lesions * LESION_BYTES + kept + work)
 
 
 def estimate_segmenting(image: ImageHeader, config: CascadeConfig, posteriors: bool, frames: int) -> int:
@@ -94,10 +99,13 @@ def check(
     brain_in_mgh: bool = False,
     doubt: bool = False,
     probability: bool = False,
+    lesions: bool = False,
 ) -> None:
     """Raise InputError if stripping an image would take more memory than is free, or than `limit_gib`."""
     advice = "use a larger machine" + (" or leave out the SDT and border" if sdt else COARSER)
-    check_need(image, estimate(image, sdt, window_mm, brain_in_mgh, doubt, probability), limit_gib, advice)
+    check_need(
+        image, estimate(image, sdt, window_mm, brain_in_mgh, doubt, probability, lesions), limit_gib, advice
+    )
 
 
 def check_need(
