@@ -87,8 +87,12 @@ NOISE = np.random.default_rng(0).normal(size=LABELS.shape)
 FOUND = LesionBank(tuple(find_lesions(NOISE, Scan(LABELS > 100, np.diag([SPACING] * 3 + [1.0])))))
 
 
-def draw(seed=0, config=SynthConfig(), window=WINDOW, scale=1.0, levels=None, found_lesions=None):
-    return sample_parameters(config, window, scale, RandomStreams((seed,)), levels, found_lesions=found_lesions)
+SHARES = torch.from_numpy(np.bincount(LABELS[LABELS > 100], minlength=256) / np.count_nonzero(LABELS > 100))
+
+
+def draw(seed=0, config=SynthConfig(), window=WINDOW, scale=1.0, levels=None, found_lesions=None, shares=None):
+    streams = RandomStreams((seed,))
+    return sample_parameters(config, window, scale, streams, levels, shares=shares, found_lesions=found_lesions)
 
 
 def shaped(**changes):
@@ -812,6 +816,8 @@ STRONG = {
     "smooth_classes_probability": 1.0,
     "smooth_knots": (9, 10),
     "joint_probability": 1.0,
+    "least_contrast": 0.3,
+    "contrast_share": 1.0,
     "region_probability": 1.0,
     "region_spacing_mm": (20.0, 30.0),
     "structures_probability": 1.0,
@@ -915,6 +921,22 @@ STRONG = {
 }
 
 
+def test_large_classes_of_the_brain_differ():
+    shares = torch.zeros(256)
+    shares[[101, 103, 107]], shares[110] = 0.3, 0.01
+    config = replace(OFF, smooth_classes_probability=0.0, joint_probability=0.0, least_contrast=0.2)
+    means = [draw(seed, config, shares=shares).classes.mean[[101, 103, 107]] for seed in range(20)]
+    assert all(mean.sort().values.diff().min() >= 0.2 for mean in means)
+    plain = [draw(seed, config).classes.mean[[101, 103, 107]] for seed in range(20)]
+    assert any(mean.sort().values.diff().min() < 0.05 for mean in plain)
+    # Others stay as they are, and so do those that lie apart already.
+    for seed, mean in enumerate(plain):
+        kept = draw(seed, config, shares=shares).classes.mean
+        assert kept[110] == draw(seed, config).classes.mean[110]
+        if mean.sort().values.diff().min() >= 0.2:
+            assert torch.equal(kept[[101, 103, 107]], mean)
+
+
 def test_every_field_has_a_strong_setting():
     assert set(STRONG_SHAPE) == {field.name for field in fields(ShapeConfig)}
     assert set(STRONG) == {*STRONG_SHAPE, *(field.name for field in fields(SynthConfig) if field.name != "shape")}
@@ -929,11 +951,18 @@ def test_every_field_changes_the_batch(name):
     # Not rare, so that a few seeds show what belongs to each.
     often = ("masked", "coil", "surroundings", "lesion", "craniotomy", "void", "fat_shift", "distortion", "motion",
              "ghost", "wrap")  # fmt: skip
-    usual = SynthConfig(lesion_radius_mm=(15.0, 27.0), **{f"{thing}_probability": 0.5 for thing in often})
+    usual = SynthConfig(
+        lesion_radius_mm=(15.0, 27.0), least_contrast=0.05, **{f"{thing}_probability": 0.5 for thing in often}
+    )
     strong = with_strong(usual, name)
     bank = FOUND if name.startswith("found") else None
     assert any(
-        not same(*(make(draw(seed, config, levels=LEVELS, found_lesions=bank)) for config in (usual, strong)))
+        not same(
+            *(
+                make(draw(seed, config, levels=LEVELS, found_lesions=bank, shares=SHARES))
+                for config in (usual, strong)
+            )
+        )
         for seed in range(24)
     )
 
