@@ -114,7 +114,7 @@ EXAMPLES = """\
     singlestrip strip -i bold.nii.gz -m mask.nii.gz --mean-frame
     singlestrip strip -i t1.nii.gz -m mask.nii.gz --doubt doubt.nii.gz --qc
     singlestrip strip -i t1.nii.gz -o brain.nii.gz --crop 5
-    singlestrip strip -i flair.nii.gz -m mask.nii.gz --lesions lesions.nii.gz --model lesions.safetensors
+    singlestrip strip -i t1.nii.gz -m mask.nii.gz --lesions found.nii.gz --model own.safetensors
     singlestrip strip -i dwi.nii.gz -m mask.nii.gz --bval dwi.bval --b0-limit 100
     singlestrip strip -i fetus.nii.gz -m mask.nii.gz --centre -12 30.5 8
     singlestrip strip -i sub-*/anat/*_T1w.nii.gz --out-dir masks --save mask --resume
