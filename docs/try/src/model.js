@@ -82,7 +82,9 @@ export async function loadModel(files, createSession, Tensor) {
   const parse = (network, key) => JSON.parse(told[network][key]);
   const { classes, brain_channels: brain, class_evidence: evidence } = parse("segmenter", "configuration");
   if (classes.length && evidence)
-    throw new InputError("this model asks the image what its classes look like, which this page cannot; choose another");
+    throw new InputError(
+      "this model asks the image what its classes look like, which this page cannot; choose another",
+    );
   if (classes.length && !brain.length)
     throw new InputError("none of the classes that this model tells apart is brain; it cannot strip");
   for (const network of Object.keys(sessions)) sessions[network] = await createSession(sessions[network]);
