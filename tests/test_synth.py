@@ -295,7 +295,7 @@ def test_the_choice_of_the_label_map_depends_on_the_run_and_the_image_alone(monk
     """Whatever else is drawn; and the same image is drawn of it, whatever other images there are in the batch."""
     chosen = []
     monkeypatch.setattr(
-        training_maps, "synthesise", lambda maps, window, parameters: chosen.append((maps, parameters))
+        training_maps, "synthesise", lambda maps, window, parameters, least_change: chosen.append((maps, parameters))
     )
     maps = [MAP, LabelMap.of(make_head().labels, SPACING)]
     for config, images in ((SynthConfig(), range(12)), (ALL, range(12)), (SynthConfig(), range(4, 7))):
