@@ -294,9 +294,7 @@ def test_a_sampler_that_draws_more_moves_no_other(monkeypatch):
 def test_the_choice_of_the_label_map_depends_on_the_run_and_the_image_alone(monkeypatch):
     """Whatever else is drawn; and the same image is drawn of it, whatever other images there are in the batch."""
     chosen = []
-    monkeypatch.setattr(
-        training_maps, "synthesise", lambda maps, window, parameters, least_change: chosen.append((maps, parameters))
-    )
+    monkeypatch.setattr(training_maps, "synthesise", lambda maps, window, drawn, _: chosen.append((maps, drawn)))
     maps = [MAP, LabelMap.of(make_head().labels, SPACING)]
     for config, images in ((SynthConfig(), range(12)), (ALL, range(12)), (SynthConfig(), range(4, 7))):
         ImageSource([WindowMaps(WINDOW, maps)], TrainConfig(synth=config), 1.0, 1).draw(images, 0)
