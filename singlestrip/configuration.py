@@ -472,6 +472,11 @@ class CascadeConfig:
         return 1 + len(self.classes)
 
     @property
+    def evidence(self) -> EvidenceConfig | None:
+        """How an image is asked for its classes; None if it is not, or if there are none."""
+        return self.class_evidence if self.classes else None
+
+    @property
     def brain_channels(self) -> tuple[int, ...]:
         """The channels of the classes that are brain; the background has channel 0."""
         return tuple(channel for channel, each in enumerate(self.classes, start=1) if each.brain)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from singlestrip.configuration import CascadeConfig, TargetClass, UNetConfig
+from singlestrip.configuration import CascadeConfig, ShapeConfig, TargetClass, UNetConfig
 from singlestrip.networks.cascade import Cascade
 from singlestrip.networks.model_header import CASCADE, Kind, read_header
 from singlestrip.space.scan import Scan
@@ -22,6 +22,16 @@ AIR, SKULL, SCALP = 1, 2, 3
 BRAIN = (101, 102, 103)
 # All views of stripping agree on it: the scalp is dark to `Threshold`, and most of the brain bright, in each.
 INTENSITY = {AIR: 0.0, SKULL: 8.0, SCALP: 20.0, 101: 60.0, 102: 80.0, 103: 100.0}
+
+STILL = ShapeConfig(
+    rotation_deg=0.0,
+    turn_probability=0.0,
+    scaling=(1.0, 1.0),
+    anisotropy=0.0,
+    shear=0.0,
+    warp_mm=(0.0, 0.0, 0.0),
+    flip_probability=0.0,
+)  # as it lies
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from phantoms import LESION_CROSSINGS, class_cascade, make_head, threshold_cascade, tiny_cascade
+from phantoms import LESION_CROSSINGS, STILL, class_cascade, make_head, threshold_cascade, tiny_cascade
 
 from singlestrip.cli.main import main
 from singlestrip.configuration import (
@@ -41,15 +41,6 @@ CPU = torch.device("cpu")
 SPACING = 3.0
 SIZE = 41
 WINDOW = Window((SIZE,) * 3, SPACING, 0.0)
-STILL = ShapeConfig(
-    rotation_deg=0.0,
-    turn_probability=0.0,
-    scaling=(1.0, 1.0),
-    anisotropy=0.0,
-    shear=0.0,
-    warp_mm=(0.0, 0.0, 0.0),
-    flip_probability=0.0,
-)
 
 
 def ball_map() -> LabelMap:

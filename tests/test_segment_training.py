@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from interruptions import stop_after
 from organs import AIR, LEFT, MIDDLE, RIGHT, TABLE, TISSUE, make_body, save_body
-from phantoms import tiny_cascade
+from phantoms import STILL, tiny_cascade
 
 from singlestrip.cli.main import main
 from singlestrip.configuration import (
@@ -39,15 +39,6 @@ from singlestrip.training.cascade import TrainingData, begin_with, train_cascade
 from singlestrip.training.maps import conform_map, fingerprint
 
 CPU = torch.device("cpu")
-STILL = ShapeConfig(
-    rotation_deg=0.0,
-    turn_probability=0.0,
-    scaling=(1.0, 1.0),
-    anisotropy=0.0,
-    shear=0.0,
-    warp_mm=(0.0, 0.0, 0.0),
-    flip_probability=0.0,
-)
 
 
 @pytest.fixture

@@ -54,13 +54,13 @@ def _log_sum(logits: np.ndarray, channels: Sequence[int]) -> np.ndarray:
 class Shown:
     """A window as the segmenter sees it.
 
-    image: [X, Y, Z] in [0, 1]. logits: [C, X, Y, Z], with the evidence of the image, if it is asked. low, width:
-    the range of intensities that became [0, 1].
+    image: [X, Y, Z] in [0, 1]. evidence: how classes look in it, and says: their log likelihood [C, X, Y, Z]; None
+    if the image is not asked. low, width: the range of intensities that became [0, 1].
     """
 
     image: np.ndarray
-    logits: np.ndarray
     evidence: Evidence | None = None
+    says: np.ndarray | None = None
     low: float = 0.0
     width: float = 1.0
 
@@ -140,8 +140,8 @@ class ClassViews:
         assert self._total is not None, "a view has been added"
         mean = np.divide(self._total, len(self._channels), out=self._total)
         told = None
-        if shown is not None and shown.evidence is not None:
-            expected = self._probability(mean - shown.evidence.of(shown.image))
+        if shown is not None and shown.evidence is not None and shown.says is not None:
+            expected = self._probability(mean - shown.says)
             told = Told(shown.evidence, shown.image, expected, shown.low, shown.width)
         return ClassField(self._probability(mean), np.stack(self._channels), told)
 

@@ -12,7 +12,7 @@ from ..space.grid import voxel_volume_ml
 from ..space.morphology import bounding_box, components_from, middle_mm
 from ..space.resample import sample
 from ..space.scan import Scan
-from .stripper import Stripper
+from .stripper import Stripper, load_for_classes
 
 
 class LesionFinder:
@@ -31,11 +31,7 @@ class LesionFinder:
     @staticmethod
     def load(model: str | os.PathLike[str], device: str = "auto", engine: str = "auto") -> LesionFinder:
         """From a model file, or a name in the models folder. device, engine: as for `Stripper.load`."""
-        stripper = Stripper.load(model, device, engine, keeps_classes=True)
-        try:
-            return LesionFinder(stripper)
-        except ModelError as error:
-            raise ModelError(f"{model}: {error}") from error
+        return load_for_classes(LesionFinder, model, device, engine)
 
     def find(self, scan: Scan, mask: np.ndarray) -> np.ndarray:
         """The lesions in a scan, boolean [X, Y, Z], all within its brain mask, boolean [X, Y, Z], not empty.

@@ -14,7 +14,7 @@ from ..space.grid import voxel_volume_ml
 from ..space.morphology import bounding_box
 from ..space.scan import Scan
 from .class_labels import STEPS, ClassLabels, Where, label_grid
-from .stripper import Point, Stripper, no_brain_error
+from .stripper import Point, Stripper, load_for_classes, no_brain_error
 
 LABEL_TYPES = (np.uint8, np.int16, np.int32)  # of label maps; every format and program knows them
 
@@ -86,11 +86,7 @@ class Segmenter:
     @staticmethod
     def load(model: str | os.PathLike[str], device: str = "auto", engine: str = "auto") -> Segmenter:
         """From a model file, or a name in the models folder. device, engine: as for `Stripper.load`."""
-        stripper = Stripper.load(model, device, engine, keeps_classes=True)
-        try:
-            return Segmenter(stripper)
-        except ModelError as error:
-            raise ModelError(f"{model}: {error}") from error
+        return load_for_classes(Segmenter, model, device, engine)
 
     def segment(
         self,

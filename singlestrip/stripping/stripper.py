@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy import special
@@ -62,6 +62,21 @@ class Stripped:
     unusual: str = ""
     doubts: tuple[str, ...] = ()
     probability: np.ndarray | None = None
+
+
+ClassUser = TypeVar("ClassUser")
+
+
+def load_for_classes(
+    make: Callable[[Stripper], ClassUser], model: str | os.PathLike[str], device: str, engine: str
+) -> ClassUser:
+    """What uses the classes of a model, made of its stripper. Arguments and errors as of `Stripper.load`; an error
+    of `make` gets the model's name."""
+    stripper = Stripper.load(model, device, engine, keeps_classes=True)
+    try:
+        return make(stripper)
+    except ModelError as error:
+        raise ModelError(f"{model}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,8 +285,8 @@ class Stripper:
         """
         size = (self.config.segmenter_size,) * 3
         grid, window = self._window(scan, centre_mm, size)
-        shown = self._show(window)
-        logit = brain_logit(shown.logits, self.brain_channels)
+        shown, logits = self._show(window)
+        logit = brain_logit(logits, self.brain_channels)
         brain = self._sought((logit > 0) & ~np.isnan(window))
         middle = middle_mm(brain, grid.vox2world)
         if middle is None:
@@ -282,9 +297,9 @@ class Stripper:
                 before = Scan(brain, grid.vox2world)
                 grid, window = self._window(scan, middle, size)
                 brain = conform(before, grid) > 0.5
-            shown = self._show(window, brain)
+            shown, logits = self._show(window, brain)
         predict, mirrored = partial(self._logits, "segmenter"), self.config.mirrored_channels
-        seen = logits_of_views(shown.logits, shown.image, predict, self.views, mirrored)
+        seen = logits_of_views(logits, shown.image, predict, self.views, mirrored)
         gathered = ClassViews(~np.isnan(window)) if self.keeps_classes else None
         brain_views = []
         for logits in seen:
@@ -316,16 +331,17 @@ class Stripper:
         logits = self._logits(network, shown)
         return brain_logit(logits, self.brain_channels) if network == "segmenter" else logits[0]
 
-    def _show(self, window: np.ndarray, brain: np.ndarray | None = None) -> Shown:
-        """What the segmenter sees in a conformed image [X, Y, Z], NaN where it has no data; brain: see
-        `normalise`."""
+    def _show(self, window: np.ndarray, brain: np.ndarray | None = None) -> tuple[Shown, np.ndarray]:
+        """What the segmenter is shown of a conformed image [X, Y, Z], NaN where it has no data, and its logits
+        [C, X, Y, Z], as of `_logits`; brain: see `normalise`."""
         image = network_input(window, brain)
         logits = self._network_logits("segmenter", image)
         evidence = self._evidence(image, logits)
         if evidence is None:
-            return Shown(image, logits)
+            return Shown(image), logits
         low, width = intensity_range(window, ~np.isnan(window), brain)
-        return Shown(image, logits + evidence.of(image), evidence, low, width)
+        says = evidence.of(image)
+        return Shown(image, evidence, says, low, width), logits + says
 
     def _logits(self, network: str, shown: np.ndarray) -> np.ndarray:
         """All logits [C, X, Y, Z] of one network for a normalised image [X, Y, Z].
@@ -342,10 +358,8 @@ class Stripper:
 
     def _evidence(self, shown: np.ndarray, logits: np.ndarray) -> Evidence | None:
         """What an image [X, Y, Z] says of classes with logits [C, X, Y, Z]; None if it is not asked."""
-        config = self.config
-        if not config.classes or config.class_evidence is None:
-            return None
-        return find_evidence(shown, logits, config.mirrored_channels, config.class_evidence)
+        asked = self.config.evidence
+        return None if asked is None else find_evidence(shown, logits, self.config.mirrored_channels, asked)
 
     def _locate(self, fine: Scan, coarse: Scan) -> np.ndarray:
         """RAS mm [3] of the middle of the brain's bounding box, as the locator sees it.

@@ -101,10 +101,10 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
     def _with_evidence(self, images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Logits [B, C, X, Y, Z] of images [B, 1, X, Y, Z]; those of classes with the evidence of each image."""
         cascade = self.setup.network
-        if not cascade.classes or cascade.class_evidence is None:
+        if cascade.evidence is None:
             return logits
         pairs = zip(images[:, 0], logits, strict=True)
-        told = [add_evidence(*pair, cascade.mirrored_channels, cascade.class_evidence) for pair in pairs]
+        told = [add_evidence(*pair, cascade.mirrored_channels, cascade.evidence) for pair in pairs]
         return torch.stack(told)
 
     def clip_gradients(self) -> None:
