@@ -687,6 +687,33 @@ class LesionTrainConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class StudentTrainConfig(TrainConfig):
+    """How networks learn to see through lesions and faults of images: from a teacher, which is what they were.
+
+    The student sees an image with them, the teacher the same image without (distillation: Hinton, Vinyals & Dean
+    2015; to learn and not forget: Li & Hoiem, ECCV 2016). Where both say the same there is nothing to learn, so
+    that whole brains are drawn as before. Figures: docs/tried.md.
+    """
+
+    steps: int = 2000
+    lr: float = 1e-4  # at 3e-4 networks depart from the teacher faster than they learn
+    warmup: int = 100
+    average: float = 0.995
+    clip: float = 0.1  # few images are hard: all count about alike
+    # Every image has something to learn from. Cavities at the border and what operations leave cost most.
+    synth: SynthConfig = field(
+        default_factory=lambda: SynthConfig(
+            lesion_probability=1.0,
+            lesion_border_probability=0.75,
+            cavity_probability=0.5,
+            craniotomy_probability=0.3,
+            void_probability=0.4,
+            ghost_probability=0.2,
+        )
+    )
+
+
+@dataclass(frozen=True)
 class LesionConfig:
     """Which voxels count as lesions that a model finds; volumes are those of an adult human head.
 

@@ -42,6 +42,19 @@ def segmentation_loss(
     return loss.mean()
 
 
+def distillation_loss(logit: torch.Tensor, teacher: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """How far predicted probabilities are from a teacher's (Hinton, Vinyals & Dean 2015): their Kullback-Leibler
+    divergence, the weighted mean over voxels, averaged over the batch.
+
+    logit, teacher, weight: [B, 1, X, Y, Z]; both are logits. Where both agree, the loss and its gradient are 0.
+    """
+    target = torch.sigmoid(teacher)
+    entropy = F.binary_cross_entropy_with_logits(teacher, target, reduction="none")
+    divergence = F.binary_cross_entropy_with_logits(logit, target, reduction="none") - entropy
+    dims = (1, 2, 3, 4)
+    return ((weight * divergence).sum(dims) / weight.sum(dims).clamp(min=1)).mean()
+
+
 def class_loss(
     logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, cross_entropy: float
 ) -> torch.Tensor:

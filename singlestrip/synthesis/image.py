@@ -9,7 +9,7 @@ and in `SynthParameters`; its tests in tests/test_synth.py, and its line in CHAN
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +62,21 @@ class SynthParameters:
     crop: Crop | None
     intensity_scale: IntensityScale
     masking: Masking | None
+
+    def whole(self) -> SynthParameters:
+        """The same image without what hides the brain: lesions, craniotomy, lost signal, and what folds over it.
+
+        The brain keeps its shape and place: what lesions push aside stays there, and so does what is distorted.
+        """
+        return replace(
+            self,
+            lesions=tuple(replace(lesion, zones=()) for lesion in self.lesions),
+            craniotomy=None,
+            voids=(),
+            fat_shift=None,
+            wrap_around=None,
+            ghost=None,
+        )
 
 
 def sample_parameters(

@@ -47,7 +47,7 @@ class Zone:
 
 @dataclass(frozen=True)
 class Lesion:
-    """zones: from the outermost inward, each over those before.
+    """zones: from the outermost inward, each over those before; none to push the tissue aside alone.
 
     texture: [1, 1, z, y, x], a field of the blob that is added to their intensity, None if nothing is. push: share
     by which the tissue in the middle is drawn apart; push_mm: how far from the centre that reaches. open_mm: the
@@ -187,7 +187,8 @@ def add_lesions(
     """
     for lesion in drawn:
         centre_mm = centre_of(lesion.blob.place, source)
-        box = box_near(source, at, centre_mm, reach_mm(lesion.blob, max(zone.radii for zone in lesion.zones)))
+        reach = reach_mm(lesion.blob, max((zone.radii for zone in lesion.zones), default=0.0))
+        box = box_near(source, at, centre_mm, reach) if lesion.zones else None
         if box is not None:
             image = image.clone()
             image[0][box] = _painted(image[0][box], brain[0][box], source, lesion, at[0][box][None], centre_mm)

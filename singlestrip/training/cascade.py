@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..configuration import CascadeConfig, TrainConfig
+from ..configuration import CascadeConfig, StudentTrainConfig, TrainConfig
 from ..errors import InputError
 from ..networks.cascade import Cascade
 from ..networks.checkpoint import save_model
 from ..networks.device import fast_in_bfloat16
 from ..networks.evidence import add_evidence
-from ..networks.losses import class_loss, segmentation_loss
+from ..networks.losses import class_loss, distillation_loss, segmentation_loss
 from ..networks.model_header import Anatomy
 from ..space.metrics import dice
 from ..stripping.stripper import Stripper
@@ -42,7 +43,8 @@ CascadeSetup = Setup[Cascade, CascadeConfig, TrainConfig]
 class TrainingData:
     """What a cascade learns from and is measured by.
 
-    maps: label maps; uses: how each is learned from, empty to draw each as often; init: a cascade to begin with;
+    maps: label maps; uses: how each is learned from, empty to draw each as often; init: a cascade to begin with,
+    and the teacher of a student;
     scans: the labelled scans of the maps, which are not learned from but say where the border is drawn, see
     `calibration`; validation: scans to score during training; provenance, anatomy: what the model file tells of
     all this; lesions: found in scans, None to make all by hand.
@@ -59,7 +61,8 @@ class TrainingData:
 
 
 class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
-    """Each step draws an image for each network and takes the gradient of its segmentation loss."""
+    """Each step draws an image for each network and takes the gradient of its loss: of the brain or of classes, or
+    for a student of what the teacher says of the whole image."""
 
     validates = True
     average: MovingAverage[Cascade]
@@ -74,6 +77,8 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
         if data.init is not None:
             begin_with(self.model, data.init)
         self.model.to(device)
+        teacher = teacher_of(data, config)
+        self.teacher = None if teacher is None else copy.deepcopy(teacher).to(device).requires_grad_(False)
         self.average = MovingAverage(self.model, config.average)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
@@ -91,12 +96,23 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
     def _loss(self, network: str, batch: int) -> torch.Tensor:
         """Loss [] of a network for this process's images of the batch of this number."""
         first = (batch * process_count() + process_number()) * self.config.batch
-        image, shares, weight = self.sources[network].draw(range(first, first + self.config.batch), batch)
+        numbers = range(first, first + self.config.batch)
+        if self.teacher is not None:
+            return self._distance_to(self.teacher, network, numbers, batch)
+        image, shares, weight = self.sources[network].draw(numbers, batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
             logits = getattr(self.model, network)(image)
         logits = self._with_evidence(image, logits) if network == "segmenter" else logits
         loss = segmentation_loss if logits.shape[1] == 1 else class_loss
         return loss(logits, shares, weight, self.config.cross_entropy)
+
+    def _distance_to(self, teacher: Cascade, network: str, numbers: range, batch: int) -> torch.Tensor:
+        """Loss [] of a network that sees images, against what the teacher's sees in them as they are whole."""
+        image, whole, weight = self.sources[network].draw_pairs(numbers, batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            target = getattr(teacher, network)(whole)
+            logits = getattr(self.model, network)(image)
+        return distillation_loss(logits, target, weight)
 
     def _with_evidence(self, images: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Logits [B, C, X, Y, Z] of images [B, 1, X, Y, Z]; those of classes with the evidence of each image."""
@@ -112,10 +128,12 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
             torch.nn.utils.clip_grad_norm_(network.parameters(), self.config.clip)
 
     def finished_model(self, step: int) -> tuple[Cascade, dict[str, Any]]:
-        """The average of the weights, its border drawn by the labelled scans."""
+        """The average of the weights, its border drawn by the labelled scans; a student's is the teacher's."""
+        images = {"images_seen": step * self.config.batch * process_count()}
+        if self.teacher is not None:
+            return self.average.model, self.data.provenance | images
         model, level = calibrated(self.average.model, self.data.scans, self.config.largest_level)
-        images = step * self.config.batch * process_count()
-        return model, self.data.provenance | {"images_seen": images, "border_level": round(level, 4)}
+        return model, self.data.provenance | images | {"border_level": round(level, 4)}
 
     def write_model(self, path: Path, model: Cascade, provenance: dict[str, Any]) -> None:
         """Write a finished model and its anatomy."""
@@ -168,8 +186,16 @@ def cascade_setup(data: TrainingData, cascade: CascadeConfig, config: TrainConfi
     """What a run of the cascade is: known before label maps are conformed and networks built."""
     validate_every = config.validate_every if data.validation else None
     plan = Plan(config.steps, config.report_every, config.save_every, validate_every)
-    learned = fingerprint(data.maps, data.uses, data.lesions)
+    learned = fingerprint(data.maps, data.uses, data.lesions, teacher_of(data, config))
     return Setup(Cascade, cascade, config, CHANGEABLE, learned, LOSSES, True, plan)
+
+
+def teacher_of(data: TrainingData, config: TrainConfig) -> Cascade | None:
+    """The networks that a student learns from, which it begins with; None for all but students."""
+    if not isinstance(config, StudentTrainConfig):
+        return None
+    assert data.init is not None, "a student has a teacher"
+    return data.init
 
 
 def mixed_precision(device: torch.device, amp: str) -> bool:

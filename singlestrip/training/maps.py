@@ -15,12 +15,13 @@ import torch
 
 from ..configuration import INSIDE_BASE, CascadeConfig, LesionTrainConfig, TrainConfig, Window
 from ..errors import InputError
+from ..networks.cascade import Cascade
 from ..space.grid import voxel_sizes
 from ..space.resample import conform_labels
 from ..space.scan import Scan
 from ..synthesis.found_lesions import LesionBank
 from ..synthesis.gmm import NativeMap, is_inside
-from ..synthesis.image import sample_parameters, synthesise
+from ..synthesis.image import SynthParameters, sample_parameters, synthesise
 from ..synthesis.label_map import LabelMap, Targets
 from ..synthesis.streams import RandomStreams, happens, whole_number
 
@@ -69,6 +70,20 @@ class ImageSource:
         batch: number of the batch that they belong to, of which other processes may draw other images. All its
         images are on the same grid.
         """
+        return synthesise(*self._drawn(numbers, batch), self.least_change)
+
+    def draw_pairs(self, numbers: Iterable[int], batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images with these numbers, the same images as they are whole, and weights, each [B, 1, X, Y, Z].
+
+        Whole: see `SynthParameters.whole`. The weight is 0 where one of both has no data. batch: as of `draw`.
+        """
+        maps, window, parameters = self._drawn(numbers, batch)
+        image, _, weight = synthesise(maps, window, parameters)
+        whole, _, weight_of_whole = synthesise(maps, window, [each.whole() for each in parameters])
+        return image, whole, weight * weight_of_whole
+
+    def _drawn(self, numbers: Iterable[int], batch: int) -> tuple[list[LabelMap], Window, list[SynthParameters]]:
+        """The label map and the parameters of each image, and the grid of all."""
         view = self._view(RandomStreams((self.config.seed, self.network, batch)))
         chosen, parameters = [], []
         for number in numbers:
@@ -76,7 +91,7 @@ class ImageSource:
             chosen.append(view.maps[self._map_number(streams("label map"), len(view.maps))])
             drawn_from = chosen[-1].levels, chosen[-1].bank, chosen[-1].shares, self.lesions
             parameters.append(sample_parameters(self.config.synth, view.window, self.scale, streams, *drawn_from))
-        return synthesise(chosen, view.window, parameters, self.least_change)
+        return chosen, view.window, parameters
 
     def _map_number(self, generator: torch.Generator, count: int) -> int:
         """The number of the label map of an image, of so many."""
@@ -164,9 +179,14 @@ def conform_map(
     return LabelMap.of(labels, spacing_mm, device, source.levels, targets, source.bank)
 
 
-def fingerprint(maps: Sequence[NativeMap], uses: Sequence[MapUse] = (), lesions: LesionBank | None = None) -> str:
-    """SHA-256 of label maps with all that belongs to them, and of found lesions: a run must be resumed with those
-    it began with."""
+def fingerprint(
+    maps: Sequence[NativeMap],
+    uses: Sequence[MapUse] = (),
+    lesions: LesionBank | None = None,
+    teacher: Cascade | None = None,
+) -> str:
+    """SHA-256 of label maps with all that belongs to them, of found lesions and of a teacher: a run must be
+    resumed with those it began with."""
     digest = hashlib.sha256()
     for source in maps:
         digest.update(np.ascontiguousarray(source.labels).tobytes())
@@ -181,4 +201,6 @@ def fingerprint(maps: Sequence[NativeMap], uses: Sequence[MapUse] = (), lesions:
     for lesion in () if lesions is None else lesions.lesions:
         for values in (lesion.uneven, lesion.texture, lesion.radius_mm * lesion.reach):
             digest.update(values.numpy().tobytes())
+    for weights in () if teacher is None else teacher.parameters():
+        digest.update(weights.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -16,6 +16,7 @@ from ...configuration import (
     LesionTrainConfig,
     MaskGridConfig,
     QualityPartTrainConfig,
+    StudentTrainConfig,
     TrainConfig,
     TransferConfig,
 )
@@ -81,6 +82,10 @@ With --lesions some synthetic brains have lesions: half of these have shape and 
 other scans, whose masks LIST names. In a lesion mask all values but 0 are lesion. What lies in a lesion
 stays brain. A scan without lesions is left out with a warning.
 
+With --teacher the model learns to see through lesions, and through signal loss, ghosts and what operations
+leave. It sees synthetic images with them, and learns what MODEL says of the same images without. It begins
+with MODEL's weights, and draws whole brains as MODEL does, with the same border.
+
 Then the model strips the labelled scans. The command prints the Dice of each, and writes
 NAME.labelled.png, a picture with the outlines of both masks.
 
@@ -105,6 +110,7 @@ SYNOPSIS = [
     "singlestrip train -l LABELS [LABELS ...] --brain LABEL [LABEL ...] -o MODEL [OPTIONS]",
     "singlestrip train -l LABELS [LABELS ...] --classes TABLE -o MODEL [OPTIONS]",
     "singlestrip train -i IMAGE [IMAGE ...] -m MASK [MASK ...] --find-lesions -o MODEL [OPTIONS]",
+    "singlestrip train -i IMAGE [IMAGE ...] -m MASK [MASK ...] --teacher MODEL -o MODEL [OPTIONS]",
 ]
 
 EXAMPLES = """\
@@ -116,6 +122,7 @@ EXAMPLES = """\
     singlestrip train -l dseg.nii.gz --classes classes.tsv -o tissues.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz -o patients.safetensors --lesions lesions.txt
     singlestrip train -i t1.nii.gz -m mask.nii.gz --find-lesions --no-quality -o lesions.safetensors
+    singlestrip train -i t1.nii.gz -m mask.nii.gz --teacher own.safetensors -o patients.safetensors
     singlestrip train -i t1.nii.gz -m mask.nii.gz --picture sheet.png"""
 
 NO_INIT = "none"  # in place of a model to begin with
@@ -139,6 +146,7 @@ def _default(name: str) -> str:
         " with --init none": TrainConfig(),
         " with --classes": ClassTrainConfig(),
         " with --find-lesions": LesionTrainConfig(),
+        " with --teacher": StudentTrainConfig(),
     }
     values = {kind: f"{getattr(config, name):g}" for kind, config in kinds.items()}
     return "; ".join(value + kind for kind, value in values.items() if not kind or value != values[""])
@@ -215,6 +223,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="begin with the weights of this model, or none (default: the weights that come with singlestrip)",
     )
     files.add_argument(
+        "--teacher",
+        type=model,
+        metavar="MODEL",
+        help="learn what this model says of synthetic images without their lesions and faults; begins with its "
+        "weights",
+    )
+    files.add_argument(
         "--resume",
         action="store_true",
         help="continue the run whose checkpoint lies beside MODEL, if there is one",
@@ -268,6 +283,11 @@ def run(args: argparse.Namespace) -> int:
         args.parser.error("--label-table has the names for --brain; with --classes the table of classes has them")
     if args.classes and args.find_lesions:
         args.parser.error("--find-lesions tells lesions from the brain, and --classes has other classes")
+    if args.teacher and (args.classes or args.find_lesions or args.init or args.voxel_size):
+        args.parser.error(
+            "--teacher has the networks to begin with and says what they learn: give no --init, --voxel-size, "
+            "--classes or --find-lesions"
+        )
     images_of_maps = (args.brain or args.classes) and not args.mask
     if args.classes and args.lesions:
         args.parser.error("--lesions is about brain masks: with --classes no class is known in a lesion")
@@ -286,7 +306,9 @@ def run(args: argparse.Namespace) -> int:
     lesions = _read_lesion_list(args)
     _check_files(args, lesions)
     _check_checkpoint(args)
-    init, source = _initial_networks(args.init)
+    init, source = _initial_networks(args.teacher or args.init)
+    if args.teacher and init is not None and init.config.classes:
+        args.parser.error("--teacher is about brain masks, and this model tells classes apart")
     from ...synthesis.labelling import labelled_scan
 
     validation = [labelled_scan(image, mask, mask_grids(args)) for image, mask in args.val]
@@ -317,7 +339,7 @@ def run(args: argparse.Namespace) -> int:
     check_memory(outlines, cascade, config, device)
     bank = _lesion_bank(args, lesions, cascade)
     data = replace(_training_data(args, given), init=init, validation=validation, lesions=bank)
-    data.provenance["init"] = source
+    data.provenance["teacher" if args.teacher else "init"] = source
     if lesions:
         data.provenance["lesions"] = [_describe_files(image=image, mask=mask) for image, mask in lesions]
     if not has_brain:
@@ -342,6 +364,8 @@ def _kind_of_training(args: argparse.Namespace, init: Cascade | None) -> type[Tr
         return LesionTrainConfig
     if args.classes:
         return ClassTrainConfig
+    if args.teacher:
+        return StudentTrainConfig
     return TrainConfig if init is None else TransferConfig
 
 
@@ -447,7 +471,12 @@ def _fitting_networks(args: argparse.Namespace, outlines: list[NativeMap], init:
 
     if init is None:
         return fitting_cascade(outlines, args.voxel_size, norm=args.norm or UNetConfig.norm)
-    return continued_cascade(outlines, init.config, args.voxel_size)
+    continued = continued_cascade(outlines, init.config, args.voxel_size)
+    if not args.teacher:
+        return continued
+    if continued.scale != init.config.scale:
+        args.parser.error("--teacher is for brains of another size: it has nothing to say of these")
+    return init.config
 
 
 def _read_lesion_list(args: argparse.Namespace) -> list[tuple[Path, Path]]:
