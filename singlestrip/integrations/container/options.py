@@ -97,6 +97,7 @@ OPTIONS = {
         ("table", None, "--lesions"),
         ("none", 0, "--trust-voxels"),
         ("model", None, "--init"),
+        ("model", None, "--teacher"),
         ("none", 0, "--resume"),
         ("output", None, "-p", "--picture"),
         ("value", None, "--steps"),
