@@ -196,8 +196,9 @@ def _in_window(
         if p.surroundings is not None:
             image, covered = add_surroundings(image, covered, source, p.surroundings, at)
         without, image = image, add_lesions(image, brain, whole, p.lesions, everywhere)
-        targets = () if least_change is None else p.lesions
-        lesion = lesion_share(image - without, brain, whole, targets, everywhere, least_change or 0.0)
+        lesion = torch.zeros_like(brain)
+        if least_change is not None:
+            lesion = lesion_share(image - without, brain, whole, p.lesions, everywhere, least_change)
         image = open_skull(image, brain, whole, p.craniotomy, everywhere)
         image = lose_signal(image, whole, p.voids, everywhere)
         samples.append((image, brain, covered, _spared(source, at), lesion))
