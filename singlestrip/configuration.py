@@ -695,7 +695,7 @@ class StudentTrainConfig(TrainConfig):
     that whole brains are drawn as before. Figures: docs/tried.md.
     """
 
-    steps: int = 4000
+    steps: int = 3500
     lr: float = 2e-4
     warmup: int = 100
     clip: float = 0.1  # few images are hard: all count about alike
