@@ -62,6 +62,12 @@ class Head:
             nib.save(nib.Nifti1Image(array, self.vox2world), path)
         return paths
 
+    def save_many(self, folder: Path) -> None:
+        """The images a.nii.gz and b.nii.gz, and frames.nii.gz of two frames, all of this head, in a folder."""
+        arrays = {"a": self.image, "b": self.image, "frames": np.stack([self.image] * 2, -1)}
+        for name, array in arrays.items():
+            nib.save(nib.Nifti1Image(array, self.vox2world), folder / f"{name}.nii.gz")
+
 
 def make_head(size: int = 32, spacing_mm: float = 6.0, noise: float = 1.0) -> Head:
     """A head that fills a cube of size³ voxels; its brain is 0.55 of the cube wide, with a lump on one side."""

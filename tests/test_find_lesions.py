@@ -204,9 +204,7 @@ def there(models, tmp_path, monkeypatch):
     monkeypatch.setattr(stripper, "usual_views", lambda peak: ())
     monkeypatch.setenv("SINGLESTRIP_MODELS", str(models))
     monkeypatch.chdir(tmp_path)
-    for name in "ab":
-        nib.save(nib.Nifti1Image(HEAD.image, HEAD.vox2world), f"{name}.nii.gz")
-    nib.save(nib.Nifti1Image(np.stack([HEAD.image] * 2, -1), HEAD.vox2world), "frames.nii.gz")
+    HEAD.save_many(tmp_path)
     return tmp_path
 
 
