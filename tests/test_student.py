@@ -159,13 +159,6 @@ def test_a_student_learns_what_the_teacher_says_of_the_whole_image(head, monkeyp
     assert after < 0.2 * before
 
 
-def test_the_border_is_the_teachers(head):
-    run = make_run(head, replace(CONFIG, synth=SynthConfig().whole()))
-    run.task.data = replace(run.task.data, scans=[head.labelled])
-    model, provenance = run.task.finished_model(0)
-    assert model is run.task.average.model and "border_level" not in provenance
-
-
 def test_a_run_is_resumed_with_its_teacher(head, tmp_path):
     out = tmp_path / "model.safetensors"
 

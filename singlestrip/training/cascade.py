@@ -128,12 +128,10 @@ class CascadeTask(Task[Cascade, CascadeConfig, TrainConfig]):
             torch.nn.utils.clip_grad_norm_(network.parameters(), self.config.clip)
 
     def finished_model(self, step: int) -> tuple[Cascade, dict[str, Any]]:
-        """The average of the weights, its border drawn by the labelled scans; a student's is the teacher's."""
-        images = {"images_seen": step * self.config.batch * process_count()}
-        if self.teacher is not None:
-            return self.average.model, self.data.provenance | images
+        """The average of the weights, its border drawn by the labelled scans."""
         model, level = calibrated(self.average.model, self.data.scans, self.config.largest_level)
-        return model, self.data.provenance | images | {"border_level": round(level, 4)}
+        images = step * self.config.batch * process_count()
+        return model, self.data.provenance | {"images_seen": images, "border_level": round(level, 4)}
 
     def write_model(self, path: Path, model: Cascade, provenance: dict[str, Any]) -> None:
         """Write a finished model and its anatomy."""

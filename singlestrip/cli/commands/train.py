@@ -84,7 +84,7 @@ stays brain. A scan without lesions is left out with a warning.
 
 With --teacher the model learns to see through lesions, and through signal loss, ghosts and what operations
 leave. It sees synthetic images with them, and learns what MODEL says of the same images without. It begins
-with MODEL's weights, and draws whole brains as MODEL does, with the same border.
+with MODEL's weights, and draws whole brains as MODEL does.
 
 Then the model strips the labelled scans. The command prints the Dice of each, and writes
 NAME.labelled.png, a picture with the outlines of both masks.
