@@ -49,6 +49,7 @@ PATHS = {
         "out": "output",
         "val": "input",
         "init": "model",
+        "teacher": "model",
         "picture": "output",
     },
     "qc": {

@@ -372,16 +372,17 @@ def test_files_of_self_train(files, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("singlestrip", "singlestrip-cascade"), ("quality", "singlestrip-autoencoder")]
+    ("name", "kind", "version"),
+    [("singlestrip", "singlestrip-cascade", "2"), ("quality", "singlestrip-autoencoder", "1")],
 )
-def test_model_files(monkeypatch, name, kind):
+def test_model_files(monkeypatch, name, kind, version):
     """Those that come with it, which every later version has to read."""
     monkeypatch.delenv("SINGLESTRIP_MODELS", raising=False)
     path = find_model(name)
     with safe_open(path, "pt") as file:
         header = file.metadata()
     assert set(MODEL_KEYS) <= set(header)
-    assert (header["format"], header["format_version"]) == (kind, "1")
+    assert (header["format"], header["format_version"]) == (kind, version)
     assert json.loads(header["configuration"]) and isinstance(json.loads(header["provenance"]), dict)
     assert f"`{kind}`" in PAGE
 
