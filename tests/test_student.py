@@ -207,6 +207,12 @@ def test_a_teacher_decides_what_others_would(given, tmp_path, capsys, more, said
     assert said in capsys.readouterr().err
 
 
+def test_no_teacher_is_none(given, capsys):
+    with pytest.raises(SystemExit):
+        main([*given, "--teacher", "none"])
+    assert "--teacher is a model" in capsys.readouterr().err
+
+
 def test_a_teacher_of_classes_is_refused(given, tmp_path, capsys):
     model = class_cascade(VOXEL_MM, 24, LESION_CLASSES, LESION_CROSSINGS)
     save_model(tmp_path / "classes.safetensors", model, {})

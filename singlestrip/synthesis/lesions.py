@@ -186,9 +186,10 @@ def add_lesions(
     map, in the coordinates of grid_sample.
     """
     for lesion in drawn:
+        if not lesion.zones:
+            continue
         centre_mm = centre_of(lesion.blob.place, source)
-        reach = reach_mm(lesion.blob, max((zone.radii for zone in lesion.zones), default=0.0))
-        box = box_near(source, at, centre_mm, reach) if lesion.zones else None
+        box = box_near(source, at, centre_mm, reach_mm(lesion.blob, max(zone.radii for zone in lesion.zones)))
         if box is not None:
             image = image.clone()
             image[0][box] = _painted(image[0][box], brain[0][box], source, lesion, at[0][box][None], centre_mm)

@@ -288,6 +288,8 @@ def run(args: argparse.Namespace) -> int:
             "--teacher has the networks to begin with and says what they learn: give no --init, --voxel-size, "
             "--classes or --find-lesions"
         )
+    if args.teacher == NO_INIT:
+        args.parser.error("--teacher is a model: begin without one with --init none")
     images_of_maps = (args.brain or args.classes) and not args.mask
     if args.classes and args.lesions:
         args.parser.error("--lesions is about brain masks: with --classes no class is known in a lesion")
