@@ -87,9 +87,12 @@ def test_a_whole_image_is_the_same_image_without_what_hides_the_brain(head, numb
     as_whole, brain_of_whole, _ = synthesise(maps, window, [whole])
     # The brain keeps its shape, though lesions push it aside, and the image is another one.
     assert torch.equal(brain, brain_of_whole) and not torch.equal(image, as_whole)
-    # Lesions that are painted nowhere are none.
-    pushed_only = replace(drawn, lesions=tuple(replace(each, zones=()) for each in drawn.lesions))
-    assert torch.equal(synthesise(maps, window, [pushed_only.whole()])[0], as_whole)
+    # A lesion that is not painted is one that cannot be seen.
+    unseen = [
+        replace(lesion, zones=tuple(replace(zone, opacity=0.0) for zone in lesion.zones))
+        for lesion in drawn.lesions
+    ]
+    assert torch.equal(synthesise(maps, window, [replace(whole, lesions=tuple(unseen))])[0], as_whole)
 
 
 def test_images_that_are_whole_come_twice(head):

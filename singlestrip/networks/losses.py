@@ -36,9 +36,8 @@ def segmentation_loss(
     """
     loss = soft_dice_loss(logit, target, weight)
     if cross_entropy > 0:
-        entropy = F.binary_cross_entropy_with_logits(logit, target, weight, reduction="none")
-        dims = (1, 2, 3, 4)
-        loss = loss + cross_entropy * entropy.sum(dims) / weight.sum(dims).clamp(min=1)
+        entropy = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+        loss = loss + cross_entropy * _weighted_mean(entropy, weight)
     return loss.mean()
 
 
@@ -51,8 +50,13 @@ def distillation_loss(logit: torch.Tensor, teacher: torch.Tensor, weight: torch.
     target = torch.sigmoid(teacher)
     entropy = F.binary_cross_entropy_with_logits(teacher, target, reduction="none")
     divergence = F.binary_cross_entropy_with_logits(logit, target, reduction="none") - entropy
+    return _weighted_mean(divergence, weight).mean()
+
+
+def _weighted_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The mean over the voxels of each sample, [B]; values, weight: [B, 1, X, Y, Z]."""
     dims = (1, 2, 3, 4)
-    return ((weight * divergence).sum(dims) / weight.sum(dims).clamp(min=1)).mean()
+    return (weight * values).sum(dims) / weight.sum(dims).clamp(min=1)
 
 
 def class_loss(
